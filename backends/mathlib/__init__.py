@@ -1,0 +1,63 @@
+"""Math functions as LLVM IR, one source for every target.
+
+`math_function` gives an internal `alwaysinline` LLVM function free of branches and of calls to libm, so that a loop
+over it vectorises once it is inlined. The exceptions: fmod loops, and sin, cos and tan call a guard whose vector forms
+LLVM knows (`trigonometry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from dflow.backends.mathlib import exponential, logarithm, power
+from dflow.backends.mathlib.expr import F32, F64, Expr
+
+Formula = Callable[..., Expr]
+
+FORMULAS: dict[str, Formula] = {
+    "exp": exponential.exp,
+    "exp2": exponential.exp2,
+    "expm1": exponential.expm1,
+    "sinh": exponential.sinh,
+    "cosh": exponential.cosh,
+    "tanh": exponential.tanh,
+    "log": logarithm.log,
+    "log2": logarithm.log2,
+    "log10": logarithm.log10,
+    "log1p": logarithm.log1p,
+    "asinh": logarithm.asinh,
+    "acosh": logarithm.acosh,
+    "atanh": logarithm.atanh,
+    "pow": power.pow,
+    "cbrt": power.cbrt,
+    "hypot": power.hypot,
+    "fmod": power.fmod,
+}
+
+MATH_FUNCTIONS: dict[str, int] = {name: 2 if name in ("pow", "atan2", "hypot", "fmod") else 1 for name in FORMULAS}
+
+# The formulas that know f32 themselves; the others compute an f32 result in f64.
+SINGLE_PRECISION = {"exp", "log", "sin", "cos", "tanh"}
+
+
+def math_function(module: ir.Module, name: str, dtype: str) -> ir.Function:
+    """The function `dflow.<name>.<dtype>` of `module` for dtype "f64" or "f32", defined on first use."""
+    full_name = f"dflow.{name}.{dtype}"
+    if full_name in module.globals:
+        return module.globals[full_name]
+    fmt = {"f64": F64, "f32": F32}[dtype]
+    signature = ir.FunctionType(fmt.float_type, [fmt.float_type] * MATH_FUNCTIONS[name])
+    function = ir.Function(module, signature, full_name)
+    function.linkage = "internal"
+    for attribute in ("alwaysinline", "nounwind", "readnone"):
+        function.attributes.add(attribute)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    args = [Expr(builder, arg) for arg in function.args]
+    if dtype == "f64" or name in SINGLE_PRECISION:
+        result = FORMULAS[name](*args)
+    else:
+        result = FORMULAS[name](*[arg.to_f64() for arg in args]).to_f32()
+    builder.ret(result.value)
+    return function

@@ -1,0 +1,156 @@
+"""exp, exp2, expm1 and the hyperbolic functions.
+
+All start from exp(x) = 2^k·exp(r) with r = x - k·ln 2, |r| ≤ (ln 2)/2 (Cody and Waite, "Software manual for the
+elementary functions", 1980), and a polynomial P with exp(r) = 1 + r + r²·P(r), interpolated at Chebyshev nodes.
+"""
+
+from __future__ import annotations
+
+from dflow.backends.mathlib import double_double as dd
+from dflow.backends.mathlib.double_double import Pair
+from dflow.backends.mathlib.expr import (
+    F64,
+    Expr,
+    clamp,
+    copysign,
+    fabs,
+    fma,
+    minimum,
+    muladd,
+    polynomial,
+    power_of_two,
+    round_to_integer,
+    scale,
+)
+
+LOG2_E = 1.4426950408889634
+LN2_HI = 0.6931471805599453
+LN2_LO = 2.3190468138462996e-17
+# ln 2 in two f32, the first with trailing zeros so that its product with k is exact without fma too.
+LN2_HI_F32 = 0.693145751953125
+LN2_LO_F32 = 1.428606765330187e-06
+
+# P(r) = (exp(r) - 1 - r) / r² on |r| ≤ 0.3467, to 1.4e-18.
+EXP_TAIL = (
+    0.5,
+    0.1666666666666667,
+    0.04166666666666667,
+    0.00833333333332612,
+    0.0013888888888883737,
+    0.00019841269874873975,
+    2.480158732558584e-05,
+    2.755725533255441e-06,
+    2.7557273594799413e-07,
+    2.510524515390137e-08,
+    2.0914707069612355e-09,
+)
+# The same to 1.4e-9.
+EXP_TAIL_F32 = (
+    0.5000000013487226,
+    0.16666666681647016,
+    0.04166646471137908,
+    0.00833331090172597,
+    0.0013933673732931852,
+    0.0001989101718430203,
+)
+
+
+def reduce(x: Expr) -> tuple[Expr, Expr, Expr]:
+    """(r, what rounding r lost, k) with x = k·ln 2 + r."""
+    ln2_hi, ln2_lo = (LN2_HI, LN2_LO) if x.format is F64 else (LN2_HI_F32, LN2_LO_F32)
+    k, exponent = round_to_integer(x * LOG2_E)
+    # Exact: both terms are multiples of one ulp that |r| ≤ 0.35 has room for.
+    high = fma(-k, ln2_hi, x)
+    r = fma(-k, ln2_lo, high)
+    return r, fma(-k, ln2_lo, high - r), exponent
+
+
+def exp(x: Expr) -> Expr:
+    low, high = (-746.0, 710.0) if x.format is F64 else (-104.0, 89.0)
+    r, r_lost, k = reduce(clamp(x, low, high))
+    tail = EXP_TAIL if x.format is F64 else EXP_TAIL_F32
+    return scale(1.0 + (r + fma(r * r, polynomial(r, tail), r_lost)), k)
+
+
+def exp_pair(x: Pair) -> tuple[Pair, Expr]:
+    """(m, k) with exp(x) = m·2^k, m in [0.7, 1.42] and right to 2^-57; x.hi must be in ±1480."""
+    r, r_lost, k = reduce(x.hi)
+    reduced = dd.two_sum(r, r_lost + x.lo)
+    r2 = reduced.hi * reduced.hi
+    # exp(r_hi + r_lo) = exp(r_hi)·(1 + r_lo), of which the tail sees r_hi·r_lo.
+    tail = muladd(reduced.hi, reduced.lo, r2 * polynomial(reduced.hi, EXP_TAIL))
+    one_plus_r = dd.fast_two_sum(x.hi.const(1.0), reduced.hi)
+    return dd.add(one_plus_r, dd.two_sum(tail, reduced.lo)), k
+
+
+def exp_of_pair(x: Pair) -> Expr:
+    """exp(hi + lo) for any hi; lo is ignored where the result overflows or vanishes."""
+    in_range = (x.hi > -746.0) & (x.hi < 710.0)
+    mantissa, k = exp_pair(Pair(clamp(x.hi, -746.0, 710.0), in_range.select(x.lo, 0.0)))
+    return scale(mantissa.rounded(), k)
+
+
+def exp2(x: Expr) -> Expr:
+    """2^x = 2^k·exp((x - k)·ln 2)."""
+    bounded = clamp(x, -1076.0, 1025.0)
+    k, exponent = round_to_integer(bounded)
+    fraction = bounded - k
+    product = dd.two_product(fraction, x.const(LN2_HI))
+    mantissa, extra = exp_pair(Pair(product.hi, fma(fraction, x.const(LN2_LO), product.lo)))
+    return scale(mantissa.rounded(), exponent + extra)
+
+
+def exp_minus_one(x: Expr) -> tuple[Pair, Expr]:
+    """(m, k) with exp(x) - 1 = m·2^k, for x in [-50, 710]."""
+    mantissa, k = exp_pair(dd.constant(x, 0.0)._replace(hi=x))
+    # exp(x) - 1 = (m - 2^-k)·2^k; 2^-k is lost beside m long before it leaves the normal numbers.
+    one = power_of_two(-((k > 200).select(200, k)))
+    return dd.add_float(mantissa, -one), k
+
+
+def expm1(x: Expr) -> Expr:
+    difference, k = exp_minus_one(clamp(x, -50.0, 710.0))
+    # exp(x) - 1 = x + x²/2 + ...: tiny x comes back as it is, signed zero and subnormals included.
+    return (fabs(x) < 2.0**-54).select(x, scale(difference.rounded(), k))
+
+
+def tanh(x: Expr) -> Expr:
+    """tanh|x| = d / (d + 2) with d = exp(2|x|) - 1, in double-double, one division."""
+    if x.format is not F64:
+        return tanh_f32(x)
+    doubled = minimum(fabs(x) * 2.0, 40.0)
+    difference, k = exp_minus_one(doubled)
+    difference = difference.scaled(power_of_two(k))
+    ratio = dd.divide(difference, dd.add_float(difference, x.const(2.0)))
+    return copysign((fabs(x) < 2.0**-28).select(fabs(x), ratio.rounded()), x)
+
+
+def tanh_f32(x: Expr) -> Expr:
+    """The formula of `tanh` with exp(r) - 1 = r + r²·P(r) in single precision."""
+    r, r_lost, k = reduce(minimum(fabs(x) * 2.0, 20.0))
+    grown = r + fma(r * r, polynomial(r, EXP_TAIL_F32), r_lost)
+    two_k = power_of_two(k)
+    difference = fma(two_k, grown, two_k - 1.0)
+    ratio = difference / (difference + 2.0)
+    return copysign((fabs(x) < 2.0**-13).select(fabs(x), ratio), x)
+
+
+def half_exponentials(x: Expr) -> tuple[Pair, Pair, Expr]:
+    """(p, q, k) with exp|x| = p·2^(k+1) and exp(-|x|) = q·2^(k+1)."""
+    mantissa, k = exp_pair(Pair(minimum(fabs(x), 711.0), x.const(0.0)))
+    inverse = dd.divide(dd.constant(x, 1.0), mantissa)
+    negligible = (k > 200).select(200, k)
+    factor = power_of_two(-(negligible + negligible))
+    return mantissa, inverse.scaled(factor), k - 1
+
+
+def sinh(x: Expr) -> Expr:
+    grown, shrunk, k = half_exponentials(x)
+    magnitude = scale(dd.add(grown, -shrunk).rounded(), k)
+    # Below, x + x³/6 is x: signed zero and subnormals pass through.
+    return copysign((fabs(x) < 2.0**-28).select(fabs(x), magnitude), x)
+
+
+def cosh(x: Expr) -> Expr:
+    grown, shrunk, k = half_exponentials(x)
+    return scale(dd.add(grown, shrunk).rounded(), k)

@@ -1,0 +1,161 @@
+"""pow, cbrt, hypot and fmod."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+
+from dflow.backends.mathlib import double_double as dd
+from dflow.backends.mathlib.double_double import Pair
+from dflow.backends.mathlib.exponential import exp_of_pair
+from dflow.backends.mathlib.expr import (
+    Expr,
+    clamp,
+    copysign,
+    fabs,
+    floor,
+    fma,
+    polynomial,
+    power_of_two,
+)
+from dflow.backends.mathlib.logarithm import log_pair
+
+INFINITY = float("inf")
+NAN = float("nan")
+
+# Cube root on [1, 2], to 1.4e-5, and the cube roots of 1, 2 and 4.
+CUBE_ROOT_START = (
+    0.5092481335492415,
+    0.7117423866025924,
+    -0.2939541180848237,
+    0.08307903547963541,
+    -0.010102212336338642,
+)
+CUBE_ROOT_OF_2 = 1.2599210498948732
+CUBE_ROOT_OF_4 = 1.5874010519681994
+
+
+def pow(x: Expr, y: Expr) -> Expr:
+    """exp(y·log|x|) in double-double, then the special cases of C99, annex F.9.4.4."""
+    base = fabs(x)
+    finite_base = (base > 0.0) & (base < INFINITY)
+    log_base = log_pair(Pair(finite_base.select(base, 1.0), x.const(0.0)))
+    # Beyond 2^70 every power of a number other than 1 has overflowed or vanished.
+    exponent = clamp(y, -(2.0**70), 2.0**70)
+    product = dd.two_product(log_base.hi, exponent)
+    magnitude = exp_of_pair(dd.fast_two_sum(product.hi, fma(log_base.lo, exponent, product.lo)))
+
+    grows = (base > 1.0) ^ (y < 0.0)
+    at_end = grows.select(x.const(INFINITY), x.const(0.0))
+    magnitude = finite_base.select(magnitude, at_end)
+
+    half = y * 0.5
+    integral = floor(y).equals(y)
+    odd = integral & ~floor(half).equals(half)
+    signed = odd.select(copysign(magnitude, x), magnitude)
+    result = ((x < 0.0) & (x > -INFINITY) & ~integral).select(x.const(NAN), signed)
+    result = (x.is_nan() | y.is_nan()).select(x + y, result)
+    to_one = x.equals(1.0) | y.equals(0.0) | (x.equals(-1.0) & fabs(y).equals(INFINITY))
+    return to_one.select(x.const(1.0), result)
+
+
+def cbrt(x: Expr) -> Expr:
+    """x = ±m·2^(3q + r): the root of m·2^r from a polynomial and two Newton steps with an exact residual.
+
+    The steps share one reciprocal: the first leaves 1e-9, the second, its slope 1e-5 off, 1e-14 of that.
+    """
+    magnitude = fabs(x)
+    subnormal = magnitude < 2.0**-1022
+    lifted = subnormal.select(magnitude * 2.0**54, magnitude)
+    bits = lifted.bits()
+    biased = bits >> 52
+    mantissa = ((bits & ((1 << 52) - 1)) | (1023 << 52)).as_float()
+    base = x.const(2.0**52)
+    exponent = (biased | base.bits()).as_float() - (2.0**52 + 1023)
+    third = floor((exponent + 0.5) * (1.0 / 3.0))
+    remainder = exponent - third * 3.0
+    third_bits = (third + x.format.round_to_int).bits() - x.const(x.format.round_to_int).bits()
+
+    start = polynomial(mantissa, CUBE_ROOT_START)
+    is_one, is_two = remainder.equals(1.0), remainder.equals(2.0)
+    root = start * is_two.select(x.const(CUBE_ROOT_OF_4), is_one.select(x.const(CUBE_ROOT_OF_2), 1.0))
+    cube = mantissa * is_two.select(x.const(4.0), is_one.select(x.const(2.0), 1.0))
+    inverse_slope = 1.0 / (3.0 * root * root)
+    for _ in range(4):
+        square = dd.two_product(root, root)
+        residual = fma(-root, square.hi, cube) - root * square.lo
+        root = fma(residual, inverse_slope, root)
+
+    scaled = root * power_of_two(third_bits) * subnormal.select(x.const(2.0**-18), 1.0)
+    special = magnitude.equals(0.0) | ~(magnitude < INFINITY)
+    return special.select(x, copysign(scaled, x))
+
+
+def hypot(x: Expr, y: Expr) -> Expr:
+    """sqrt(a² + b²) with the sum in double-double, scaled by a power of two against overflow and underflow."""
+    a, b = fabs(x), fabs(y)
+    largest = (a < b).select(b, a)
+    up, down = largest > 2.0**500, largest < 2.0**-400
+    factor = up.select(x.const(2.0**-600), down.select(x.const(2.0**600), 1.0))
+    back = up.select(x.const(2.0**600), down.select(x.const(2.0**-600), 1.0))
+    a, b = a * factor, b * factor
+    total = dd.add(dd.two_product(a, a), dd.two_product(b, b))
+    result = dd.square_root(total).rounded() * back
+    infinite = fabs(x).equals(INFINITY) | fabs(y).equals(INFINITY)
+    return infinite.select(x.const(INFINITY), (x.is_nan() | y.is_nan()).select(x + y, result))
+
+
+def fmod(x: Expr, y: Expr) -> Expr:
+    """The exact remainder of x / y with the sign of x, by long division on the integer mantissas.
+
+    Each round brings down 11 bits of the quotient: a 53-bit remainder shifted by 11 fits 64 bits. Quotients below 2^11
+    need none but the closing round. The loop keeps callers from being vectorised.
+    """
+    a, b = fabs(x), fabs(y)
+    a_mantissa, a_exponent = integer_parts(a)
+    b_mantissa, b_exponent = integer_parts(b)
+    builder = x.builder
+    entry = builder.block
+    loop, body, done = (builder.append_basic_block(name) for name in ("round", "shift", "done"))
+    # A zero divisor gives NaN below; here it must not trap.
+    divisor = (b > 0.0).select(b_mantissa, 1)
+    distance = a_exponent - b_exponent
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    left_phi = builder.phi(ir.IntType(64))
+    rest_phi = builder.phi(ir.IntType(64))
+    left_phi.add_incoming(distance.value, entry)
+    rest_phi.add_incoming(a_mantissa.value, entry)
+    left, rest = Expr(builder, left_phi), Expr(builder, rest_phi)
+    builder.cbranch((left > 0).value, body, done)
+
+    builder.position_at_end(body)
+    shift = (left < 11).select(left, 11)
+    shifted = rest << shift
+    left_phi.add_incoming((left - shift).value, body)
+    rest_phi.add_incoming(builder.urem(shifted.value, divisor.value), body)
+    builder.branch(loop)
+
+    builder.position_at_end(done)
+    rest = Expr(builder, builder.urem(rest.value, divisor.value))
+    remainder = integer_times_power(rest, b_exponent)
+    result = (a < b).select(a, remainder)
+    invalid = x.is_nan() | y.is_nan() | a.equals(INFINITY) | b.equals(0.0)
+    return copysign(invalid.select(x.const(NAN), b.equals(INFINITY).select(a, result)), x)
+
+
+def integer_parts(x: Expr) -> tuple[Expr, Expr]:
+    """(m, e) with x = m·2^(e - 1075) for finite x ≥ 0, both integers."""
+    bits = x.bits()
+    biased = bits >> 52
+    fraction = bits & ((1 << 52) - 1)
+    normal = biased > 0
+    return normal.select(fraction | (1 << 52), fraction), normal.select(biased, 1)
+
+
+def integer_times_power(mantissa: Expr, exponent: Expr) -> Expr:
+    """m·2^(e - 1075) for m < 2^53 and e ≥ 1, where the result is known to be exact."""
+    number = Expr(mantissa.builder, mantissa.builder.uitofp(mantissa.value, ir.DoubleType()))
+    high = (exponent > 1000).select(1000, exponent)
+    # 2^(e - 1075) in two factors, both normal; the first product is exact because m·2^(high - 600) is normal.
+    return number * power_of_two(high - 600) * power_of_two(exponent - high - 475)
