@@ -1,0 +1,10 @@
+"""dflow: a compiler for differentiable programming in Python."""
+
+import pathlib as _pathlib
+
+# In a source tree (editable install, or started from the repository root) `ir` and `backends` stand beside this
+# package, not inside it; an installed wheel has them inside.
+if not (_pathlib.Path(__file__).parent / "ir").is_dir():
+    __path__.append(str(_pathlib.Path(__file__).parent.parent))
+
+__version__ = "0.1.0"

@@ -1,0 +1,58 @@
+"""Control flow, calls, kernels and checks: operations with regions or effects.
+
+The passes and the evaluator know these by name; their definitions here hold the type rules that regions must meet.
+
+- ``if %pred {then} {else}``: both regions yield the results.
+- ``for %count, %inits... {(k, carried...) -> carried}``: ``k`` runs over 0 .. count-1; results are the last carried.
+- ``while %inits... {(carried...) -> bool} {(carried...) -> carried}``.
+- ``call %args... {callee = "name"}``: a function of the same module.
+- ``kernel {domain = (sizes...), reduced = r, combine = (...)} {(indices...) -> elements}``: for every index of the
+  domain the region gives one scalar for each result, from scalars and single elements (``extract``) of tensors around
+  it. The last ``r`` axes of the domain are reduced, each result by its ``combine`` (a kind of ``reduce``; ``""`` when r
+  is 0).
+- ``check %ok, %details... {error, message}``: raises unless ``%ok``; details (``i64``) fill ``{0}``, ``{1}``, ``{2}``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dflow.ir.registry import OpDef, define, require
+from dflow.ir.types import BOOL, I64, TensorType, scalar
+
+ERRORS = {
+    "IndexError": IndexError,
+    "ValueError": ValueError,
+    "AssertionError": AssertionError,
+    "ZeroDivisionError": ZeroDivisionError,
+}
+
+
+def _by_region(attrs: Any, types: Any) -> list[TensorType]:
+    raise AssertionError("typed from its regions, see dflow.ir.builder.infer")
+
+
+def _call_infer(attrs: Any, types: Any) -> list[TensorType]:
+    return list(attrs["types"])
+
+
+def _check_infer(attrs: Any, types: Any) -> list[TensorType]:
+    require(types and types[0] == scalar(BOOL), "the first operand is a bool scalar")
+    require(len(types) <= 4 and all(t == scalar(I64) for t in types[1:]), "takes at most 3 details of type i64")
+    require(attrs["error"] in ERRORS, f"error must be one of {', '.join(ERRORS)}")
+    return []
+
+
+for _name, _doc in (
+    ("if", "one of two regions, by a bool scalar"),
+    ("for", "a region repeated a number of times that is known on entry"),
+    ("while", "a region repeated as long as a condition holds"),
+    ("kernel", "scalar code for every index of a domain, with optional reduction"),
+):
+    define(OpDef(_name, _doc, _by_region))
+define(OpDef("call", "calls a function of the module", _call_infer))
+define(
+    OpDef(
+        "check", "raises an error unless a condition holds", _check_infer, jvp=lambda b, a, xs, ys, ts: [], effect=True
+    )
+)

@@ -1,0 +1,113 @@
+"""Reductions over axes. ``max`` and ``min`` share the derivative between equal extrema; ``argmax`` takes the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.registry import OpDef, Sample, define, require
+from dflow.ir.types import BOOL, I64, REAL, TensorType
+
+KINDS = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
+M = [[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]
+TIES = [[1.0, 5.0, 5.0], [4.0, 4.0, 4.0]]
+
+
+def _kept(x: TensorType, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(k for k in range(x.rank) if k not in axes)
+
+
+def _reduce_infer(attrs: Any, types: Any) -> list[TensorType]:
+    (x,) = types
+    kind, axes = attrs["kind"], attrs["axes"]
+    require(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    require(list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes), f"axes {axes} do not fit {x}")
+    require((x.dtype == BOOL) == (kind in ("any", "all")), f"{kind} does not take {x.dtype}")
+    require(not x.grows, f"cannot reduce the sequence {x}")
+    if kind in ("max", "min"):
+        require(all(x.shape[a] != 0 for a in axes), f"{kind} of no elements: {x} over axes {axes}")
+    return [x.with_shape(tuple(x.shape[k] for k in _kept(x, axes)))]
+
+
+def _reduce(attrs: Any, x: Any) -> Any:
+    if attrs["kind"] in ("sum", "prod"):
+        return KINDS[attrs["kind"]](x, axis=attrs["axes"], dtype=np.asarray(x).dtype)
+    return KINDS[attrs["kind"]](x, axis=attrs["axes"])
+
+
+def _reduce_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    (x,), (y,), (t,), kind, axes = xs, ys, ts, attrs["kind"], attrs["axes"]
+    if t is None:
+        return [None]
+    if kind == "sum":
+        return [b.reduce(t, kind="sum", axes=axes)]
+    if kind == "prod":
+        return [_prod_tangent(b, x, t, axes)]
+    # The tangents at the extrema, over their number.
+    spread = b.broadcast(y, shape=x.type.shape, dims=_kept(x.type, axes))
+    extreme = b.eq(x, spread)
+    count = b.reduce(b.convert(extreme, dtype=x.type.dtype), kind="sum", axes=axes)
+    return [b.div(b.reduce(b.select(extreme, t, b.zeros(t.type)), kind="sum", axes=axes), count)]
+
+
+def _prod_tangent(b: Any, x: Any, t: Any, axes: tuple[int, ...]) -> Any:
+    """The product rule, factor by factor, so that zeros among the factors are right to every order."""
+    kept = _kept(x.type, axes)
+    shape = tuple(x.type.shape[k] for k in kept)
+    count = int(np.prod([x.type.shape[a] for a in axes], dtype=np.int64))
+    rows = (count, *shape)
+    flat_x, flat_t = (b.reshape(b.transpose(v, perm=(*axes, *kept)), shape=rows) for v in (x, t))
+    index = ("at", *("all" for _ in shape))
+
+    def body(b: Any, k: Any, p: Any, p_dot: Any) -> list[Any]:
+        f, f_dot = b.extract(flat_x, k, index=index), b.extract(flat_t, k, index=index)
+        return [b.mul(p, f), b.add(b.mul(p_dot, f), b.mul(p, f_dot))]
+
+    one = x.type.with_shape(shape)
+    return b.for_loop(b.index(count), [b.full(1, one), b.zeros(one)], body)[1]
+
+
+define(
+    OpDef(
+        "reduce",
+        "sum, prod, max, min, any or all over axes",
+        _reduce_infer,
+        _reduce,
+        _reduce_jvp,
+        lambda b, attrs, xs, cts: [b.broadcast(cts[0], shape=xs[0].type.shape, dims=_kept(xs[0].type, attrs["axes"]))],
+        ((0,),),
+        REAL,
+        samples=tuple(
+            Sample((M,), {"kind": kind, "axes": axes})
+            for kind in ("sum", "prod", "max", "min")
+            for axes in ((0, 1), (0,), (1,))
+        )
+        + (
+            Sample((TIES,), {"kind": "max", "axes": (1,)}, smooth=False),
+            Sample(([[0.0, 2.0], [0.0, 0.0]],), {"kind": "prod", "axes": (1,)}),
+        ),
+    )
+)
+
+
+def _arg_infer(attrs: Any, types: Any) -> list[TensorType]:
+    (x,) = types
+    axis = attrs["axis"]
+    require(0 <= axis < x.rank, f"{x} has no axis {axis}")
+    require(x.shape[axis] != 0, f"{x} has no elements along axis {axis}")
+    return [TensorType(I64, tuple(s for k, s in enumerate(x.shape) if k != axis))]
+
+
+for _name, _doc, _reference in (("argmax", "largest", np.argmax), ("argmin", "smallest", np.argmin)):
+    define(
+        OpDef(
+            _name,
+            f"the position of the first {_doc} element (or NaN) along an axis",
+            _arg_infer,
+            lambda attrs, x, f=_reference: f(x, axis=attrs["axis"]),
+            dtypes=REAL,
+            no_derivative="its result is an index",
+            samples=(Sample((M,), {"axis": 1}), Sample((TIES,), {"axis": 0})),
+        )
+    )

@@ -1,0 +1,162 @@
+"""Types of the IR: a dtype and a shape.
+
+A size in a shape is one of three things:
+
+- an ``int``;
+- a ``Size``: an index value of the program with a known upper bound, written ``%n<=21``;
+- ``GROWS`` (leading position only), written ``*``: the tensor is a *sequence*, without end; its elements are zero until
+  written. Residuals of loops whose trip count is not known in advance are kept in one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dflow.ir.core import Value
+
+
+@dataclass(frozen=True)
+class DType:
+    """A scalar type. ``kind`` is NumPy's: ``b`` bool, ``i`` int, ``u`` unsigned, ``f`` float, ``c`` complex."""
+
+    name: str
+    kind: str
+    bits: int
+
+    @property
+    def numpy(self) -> np.dtype[Any]:
+        return _NUMPY[self.name]
+
+    @property
+    def itemsize(self) -> int:
+        return max(1, self.bits // 8)
+
+    @property
+    def is_float(self) -> bool:
+        return self.kind == "f"
+
+    @property
+    def is_integer(self) -> bool:
+        return self.kind in "iu"
+
+    @property
+    def is_inexact(self) -> bool:
+        """Whether values of this type can be differentiated."""
+        return self.kind in "fc"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+BOOL = DType("bool", "b", 1)
+I8, I16, I32, I64 = (DType(f"i{n}", "i", n) for n in (8, 16, 32, 64))
+U8, U16, U32, U64 = (DType(f"u{n}", "u", n) for n in (8, 16, 32, 64))
+F16, F32, F64 = (DType(f"f{n}", "f", n) for n in (16, 32, 64))
+C64, C128 = (DType(f"c{n}", "c", n) for n in (64, 128))
+
+DTYPES: dict[str, DType] = {d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F16, F32, F64, C64, C128)}
+SIGNED = (I8, I16, I32, I64)
+UNSIGNED = (U8, U16, U32, U64)
+INTEGERS = SIGNED + UNSIGNED
+FLOATS = (F16, F32, F64)
+COMPLEXES = (C64, C128)
+NUMERIC = INTEGERS + FLOATS + COMPLEXES
+REAL = INTEGERS + FLOATS
+ALL = (BOOL, *NUMERIC)
+
+_NUMPY = {d.name: np.dtype(np.bool_ if d is BOOL else f"{d.kind}{d.bits // 8}") for d in DTYPES.values()}
+_FROM_NUMPY = {v: DTYPES[k] for k, v in _NUMPY.items()}
+
+
+def dtype_of(dtype: Any) -> DType:
+    """The ``DType`` of a NumPy dtype (or anything ``np.dtype`` takes); TypeError when the IR has none."""
+    if isinstance(dtype, DType):
+        return dtype
+    found = _FROM_NUMPY.get(np.dtype(dtype).newbyteorder("="))
+    if found is None:
+        raise TypeError(f"dtype {np.dtype(dtype)} is not supported; supported are {', '.join(DTYPES)}")
+    return found
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size known when the program runs: the index ``value`` (an ``i64`` scalar), never above ``bound``."""
+
+    value: Value
+    bound: int
+
+    def __repr__(self) -> str:
+        return f"%{self.value.hint or '?'}<={self.bound}"
+
+
+class _Grows:
+    def __repr__(self) -> str:
+        return "*"
+
+
+GROWS = _Grows()
+Dim = int | Size | _Grows
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """An immutable tensor; rank 0 is a scalar."""
+
+    dtype: DType
+    shape: tuple[Dim, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def is_scalar(self) -> bool:
+        return not self.shape
+
+    @property
+    def is_static(self) -> bool:
+        return all(isinstance(d, int) for d in self.shape)
+
+    @property
+    def grows(self) -> bool:
+        return bool(self.shape) and self.shape[0] is GROWS
+
+    @property
+    def static_shape(self) -> tuple[int, ...]:
+        """The shape as ints; only for static types."""
+        assert self.is_static, f"{self} has no static shape"
+        return self.shape  # type: ignore[return-value]
+
+    @property
+    def bound(self) -> tuple[int, ...]:
+        """The shape with every size replaced by its upper bound (not for sequences)."""
+        return tuple(d.bound if isinstance(d, Size) else d for d in self.shape)  # type: ignore[misc]
+
+    @property
+    def size_values(self) -> tuple[Value, ...]:
+        """The index values that the shape depends on; an occurrence of the type is a use of them."""
+        return tuple(d.value for d in self.shape if isinstance(d, Size))
+
+    def with_shape(self, shape: tuple[Dim, ...]) -> TensorType:
+        return TensorType(self.dtype, tuple(shape))
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        return TensorType(dtype, self.shape)
+
+    def __repr__(self) -> str:
+        if not self.shape:
+            return self.dtype.name
+        return f"{self.dtype.name}[{', '.join(map(repr, self.shape))}]"
+
+
+def scalar(dtype: DType) -> TensorType:
+    return TensorType(dtype)
+
+
+def type_of_array(array: Any) -> TensorType:
+    a = np.asarray(array)
+    return TensorType(dtype_of(a.dtype), a.shape)
