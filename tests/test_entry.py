@@ -1,0 +1,475 @@
+"""Native entry points: every kind of leaf, all ways off the fast path, reference counts, and the callable type."""
+
+import copy
+import gc
+import pickle
+import sys
+import threading
+import tracemalloc
+import types
+import weakref
+
+import llvmlite.binding as llvm
+import numpy as np
+import pytest
+from llvmlite import ir
+
+from dflow.backends import callable as callable_module
+from dflow.backends import entry, pyabi, trampoline
+from dflow.backends.callable import NativeCallable
+from dflow.backends.entry import EntrySpec, Leaf, add_entry
+
+PTR, I32, I64 = ir.PointerType(), ir.IntType(32), ir.IntType(64)
+FLOAT, INT, BOOL = (Leaf(dtype, (), True) for dtype in ("f64", "i64", "bool"))
+NUMERIC = [name for name in pyabi.ELEMENTS if pyabi.ELEMENTS[name].llvm is not None]
+
+pytestmark = pytest.mark.skipif(not entry.available(), reason="this interpreter's layouts are not known")
+
+
+class Probe(NativeCallable):
+    """Says which way a call went."""
+
+    def _fallback(self, *args, **kwargs):
+        return ("slow", args, kwargs)
+
+    def _on_error(self, entry, status, record, args):
+        raise ArithmeticError(entry, status, record, args)
+
+
+def copy_kernel(module, name, spec, status=0):
+    """A kernel that copies argument i to result i, leaves `status` in the error record, and returns it."""
+    leaves = [leaf.llvm if not leaf.shape else PTR for leaf in spec.args]
+    signature = ir.FunctionType(I32, [*leaves, *[PTR] * (len(spec.results) + 1)])
+    kernel = ir.Function(module, signature, name)
+    builder = ir.IRBuilder(kernel.append_basic_block())
+    for leaf, source, place in zip(spec.args, kernel.args, kernel.args[len(spec.args) :]):
+        if leaf.shape:
+            itemsize = np.dtype(pyabi.ELEMENTS[leaf.dtype].scalar).itemsize
+            whole = ir.ArrayType(ir.IntType(8), itemsize * int(np.prod(leaf.shape)))
+            source = builder.load(source, typ=whole, align=1)
+            builder.store(source, place, align=1)
+        else:
+            builder.store(source, place)
+    if status:
+        builder.store(ir.Constant(ir.ArrayType(I64, 4), [status, 20, -30, 40]), kernel.args[-1])
+    builder.ret(ir.Constant(I32, status))
+    return kernel
+
+
+def compile_module(module):
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    for name, address in entry.symbols().items():
+        llvm.add_symbol(name, address)
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    engine = llvm.create_mcjit_compiler(parsed, llvm.Target.from_default_triple().create_target_machine())
+    engine.finalize_object()
+    return engine
+
+
+def compiled(*specs, status=0):
+    """A callable with one copying entry for each spec."""
+    module = ir.Module()
+    for k, spec in enumerate(specs):
+        add_entry(module, copy_kernel(module, f"kernel{k}", spec, status), spec, f"entry{k}")
+    engine = compile_module(module)
+    made = Probe()
+    made._set_entries([engine.get_function_address(f"entry{k}") for k in range(len(specs))], keep=engine)
+    return made
+
+
+def identity(*leaves, single=True, **options):
+    return EntrySpec(leaves, leaves, single, **options)
+
+
+def went_slow(result):
+    return isinstance(result, tuple) and len(result) == 3 and result[0] == "slow"
+
+
+def same(got, want):
+    return type(got) is type(want) and got.dtype == want.dtype and np.array_equal(got, want)
+
+
+def test_layouts_are_known_here():
+    assert pyabi.available()
+    assert "numpy2" in pyabi.abi_key()
+
+
+# --- leaves
+
+
+@pytest.mark.parametrize("x", [0.0, -0.0, 1.5, 1e308, float("inf")])
+def test_python_float(x):
+    got = compiled(identity(FLOAT))(x)
+    assert type(got) is float and str(got) == str(x)
+
+
+@pytest.mark.parametrize("n", [0, 1, -1, 2**30 - 1, 2**30, 1 - 2**30, -(2**30), 2**60 + 7, 2**63 - 1, -(2**63)])
+def test_python_int(n):
+    got = compiled(identity(INT))(n)
+    assert type(got) is int and got == n
+
+
+@pytest.mark.parametrize("n", [2**63, -(2**63) - 1, 2**200])
+def test_int_beyond_64_bits_falls_back(n):
+    assert went_slow(compiled(identity(INT))(n))
+
+
+def test_python_bool():
+    f = compiled(identity(BOOL))
+    assert f(True) is True and f(False) is False
+
+
+@pytest.mark.parametrize("dtype", NUMERIC)
+def test_numpy_scalar_and_rank_0_array(dtype):
+    f, scalar = compiled(identity(Leaf(dtype))), pyabi.ELEMENTS[dtype].scalar
+    for value in (0, 1, 100):
+        assert same(f(scalar(value)), scalar(value))
+        assert same(f(np.array(value, scalar)), scalar(value))
+
+
+@pytest.mark.parametrize("dtype", pyabi.ELEMENTS)
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (0,), (2, 1, 2)])
+def test_array(dtype, shape):
+    x = (np.arange(np.prod(shape)).reshape(shape) % 2).astype(pyabi.ELEMENTS[dtype].scalar)
+    got = compiled(identity(Leaf(dtype, shape)))(x)
+    assert same(got, x) and got is not x
+    assert got.flags.owndata and got.flags.writeable and got.flags.c_contiguous
+
+
+def test_bool_views_of_other_bytes_are_normalised():
+    twos = np.full((), 2, np.uint8).view(np.bool_)
+    assert compiled(identity(Leaf("bool")))(twos) is np.True_
+
+
+def test_unpickled_array_is_taken():
+    """It carries a copy of the built-in dtype."""
+    x = pickle.loads(pickle.dumps(np.arange(3.0)))
+    assert x.dtype is not np.dtype(float)
+    assert same(compiled(identity(Leaf("f64", (3,))))(x), np.arange(3.0))
+
+
+def test_results_as_tuple_single_and_none():
+    x = np.arange(3.0)
+    got = compiled(identity(Leaf("f64", (3,)), FLOAT, Leaf("i32"), single=False))(x, 2.0, np.int32(3))
+    assert type(got) is tuple and same(got[0], x) and got[1:] == (2.0, 3) and type(got[2]) is np.int32
+    assert compiled(identity(FLOAT, single=False))(2.0) == (2.0,)
+    assert compiled(EntrySpec((FLOAT,), ()))(2.0) is None
+    assert compiled(EntrySpec((), ()))() is None
+
+
+# --- mismatches
+
+
+class Float(float):
+    pass
+
+
+@pytest.mark.parametrize("x", [1, True, None, np.float64(1.0), Float(1.0), "1.0", np.array(1.0)])
+def test_not_exactly_a_python_float(x):
+    assert compiled(identity(FLOAT))(x) == ("slow", (x,), {})
+
+
+@pytest.mark.parametrize("x", [1.0, True, np.int64(1)])
+def test_not_exactly_a_python_int(x):
+    assert went_slow(compiled(identity(INT))(x))
+
+
+@pytest.mark.parametrize("x", [1.0, 1, np.float32(1), np.array(1, np.float32), np.ones(1), np.array(1.0, ">f8")])
+def test_not_a_float64_scalar(x):
+    assert went_slow(compiled(identity(Leaf("f64")))(x))
+
+
+class Array(np.ndarray):
+    pass
+
+
+def misaligned():
+    return np.zeros(25, np.uint8)[1:].view(np.float64)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.zeros(6)[::2],
+        np.zeros(4),
+        np.zeros((3, 1)),
+        np.array(0.0),
+        np.zeros(3, np.float32),
+        np.zeros(3, np.int64),
+        np.zeros(3, ">f8"),
+        np.zeros(3).view(Array),
+        misaligned(),
+        [0.0, 0.0, 0.0],
+        None,
+    ],
+)
+def test_not_such_an_array(x):
+    assert went_slow(compiled(identity(Leaf("f64", (3,))))(x))
+
+
+def test_transposed_array_falls_back():
+    assert went_slow(compiled(identity(Leaf("f64", (3, 3))))(np.zeros((3, 3)).T))
+
+
+def test_wrong_count_and_keywords():
+    f = compiled(identity(FLOAT))
+    assert f() == ("slow", (), {})
+    assert f(1.0, 2.0) == ("slow", (1.0, 2.0), {})
+    assert f(x=1.0) == ("slow", (), {"x": 1.0})
+    assert f(1.0, *[2.0], k=3, **{"m": 4}) == ("slow", (1.0, 2.0), {"k": 3, "m": 4})
+    assert f(*[1.0], **{}) == 1.0
+
+
+def test_exception_of_the_fallback_passes():
+    class Raising(Probe):
+        def _fallback(self, *args, **kwargs):
+            raise KeyError("no")
+
+    with pytest.raises(KeyError):
+        Raising()(1.0)
+
+
+def test_entries_are_tried_in_turn():
+    x = np.arange(3.0)
+    f = compiled(*(identity(leaf) for leaf in (FLOAT, Leaf("f64", (3,)), INT, Leaf("f64", (3,), False), BOOL)))
+    for _ in range(3):
+        assert f(2.0) == 2.0 and same(f(x), x) and f(5) == 5 and f(True) is True
+        assert went_slow(f("text")) and went_slow(f(1.0, 2.0))
+
+
+def test_entries_can_be_replaced_and_taken_out():
+    f, g = compiled(identity(FLOAT)), compiled(identity(INT))
+    fields = trampoline.Fields.from_address(id(g) + pyabi.HEAD_SIZE)
+    f._set_entries([fields.entries[0]] * 3, keep=g)
+    assert f(3) == 3 and went_slow(f(3.0))
+    f._set_entry(None)
+    assert went_slow(f(3))
+
+
+# --- errors
+
+
+def test_kernel_error_reaches_the_hook():
+    x = np.arange(3.0)
+    f = compiled(identity(Leaf("f64", (3,)), FLOAT, single=False), status=7)
+    before = sys.getrefcount(x)
+    with pytest.raises(ArithmeticError) as caught:
+        f(x, 2.5)
+    address, status, record, args = caught.value.args
+    assert address == trampoline.Fields.from_address(id(f) + pyabi.HEAD_SIZE).entries[0]
+    assert status == 7 and record == (7, 20, -30, 40)
+    assert args[0] is x and args[1] == 2.5
+    del caught, args
+    gc.collect()
+    assert sys.getrefcount(x) == before
+
+
+def test_error_hook_may_return_a_value():
+    f = compiled(identity(FLOAT, release_gil=True), status=3)
+    f._on_error = lambda entry, status, record, args: (status, args)
+    assert f(1.0) == (3, (1.0,))
+
+
+def test_default_hooks():
+    with pytest.raises(NotImplementedError, match="NativeCallable defines no _fallback"):
+        NativeCallable()(1.0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Leaf("f80"), "no element type"),
+        (lambda: Leaf("f32", (), True), "a Python object has rank 0"),
+        (lambda: Leaf("f64", (2,), True), "a Python object has rank 0"),
+        (lambda: Leaf("c128"), "no rank-0 form"),
+        (lambda: EntrySpec((), (), single=True), "single result"),
+    ],
+)
+def test_specs_that_make_no_sense(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_kernel_must_fit_its_spec():
+    module = ir.Module()
+    kernel = copy_kernel(module, "kernel", identity(FLOAT))
+    with pytest.raises(TypeError, match="but its spec wants"):
+        add_entry(module, kernel, identity(INT), "entry")
+
+
+# --- references and memory
+
+
+def test_arguments_and_results_have_the_right_reference_counts():
+    x, s = np.arange(3.0), np.float64(1e9)
+    f = compiled(identity(Leaf("f64", (3,)), Leaf("f64"), FLOAT, BOOL, Leaf("bool"), single=False))
+    args = (x, s, 1e9, True, np.False_)
+    watched = [*args, np.dtype(float), np.ndarray, np.float64]
+    before = [sys.getrefcount(w) for w in watched]
+    got = f(*args)
+    fresh = float("1e9"), np.float64(5.0)  # what a new object counts
+    assert [sys.getrefcount(got[i]) for i in (0, 1, 2)] == [sys.getrefcount(fresh[1])] * 3
+    del got
+    for _ in range(50):
+        f(*args), f(x), f(*args, k=1)
+    assert [sys.getrefcount(w) for w in watched] == before
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_calls_do_not_leak(status):
+    f = compiled(identity(Leaf("f64", (64,)), Leaf("f32"), INT, single=False, release_gil=True), status=status)
+    args = (np.zeros(64), np.float32(1), 2**40)
+
+    def calls():
+        for _ in range(2000):
+            try:
+                f(*args)
+            except ArithmeticError:
+                pass
+            f(None), f(*args, key=1)
+
+    calls()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        calls()
+        gc.collect()
+        start = tracemalloc.get_traced_memory()[0]
+        for _ in range(3):
+            calls()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - start
+    finally:
+        tracemalloc.stop()
+    assert grown < 2000  # one leaked object a call would be a hundred times that
+
+
+def test_threads():
+    f = compiled(identity(Leaf("f64", (100,)), FLOAT, single=False, release_gil=True), identity(INT))
+    wrong = []
+
+    def work(k):
+        x = np.full(100, float(k))
+        for i in range(2000):
+            y, z = f(x, float(k))
+            if y[-1] != k or z != k or f(i) != i or not went_slow(f("x")):
+                wrong.append((k, i))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+# --- the callable type
+
+
+def test_subclasses_dispatch_by_vectorcall():
+    class Deeper(Probe):
+        pass
+
+    for cls in (NativeCallable, Probe, Deeper):
+        assert cls.__flags__ & pyabi.HAVE_VECTORCALL
+
+
+def test_subclass_with_its_own_call():
+    class Own(Probe):
+        def __call__(self, *args):
+            return ("own", args)
+
+    class Child(Own):
+        pass
+
+    assert Own()(1.0) == ("own", (1.0,)) and Child()(1.0) == ("own", (1.0,))
+
+
+def test_bound_as_a_method():
+    class Model:
+        step = Probe()
+
+    model = Model()
+    assert isinstance(model.step, types.MethodType)
+    assert model.step(1.0, k=2) == ("slow", (model, 1.0), {"k": 2})
+    assert Model.step is Model.__dict__["step"]
+
+
+def test_fast_method_call():
+    f = compiled(identity(FLOAT))
+    assert types.MethodType(f, 2.0)() == 2.0
+    assert f.__call__(2.0) == 2.0 and list(map(f, [1.0, 2.0])) == [1.0, 2.0]
+
+
+def test_attributes_weak_references_and_cycles():
+    f = compiled(identity(FLOAT))
+    f.myself, f.note = f, "kept"
+    assert f.__dict__["note"] == "kept"
+    ref = weakref.ref(f)
+    del f
+    gc.collect()
+    assert ref() is None
+
+
+def test_copying_is_left_to_subclasses():
+    class Copied(Probe):
+        def __reduce__(self):
+            return Copied, ()
+
+    assert went_slow(copy.deepcopy(Copied())(1.0))
+
+
+def test_created_with_arguments():
+    class Jit(Probe):
+        def __init__(self, fun, *, name):
+            self.fun, self.name = fun, name
+
+        def _fallback(self, *args, **kwargs):
+            return self.fun(*args)
+
+    assert Jit(abs, name="abs")(-2) == 2
+
+
+def test_fallback_may_install_code_for_its_caller():
+    spec = identity(FLOAT)
+    module = ir.Module()
+    add_entry(module, copy_kernel(module, "kernel", spec), spec, "entry")
+    engine = compile_module(module)
+
+    class Lazy(Probe):
+        def _fallback(self, *args, **kwargs):
+            self._set_entry(engine.get_function_address("entry"), keep=engine)
+            return "compiled"
+
+    f = Lazy()
+    assert [f(1.0), f(2.0)] == ["compiled", 2.0]
+
+
+def test_without_native_layouts_calls_still_work(monkeypatch):
+    monkeypatch.setattr(callable_module, "_NATIVE", False)
+
+    class Plain(callable_module._PlainCall):
+        _fallback = Probe._fallback
+
+    assert Plain()(1, k=2) == ("slow", (1,), {"k": 2})
+
+
+def test_works_linked_by_orc():
+    """With the small code model and position-independent code, as an object from a cache would have."""
+    spec = identity(Leaf("f64", (3,)), INT, single=False)
+    module = ir.Module()
+    add_entry(module, copy_kernel(module, "kernel", spec), spec, "entry")
+    machine = llvm.Target.from_default_triple().create_target_machine(reloc="pic", codemodel="small")
+    code = machine.emit_object(llvm.parse_assembly(str(module)))
+    jit = llvm.create_lljit_compiler(llvm.Target.from_default_triple().create_target_machine(jit=True))
+    library = llvm.JITLibraryBuilder().add_object_img(code).export_symbol("entry")
+    for name, address in entry.symbols().items():
+        library.import_symbol(name, address)
+    tracker = library.link(jit, "entry_test")
+    f = Probe()
+    f._set_entry(tracker["entry"], keep=(jit, tracker))
+    x = np.arange(3.0)
+    got = f(x, 2**40)
+    assert same(got[0], x) and got[1] == 2**40 and went_slow(f(x, 1.0))
