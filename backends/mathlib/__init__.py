@@ -11,13 +11,20 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.mathlib import exponential, logarithm, power
+from dflow.backends.mathlib import exponential, inverse_trigonometry, logarithm, power, trigonometry
 from dflow.backends.mathlib.expr import F32, F64, Expr
 
 Formula = Callable[..., Expr]
 
 FORMULAS: dict[str, Formula] = {
     "exp": exponential.exp,
+    "sin": trigonometry.sin,
+    "cos": trigonometry.cos,
+    "tan": trigonometry.tan,
+    "atan": inverse_trigonometry.atan,
+    "atan2": inverse_trigonometry.atan2,
+    "asin": inverse_trigonometry.asin,
+    "acos": inverse_trigonometry.acos,
     "exp2": exponential.exp2,
     "expm1": exponential.expm1,
     "sinh": exponential.sinh,

@@ -148,6 +148,10 @@ class Expr:
     def to_f32(self) -> Expr:
         return self if self.format is F32 else Expr(self.builder, self.builder.fptrunc(self.value, F32.float_type))
 
+    def to_i32(self) -> Expr:
+        """The low half of a 64-bit integer."""
+        return Expr(self.builder, self.builder.trunc(self.value, F32.int_type))
+
     def intrinsic(self, name: str, *others: Any) -> Expr:
         """`llvm.name` of this value and further ones of its type."""
         args = [self.value] + [self.lift(other) for other in others]

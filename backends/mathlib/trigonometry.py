@@ -1,0 +1,147 @@
+"""sin, cos and tan over the whole range.
+
+|x| = q·π/2 + r with |r| ≤ π/4. Up to `BOUND` that is Cody and Waite's reduction with π/2 in three parts, and r comes in
+double-double; beyond, Payne and Hanek's (`huge_argument`). The polynomials are those of sin and cos in r², interpolated
+at Chebyshev nodes.
+
+The choice between the two would be a branch in the caller's loop and keep it scalar. It stands in a function of its own,
+the guard, called with the argument and the result of the short way (`guard`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dflow.backends.mathlib import double_double as dd
+from dflow.backends.mathlib.double_double import Pair
+from dflow.backends.mathlib.expr import F64, Expr, fabs, fma, polynomial, round_to_integer
+from dflow.backends.mathlib.guard import guarded
+from dflow.backends.mathlib.huge_argument import reduce_huge
+
+TWO_OVER_PI = 0.6366197723675814
+HALF_PI = (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33)
+
+# (sin r - r)/r³ and (cos r - 1 + r²/2)/r⁴ in r² ≤ 0.623, to 1.3e-20 and 7e-22; then for f32, to 3e-11 and 3e-12.
+SIN_TAIL = (
+    -0.16666666666666666,
+    0.008333333333333331,
+    -0.00019841269841264821,
+    2.7557319219150783e-06,
+    -2.5052106167335705e-08,
+    1.6058521349954986e-10,
+    -7.586094789672621e-13,
+)
+COS_TAIL = (
+    0.041666666666666664,
+    -0.0013888888888888887,
+    2.480158730158451e-05,
+    -2.755731922129809e-07,
+    2.0876755754879594e-09,
+    -1.1470455178216906e-11,
+    4.745537017319258e-14,
+)
+SIN_TAIL_F32 = (-0.16666666663741367, 0.00833333183062943, -0.00019840063040804117, 2.7246868722877944e-06)
+COS_TAIL_F32 = (0.04166666666422613, -0.0013888887635227975, 2.4800580601354642e-05, -2.7298407652795173e-07)
+
+
+class Reduced(NamedTuple):
+    """|x| = quadrant·π/2 + remainder, the quadrant modulo 4 in its two low bits."""
+
+    remainder: Pair
+    quadrant: Expr
+
+
+def reduce(x: Expr) -> Reduced:
+    """For |x| ≤ 2^30; infinity and NaN give NaN."""
+    magnitude = fabs(x)
+    k, quadrant = round_to_integer(magnitude * TWO_OVER_PI)
+    # Exact: the difference is a multiple of an ulp that a number below 1 has room for.
+    high = fma(-k, HALF_PI[0], magnitude)
+    second = dd.two_product(k, x.const(HALF_PI[1]))
+    remainder = dd.two_sum(high, -second.hi)
+    low = fma(-k, HALF_PI[2], remainder.lo - second.lo)
+    return Reduced(Pair(remainder.hi, low), quadrant)
+
+
+class SinCos(NamedTuple):
+    """sin r = sin.hi + sin.lo and likewise cos r; the sums are not normalised."""
+
+    sin: Pair
+    cos: Pair
+
+
+def sin_cos(r: Pair) -> SinCos:
+    """For |r| ≤ π/4, slightly more included."""
+    is_double = r.hi.format is F64
+    z = r.hi * r.hi
+    half_z = 0.5 * z
+    w = 1.0 - half_z
+    sin_tail = polynomial(z, SIN_TAIL if is_double else SIN_TAIL_F32)
+    cos_tail = polynomial(z, COS_TAIL if is_double else COS_TAIL_F32)
+    cos_low = (1.0 - w) - half_z + fma(z * z, cos_tail, -(r.hi * r.lo))
+    return SinCos(Pair(r.hi, fma(r.hi * z, sin_tail, r.lo * w)), Pair(w, cos_low))
+
+
+def with_sign(magnitude: Expr, sign: Expr) -> Expr:
+    """`magnitude` times -1 where the top bit of the integer `sign` is set."""
+    top = magnitude.format.int_type.width - 1
+    return (magnitude.bits() ^ (sign & (1 << top))).as_float()
+
+
+def is_odd(quadrant: Expr) -> Expr:
+    return (quadrant & 1).equals(1)
+
+
+def sin_from(x: Expr, reduced: Reduced) -> Expr:
+    sin, cos = sin_cos(reduced.remainder)
+    magnitude = is_odd(reduced.quadrant).select(cos.rounded(), sin.rounded())
+    return with_sign(magnitude, x.bits() ^ reduced.quadrant << (x.format.int_type.width - 2))
+
+
+def cos_from(x: Expr, reduced: Reduced) -> Expr:
+    """The sine a quadrant further on; cos is even."""
+    return sin_from(fabs(x), Reduced(reduced.remainder, reduced.quadrant + 1))
+
+
+def tan_from(x: Expr, reduced: Reduced) -> Expr:
+    """sin/cos, or -cos/sin in odd quadrants, in double-double."""
+    parts = sin_cos(reduced.remainder)
+    sin, cos = dd.fast_two_sum(*parts.sin), dd.fast_two_sum(*parts.cos)
+    odd = is_odd(reduced.quadrant)
+    ratio = dd.divide(dd.select(odd, cos, sin), dd.select(odd, sin, cos)).rounded()
+    # A tiny r leaves nothing for the correction to do but to underflow.
+    result = with_sign(ratio, x.bits() ^ (reduced.quadrant << (x.format.int_type.width - 1)))
+    return (fabs(x) < 2.0**-28).select(x, result)
+
+
+FROM_REDUCED = {"sin": sin_from, "cos": cos_from, "tan": tan_from}
+
+
+def reduce_for_f32(x: Expr) -> Reduced:
+    """The reduction of an f32, done in f64, where the rounding of π/2 needs two parts only."""
+    wide = x.to_f64()
+    magnitude = fabs(wide)
+    k, quadrant = round_to_integer(magnitude * TWO_OVER_PI)
+    remainder = fma(-k, HALF_PI[1], fma(-k, HALF_PI[0], magnitude))
+    return Reduced(Pair(remainder.to_f32(), x.const(0.0)), quadrant.to_i32())
+
+
+def trigonometric(name: str, x: Expr) -> Expr:
+    from_reduced = FROM_REDUCED[name]
+    if x.format is F64:
+        result = from_reduced(x, reduce(x))
+    else:
+        result = from_reduced(x, reduce_for_f32(x))
+    return guarded(name, x, result, lambda huge: from_reduced(huge, Reduced(*reduce_huge(huge))))
+
+
+def sin(x: Expr) -> Expr:
+    return trigonometric("sin", x)
+
+
+def cos(x: Expr) -> Expr:
+    return trigonometric("cos", x)
+
+
+def tan(x: Expr) -> Expr:
+    return trigonometric("tan", x)
