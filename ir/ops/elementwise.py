@@ -177,7 +177,14 @@ for _name, _doc, _reference in (
     ("round", "x rounded to the nearest integer, ties to even", np.rint),
 ):
     elementwise(
-        _name, _doc, _reference, FLOATS, partials=(ZERO,), samples=(A,), kinks=([0.0, 0.5, 1.5, -0.5],), cheap=True
+        _name,
+        _doc,
+        _reference,
+        FLOATS,
+        partials=(ZERO,),
+        samples=([-2.4, -1.25, 0.75, 1.4, 3.1],),
+        kinks=([0.0, 0.5, 1.5, -0.5, 2.0],),
+        cheap=True,
     )
 
 for _name, _doc, _reference in (

@@ -109,8 +109,9 @@ def _extract_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
 def _update_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
     (x, v, *starts), index = xs, attrs["index"]
     part = index_result(cts[0].type, index, [s.type for s in starts])
-    to_x = b.update(cts[0], b.zeros(part), *starts, index=index) if isinstance(x, Linear) else None
+    # The part is read before it is zeroed, so that zeroing can happen in place.
     to_v = b.extract(cts[0], *starts, index=index) if isinstance(v, Linear) else None
+    to_x = b.update(cts[0], b.zeros(part), *starts, index=index) if isinstance(x, Linear) else None
     return [to_x, to_v, *(None for _ in starts)]
 
 
@@ -220,10 +221,10 @@ def _scatter_add(attrs: Any, x: Any, v: Any, *indices: Any) -> Any:
 def _scatter_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
     (x, v, *indices), ct = xs, cts[0]
     part = gather_result(ct.type, [i.type for i in indices])
-    to_x = b.scatter(ct, b.zeros(part), *indices) if isinstance(x, Linear) else None
     to_v = None
     if isinstance(v, Linear):
         to_v = b.select(_winners(b, ct.type, part, indices), b.gather(ct, *indices), b.zeros(part))
+    to_x = b.scatter(ct, b.zeros(part), *indices) if isinstance(x, Linear) else None
     return [to_x, to_v, *(None for _ in indices)]
 
 

@@ -1,7 +1,7 @@
 """Mathematical functions, with partial derivatives from any table of integrals (e.g. DLMF chapters 4, 5 and 7).
 
 Limits: ``sqrt`` has an infinite derivative at 0; ``pow`` has derivative 0 by the exponent where the base is 0, and by
-the base where the exponent is 0; ``atan2`` and ``hypot`` have none at the origin (NaN).
+the base at the point (0, 0); ``atan2`` and ``hypot`` have none at the origin (NaN).
 """
 
 from __future__ import annotations
@@ -126,8 +126,10 @@ for _name, _doc, _reference, _partial, _samples in _UNARY:
 
 
 def _pow_by_base(b: Any, z: Any, x: Any, y: Any) -> Any:
-    slope = b.mul(y, b.pow(x, b.sub(y, 1.0)))
-    return b.select(b.eq(y, 0.0), b.zeros(x.type), slope)
+    """y * x**(y - 1); at the point (0, 0) only, where that is 0 * inf, it is 0."""
+    origin = b.and_(b.eq(x, 0.0), b.eq(y, 0.0))
+    base = b.select(origin, b.full(1.0, x.type), x)
+    return b.mul(y, b.pow(base, b.sub(y, 1.0)))
 
 
 def _pow_by_exponent(b: Any, z: Any, x: Any, y: Any) -> Any:

@@ -1,0 +1,154 @@
+"""Forward mode: ``(x) -> y`` becomes ``(x, x_dot) -> (y, y_dot)``.
+
+    %y = sin %x          ->    %y = sin %x
+                               %c = cos %x
+                               %y_dot = mul %c, %x_dot
+
+Tangents that are known to be zero are ``None`` while the pass runs: they cost nothing, and what does not depend on the
+inputs of interest is copied as it is. A tangent has the type of its primal. Loops carry the tangents of their active
+carried values beside them; conditions see primals only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dflow.ir.builder import Builder, clone_block
+from dflow.ir.core import Block, Function, Location, Op, Value, substitute
+from dflow.ir.passes.dependence import carried_values, dependents
+from dflow.ir.registry import definition
+from dflow.ir.types import TensorType
+
+
+class NoDerivativeError(TypeError):
+    """Something that the result depends on cannot be differentiated. ``loc`` is the user's line."""
+
+    def __init__(self, message: str, loc: Location | None):
+        super().__init__(message)
+        self.loc = loc
+
+
+def jvp(f: Function, wrt: Sequence[int] | None = None) -> Function:
+    """The function with tangents for the parameters ``wrt`` (all inexact ones by default).
+
+    ``(x...) -> y...`` becomes ``(x..., x_dot for wrt...) -> (y..., y_dot for inexact y...)``.
+    Raises NoDerivativeError.
+    """
+    wrt = differentiable(f.args) if wrt is None else list(wrt)
+    types = list(f.arg_types)
+    hints = [a.hint for a in f.args]
+    b = Builder(types + [types[i] for i in wrt], hints + [dot(hints[i]) for i in wrt])
+    pass_ = Jvp(f.body, [f.args[i] for i in wrt])
+    n = len(types)
+    pass_.start(f.args, b.args[:n], [f.args[i] for i in wrt], b.args[n:])
+    pass_.block(b, f.body)
+    ys = [pass_.primal[y] for y in f.results]
+    dots = [pass_.tangent_or_zero(b, y) for y in f.results if y.type.dtype.is_inexact]
+    return b.function(f"jvp_{f.name}", ys + dots, loc=f.loc)
+
+
+def differentiable(values: Sequence[Value]) -> list[int]:
+    """The positions of the values that can carry a derivative."""
+    return [i for i, v in enumerate(values) if v.type.dtype.is_inexact]
+
+
+def dot(hint: str | None) -> str | None:
+    return None if hint is None else f"{hint}_dot"
+
+
+class Jvp:
+    """The state of the pass: new primals and tangents of old values."""
+
+    def __init__(self, block: Block, active: Sequence[Value]):
+        self.active = dependents(block, active)
+        self.primal: dict[Value, Value] = {}
+        self.tangent: dict[Value, Value] = {}
+
+    def start(
+        self, args: Sequence[Value], primals: Sequence[Value], wrt: Sequence[Value], tangents: Sequence[Value]
+    ) -> None:
+        self.primal.update(zip(args, primals))
+        self.tangent.update(zip(wrt, tangents))
+
+    def get(self, v: Value) -> Value:
+        return self.primal.get(v, v)
+
+    def type(self, v: Value) -> TensorType:
+        return substitute(v.type, self.primal)
+
+    def tangent_or_zero(self, b: Builder, v: Value) -> Value:
+        t = self.tangent.get(v)
+        return b.zeros(self.type(v)) if t is None else t
+
+    def block(self, b: Builder, block: Block) -> None:
+        for op in block.ops:
+            b.loc = op.loc or b.loc
+            if not any(r in self.active for r in op.results):
+                b.clone(op, self.primal)
+            elif op.name == "if":
+                self.if_(b, op)
+            elif op.name == "for":
+                self.for_(b, op)
+            elif op.name == "while":
+                self.while_(b, op)
+            else:
+                self.primitive(b, op)
+
+    def primitive(self, b: Builder, op: Op) -> None:
+        ys = b.clone(op, self.primal)
+        dots_in = [self.tangent.get(v) for v in op.operands]
+        if all(t is None for t in dots_in):
+            return
+        rule = definition(op).jvp
+        if rule is None:
+            reason = definition(op).no_derivative or "it must be expanded before differentiation"
+            raise NoDerivativeError(f"{op.name} has no derivative: {reason}", op.loc)
+        attrs = {k: substitute(v, self.primal) for k, v in op.attrs.items()}
+        dots = rule(b, attrs, [self.get(v) for v in op.operands], ys, dots_in)
+        for r, t in zip(op.results, dots):
+            if t is not None and r in self.active:
+                t.hint = t.hint or dot(r.hint)
+                self.tangent[r] = t
+
+    def if_(self, b: Builder, op: Op) -> None:
+        moving = [i for i, r in enumerate(op.results) if r in self.active]
+        regions = []
+        for region in op.regions:
+            inner = Builder(loc=b.loc)
+            self.block(inner, region)
+            dots = [self.tangent_or_zero(inner, region.results[i]) for i in moving]
+            regions.append(inner.finish([self.get(v) for v in region.results] + dots))
+        self.finish(b, op, [self.get(op.operands[0])], regions, moving)
+
+    def for_(self, b: Builder, op: Op) -> None:
+        carried, inits = carried_values(op)
+        moving = [i for i, c in enumerate(carried) if c in self.active]
+        operands = [self.get(v) for v in op.operands] + [self.tangent_or_zero(b, inits[i]) for i in moving]
+        body = self.body(op.regions[0], moving, [carried[i] for i in moving], b.loc)
+        self.finish(b, op, operands, [body], moving)
+
+    def while_(self, b: Builder, op: Op) -> None:
+        carried, inits = carried_values(op)
+        moving = [i for i, c in enumerate(carried) if c in self.active]
+        operands = [self.get(v) for v in op.operands] + [self.tangent_or_zero(b, inits[i]) for i in moving]
+        cond = clone_block(op.regions[0], self.primal)
+        extra = tuple(Value(self.type(carried[i]), dot(carried[i].hint)) for i in moving)
+        cond = Block(cond.args + extra, cond.ops, cond.results)
+        body = self.body(op.regions[1], moving, [carried[i] for i in moving], b.loc)
+        self.finish(b, op, operands, [cond, body], moving)
+
+    def body(self, region: Block, moving: list[int], active: list[Value], loc: Location | None) -> Block:
+        """The body of a loop, with tangents of the carried values at ``moving`` carried too."""
+        types = [self.type(a) for a in region.args] + [self.type(a) for a in active]
+        inner = Builder(types, [a.hint for a in region.args] + [dot(a.hint) for a in active], loc)
+        n = len(region.args)
+        self.start(region.args, inner.args[:n], active, inner.args[n:])
+        self.block(inner, region)
+        dots = [self.tangent_or_zero(inner, region.results[i]) for i in moving]
+        return inner.finish([self.get(v) for v in region.results] + dots)
+
+    def finish(self, b: Builder, op: Op, operands: list[Value], regions: list[Block], moving: list[int]) -> None:
+        hints = [r.hint for r in op.results] + [dot(op.results[i].hint) for i in moving]
+        results = b.append(op.name, operands, op.attrs, regions, hints, op.loc)
+        n = len(op.results)
+        self.start(op.results, results[:n], [op.results[i] for i in moving], results[n:])

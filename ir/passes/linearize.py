@@ -1,0 +1,373 @@
+"""Splitting a function with tangents into its nonlinear and its linear part.
+
+``(x, x_dot) -> (y, y_dot)`` becomes ``(x) -> (y, residuals)`` and ``(residuals, x_dot) -> y_dot``.
+
+    %y = sin %x                       nonlinear: %y = sin %x; %c = cos %x
+    %c = cos %x                 ->
+    %y_dot = mul %c, %x_dot           linear:    %y_dot = mul %c, %x_dot
+
+Control flow is split too. An ``if`` becomes two, by the same predicate. A ``for`` becomes two with the same count; a
+``while`` becomes a ``while`` that counts and a linear ``for`` with that count. What the linear body needs from the
+nonlinear one (``dflow.ir.passes.residuals`` chooses) is written to a *tape* at the iteration's position and read back
+there. Tapes are created before the outermost loop and threaded through all loops around, so that no loop allocates
+and nothing is copied; in nested loops, position = base + counter, where the base is the outer position times the inner
+count when that is static, and a running total otherwise. A tape is a tensor when all counts around are static and a
+sequence when not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dflow.ir.builder import Builder
+from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
+from dflow.ir.passes.dce import dce
+from dflow.ir.passes.dependence import carried_values, dependents
+from dflow.ir.passes.jvp import jvp
+from dflow.ir.passes.residuals import choose
+from dflow.ir.types import GROWS, I64, Size, TensorType, scalar
+
+INDEX = scalar(I64)
+
+
+@dataclass(eq=False)
+class Cell:
+    """A tape or a running total: something that the nonlinear part updates as it goes, through all regions around.
+
+    ``final`` stands for its value after the outermost loop, which the linear part reads.
+    """
+
+    type: TensorType
+    final: Value
+    capacity: Value | None = None
+
+
+class Frame:
+    """A region of the nonlinear part under construction, with the current values of cells in it."""
+
+    def __init__(self, parent: Frame | None = None, *, loop: bool = False, trips: int | None = 1):
+        self.parent = parent
+        self.loop = loop
+        self.b = Builder()
+        self.trips = trips  # how often the region runs in all, when that is static
+        self.base: Value | None = None  # the position of the first iteration of this loop; None for 0
+        self.counter: Value | None = None
+        self.entry: dict[Cell, Value] = {}
+        self.current: dict[Cell, Value] = {}
+
+    def get(self, cell: Cell) -> Value:
+        if cell not in self.current:
+            if self.parent is None:
+                self.current[cell] = _create(self.b, cell)
+            else:
+                outside = self.parent.get(cell)
+                if self.loop:
+                    self.entry[cell] = outside = Value(cell.type, "tape")
+                self.current[cell] = outside
+        return self.current[cell]
+
+    def nearest_loop(self) -> Frame | None:
+        frame: Frame | None = self
+        while frame is not None and not frame.loop:
+            frame = frame.parent
+        return frame
+
+    def position(self) -> Value | None:
+        """The position of the current iteration among all of this loop; None where there is just one, 0."""
+        frame = self.nearest_loop()
+        if frame is None:
+            return None
+        assert frame.counter is not None
+        return frame.counter if frame.base is None else self.b.add(frame.base, frame.counter)
+
+
+def _create(b: Builder, cell: Cell) -> Value:
+    if cell.type == INDEX:
+        return b.index(0)
+    if cell.type.grows:
+        return b.emit("sequence", *([cell.capacity] if cell.capacity else []), type=cell.type)
+    return b.emit("empty", type=cell.type)
+
+
+@dataclass
+class LinearParts:
+    """The nonlinear part, still open in ``b`` so that more can be appended, and the linear part.
+
+    ``linear`` has the tangents for arguments and uses values of ``b`` directly.
+    """
+
+    b: Builder
+    results: list[Value]
+    linear: Block
+
+
+def linearize_parts(f: Function, wrt: Sequence[int]) -> LinearParts:
+    """Splits the derivative of ``f`` by the parameters ``wrt``. Raises NoDerivativeError."""
+    forward = dce(jvp(f, wrt))
+    n = len(f.args)
+    split = _Split(dependents(forward.body, forward.args[n:]))
+    root = Frame()
+    root.b = Builder(f.arg_types, [a.hint for a in f.args])
+    split.env.update(zip(forward.args[:n], root.b.args))
+    linear_builder = Builder([a.type for a in forward.args[n:]], [a.hint for a in forward.args[n:]])
+    split.env.update(zip(forward.args[n:], linear_builder.args))
+    split.block(root, linear_builder, forward.body)
+    m = len(f.results)
+    linear = linear_builder.finish([split.env[v] for v in forward.results[m:]])
+    finals = {cell.final: value for cell, value in root.current.items()}
+    closed = Builder([a.type for a in linear.args], [a.hint for a in linear.args])
+    results = closed.inline(linear, closed.args, dict(finals))
+    return LinearParts(root.b, [split.env[v] for v in forward.results[:m]], closed.finish(results))
+
+
+def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
+    """``(x) -> (y..., residuals...)`` and ``(residuals..., x_dot for wrt...) -> y_dot for inexact y...``.
+
+    The second is linear in its last parameters. Raises NoDerivativeError.
+    """
+    parts = linearize_parts(f, wrt)
+    choice = choose(parts.b.ops, parts.b.args, free_values(parts.linear))
+    residuals, dots = choice.saved, parts.linear.args
+    primal = parts.b.function(f"{f.name}_primal", parts.results + residuals, loc=f.loc)
+    b = Builder([v.type for v in residuals] + [d.type for d in dots], ["res"] * len(residuals) + [d.hint for d in dots])
+    n = len(residuals)
+    env = dict(zip(residuals, b.args))
+    for op in choice.recomputed:
+        b.clone(op, env)
+    results = b.inline(parts.linear, b.args[n:], env)
+    linear = frozenset(range(n, n + len(dots)))
+    return primal, b.function(f"{f.name}_linear", results, linear=linear, loc=f.loc)
+
+
+class _Split:
+    """The pass. ``env`` maps old values to new ones of either part; linear code refers to nonlinear values freely."""
+
+    def __init__(self, linear: set[Value]):
+        self.linear = linear
+        self.env: dict[Value, Value] = {}
+
+    def block(self, frame: Frame, lb: Builder, block: Block) -> None:
+        for op in block.ops:
+            frame.b.loc = lb.loc = op.loc
+            if not any(r in self.linear for r in op.results):
+                frame.b.clone(op, self.env)
+            elif op.name == "if":
+                self.if_(frame, lb, op)
+            elif op.name in ("for", "while"):
+                self.loop(frame, lb, op)
+            else:
+                lb.clone(op, self.env)
+
+    def parts(self, values: Sequence[Value]) -> tuple[list[int], list[int]]:
+        """Positions of the nonlinear and of the linear values."""
+        linear = [i for i, v in enumerate(values) if v in self.linear]
+        return [i for i in range(len(values)) if values[i] not in self.linear], linear
+
+    # -- if --------------------------------------------------------------------------------------------------------
+
+    def if_(self, frame: Frame, lb: Builder, op: Op) -> None:
+        plain, linear = self.parts(op.results)
+        pred = self.env[op.operands[0]]
+        frames, blocks, saved = [], [], []
+        for region in op.regions:
+            inner, inner_lb = Frame(frame, trips=frame.trips), Builder(loc=op.loc)
+            self.block(inner, inner_lb, region)
+            block = inner_lb.finish([self.env[region.results[i]] for i in linear])
+            choice = choose(inner.b.ops, [], free_values(block))
+            frames.append(inner)
+            saved.append(choice.saved)
+            blocks.append((block, choice.recomputed))
+        results = self.nonlinear_if(frame, op, pred, plain, frames, saved)
+        regions = []
+        for (block, recomputed), names in zip(blocks, (results[: len(saved[0])], results[len(saved[0]) :])):
+            env = {}
+            b = Builder(loc=op.loc)
+            for v, packed in zip(saved[len(regions)], names):
+                env[v] = _unpack(b, packed, v.type, env)
+            regions.append(_close(b, recomputed, block, (), env))
+        outs = lb.append("if", [pred], regions=regions, hints=[op.results[i].hint for i in linear])
+        self.env.update(zip((op.results[i] for i in linear), outs))
+
+    def nonlinear_if(
+        self, frame: Frame, op: Op, pred: Value, plain: list[int], frames: list[Frame], saved: list[list[Value]]
+    ) -> tuple[Value, ...]:
+        """Emits the nonlinear ``if``; returns what stands for the saved values of both regions, in order."""
+        cells = list(dict.fromkeys(c for fr in frames for c in fr.current))
+        # A saved value of one region is unspecified after the other.
+        types = [[_packed(v.type) for v in vs] for vs in saved]
+        regions = []
+        for k, (fr, region) in enumerate(zip(frames, op.regions)):
+            yields = [self.env[region.results[i]] for i in plain]
+            for j, vs in enumerate(saved):
+                yields += [_pack(fr.b, v) if j == k else _unspecified(fr.b, t) for v, t in zip(vs, types[j])]
+            yields += [fr.get(c) for c in cells]
+            regions.append(fr.b.finish(yields))
+        hints = [op.results[i].hint for i in plain] + [v.hint for vs in saved for v in vs]
+        outs = frame.b.append("if", [pred], regions=regions, hints=hints)
+        self.env.update(zip((op.results[i] for i in plain), outs))
+        n, m = len(plain), len(saved[0]) + len(saved[1])
+        frame.current.update(zip(cells, outs[n + m :]))
+        return outs[n : n + m]
+
+    # -- loops -----------------------------------------------------------------------------------------------------
+
+    def loop(self, frame: Frame, lb: Builder, op: Op) -> None:
+        carried, inits = carried_values(op)
+        plain, linear = self.parts(carried)
+        static = _static_count(op)
+        inner = Frame(frame, loop=True)
+        inner.trips = None if static is None or frame.trips is None else frame.trips * static
+        inner.counter = Value(INDEX, "k")
+        args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
+        total, inner.base = self.base(frame, static)
+        self.env.update(zip((carried[i] for i in plain), args))
+        linear_types = [_renamed(carried[i].type, self.env) for i in linear]
+        inner_lb = Builder(linear_types, [carried[i].hint for i in linear], op.loc)
+        self.env.update(zip((carried[i] for i in linear), inner_lb.args))
+        body = op.regions[-1]
+        if op.name == "for":
+            self.env[body.args[0]] = inner.counter
+        self.block(inner, inner_lb, body)
+        block = inner_lb.finish([self.env[body.results[i]] for i in linear])
+        capacity = self.env[op.operands[0]] if op.name == "for" else None
+        linear_body = self.linear_body(inner, block, args, capacity if frame.nearest_loop() is None else None)
+        yields = [self.env[body.results[i]] for i in plain]
+        operands = [self.env[inits[i]] for i in plain]
+        emit = self.nonlinear_for if op.name == "for" else self.nonlinear_while
+        count, outs = emit(frame, inner, op, args, operands, yields)
+        self.env.update(zip((op.results[i] for i in plain), outs))
+        if total is not None:
+            frame.current[total] = frame.b.add(frame.get(total), count)
+        starts = [self.env[inits[i]] for i in linear]
+        outs = lb.append("for", [count, *starts], regions=[linear_body], hints=[op.results[i].hint for i in linear])
+        self.env.update(zip((op.results[i] for i in linear), outs))
+
+    def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
+        """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
+        if frame.nearest_loop() is None:
+            return None, None
+        if static is not None:
+            position = frame.position()
+            assert position is not None
+            return None, frame.b.mul(position, static)
+        total = Cell(INDEX, Value(INDEX))
+        return total, frame.get(total)
+
+    def linear_body(self, inner: Frame, block: Block, args: list[Value], count: Value | None) -> Block:
+        """Saves residuals in the nonlinear body ``inner``, and returns the linear body with the residuals read back."""
+        assert inner.counter is not None
+        b = Builder([INDEX, *(a.type for a in block.args)], ["k", *(a.hint for a in block.args)])
+        env = {inner.counter: b.args[0]}
+        known = [*args, *inner.entry.values()]
+        choice = choose(inner.b.ops, known, [v for v in free_values(block) if v is not inner.counter])
+        if choice.saved:
+            b.loc = inner.b.loc
+            position = inner.position()
+            assert position is not None
+            there = b.args[0] if inner.base is None else b.add(inner.base, b.args[0])
+            for v in choice.saved:
+                tape = self.save(inner, v, position, count)
+                packed = b.extract(tape.final, there, index=("at", *("all" for _ in v.type.shape)))
+                packed.hint = v.hint
+                env[v] = _unpack(b, packed, v.type, env)
+        return _close(b, choice.recomputed, block, b.args[1:], env)
+
+    def save(self, inner: Frame, v: Value, position: Value, count: Value | None) -> Cell:
+        """Writes a residual to a tape of its own."""
+        length = GROWS if inner.trips is None else inner.trips
+        packed = _pack(inner.b, v)
+        t = TensorType(v.type.dtype, (length, *packed.type.shape))
+        tape = Cell(t, Value(t, "tape"), count)
+        index = ("at", *("all" for _ in v.type.shape))
+        inner.current[tape] = inner.b.update(inner.get(tape), packed, position, index=index)
+        return tape
+
+    def nonlinear_for(
+        self, frame: Frame, inner: Frame, op: Op, args: list[Value], inits: list[Value], yields: list[Value]
+    ) -> tuple[Value, tuple[Value, ...]]:
+        count = self.env[op.operands[0]]
+        cells = list(inner.entry)
+        assert inner.counter is not None
+        region = Block(
+            [inner.counter, *args, *(inner.entry[c] for c in cells)],
+            inner.b.ops,
+            yields + [inner.current[c] for c in cells],
+        )
+        operands = [count, *inits, *(frame.get(c) for c in cells)]
+        outs = frame.b.append("for", operands, regions=[region], hints=[a.hint for a in args])
+        frame.current.update(zip(cells, outs[len(args) :]))
+        return count, outs[: len(args)]
+
+    def nonlinear_while(
+        self, frame: Frame, inner: Frame, op: Op, args: list[Value], inits: list[Value], yields: list[Value]
+    ) -> tuple[Value, tuple[Value, ...]]:
+        cells = list(inner.entry)
+        assert inner.counter is not None
+        one_more = inner.b.add(inner.counter, 1)
+        region = Block(
+            [inner.counter, *args, *(inner.entry[c] for c in cells)],
+            inner.b.ops,
+            [one_more, *yields, *(inner.current[c] for c in cells)],
+        )
+        cond = Builder([a.type for a in region.args], [a.hint for a in region.args], op.loc)
+        plain, _ = self.parts(op.regions[1].args)
+        env = dict(self.env)
+        env.update(zip((op.regions[0].args[i] for i in plain), cond.args[1:]))
+        for each in op.regions[0].ops:
+            cond.clone(each, env)
+        cond_block = cond.finish([env.get(v, v) for v in op.regions[0].results])
+        operands = [frame.b.index(0), *inits, *(frame.get(c) for c in cells)]
+        outs = frame.b.append("while", operands, regions=[cond_block, region], hints=[a.hint for a in region.args])
+        frame.current.update(zip(cells, outs[1 + len(args) :]))
+        return outs[0], outs[1 : 1 + len(args)]
+
+
+def _static_count(op: Op) -> int | None:
+    if op.name == "for":
+        source = op.operands[0].op
+        if source is not None and source.name == "constant":
+            return max(0, int(source.attrs["value"]))
+    return None
+
+
+def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
+    return substitute(t, env)
+
+
+def _close(b: Builder, recomputed: Sequence[Op], block: Block, args: Sequence[Value], env: dict[Value, Value]) -> Block:
+    """A linear region: recomputed operations, then ``block``."""
+    for op in recomputed:
+        b.clone(op, env)
+    return b.finish(b.inline(block, args, env))
+
+
+# Values whose sizes depend on the run are kept in the bounds of their type.
+
+
+def _packed(t: TensorType) -> TensorType:
+    return t if t.is_static or t.grows else t.with_shape(t.bound)
+
+
+def _corner(b: Builder, t: TensorType) -> tuple[list[Value], tuple[object, ...]]:
+    """The part of a packed tensor that holds a value of type ``t``: index operands, and the index."""
+    index = tuple(("slice", d, 1) if isinstance(d, Size) else "all" for d in t.shape)
+    return [b.index(0) for e in index if e != "all"], index
+
+
+def _pack(b: Builder, v: Value) -> Value:
+    if v.type.is_static or v.type.grows:
+        return v
+    starts, index = _corner(b, v.type)
+    return b.update(b.emit("empty", type=_packed(v.type)), v, *starts, index=index)
+
+
+def _unpack(b: Builder, packed: Value, t: TensorType, env: dict[Value, Value]) -> Value:
+    if t.is_static or t.grows:
+        return packed
+    starts, index = _corner(b, _renamed(t, env))
+    return b.extract(packed, *starts, index=index)
+
+
+def _unspecified(b: Builder, t: TensorType) -> Value:
+    return b.zeros(t) if t.is_scalar or t.grows else b.emit("empty", type=t)

@@ -1,0 +1,159 @@
+"""Transposing linear code: ``x_dot -> y_dot`` becomes ``y_bar -> x_bar``.
+
+    %y_dot = mul %c, %x_dot        ->        %x_bar = mul %c, %y_bar
+
+Operations are visited backwards; each adds its contribution to the cotangents of its operands. A contribution to part
+of a tensor is added in place (``Accumulate``), so reading one element in a loop costs O(1) in reverse too. A loop runs
+backwards; it carries the cotangents of what it carried and the running cotangents of linear values from around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dflow.ir.builder import Builder
+from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
+from dflow.ir.passes.dependence import dependents
+from dflow.ir.registry import Accumulate, Linear, definition
+from dflow.ir.types import I64, scalar
+
+
+def transpose(f: Function, linear: Sequence[int] | None = None) -> Function:
+    """``(r..., x_dot...) -> y_dot...`` becomes ``(r..., y_bar...) -> x_bar...``.
+
+    ``linear`` are the positions of the parameters in which ``f`` is linear (by default what ``f.linear`` says).
+    Raises NotLinearError when ``f`` is not linear in them.
+    """
+    at = sorted(f.linear if linear is None else linear)
+    kept = [i for i in range(len(f.args)) if i not in at]
+    types = [f.args[i].type for i in kept] + list(f.result_types)
+    hints = [f.args[i].hint for i in kept] + [bar(r.hint) for r in f.results]
+    b = Builder(types, hints)
+    env = {f.args[i]: a for i, a in zip(kept, b.args)}
+    dots = [f.args[i] for i in at]
+    block = Block(f.args, f.body.ops, f.results)
+    bars = transpose_block(b, block, dots, b.args[len(kept) :], env)
+    return b.function(f"{f.name}_transpose", bars, linear=frozenset(range(len(kept), len(types))), loc=f.loc)
+
+
+def bar(hint: str | None) -> str | None:
+    if hint is None:
+        return None
+    return f"{hint.removesuffix('_dot')}_bar"
+
+
+def transpose_block(
+    b: Builder, block: Block, dots: Sequence[Value], bars: Sequence[Value | None], env: dict[Value, Value]
+) -> list[Value]:
+    """Appends the transpose of ``block`` to ``b``; returns the cotangents of ``dots``.
+
+    ``bars`` are the cotangents of the block's results; ``env`` renames nonlinear values that it uses.
+    """
+    pass_ = _Transpose(dependents(block, dots), env)
+    for y, y_bar in zip(block.results, bars):
+        pass_.add(b, y, y_bar)
+    pass_.ops(b, block.ops)
+    return [pass_.bar_or_zero(b, d) for d in dots]
+
+
+class NotLinearError(TypeError):
+    """Code that should be linear is not."""
+
+
+class _Transpose:
+    """The state of the pass: names of nonlinear values, and running cotangents of linear ones."""
+
+    def __init__(self, linear: set[Value], env: dict[Value, Value]):
+        self.linear = linear
+        self.env = env
+        self.bars: dict[Value, Value] = {}
+
+    def get(self, v: Value) -> Value:
+        return self.env.get(v, v)
+
+    def bar_or_zero(self, b: Builder, v: Value) -> Value:
+        found = self.bars.get(v)
+        return b.zeros(substitute(v.type, self.env)) if found is None else found
+
+    def add(self, b: Builder, v: Value, contribution: Value | Accumulate | None) -> None:
+        """Adds to the cotangent of ``v``; nothing when ``v`` is not linear (a zero)."""
+        if contribution is None or v not in self.linear:
+            return
+        if isinstance(contribution, Accumulate):
+            total = contribution.add(self.bar_or_zero(b, v))
+        elif v in self.bars:
+            total = b.add(self.bars[v], contribution)
+        else:
+            total = contribution
+        total.hint = total.hint or bar(v.hint)
+        self.bars[v] = total
+
+    def ops(self, b: Builder, ops: Sequence[Op]) -> None:
+        """Nonlinear operations forwards, then linear ones backwards."""
+        for op in ops:
+            if not any(r in self.linear for r in op.results):
+                b.loc = op.loc or b.loc
+                b.clone(op, self.env)
+        for op in reversed(ops):
+            if any(r in self.bars for r in op.results):
+                b.loc = op.loc or b.loc
+                if op.name == "if":
+                    self.if_(b, op)
+                elif op.name == "for":
+                    self.for_(b, op)
+                else:
+                    self.primitive(b, op)
+
+    def primitive(self, b: Builder, op: Op) -> None:
+        rule = definition(op).transpose
+        if rule is None:
+            raise NotLinearError(f"{op.name} is not linear in its operands ({op.loc or 'unknown line'})")
+        xs = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
+        attrs = {k: substitute(v, self.env) for k, v in op.attrs.items()}
+        cts = [self.bars.pop(r, None) for r in op.results]
+        for v, contribution in zip(op.operands, rule(b, attrs, xs, cts)):
+            self.add(b, v, contribution)
+
+    def around(self, *regions: Block) -> list[Value]:
+        """Linear values from around the regions that they use."""
+        return [v for v in free_values(*regions) if v in self.linear]
+
+    def if_(self, b: Builder, op: Op) -> None:
+        used = self.around(*op.regions)
+        y_bars = [self.bars.pop(r, None) for r in op.results]
+        before = dict(self.bars)
+        regions = []
+        for region in op.regions:
+            inner = Builder(loc=b.loc)
+            self.bars = dict(before)
+            for y, y_bar in zip(region.results, y_bars):
+                self.add(inner, y, y_bar)
+            self.ops(inner, region.ops)
+            regions.append(inner.finish([self.bar_or_zero(inner, v) for v in used]))
+        self.bars = before
+        outs = b.append("if", [self.get(op.operands[0])], regions=regions, hints=[bar(v.hint) for v in used])
+        self.bars.update(zip(used, outs))
+
+    def for_(self, b: Builder, op: Op) -> None:
+        (body,) = op.regions
+        k, *carried = body.args
+        count = self.get(op.operands[0])
+        used = self.around(body)
+        inits = [self.bar_or_zero(b, v) for v in (*op.results, *used)]
+        for r in op.results:
+            self.bars.pop(r, None)
+        before = dict(self.bars)
+        hints = ["j", *(bar(v.hint) for v in (*carried, *used))]
+        inner = Builder([scalar(I64), *(v.type for v in inits)], hints, b.loc)
+        n = len(carried)
+        self.env[k] = inner.sub(inner.sub(count, 1), inner.args[0])
+        self.bars = dict(zip(used, inner.args[1 + n :]))
+        for y, y_bar in zip(body.results, inner.args[1 : 1 + n]):
+            self.add(inner, y, y_bar)
+        self.ops(inner, body.ops)
+        region = inner.finish([self.bar_or_zero(inner, v) for v in (*carried, *used)])
+        self.bars = before
+        outs = b.append("for", [count, *inits], regions=[region], hints=hints[1:])
+        self.bars.update(zip(used, outs[n:]))
+        for init, init_bar in zip(op.operands[1:], outs[:n]):
+            self.add(b, init, init_bar)
