@@ -1,0 +1,106 @@
+"""What dflow raises: every message names the user's line, what was seen, what was wanted and how to mend it."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from functools import lru_cache
+from types import CodeType, FrameType
+from typing import Any
+
+from dflow.ir.core import Location
+
+
+class DflowError(Exception):
+    """The base of all errors of dflow.
+
+    ``unroll`` says that the same code may well work when the loop around it is unrolled, its index known.
+    """
+
+    unroll = False
+
+
+class TraceError(DflowError, TypeError):
+    """The program cannot be traced as it is written."""
+
+
+class NeedsStatic(TraceError):
+    """Python needs to know a value while the program is traced, and it is known only when the program runs."""
+
+    unroll = True
+
+
+class CarriedError(TraceError):
+    """What a loop carries from one iteration to the next changes its type or its structure."""
+
+    unroll = True
+
+
+class TraceIndexError(TraceError, IndexError):
+    """An index that is known while tracing lies outside."""
+
+
+class ShapeError(TraceError, ValueError):
+    """Shapes do not fit."""
+
+
+class UndefinedError(TraceError, NameError):
+    """A variable is used that has no value, or only one in some of the ways that lead here."""
+
+
+def failure(
+    kind: type[DflowError],
+    what: str,
+    *,
+    seen: str | None = None,
+    wanted: str | None = None,
+    mend: str | None = None,
+    location: Location | None = None,
+) -> DflowError:
+    """An error of class ``kind`` with the whole message; ``location`` is the user's current line when not given."""
+    location = location or user_location()
+    lines = [f"{location}: {what}" if location else what, *_excerpt(location)]
+    for label, text in (("seen", seen), ("wanted", wanted), ("mend", mend)):
+        if text:
+            lines.append(f"{label}: {text}")
+    return kind("\n".join(lines))
+
+
+def _excerpt(location: Location | None) -> list[str]:
+    """The source line, with carets under the expression where its columns are known."""
+    text = linecache.getline(location.file, location.line).rstrip("\n") if location else ""
+    if not text.strip() or location is None:
+        return []
+    indent = len(text) - len(text.lstrip())
+    lines = ["    " + text[indent:]]
+    if location.end_column > location.column >= indent:
+        lines.append("    " + " " * (location.column - indent) + "^" * (location.end_column - location.column))
+    return lines
+
+
+def is_user_frame(frame: FrameType) -> bool:
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return package not in ("dflow", "numpy", "optree")
+
+
+def user_location() -> Location | None:
+    """Where the user's code is now: the innermost frame outside dflow."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not is_user_frame(frame):
+        frame = frame.f_back
+    return None if frame is None else location_of(frame.f_code, frame.f_lasti)
+
+
+@lru_cache(maxsize=65536)
+def location_of(code: CodeType, instruction: int) -> Location:
+    """The place of an instruction (by its offset) in the source."""
+    line, end_line, column, end_column = _positions(code)[instruction // 2]
+    line = line or code.co_firstlineno
+    if end_line != line or column is None or end_column is None:
+        return Location(code.co_filename, line, 0, 0, code.co_name)
+    return Location(code.co_filename, line, column, end_column, code.co_name)
+
+
+@lru_cache(maxsize=4096)
+def _positions(code: CodeType) -> list[tuple[Any, ...]]:
+    return list(code.co_positions())

@@ -1,0 +1,1 @@
+"""Python functions to IR: rewritten source, run on traced arrays."""

@@ -1,0 +1,142 @@
+"""Where tracing stands: the stack of regions, and what every reference holds in each of them.
+
+A ``Cell`` is what a traced array refers to; its contents, an SSA value, change when the array is updated. A ``Region``
+is a part of the program that is being traced: a whole function, the body of a loop, one branch of an ``if``. A region
+sees the cells around it without touching them: what it writes stands in its own ``local`` table until whoever opened
+the region makes results of it.
+
+A loop body cannot know yet whether a cell that it reads will change later in the same body, so it reads a fresh
+*placeholder*: at the end the placeholder becomes an argument of the body, or is replaced by the value from outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import TraceError, failure, user_location
+from dflow.ir.builder import Builder
+from dflow.ir.core import Value
+
+TRACE, LOOP, BRANCH = "trace", "loop", "branch"
+
+
+class Cell:
+    """A mutable reference to an SSA value. ``poison`` is the reason why it must not be used any more."""
+
+    __slots__ = ("copies", "home", "poison", "read_only", "value")
+
+    def __init__(self, value: Value, home: Region):
+        self.value = value
+        self.home = home
+        self.poison: str | None = None
+        self.read_only: str | None = None  # why it must not be updated
+        self.copies: list[Cell] = []  # cells that may be the same array under another name, as far as one can tell
+
+
+class Region:
+    """A part of the program under construction; see the module's text."""
+
+    __slots__ = ("builder", "constants", "entry", "kind", "local", "name", "parent", "unrolled")
+
+    def __init__(self, kind: str, parent: Region | None, builder: Builder | None = None, name: str = ""):
+        self.kind = kind
+        self.parent = parent
+        self.name = name
+        self.builder = builder or Builder(loc=parent.builder.loc if parent else None)
+        self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
+        self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
+        self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
+        self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
+
+    def read(self, cell: Cell) -> Value:
+        """The contents of ``cell`` as this region sees them."""
+        if cell.home is self:
+            return cell.value
+        found = self.local.get(cell)
+        if found is not None:
+            return found
+        if self.parent is None:
+            raise failure(
+                TraceError,
+                "a traced value is used outside of the function, branch or loop that it belongs to",
+                mend="return the value, or assign it to a variable that is defined before the branch or loop",
+            )
+        outer = self.parent.read(cell)
+        if self.kind == BRANCH:
+            return outer
+        inner = Value(outer.type, outer.hint)
+        self.entry[cell] = self.local[cell] = inner
+        return inner
+
+    def write(self, cell: Cell, value: Value) -> None:
+        if cell.home is self:
+            cell.value = value
+        else:
+            self.local[cell] = value
+
+    def changed(self) -> list[Cell]:
+        """The cells from outside that this region has given other contents."""
+        return [c for c, v in self.local.items() if self.entry.get(c) is not v]
+
+    def root(self) -> Region:
+        """The region of the whole function."""
+        r = self
+        while r.kind != TRACE:
+            assert r.parent is not None
+            r = r.parent
+        return r
+
+
+_current: ContextVar[Region | None] = ContextVar("dflow_region", default=None)
+
+
+def tracing() -> bool:
+    """Whether a function is being traced."""
+    return _current.get() is not None
+
+
+def region() -> Region:
+    """The innermost region under construction."""
+    r = _current.get()
+    if r is None:
+        raise failure(TraceError, "a traced value is used after its function has been traced", mend="return the value")
+    return r
+
+
+def current() -> Region | None:
+    return _current.get()
+
+
+def builder() -> Builder:
+    """The builder of the current region, its location set to the user's current line."""
+    b = region().builder
+    b.loc = user_location() or b.loc
+    return b
+
+
+@contextmanager
+def entered(r: Region) -> Iterator[Region]:
+    """Tracing goes into ``r`` meanwhile."""
+    token = _current.set(r)
+    try:
+        yield r
+    finally:
+        _current.reset(token)
+
+
+def constant(array: np.ndarray[Any, Any]) -> Value:
+    """A NumPy array as a constant, once for a whole trace; a copy, for the array may change later."""
+    root = region().root()
+    found = root.constants.get(id(array))
+    if found is not None and np.array_equal(found[0], found[1], equal_nan=array.dtype.kind == "f"):
+        return found[2]
+    copy = np.array(array)
+    root.builder.loc = user_location() or root.builder.loc
+    value = root.builder.constant(copy)
+    root.constants[id(array)] = (array, copy, value)
+    return value

@@ -1,0 +1,135 @@
+"""Parts of arrays: steps from an array to a part of it, which can be read and written.
+
+A basic index, a transposition and a reshape each are one step. A view is a reference with steps: reading applies them
+in order, writing puts the new part back through them. Two indices in a row are one, so that ``A[i][j] = v`` writes one
+element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dflow.ir.builder import Builder
+from dflow.ir.core import Value
+
+Position = Any  # an int, or a traced scalar array
+
+
+@dataclass(frozen=True)
+class Index:
+    """A basic index, in the IR's form; ``starts`` are the positions of its ``at`` and slice entries."""
+
+    entries: tuple[Any, ...]
+    starts: tuple[Position, ...]
+    covers = False  # whether `put` replaces the whole
+
+    def operands(self, b: Builder) -> list[Value]:
+        return [b.index(s) if isinstance(s, int) else s.value for s in self.starts]
+
+    def read(self, b: Builder, base: Value) -> Value:
+        return b.extract(base, *self.operands(b), index=self.entries)
+
+    def put(self, b: Builder, base: Value, part: Value) -> Value:
+        return b.update(base, part, *self.operands(b), index=self.entries)
+
+
+@dataclass(frozen=True)
+class Transpose:
+    perm: tuple[int, ...]
+    covers = True
+
+    def read(self, b: Builder, base: Value) -> Value:
+        return b.transpose(base, perm=self.perm)
+
+    def put(self, b: Builder, base: Value | None, part: Value) -> Value:
+        return b.transpose(part, perm=tuple(self.perm.index(k) for k in range(len(self.perm))))
+
+
+@dataclass(frozen=True)
+class Reshape:
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    covers = True
+
+    def read(self, b: Builder, base: Value) -> Value:
+        return b.reshape(base, shape=self.after)
+
+    def put(self, b: Builder, base: Value | None, part: Value) -> Value:
+        return b.reshape(part, shape=self.before)
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Integer arrays for the leading axes. Not a view in NumPy either: reading it copies."""
+
+    indices: tuple[Any, ...]  # traced arrays of one shape
+    covers = False
+
+    def read(self, b: Builder, base: Value) -> Value:
+        return b.gather(base, *(i.value for i in self.indices))
+
+    def put(self, b: Builder, base: Value, part: Value) -> Value:
+        return b.scatter(base, part, *(i.value for i in self.indices))
+
+
+Step = Index | Transpose | Reshape | Gather
+
+
+def read(b: Builder, steps: Sequence[Step], base: Value) -> Value:
+    """The part of ``base`` to which the steps lead."""
+    for step in steps:
+        base = step.read(b, base)
+    return base
+
+
+def write(b: Builder, steps: Sequence[Step], base: Value | None, part: Value) -> Value:
+    """``base`` with the part to which the steps lead replaced."""
+    if not steps:
+        return part
+    head, *rest = steps
+    inner = None if all(s.covers for s in rest) else head.read(b, base)  # type: ignore[arg-type]
+    return head.put(b, base, write(b, rest, inner, part))  # type: ignore[arg-type]
+
+
+def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
+    """The steps and one more, an index after an index made one."""
+    if isinstance(step, Index):
+        if all(e == "all" for e in step.entries):
+            return steps
+        if steps and isinstance(steps[-1], Index):
+            return (*steps[:-1], _compose(steps[-1], step))
+    return (*steps, step)
+
+
+def _compose(first: Index, second: Index) -> Index:
+    """``x[first][second]`` as one index."""
+    entries: list[Any] = []
+    starts: list[Position] = []
+    outer, inner = iter(first.starts), iter(second.starts)
+    rest = iter(second.entries)
+    for e in first.entries:
+        if e == "at":
+            entries.append(e)
+            starts.append(next(outer))
+            continue
+        then = next(rest)
+        if e == "all":
+            entries.append(then)
+            if then != "all":
+                starts.append(next(inner))
+        elif then == "all":
+            entries.append(e)
+            starts.append(next(outer))
+        else:
+            entries.append(then if then == "at" else ("slice", then[1], e[2] * then[2]))
+            starts.append(offset(next(outer), e[2], next(inner)))
+    return Index(tuple(entries), tuple(starts))
+
+
+def offset(start: Position, step: int, k: Position) -> Position:
+    """``start + step * k``; work is emitted only for what is not known."""
+    if isinstance(start, int) and start == 0 and step == 1:
+        return k
+    return start + (k if step == 1 else step * k)
