@@ -140,7 +140,7 @@ def _inherit_vectorcall(cls: type) -> None:
     Since 3.12 CPython does so by itself; in 3.11 only immutable types inherit the flag. Without it calls still arrive,
     through a tuple of the arguments.
     """
-    inherits = sys.version_info < (3, 12) and cls.__call__ is _Base.__call__  # type: ignore[operator]
+    inherits = sys.version_info < (3, 12) and cls.__call__ is _Base.__call__
     if _NATIVE and inherits and not cls.__flags__ & pyabi.HAVE_VECTORCALL:
         flags = ctypes.c_ulong.from_address(id(cls) + pyabi.TYPE_FLAGS)
         flags.value |= pyabi.HAVE_VECTORCALL

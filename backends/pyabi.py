@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 import struct
 import sys
 from dataclasses import dataclass
@@ -275,11 +276,9 @@ def _alloc_slot(scalar: type) -> int:
 @functools.cache
 def _numpy_api() -> Any:
     """NumPy's table of C functions, as an indexable of addresses."""
-    from numpy._core import _multiarray_umath
-
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    capsule: Any = _multiarray_umath._ARRAY_API  # type: ignore[attr-defined]
+    capsule = importlib.import_module("numpy._core._multiarray_umath")._ARRAY_API
     return ctypes.cast(get_pointer(capsule, None), ctypes.POINTER(ctypes.c_size_t))
 
 
