@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
-
 from dflow.ir.core import Block, Function, Location, Op, Value, substitute
 from dflow.ir.registry import OPS, OpTypeError
 from dflow.ir.types import BOOL, I64, Dim, DType, Size, TensorType, scalar, type_of_array

@@ -73,7 +73,8 @@ class OpDef:
     ``linear`` names the groups of operand positions in which the operation is (jointly) linear: ``((0, 1),)`` for
     addition, ``((0,), (1,))`` for multiplication; a function of the operand count where that varies.
     ``elementwise`` operations take and give tensors of one shape. ``no_derivative`` is the reason why there is none.
-    ``cheap`` operations may be recomputed in a reverse pass rather than their results kept.
+    ``cheap`` operations may be recomputed in a reverse pass rather than their results kept. ``attributes`` names the
+    attributes where the samples do not show them.
     """
 
     name: str
@@ -89,6 +90,12 @@ class OpDef:
     cheap: bool = False
     no_derivative: str | None = None
     samples: tuple[Sample, ...] = ()
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def attribute_names(self) -> tuple[str, ...]:
+        """All attributes of the operation; each is required."""
+        return tuple(dict.fromkeys((*self.attributes, *(k for s in self.samples for k in s.attrs))))
 
     def linear_groups(self, operand_count: int) -> tuple[tuple[int, ...], ...]:
         return self.linear(operand_count) if callable(self.linear) else self.linear

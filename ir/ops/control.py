@@ -43,16 +43,21 @@ def _check_infer(attrs: Any, types: Any) -> list[TensorType]:
     return []
 
 
-for _name, _doc in (
-    ("if", "one of two regions, by a bool scalar"),
-    ("for", "a region repeated a number of times that is known on entry"),
-    ("while", "a region repeated as long as a condition holds"),
-    ("kernel", "scalar code for every index of a domain, with optional reduction"),
+for _name, _doc, _attributes in (
+    ("if", "one of two regions, by a bool scalar", ()),
+    ("for", "a region repeated a number of times that is known on entry", ()),
+    ("while", "a region repeated as long as a condition holds", ()),
+    ("kernel", "scalar code for every index of a domain, with optional reduction", ("domain", "reduced", "combine")),
 ):
-    define(OpDef(_name, _doc, _by_region))
-define(OpDef("call", "calls a function of the module", _call_infer))
+    define(OpDef(_name, _doc, _by_region, attributes=_attributes))
+define(OpDef("call", "calls a function of the module", _call_infer, attributes=("callee", "types")))
 define(
     OpDef(
-        "check", "raises an error unless a condition holds", _check_infer, jvp=lambda b, a, xs, ys, ts: [], effect=True
+        "check",
+        "raises an error unless a condition holds",
+        _check_infer,
+        jvp=lambda b, a, xs, ys, ts: [],
+        effect=True,
+        attributes=("error", "message"),
     )
 )

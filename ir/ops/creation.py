@@ -58,6 +58,7 @@ define(
         _empty,
         lambda b, attrs, xs, ys, ts: [None],
         cheap=True,
+        attributes=("type",),
     )
 )
 define(
@@ -67,6 +68,7 @@ define(
         _sequence_infer,
         _sequence,
         lambda b, attrs, xs, ys, ts: [None],
+        attributes=("type",),
     )
 )
 define(
