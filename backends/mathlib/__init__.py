@@ -11,7 +11,15 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.mathlib import exponential, inverse_trigonometry, logarithm, power, trigonometry
+from dflow.backends.mathlib import (
+    error_function,
+    exponential,
+    gamma,
+    inverse_trigonometry,
+    logarithm,
+    power,
+    trigonometry,
+)
 from dflow.backends.mathlib.expr import F32, F64, Expr
 
 Formula = Callable[..., Expr]
@@ -40,6 +48,11 @@ FORMULAS: dict[str, Formula] = {
     "pow": power.pow,
     "cbrt": power.cbrt,
     "hypot": power.hypot,
+    "erf": error_function.erf,
+    "erfc": error_function.erfc,
+    "lgamma": gamma.lgamma,
+    "tgamma": gamma.tgamma,
+    "digamma": gamma.digamma,
     "fmod": power.fmod,
 }
 

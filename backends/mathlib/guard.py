@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.mathlib.expr import F64, Expr, Format, declare, fabs
+from dflow.backends.mathlib.expr import F64, Expr, Format, declare
 
 BOUND = 2.0**30
 

@@ -7,6 +7,8 @@ the next 192 are multiplied with m in integers modulo 4. No f64 lies closer than
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from llvmlite import ir
 
 from dflow.backends.mathlib import double_double as dd
@@ -90,7 +92,7 @@ def digits_from(first: Expr) -> list[Expr]:
     """`LIMBS` words of 32 digits from digit `first` on, most significant first."""
     word, offset = first >> 5, first & 31
     words = [load_word(word + i) for i in range(LIMBS + 1)]
-    return [((((high << 32) | low) << offset) >> 32) for high, low in zip(words, words[1:])]
+    return [((((high << 32) | low) << offset) >> 32) for high, low in pairwise(words)]
 
 
 def load_word(index: Expr) -> Expr:

@@ -84,7 +84,7 @@ def atan2(y: Expr, x: Expr) -> Expr:
     steep = a > b
     small, large = steep.select(b, a), steep.select(a, b)
     both_infinite = small.equals(INFINITY)
-    # Scaled by a power of two to 2^-400 < large < 2^400; an underflow of `small` is one of the quotient, made good below.
+    # Scaled by a power of two to 2^-400 < large < 2^400. If `small` underflows so does the quotient: see `tiny`.
     factor = (large > 2.0**400).select(x.const(2.0**-700), (large < 2.0**-400).select(x.const(2.0**700), 1.0))
     scaled_large = both_infinite.select(1.0, large.equals(0.0).select(1.0, large * factor))
     scaled_large = (scaled_large < INFINITY).select(scaled_large, 2.0**400)

@@ -4,8 +4,8 @@
 double-double; beyond, Payne and Hanek's (`huge_argument`). The polynomials are those of sin and cos in r², interpolated
 at Chebyshev nodes.
 
-The choice between the two would be a branch in the caller's loop and keep it scalar. It stands in a function of its own,
-the guard, called with the argument and the result of the short way (`guard`).
+The choice between the two would be a branch in the caller's loop and keep it scalar. It stands in a function of its
+own, the guard, called with the argument and the result of the short way (`guard`).
 """
 
 from __future__ import annotations
