@@ -164,7 +164,8 @@ def moderate(a: Expr, largest: float) -> Expr:
 
 
 def tgamma(x: Expr) -> Expr:
-    a = moderate(fabs(x), 190.0)
+    # The bound is no integer, so that the reflection of what lies beyond still gives a zero rather than NaN.
+    a = moderate(fabs(x), 190.5)
     y, product, _ = shifted(a)
     mantissa, k = exp_pair(stirling(y))
     positive = scale(dd.divide(mantissa, product).rounded(), k)
@@ -201,7 +202,8 @@ def lgamma(x: Expr) -> Expr:
     negative = dd.add(log_pair(ratio), -positive).rounded()
 
     from_one, from_two = a - 1.0, a - 2.0
-    near_one = from_one * polynomial(from_one, NEAR_ONE)
+    # Adding zero makes lgamma(1) = +0.
+    near_one = from_one * polynomial(from_one, NEAR_ONE) + 0.0
     near_two = from_two * polynomial(from_two, NEAR_TWO)
     positive_result = (fabs(from_one) < 0.0625).select(
         near_one, (fabs(from_two) < 0.0625).select(near_two, positive.rounded())
