@@ -184,7 +184,7 @@ def _literal(a: Any) -> str:
 def _place(loc: Location) -> str:
     text = f"{json.dumps(loc.file, ensure_ascii=False)}:{loc.line}"
     if loc.column or loc.end_column:
-        text += f":{loc.column}-{loc.end_column}"
+        text += f":{loc.column}:{loc.end_column}"
     if loc.function:
         text += f" in {json.dumps(loc.function, ensure_ascii=False)}"
     return f"{text} from {_place(loc.caller)}" if loc.caller else text
