@@ -26,9 +26,9 @@ from dflow.backends.mathlib.expr import (
 LOG2_E = 1.4426950408889634
 LN2_HI = 0.6931471805599453
 LN2_LO = 2.3190468138462996e-17
-# ln 2 in two f32, the first with trailing zeros so that its product with k is exact without fma too.
-LN2_HI_F32 = 0.693145751953125
-LN2_LO_F32 = 1.428606765330187e-06
+# ln 2 in two parts, the first with trailing zeros so that its product with k is exact without fma too.
+LN2_SPLIT_F64 = (0.6931471803691238, 1.9082149292705877e-10)
+LN2_SPLIT_F32 = (0.693145751953125, 1.428606765330187e-06)
 
 # P(r) = (exp(r) - 1 - r) / r² on |r| ≤ 0.3467, to 1.4e-18.
 EXP_TAIL = (
@@ -57,19 +57,19 @@ EXP_TAIL_F32 = (
 
 def reduce(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(r, what rounding r lost, k) with x = k·ln 2 + r."""
-    ln2_hi, ln2_lo = (LN2_HI, LN2_LO) if x.format is F64 else (LN2_HI_F32, LN2_LO_F32)
+    ln2_hi, ln2_lo = LN2_SPLIT_F64 if x.format is F64 else LN2_SPLIT_F32
     k, exponent = round_to_integer(x * LOG2_E)
     # Exact: both terms are multiples of one ulp that |r| ≤ 0.35 has room for.
-    high = fma(-k, ln2_hi, x)
-    r = fma(-k, ln2_lo, high)
-    return r, fma(-k, ln2_lo, high - r), exponent
+    high = muladd(-k, ln2_hi, x)
+    r = muladd(-k, ln2_lo, high)
+    return r, muladd(-k, ln2_lo, high - r), exponent
 
 
 def exp(x: Expr) -> Expr:
     low, high = (-746.0, 710.0) if x.format is F64 else (-104.0, 89.0)
     r, r_lost, k = reduce(clamp(x, low, high))
     tail = EXP_TAIL if x.format is F64 else EXP_TAIL_F32
-    return scale(1.0 + (r + fma(r * r, polynomial(r, tail), r_lost)), k)
+    return scale(1.0 + (r + muladd(r * r, polynomial(r, tail), r_lost)), k)
 
 
 def exp_pair(x: Pair) -> tuple[Pair, Expr]:
@@ -128,9 +128,9 @@ def tanh(x: Expr) -> Expr:
 def tanh_f32(x: Expr) -> Expr:
     """The formula of `tanh` with exp(r) - 1 = r + r²·P(r) in single precision."""
     r, r_lost, k = reduce(minimum(fabs(x) * 2.0, 20.0))
-    grown = r + fma(r * r, polynomial(r, EXP_TAIL_F32), r_lost)
+    grown = r + muladd(r * r, polynomial(r, EXP_TAIL_F32), r_lost)
     two_k = power_of_two(k)
-    difference = fma(two_k, grown, two_k - 1.0)
+    difference = muladd(two_k, grown, two_k - 1.0)
     ratio = difference / (difference + 2.0)
     return copysign((fabs(x) < 2.0**-13).select(fabs(x), ratio), x)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, fma, polynomial
+from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, muladd, polynomial
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -81,8 +81,8 @@ def log(x: Expr) -> Expr:
     tail = z * polynomial(z, LOG_TAIL if is_double else LOG_TAIL_F32)
     # 2s = f - s·f, and f·(1 - f/2) carries the rounding of s no further than its own correction.
     half_square = 0.5 * f * f
-    correction = fma(s, half_square + tail, k * ln2_lo)
-    return at_the_ends(x, fma(k, x.const(ln2_hi), f - (half_square - correction)))
+    correction = muladd(s, half_square + tail, k * ln2_lo)
+    return at_the_ends(x, muladd(k, ln2_hi, f - (half_square - correction)))
 
 
 def log_of_mantissa(f: Pair) -> Pair:
