@@ -1,0 +1,87 @@
+"""A plan as one LLVM function with the native interface.
+
+    i32 NAME(args..., results..., ptr error)
+
+Scalars come by value (``bool`` as a byte), arrays as pointers to contiguous row-major data, results as pointers to memory
+of the caller, which overlaps neither the arguments nor other results. A size that is known at run time takes the place
+of its bound: strides follow the bounds, and elements beyond the size are left alone.
+
+The function returns 0, or 1 after an error. Then the record behind ``error`` (which may be NULL) holds the number of the
+failed check and its details: ``{i64 code, i64 details[3]}``; code -1 says that memory ran out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from dflow.backends import emit_control, emit_indexing, emit_kernel, emit_linalg, emit_pointwise  # noqa: F401
+from dflow.backends.emit_core import Check, Emitter, Options
+from dflow.backends.emit_memory import OUT_OF_MEMORY, Memory
+from dflow.backends.emit_types import I32, PTR, from_storage, storage_type, to_storage
+from dflow.backends.plan import Plan
+from dflow.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """``checks[code]`` is what an error code means."""
+
+    module: ir.Module
+    function: ir.Function
+    checks: tuple[Check, ...]
+
+
+def signature(args: Sequence[TensorType], results: Sequence[TensorType]) -> ir.FunctionType:
+    values = [PTR if t.shape else storage_type(t.dtype) for t in args]
+    return ir.FunctionType(I32, [*values, *(PTR for _ in results), PTR])
+
+
+def emit(plan: Plan, name: str, module: ir.Module | None = None, options: Options | None = None) -> Emitted:
+    """Adds ``plan`` to ``module`` (or a new one) as the function ``name``."""
+    f = plan.function
+    module = module or ir.Module(name)
+    function = ir.Function(module, signature(f.arg_types, f.result_types), name)
+    _describe_arguments(function, plan)
+    e = Emitter(plan, function, options or Options())
+    for value, arg in zip(f.args, function.args):
+        if value.type.is_scalar:
+            e.env[value] = from_storage(e.builder, value.type.dtype, arg)
+    e.memory = Memory(e)
+    found = e.block(f.body)
+    for k, (value, register) in enumerate(zip(f.results, found)):
+        if register is not None:
+            e.builder.store(to_storage(e.builder, value.type.dtype, register), function.args[len(f.args) + k])
+    e.branch_out(0)
+    _leave(e)
+    return Emitted(module, function, tuple(e.checks))
+
+
+def _leave(e: Emitter) -> None:
+    with e.builder.goto_block(e.exit):
+        e.builder.position_at_end(e.exit)
+        e.memory.release()
+        e.builder.ret(e.status)
+    with e.builder.goto_block(e.entry):
+        e.builder.branch(e.function.blocks[1])
+
+
+def _describe_arguments(function: ir.Function, plan: Plan) -> None:
+    """Arguments may overlap each other, but nobody writes them, and of memory that is only read ``noalias`` says
+    nothing."""
+    f = plan.function
+    for arg, t in zip(function.args, [*f.arg_types, *f.result_types]):
+        if isinstance(arg.type, ir.PointerType):
+            arg.add_attribute("noalias")
+            arg.add_attribute("captures(none)")
+            if t.is_static:
+                count = 1
+                for size in t.static_shape:
+                    count *= size
+                arg.attributes.dereferenceable = count * t.dtype.itemsize
+    function.attributes.add("nounwind")
+
+
+__all__ = ["OUT_OF_MEMORY", "Check", "Emitted", "Options", "emit", "signature"]

@@ -1,0 +1,94 @@
+"""Control flow: regions become branches. Carried scalars become phis; carried tensors stay in their buffer (the plan
+gives one to all their names), so they need nothing at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from dflow.backends.emit_core import Check, Emitter, emits
+from dflow.backends.emit_memory import write_error
+from dflow.ir.core import Op, Value
+
+Carried = list[ir.Value | None]
+
+
+def scalars(values: Sequence[Value]) -> list[Value]:
+    return [v for v in values if v.type.is_scalar]
+
+
+def registers(e: Emitter, values: Sequence[Value]) -> list[ir.Value]:
+    return [e.env[v] for v in scalars(values)]
+
+
+def bind(e: Emitter, values: Sequence[Value], found: Sequence[ir.Value]) -> None:
+    e.env.update(zip(scalars(values), found))
+
+
+@emits("for")
+def _for(e: Emitter, op: Op) -> None:
+    (body,) = op.regions
+    k, *carried = body.args
+
+    def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
+        e.env[k] = i
+        bind(e, carried, values)
+        e.block(body)
+        return registers(e, body.results)
+
+    bind(e, op.results, e.loop(e.env[op.operands[0]], registers(e, op.operands[1:]), run))
+
+
+@emits("while")
+def _while(e: Emitter, op: Op) -> None:
+    condition, body = op.regions
+    b, before, inits = e.builder, e.builder.block, registers(e, op.operands)
+    head, inside, done = (e.new_block(name) for name in ("while", "do", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    phis = [b.phi(v.type) for v in inits]
+    for phi, v in zip(phis, inits):
+        phi.add_incoming(v, before)
+    bind(e, condition.args, phis)
+    bind(e, body.args, phis)
+    (goes_on,) = e.block(condition)
+    b.cbranch(goes_on, inside, done)
+    b.position_at_end(inside)
+    e.block(body)
+    for phi, v in zip(phis, registers(e, body.results)):
+        phi.add_incoming(v, b.block)
+    b.branch(head)
+    b.position_at_end(done)
+    bind(e, op.results, phis)
+
+
+@emits("if")
+def _if(e: Emitter, op: Op) -> None:
+    b = e.builder
+    starts = [e.new_block(name) for name in ("then", "else")]
+    joined = e.new_block("joined")
+    b.cbranch(e.env[op.operands[0]], *starts)
+    ends = []
+    for start, region in zip(starts, op.regions):
+        b.position_at_end(start)
+        e.block(region)
+        ends.append((b.block, registers(e, region.results)))
+        b.branch(joined)
+    b.position_at_end(joined)
+    phis = [b.phi(v.type) for v in ends[0][1]]
+    for block, values in ends:
+        for phi, v in zip(phis, values):
+            phi.add_incoming(v, block)
+    bind(e, op.results, phis)
+
+
+@emits("check")
+def _check(e: Emitter, op: Op) -> None:
+    ok, *details = op.operands
+    code = len(e.checks)
+    e.checks.append(Check(op.attrs["error"], op.attrs["message"], op.loc))
+    b = e.builder
+    with b.if_then(b.not_(e.env[ok]), likely=False):
+        write_error(e, code, [e.env[d] for d in details])
+        e.branch_out(1)

@@ -1,0 +1,90 @@
+"""Reading and writing parts of tensors: an index turns the position in the part into a position in the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from llvmlite import ir
+
+from dflow.backends.emit_core import Emitter, emits, pointwise
+from dflow.backends.emit_scalar import convert, emit_scalar
+from dflow.backends.emit_types import index
+from dflow.ir.core import Op, Value
+from dflow.ir.types import I64
+
+At = list[ir.Value]
+
+
+def whole_index(e: Emitter, entries: Sequence[object], starts: Sequence[Value], at: At) -> At:
+    """Where in x the element ``at`` of ``x[index]`` is."""
+    start, position, out = iter(starts), iter(at), []
+    for entry in entries:
+        if entry == "all":
+            out.append(next(position))
+        elif entry == "at":
+            out.append(e.env[next(start)])
+        else:
+            _, _, step = entry  # type: ignore[misc]
+            out.append(e.add(e.env[next(start)], e.mul(next(position), index(step))))
+    return out
+
+
+@pointwise("extract")
+def _extract(e: Emitter, op: Op, at: At) -> ir.Value:
+    x, *starts = op.operands
+    return e.load(x, whole_index(e, op.attrs["index"], starts, at))
+
+
+def plain(e: Emitter, x: Value, address: ir.Value, value: ir.Value) -> ir.Value:
+    return value
+
+
+def added(e: Emitter, x: Value, address: ir.Value, value: ir.Value) -> ir.Value:
+    return emit_scalar(e.builder, "add", {}, [x.type.dtype] * 2, [e.load_at(x, address), value])
+
+
+Write = Callable[[Emitter, Value, ir.Value, ir.Value], ir.Value]
+
+
+def _writer(name: str, write: Write) -> None:
+    @emits(name)
+    def emit_write(e: Emitter, op: Op) -> None:
+        x, v, *starts = op.operands
+
+        def move(at: At) -> None:
+            value = e.load(v, at)
+            address = e.address(x, whole_index(e, op.attrs["index"], starts, at), write=True)
+            e.store_at(x, address, write(e, x, address, value))
+
+        e.nest(v.type.shape, move)
+
+
+def gathered_index(e: Emitter, indices: Sequence[Value], at: At) -> At:
+    """Where in x the element ``at`` of ``x[i, j, ...]`` is."""
+    rank = indices[0].type.rank
+    return [convert(e.builder, i.type.dtype, I64, e.load(i, at[:rank])) for i in indices] + at[rank:]
+
+
+@pointwise("gather")
+def _gather(e: Emitter, op: Op, at: At) -> ir.Value:
+    x, *indices = op.operands
+    return e.load(x, gathered_index(e, indices, at))
+
+
+def _scatterer(name: str, write: Write) -> None:
+    @emits(name)
+    def emit_scatter(e: Emitter, op: Op) -> None:
+        x, v, *indices = op.operands
+
+        def move(at: At) -> None:
+            value = e.load(v, at)
+            address = e.address(x, gathered_index(e, indices, at), write=True)
+            e.store_at(x, address, write(e, x, address, value))
+
+        e.nest(v.type.shape, move)  # in order, so that the last of several writes to one place wins
+
+
+_writer("update", plain)
+_writer("update_add", added)
+_scatterer("scatter", plain)
+_scatterer("scatter_add", added)

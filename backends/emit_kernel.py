@@ -1,0 +1,224 @@
+"""Kernels and reductions as loop nests around scalar code.
+
+A reduction keeps its accumulators in registers, one reduced nest for each kept index; only their additions and products
+may be reassociated, which is what lets LLVM vectorise them. Where that would read memory in strides (the sum over the
+rows of a matrix), whole rows of results are accumulated in their buffer instead:
+
+    for each kept index but the last axis:                 out[i, :] = identity
+        for each reduced index: for j in the last axis:    out[i, j] += element(i, j, reduced)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from llvmlite import ir
+
+from dflow.backends.emit_core import Emitter, cost, emits, is_small
+from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
+from dflow.backends.emit_types import ZERO, constant, index
+from dflow.ir.core import Op, Value, walk
+from dflow.ir.types import F16, F32, Dim, DType
+
+At = list[ir.Value]
+Element = Callable[[At], Sequence[ir.Value]]
+REASSOCIATE = ("reassoc", "contract")
+UNROLL = 256  # more than is written out
+FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the loop around it vectorises
+
+
+@emits("kernel")
+def _kernel(e: Emitter, op: Op) -> None:
+    (region,) = op.regions
+    domain, reduced = op.attrs["domain"], op.attrs["reduced"]
+
+    def element(at: At) -> list[ir.Value]:
+        e.env.update(zip(region.args, at))
+        e.block(region)
+        return [e.env[v] for v in region.results]
+
+    if not reduced:
+        e.nest(domain, lambda at: write(e, op.results, at, element(at)), ops=cost(walk(region)))
+        return
+    rows = _reads_in_strides(e, op)
+    fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))
+
+
+@emits("reduce")
+def _reduce(e: Emitter, op: Op) -> None:
+    (x,), axes = op.operands, op.attrs["axes"]
+    order = [k for k in range(x.type.rank) if k not in axes] + list(axes)
+
+    def element(at: At) -> list[ir.Value]:
+        return [e.load(x, [at[order.index(k)] for k in range(x.type.rank)])]
+
+    domain = [x.type.shape[k] for k in order]
+    if not axes:
+        e.nest(domain, lambda at: write(e, op.results, at, element(at)))
+        return
+    rows = len(axes) < x.type.rank and x.type.rank - 1 not in axes and not e.memory.same(x, op.result)
+    fold(e, op.results, domain, len(axes), (op.attrs["kind"],), element, rows=rows)
+
+
+def write(e: Emitter, results: Sequence[Value], at: At, values: Sequence[ir.Value]) -> None:
+    for result, value in zip(results, values):
+        if result.type.is_scalar:
+            e.env[result] = value
+        else:
+            e.store(result, at, value)
+
+
+def fold(
+    e: Emitter,
+    results: Sequence[Value],
+    domain: Sequence[Dim],
+    reduced: int,
+    combine: Sequence[str],
+    element: Element,
+    *,
+    rows: bool,
+    ops: int = 1,
+) -> None:
+    """Reduces the last ``reduced`` axes of ``domain``."""
+    kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
+    dtypes = [r.type.dtype for r in results]
+    if rows and kept and not is_small(inner, UNROLL // FEW) and F16 not in dtypes:
+        _fold_rows(e, results, kept, inner, combine, element)
+        return
+    wide = [F32 if d == F16 else d for d in dtypes]  # sums of many f16 need the room
+    start = [identity(kind, d) for kind, d in zip(combine, wide)]
+
+    def step(at: At, totals: Sequence[ir.Value]) -> list[ir.Value]:
+        found = [convert(e.builder, d, w, v) for d, w, v in zip(dtypes, wide, element(at))]
+        return [accumulate(e, k, w, t, v) for k, w, t, v in zip(combine, wide, totals, found)]
+
+    def one(at: At) -> None:
+        totals = reduce_nest(e, inner, start, lambda rest, values: step([*at, *rest], values), ops)
+        write(e, results, at, [convert(e.builder, w, d, v) for d, w, v in zip(dtypes, wide, totals)])
+
+    points = int(np.prod([d if isinstance(d, int) else UNROLL for d in inner]))
+    e.nest(kept, one, ops=max(1, points) * ops)
+
+
+def _fold_rows(
+    e: Emitter,
+    results: Sequence[Value],
+    kept: Sequence[Dim],
+    inner: Sequence[Dim],
+    combine: Sequence[str],
+    element: Element,
+) -> None:
+    *outer, last = kept
+
+    def clear(at: At) -> None:
+        write(e, results, at, [identity(k, r.type.dtype) for k, r in zip(combine, results)])
+
+    def add_to(at: At, rest: At) -> None:
+        found = element([*at, *rest])
+        for kind, result, value in zip(combine, results, found):
+            address = e.address(result, at, write=True)
+            e.store_at(result, address, accumulate(e, kind, result.type.dtype, e.load_at(result, address), value))
+
+    def one(at: At) -> None:
+        e.nest((last,), lambda j: clear([*at, *j]))
+        e.nest(inner, lambda rest: e.nest((last,), lambda j: add_to([*at, *j], rest)), ops=UNROLL)
+
+    e.nest(outer, one, ops=UNROLL)
+
+
+def reduce_nest(
+    e: Emitter,
+    shape: Sequence[Dim],
+    start: Sequence[ir.Value],
+    step: Callable[[At, Sequence[ir.Value]], Sequence[ir.Value]],
+    ops: int = 1,
+) -> Sequence[ir.Value]:
+    """``values = step(index, values)`` for every index of ``shape``; the last values."""
+    unroll = is_small(shape, ops)
+
+    def level(axis: int, at: At, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        if axis == len(shape):
+            return step(at, values)
+        dim = shape[axis]
+        if dim == 1 or (unroll and isinstance(dim, int)):
+            for k in range(int(dim)):  # type: ignore[arg-type]
+                values = level(axis + 1, [*at, index(k)], values)
+            return values
+        return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, k], inner))
+
+    return start if 0 in shape else level(0, [], start)
+
+
+def _reads_in_strides(e: Emitter, op: Op) -> bool:
+    """Whether rows of results are better: some read strides along the innermost reduced axis, all are contiguous (or
+    fixed) along the last kept one, and the results are not read meanwhile."""
+    (region,) = op.regions
+    n_kept = len(op.attrs["domain"]) - op.attrs["reduced"]
+    if n_kept == 0:
+        return False
+    along, across = region.args[n_kept - 1], region.args[-1]
+    strided = False
+    for inner in region.ops:
+        if inner.regions:
+            return False
+        if inner.name != "extract":
+            continue
+        x, *starts = inner.operands
+        if along in starts[:-1] or any(e.memory.same(x, r) for r in op.results):
+            return False
+        strided |= across in starts[:-1]
+    return strided
+
+
+# --- what a reduction does with two elements
+
+_INTEGER_RANGE = {"i": lambda n: (-(2 ** (n - 1)), 2 ** (n - 1) - 1), "u": lambda n: (0, 2**n - 1)}
+
+
+def identity(kind: str, dtype: DType) -> ir.Constant:
+    if kind in ("max", "min"):
+        low, high = (-np.inf, np.inf) if dtype.is_float else _INTEGER_RANGE[dtype.kind](dtype.bits)
+        return constant(dtype, low if kind == "max" else high)
+    return constant(dtype, kind in ("prod", "all"))
+
+
+def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.Value) -> ir.Value:
+    b = e.builder
+    if dtype.is_float:
+        if kind in ("sum", "prod"):
+            return (b.fadd if kind == "sum" else b.fmul)(total, value, flags=REASSOCIATE)
+        return intrinsic(b, {"max": "llvm.maximum", "min": "llvm.minimum"}[kind], total, value)
+    name = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(kind, kind)
+    return emit_scalar(b, name, {}, [dtype, dtype], [total, value])
+
+
+# --- positions of extremes
+
+
+@emits("argmax", "argmin")
+def _arg(e: Emitter, op: Op) -> None:
+    (x,), axis, b = op.operands, op.attrs["axis"], e.builder
+    sign, dtype = (">" if op.name == "argmax" else "<"), x.type.dtype
+    kept = [d for k, d in enumerate(x.type.shape) if k != axis]
+
+    def better(v: ir.Value, best: ir.Value) -> ir.Value:
+        if not dtype.is_float:
+            return int_compare(b, dtype, sign, v, best)
+        # Not "not ordered and at most": the first NaN wins, and nothing wins against it.
+        return b.and_(b.not_(is_nan(b, best)), b.or_(b.fcmp_ordered(sign, v, best), is_nan(b, v)))
+
+    def one(at: At) -> None:
+        def whole(k: ir.Value) -> At:
+            return [*at[:axis], k, *at[axis:]]
+
+        def step(k: ir.Value, best: ir.Value, position: ir.Value) -> list[ir.Value]:
+            v = e.load(x, whole(k))
+            wins = better(v, best)
+            return [b.select(wins, v, best), b.select(wins, k, position)]
+
+        first = e.load(x, whole(ZERO))
+        _, position = e.loop(e.size(x.type.shape[axis]), [first, ZERO], step)
+        write(e, op.results, at, [position])
+
+    e.nest(kept, one, ops=UNROLL)

@@ -1,0 +1,291 @@
+"""Where tensors are: addresses of buffers, the arena, sequences on the heap, and what LLVM may know of their aliasing.
+
+Arguments and results are distinct memory (``noalias``). Buffers in the arena share bytes when they live at different
+times, so two of them are declared distinct (alias scopes) only when their bytes are.
+
+A large arena is kept between calls: a call takes it from a global by an atomic exchange, so that no two calls have the
+same one, and puts it back. Pages that the kernel has to map anew would cost more than many a program.
+
+A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero. So a position below the
+capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice its size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from dflow.backends.emit_core import Emitter, emits, untyped
+from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, index, storage_type, strides
+from dflow.backends.plan import Buffer
+from dflow.ir.core import Op, Value
+
+SMALL_ARENA = 4096  # up to this size the arena is on the stack
+ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
+ARENA_ALIGNMENT = 64
+OUT_OF_MEMORY = -1  # the error code
+
+LIBC = {
+    "aligned_alloc": ir.FunctionType(PTR, [I64, I64]),
+    "calloc": ir.FunctionType(PTR, [I64, I64]),
+    "realloc": ir.FunctionType(PTR, [PTR, I64]),
+    "free": ir.FunctionType(VOID, [PTR]),
+}
+
+
+@dataclass(frozen=True)
+class Heap:
+    """The stack slots that hold a sequence."""
+
+    pointer: ir.Value
+    capacity: ir.Value
+    row_bytes: int
+
+
+class Memory:
+    """The buffers of the function that ``e`` writes."""
+
+    def __init__(self, e: Emitter):
+        self.e = e
+        self.buffers = e.plan.buffers
+        distinct = list(dict.fromkeys(self.buffers.values()))
+        self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
+        self.bases = {b: self._make(b) for b in distinct if b.space != "heap"}
+        self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
+        self.scopes = self._make_scopes([b for b in distinct if b.space in ("arena", "heap")])
+        self.globals: dict[Value, ir.Value] = {}
+
+    def base(self, x: Value) -> ir.Value | None:
+        """The address of the first element (None for a sequence)."""
+        buffer = self.buffers.get(x)
+        if buffer is None:
+            return self._constant(x)
+        return self.bases.get(buffer)
+
+    def same(self, x: Value, y: Value) -> bool:
+        return x in self.buffers and self.buffers[x] is self.buffers.get(y)
+
+    def mark(self, access: Any, x: Value) -> None:
+        """Says of a load or store of ``x`` what it cannot touch."""
+        found = self.scopes.get(self.buffers.get(x))  # type: ignore[arg-type]
+        if found is not None:
+            for kind, node in zip(("alias.scope", "noalias"), found):
+                access.set_metadata(kind, node)
+
+    # --- addresses
+
+    def _make(self, buffer: Buffer) -> ir.Value:
+        e = self.e
+        n_args = len(e.plan.function.args)
+        if buffer.space in ("argument", "result"):
+            return e.function.args[buffer.index + (n_args if buffer.space == "result" else 0)]
+        if buffer.space == "arena":
+            return e.builder.gep(self.arena, [index(buffer.offset)], inbounds=True, source_etype=I8)
+        elements = int(np.prod(buffer.type.bound, dtype=np.int64))
+        slot = e.slot(ir.ArrayType(storage_type(buffer.type.dtype), elements))
+        slot.align = 32 if buffer.bytes >= 32 else max(8, buffer.type.dtype.itemsize)
+        return slot
+
+    def _constant(self, x: Value) -> ir.Value:
+        """A dense constant without a buffer is read where it is."""
+        assert x.op is not None and x.op.name == "constant", f"{x!r} has no place in memory"
+        if x not in self.globals:
+            self.globals[x] = data(self.e.module, self.e.function.name, x)
+        return self.globals[x]
+
+    def _make_scopes(self, buffers: Sequence[Buffer]) -> dict[Buffer, tuple[Any, Any]]:
+        if len(buffers) + len(self.bases) < 2:
+            return {}
+        module, name = self.e.module, self.e.function.name
+        domain = module.add_metadata([f"{name} memory"])
+        scopes = [module.add_metadata([f"{name} {i}", domain]) for i in range(len(buffers))]
+        made = {}
+        for i, b in enumerate(buffers):
+            others = [s for s, other in zip(scopes, buffers) if disjoint(b, other)]
+            made[b] = (module.add_metadata([scopes[i]]), module.add_metadata(others))
+        return made
+
+    # --- the arena
+
+    def _make_arena(self) -> ir.Value:
+        e, size = self.e, self.e.plan.arena_bytes
+        if size <= SMALL_ARENA:
+            slot = e.slot(ir.ArrayType(I8, size), "arena")
+            slot.align = ARENA_ALIGNMENT
+            return slot
+        b = e.builder
+        self.kept = untyped(ir.GlobalVariable(e.module, PTR, f"{e.function.name}.arena"))
+        self.kept.initializer, self.kept.linkage = PTR(None), "internal"
+        self.slot = e.slot(PTR)
+        b.store(b.atomic_rmw("xchg", self.kept, PTR(None), "acq_rel"), self.slot)
+        with b.if_then(b.icmp_unsigned("==", b.load(self.slot, typ=PTR), PTR(None)), likely=False):
+            rounded = -(-size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+            made = b.call(libc(e.module, "aligned_alloc"), [index(ARENA_ALIGNMENT), index(rounded)])
+            b.store(made, self.slot)
+            self.require_memory(made)
+        return b.load(self.slot, typ=PTR)
+
+    def require_memory(self, pointer: ir.Value) -> None:
+        with self.e.builder.if_then(self.e.builder.icmp_unsigned("==", pointer, PTR(None)), likely=False):
+            write_error(self.e, OUT_OF_MEMORY, [])
+            self.e.branch_out(1)
+
+    # --- sequences
+
+    def _make_heap(self, buffer: Buffer) -> Heap:
+        e = self.e
+        row_bytes = max(1, strides(buffer.type)[0] * buffer.type.dtype.itemsize)
+        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes)
+        with e.builder.goto_block(e.entry):
+            e.builder.store(PTR(None), heap.pointer)
+            e.builder.store(ZERO, heap.capacity)
+        return heap
+
+    def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
+        """The address of an element of a sequence; writing makes room for it."""
+        heap, b = self.heaps[self.buffers[x]], self.e.builder
+        if write or heap.row_bytes > ZERO_ROW:
+            self.reserve(heap, position)
+            return self._row(heap, position)
+        inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))
+        return b.select(inside, self._row(heap, position), zeros(self.e.module))
+
+    def _row(self, heap: Heap, position: ir.Value) -> ir.Value:
+        # Not inbounds: the address may be made for a position beyond the end.
+        b = self.e.builder
+        pointer = b.load(heap.pointer, typ=PTR)
+        return b.gep(pointer, [self.e.mul(position, index(heap.row_bytes))], source_etype=I8)
+
+    def reserve(self, heap: Heap, position: ir.Value) -> None:
+        """Makes room for the row at ``position``."""
+        b = self.e.builder
+        capacity = b.load(heap.capacity, typ=I64)
+        with b.if_then(b.icmp_signed(">=", position, capacity), likely=False):
+            least, doubled = b.add(position, index(1)), b.shl(capacity, index(1))
+            new = b.select(b.icmp_signed(">", doubled, least), doubled, least)
+            pointer = b.load(heap.pointer, typ=PTR)
+            made = b.call(grow(self.e.module), [pointer, capacity, new, index(heap.row_bytes)])
+            self.require_memory(made)
+            b.store(made, heap.pointer)
+            b.store(new, heap.capacity)
+
+    def release(self) -> None:
+        """Written at the exit: frees the sequences, puts the arena back."""
+        b = self.e.builder
+        for heap in self.heaps.values():
+            b.call(libc(self.e.module, "free"), [b.load(heap.pointer, typ=PTR)])
+        if self.arena is not None and self.e.plan.arena_bytes > SMALL_ARENA:
+            # The slot, not the value: the exit may be reached before there is an arena.
+            other = b.atomic_rmw("xchg", self.kept, b.load(self.slot, typ=PTR), "acq_rel")
+            with b.if_then(b.icmp_unsigned("!=", other, PTR(None)), likely=False):
+                b.call(libc(self.e.module, "free"), [other])
+
+
+def disjoint(a: Buffer, b: Buffer) -> bool:
+    """Whether two buffers of arena or heap share no byte."""
+    if a is b:
+        return False
+    if a.space == "heap" or b.space == "heap":
+        return True
+    return a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
+
+
+@emits("sequence")
+def _sequence(e: Emitter, op: Op) -> None:
+    """All zeros again: what an earlier round of a loop has left in the buffer is cleared."""
+    b, heap = e.builder, e.memory.heaps[e.memory.buffers[op.result]]
+    capacity = b.load(heap.capacity, typ=I64)
+    with b.if_then(b.icmp_signed(">", capacity, ZERO)):
+        size = b.mul(capacity, index(heap.row_bytes))
+        b.call(fill_bytes(e.module), [b.load(heap.pointer, typ=PTR), I8(0), size, I1(0)])
+    if op.operands:
+        e.memory.reserve(heap, b.sub(e.env[op.operands[0]], index(1)))
+
+
+def copy_sequence(e: Emitter, source: Value, target: Value) -> None:
+    b = e.builder
+    x, y = (e.memory.heaps[e.memory.buffers[v]] for v in (source, target))
+    count = b.load(x.capacity, typ=I64)
+    with b.if_then(b.icmp_signed(">", count, ZERO)):
+        e.memory.reserve(y, b.sub(count, index(1)))
+        to, size = b.load(y.pointer, typ=PTR), index(x.row_bytes)
+        used = b.mul(count, size)
+        b.call(copy_bytes(e.module), [to, b.load(x.pointer, typ=PTR), used, I1(0)])
+        rest = b.mul(b.sub(b.load(y.capacity, typ=I64), count), size)
+        b.call(fill_bytes(e.module), [b.gep(to, [used], source_etype=I8), I8(0), rest, I1(0)])
+    with b.if_then(b.icmp_signed("==", count, ZERO)):
+        size = b.mul(b.load(y.capacity, typ=I64), index(y.row_bytes))
+        with b.if_then(b.icmp_signed(">", size, ZERO)):
+            b.call(fill_bytes(e.module), [b.load(y.pointer, typ=PTR), I8(0), size, I1(0)])
+
+
+def write_error(e: Emitter, code: int, details: Sequence[ir.Value]) -> None:
+    b, err = e.builder, e.function.args[-1]
+    with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
+        for k, value in enumerate([index(code), *details]):
+            b.store(value, b.gep(err, [index(k)], source_etype=I64))
+
+
+# --- what a module holds once
+
+
+def libc(module: ir.Module, name: str) -> ir.Function:
+    return module.globals.get(name) or ir.Function(module, LIBC[name], name)
+
+
+def fill_bytes(module: ir.Module) -> ir.Function:
+    t = ir.FunctionType(VOID, [PTR, I8, I64, I1])
+    return module.declare_intrinsic("llvm.memset", [PTR, I64], t)
+
+
+def copy_bytes(module: ir.Module) -> ir.Function:
+    t = ir.FunctionType(VOID, [PTR, PTR, I64, I1])
+    return module.declare_intrinsic("llvm.memcpy", [PTR, PTR, I64], t)
+
+
+def zeros(module: ir.Module) -> ir.GlobalVariable:
+    """Zeros for rows that do not exist."""
+    if "dflow.zeros" not in module.globals:
+        made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, ZERO_ROW), "dflow.zeros"))
+        made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, None), "internal", True
+        made.align = ARENA_ALIGNMENT
+    return module.globals["dflow.zeros"]
+
+
+def data(module: ir.Module, prefix: str, x: Value) -> ir.GlobalVariable:
+    """A dense constant as bytes."""
+    assert x.op is not None
+    array = np.ascontiguousarray(x.op.attrs["value"], x.type.dtype.numpy)
+    raw = bytearray(np.broadcast_to(array, x.type.static_shape).tobytes())
+    name = module.get_unique_name(f"{prefix}.data")
+    made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, len(raw)), name))
+    made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, raw), "internal", True
+    made.align = ARENA_ALIGNMENT
+    return made
+
+
+def grow(module: ir.Module) -> ir.Function:
+    """``grow(pointer, capacity, new capacity, bytes of a row)``: the moved sequence, zero in its new part, or NULL."""
+    if "dflow.grow" in module.globals:
+        return module.globals["dflow.grow"]
+    f = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64, I64]), "dflow.grow")
+    f.linkage = "internal"
+    for attribute in ("noinline", "cold", "nounwind"):
+        f.attributes.add(attribute)
+    pointer, capacity, new, row = f.args
+    b = ir.IRBuilder(f.append_basic_block("entry"))
+    with b.if_then(b.icmp_unsigned(">", new, b.udiv(index(2**46), row)), likely=False):  # more than there can be
+        b.ret(PTR(None))
+    with b.if_then(b.icmp_unsigned("==", pointer, PTR(None))):
+        b.ret(b.call(libc(module, "calloc"), [new, row]))  # pages are zero without being touched
+    made = b.call(libc(module, "realloc"), [pointer, b.mul(new, row)])
+    with b.if_then(b.icmp_unsigned("!=", made, PTR(None))):
+        old_bytes = b.mul(capacity, row)
+        added = b.sub(b.mul(new, row), old_bytes)
+        b.call(fill_bytes(module), [b.gep(made, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
+    b.ret(made)
+    return f

@@ -1,0 +1,312 @@
+"""Scalar operations in LLVM, one table for each kind of dtype.
+
+Each entry takes the builder, the operands' dtype and the operands. Floating arithmetic carries ``contract`` (a product
+and a sum may become one fused operation) and no other flag: NaN, infinity and signed zero keep their meaning. f16 is
+computed in f32 and rounded, which is exact for one operation; what the math library computes in f64 stays f64 until the
+last rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from dflow.backends.emit_types import F16, F32, F64, I1, I64, constant, value_type
+from dflow.backends.mathlib import MATH_FUNCTIONS, SINGLE_PRECISION, math_function
+from dflow.ir.types import F32 as F32_DTYPE
+from dflow.ir.types import F64 as WIDE
+from dflow.ir.types import DType
+
+Rule = Callable[..., ir.Value]
+CONTRACT = ("contract",)
+
+
+def emit_scalar(
+    b: ir.IRBuilder, name: str, attrs: Any, dtypes: Sequence[DType], values: Sequence[ir.Value]
+) -> ir.Value:
+    """The elementwise operation ``name`` on registers."""
+    if name == "select":
+        return b.select(*values)
+    if name == "convert":
+        return convert(b, dtypes[0], attrs["dtype"], values[0])
+    dtype = dtypes[0]
+    if dtype.name == "f16" and name not in ON_BITS:
+        wide = WIDE if name in MATH_FUNCTIONS and name not in SINGLE_PRECISION else F32_DTYPE
+        values = [convert(b, dtype, wide, v) for v in values]
+        result = emit_scalar(b, name, attrs, [wide] * len(values), values)
+        return float_to_float(b, result, F16) if result.type == value_type(wide) else result
+    if dtype.is_float and name in MATH_FUNCTIONS:
+        return b.call(math_function(b.module, name, dtype.name), values)
+    rule = TABLES[dtype.kind].get(name)
+    if rule is None:
+        raise NotImplementedError(f"operation {name} has no machine code for {dtype}")
+    return rule(b, dtype, *values)
+
+
+def intrinsic(b: ir.IRBuilder, name: str, *operands: ir.Value, flags: Sequence[str] = ()) -> ir.Value:
+    """A call of an LLVM intrinsic whose result and operands have one type."""
+    t = operands[0].type
+    function = b.module.declare_intrinsic(name, [t], ir.FunctionType(t, [t] * len(operands)))
+    return b.call(function, operands, fastmath=flags)
+
+
+# --- integers and bools
+
+
+def _sdiv_safe(b: ir.IRBuilder, dtype: DType, y: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """A divisor that cannot trap, and whether `y` is 0 and -1 (where INT_MIN // -1 would)."""
+    is_zero = b.icmp_signed("==", y, y.type(0))
+    is_minus = b.icmp_signed("==", y, y.type(-1)) if dtype.kind == "i" else I1(0)
+    return b.select(b.or_(is_zero, is_minus), y.type(1), y), is_zero, is_minus
+
+
+def _int_floordiv(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    safe, is_zero, is_minus = _sdiv_safe(b, dtype, y)
+    zero = x.type(0)
+    if dtype.kind == "u":
+        return b.select(is_zero, zero, b.udiv(x, safe))
+    quotient, rest = b.sdiv(x, safe), b.srem(x, safe)
+    below = b.and_(b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, safe), zero))
+    floor = b.sub(quotient, b.zext(below, x.type))
+    return b.select(is_zero, zero, b.select(is_minus, b.sub(zero, x), floor))
+
+
+def _int_rem(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    safe, is_zero, _ = _sdiv_safe(b, dtype, y)
+    zero = x.type(0)
+    if dtype.kind == "u":
+        return b.select(is_zero, zero, b.urem(x, safe))
+    rest = b.srem(x, safe)  # 0 for the divisors that were replaced
+    other_side = b.and_(b.icmp_signed("!=", rest, zero), b.icmp_signed("<", b.xor(rest, safe), zero))
+    return b.add(rest, b.select(other_side, safe, zero))
+
+
+def _int_sign(b: ir.IRBuilder, dtype: DType, x: ir.Value) -> ir.Value:
+    zero = x.type(0)
+    if dtype.kind == "u":
+        return b.zext(b.icmp_unsigned("!=", x, zero), x.type)
+    return b.sub(b.zext(b.icmp_signed(">", x, zero), x.type), b.zext(b.icmp_signed("<", x, zero), x.type))
+
+
+def _int_abs(b: ir.IRBuilder, dtype: DType, x: ir.Value) -> ir.Value:
+    zero = x.type(0)
+    return x if dtype.kind == "u" else b.select(b.icmp_signed("<", x, zero), b.sub(zero, x), x)
+
+
+def _int_extreme(compare: str) -> Rule:
+    return lambda b, d, x, y: b.select(int_compare(b, d, compare, x, y), x, y)
+
+
+def int_compare(b: ir.IRBuilder, dtype: DType, op: str, x: ir.Value, y: ir.Value) -> ir.Value:
+    return (b.icmp_signed if dtype.kind == "i" else b.icmp_unsigned)(op, x, y)
+
+
+def _shl(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    inside = b.icmp_unsigned("<", y, y.type(dtype.bits))
+    return b.select(inside, b.shl(x, b.select(inside, y, y.type(0))), x.type(0))
+
+
+def _shr(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    inside = b.icmp_unsigned("<", y, y.type(dtype.bits))
+    if dtype.kind == "i":
+        return b.ashr(x, b.select(inside, y, y.type(dtype.bits - 1)))
+    return b.select(inside, b.lshr(x, b.select(inside, y, y.type(0))), x.type(0))
+
+
+COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+BITS: dict[str, Rule] = {
+    "and": lambda b, d, x, y: b.and_(x, y),
+    "or": lambda b, d, x, y: b.or_(x, y),
+    "xor": lambda b, d, x, y: b.xor(x, y),
+    "not": lambda b, d, x: b.not_(x),
+    **{name: (lambda b, d, x, y, c=c: int_compare(b, d, c, x, y)) for name, c in COMPARE.items()},
+}
+INTEGER: dict[str, Rule] = {
+    **BITS,
+    "add": lambda b, d, x, y: b.add(x, y),
+    "sub": lambda b, d, x, y: b.sub(x, y),
+    "mul": lambda b, d, x, y: b.mul(x, y),
+    "neg": lambda b, d, x: b.sub(x.type(0), x),
+    "floordiv": _int_floordiv,
+    "rem": _int_rem,
+    "sign": _int_sign,
+    "abs": _int_abs,
+    "max": _int_extreme(">"),
+    "min": _int_extreme("<"),
+    "shl": _shl,
+    "shr": _shr,
+}
+
+
+# --- floats
+
+
+def _zero(x: ir.Value) -> ir.Constant:
+    return ir.Constant(x.type, 0.0)
+
+
+def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    return b.fcmp_unordered("uno", x, x)
+
+
+def _float_extreme(compare: str) -> Rule:
+    """The inner select is one instruction (maxsd), which gives `y` when either is NaN; the outer one is for NaN in x."""
+
+    def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+        return b.select(is_nan(b, x), x, b.select(b.fcmp_ordered(compare, x, y), x, y))
+
+    return rule
+
+
+def _float_sign(b: ir.IRBuilder, dtype: DType, x: ir.Value) -> ir.Value:
+    zero = _zero(x)
+    signed = b.select(b.fcmp_ordered(">", x, zero), x.type(1.0), x.type(-1.0))
+    return b.select(is_nan(b, x), x, b.select(b.fcmp_ordered("==", x, zero), zero, signed))
+
+
+def _signbit(b: ir.IRBuilder, dtype: DType, x: ir.Value) -> ir.Value:
+    bits = ir.IntType(dtype.bits)
+    return b.icmp_signed("<", b.bitcast(x, bits), bits(0))
+
+
+def _with_remainder(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """fmod(x, y), the remainder with the sign of y, and whether the two differ."""
+    rest, zero = b.call(math_function(b.module, "fmod", dtype.name), [x, y]), _zero(x)
+    nonzero = b.fcmp_unordered("!=", rest, zero)
+    signs_differ = b.xor(b.fcmp_ordered("<", y, zero), b.fcmp_ordered("<", rest, zero))
+    moved = b.and_(nonzero, signs_differ)
+    with_sign = b.select(nonzero, rest, intrinsic(b, "llvm.copysign", zero, y))
+    return rest, b.select(moved, b.fadd(rest, y), with_sign), moved
+
+
+def _float_rem(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    rest, result, _ = _with_remainder(b, dtype, x, y)
+    return b.select(b.fcmp_ordered("==", y, _zero(y)), rest, result)
+
+
+def _float_floordiv(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    """As NumPy: the quotient without the remainder is nearly an integer, and is snapped to the nearest one."""
+    rest, _, moved = _with_remainder(b, dtype, x, y)
+    zero, one, ratio = _zero(x), x.type(1.0), b.fdiv(x, y)
+    quotient = b.fdiv(b.fsub(x, rest), y)
+    quotient = b.select(moved, b.fsub(quotient, one), quotient)
+    floor = intrinsic(b, "llvm.floor", quotient)
+    snapped = b.select(b.fcmp_ordered(">", b.fsub(quotient, floor), x.type(0.5)), b.fadd(floor, one), floor)
+    signed_zero = intrinsic(b, "llvm.copysign", zero, ratio)
+    result = b.select(b.fcmp_ordered("==", quotient, zero), signed_zero, snapped)
+    return b.select(b.fcmp_ordered("==", y, zero), ratio, result)
+
+
+def _infinite(compare: str) -> Rule:
+    return lambda b, d, x: b.fcmp_ordered(compare, intrinsic(b, "llvm.fabs", x), x.type(math.inf))
+
+
+def _unary(name: str) -> Rule:
+    return lambda b, d, x: intrinsic(b, name, x)
+
+
+FLOAT: dict[str, Rule] = {
+    "add": lambda b, d, x, y: b.fadd(x, y, flags=CONTRACT),
+    "sub": lambda b, d, x, y: b.fsub(x, y, flags=CONTRACT),
+    "mul": lambda b, d, x, y: b.fmul(x, y, flags=CONTRACT),
+    "div": lambda b, d, x, y: b.fdiv(x, y),
+    "floordiv": _float_floordiv,
+    "rem": _float_rem,
+    "neg": lambda b, d, x: b.fneg(x),
+    "sign": _float_sign,
+    "abs": _unary("llvm.fabs"),
+    "max": _float_extreme(">"),
+    "min": _float_extreme("<"),
+    "copysign": lambda b, d, x, y: intrinsic(b, "llvm.copysign", x, y),
+    "floor": _unary("llvm.floor"),
+    "ceil": _unary("llvm.ceil"),
+    "trunc": _unary("llvm.trunc"),
+    "round": _unary("llvm.roundeven"),
+    "sqrt": _unary("llvm.sqrt"),
+    "isnan": lambda b, d, x: is_nan(b, x),
+    "isinf": _infinite("=="),
+    "isfinite": _infinite("<"),
+    "signbit": _signbit,
+    **{name: (lambda b, d, x, y, c=c: b.fcmp_ordered(c, x, y)) for name, c in COMPARE.items()},
+    "ne": lambda b, d, x, y: b.fcmp_unordered("!=", x, y),
+}
+
+TABLES = {"b": BITS, "i": INTEGER, "u": INTEGER, "f": FLOAT, "c": {}}
+ON_BITS = {"signbit"}  # what f16 needs no f32 for, and must not: a NaN's sign may get lost
+
+
+# --- conversions
+
+
+def convert(b: ir.IRBuilder, source: DType, target: DType, x: ir.Value) -> ir.Value:
+    """As NumPy's ``astype``. Floats outside the integer's range, where C leaves the result open, saturate at the range
+    of the integer that the conversion goes through: i32 and i64 for signed ones, i64 for unsigned ones; NaN gives 0."""
+    if source == target:
+        return x
+    if target.kind == "c" or source.kind == "c":
+        return _convert_complex(b, source, target, x)
+    if target.kind == "b":
+        return b.fcmp_unordered("!=", x, _zero(x)) if source.is_float else b.icmp_unsigned("!=", x, x.type(0))
+    t = value_type(target)
+    if source.is_float:
+        return float_to_float(b, x, t) if target.is_float else _float_to_int(b, target, x)
+    if target.is_float:
+        wide = F32 if target.bits == 16 else t  # every integer that f16 can hold is exact in f32
+        return float_to_float(b, (b.sitofp if source.kind == "i" else b.uitofp)(x, wide), t)
+    if x.type.width >= t.width:
+        return b.trunc(x, t) if x.type.width > t.width else x
+    return (b.sext if source.kind == "i" else b.zext)(x, t)
+
+
+def float_to_float(b: ir.IRBuilder, x: ir.Value, t: ir.Type) -> ir.Value:
+    """Processors know f16 from and to f32 only."""
+    if x.type == t:
+        return x
+    if F16 in (x.type, t) and F64 in (x.type, t):
+        return b.fpext(b.fpext(x, F32), t) if t == F64 else b.fptrunc(_round_to_odd(b, x), t)
+    rank = [F16, F32, F64].index
+    return (b.fpext if rank(t) > rank(x.type) else b.fptrunc)(x, t)
+
+
+def _round_to_odd(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """f64 to f32, inexact results with an odd last bit, so that rounding once more to f16 gives what one rounding would
+    (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums")."""
+    bits = ir.IntType(32)
+    nearest = b.fptrunc(x, F32)
+    back, code = b.fpext(nearest, F64), b.bitcast(nearest, bits)
+    too_far = b.fcmp_ordered(">", intrinsic(b, "llvm.fabs", back), intrinsic(b, "llvm.fabs", x))
+    truncated = b.sub(code, b.zext(too_far, bits))
+    return b.bitcast(b.or_(truncated, b.zext(b.fcmp_ordered("!=", back, x), bits)), F32)
+
+
+def _float_to_int(b: ir.IRBuilder, target: DType, x: ir.Value) -> ir.Value:
+    x = b.fpext(x, F32) if x.type == F16 else x
+    if target.name == "u64":
+        is_large = b.fcmp_ordered(">=", x, x.type(2.0**63))
+        return b.select(is_large, _saturate(b, "llvm.fptoui.sat", x, I64), _saturate(b, "llvm.fptosi.sat", x, I64))
+    through = ir.IntType(32 if target.kind == "i" and target.bits <= 32 else 64)
+    wide = _saturate(b, "llvm.fptosi.sat", x, through)
+    t = value_type(target)
+    return wide if t == through else b.trunc(wide, t)
+
+
+def _saturate(b: ir.IRBuilder, name: str, x: ir.Value, t: ir.Type) -> ir.Value:
+    return b.call(b.module.declare_intrinsic(name, [t, x.type], ir.FunctionType(t, [x.type])), [x])
+
+
+def _convert_complex(b: ir.IRBuilder, source: DType, target: DType, x: ir.Value) -> ir.Value:
+    """The real part alone, or both parts."""
+    part = DType(f"f{source.bits // 2}", "f", source.bits // 2) if source.kind == "c" else source
+    parts = [b.extract_value(x, k) for k in (0, 1)] if source.kind == "c" else [x, constant(source, 0)]
+    if target.kind == "b":
+        return b.or_(*(convert(b, part, target, p) for p in parts))
+    if target.kind != "c":
+        return convert(b, part, target, parts[0])
+    into = DType(f"f{target.bits // 2}", "f", target.bits // 2)
+    result: ir.Value = ir.Constant(value_type(target), ir.Undefined)
+    for k, p in enumerate(parts):
+        result = b.insert_value(result, convert(b, part, into, p), k)
+    return result

@@ -1,0 +1,73 @@
+"""Types and constants of the IR in LLVM.
+
+A scalar lives in a register as its *value type* and in memory as its *storage type*. They differ for ``bool`` alone:
+one bit in a register, so that conditions cost nothing, one byte (0 or 1) in memory and in the native interface.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from dflow.ir.types import DType, Size, TensorType
+
+PTR = ir.PointerType()
+VOID = ir.VoidType()
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+_VALUE: dict[str, ir.Type] = {
+    "bool": I1,
+    **{f"{sign}{t.width}": t for sign in "iu" for t in (I8, I16, I32, I64)},
+    "f16": F16,
+    "f32": F32,
+    "f64": F64,
+    "c64": ir.LiteralStructType([F32, F32]),
+    "c128": ir.LiteralStructType([F64, F64]),
+}
+
+
+def value_type(dtype: DType) -> ir.Type:
+    return _VALUE[dtype.name]
+
+
+def storage_type(dtype: DType) -> ir.Type:
+    return I8 if dtype.kind == "b" else _VALUE[dtype.name]
+
+
+def index(value: int) -> ir.Constant:
+    return ir.Constant(I64, value)
+
+
+ZERO, ONE = index(0), index(1)
+
+
+def constant(dtype: DType, value: Any) -> ir.Constant:
+    """A scalar constant in a register."""
+    t = _VALUE[dtype.name]
+    if dtype.kind == "c":
+        parts = complex(value)
+        return ir.Constant(t, [ir.Constant(t.elements[0], p) for p in (parts.real, parts.imag)])
+    with np.errstate(over="ignore"):
+        number = dtype.numpy.type(value).item()
+    return ir.Constant(t, int(number) if dtype.kind in "biu" else float(number))
+
+
+def to_storage(b: ir.IRBuilder, dtype: DType, value: ir.Value) -> ir.Value:
+    return b.zext(value, I8) if dtype.kind == "b" else value
+
+
+def from_storage(b: ir.IRBuilder, dtype: DType, value: ir.Value) -> ir.Value:
+    return b.icmp_unsigned("!=", value, I8(0)) if dtype.kind == "b" else value
+
+
+def strides(t: TensorType) -> tuple[int, ...]:
+    """Elements between neighbours along each axis. They follow from the bounds, so they are always static."""
+    inner = t.shape[1:]
+    bounds = [d.bound if isinstance(d, Size) else int(d) for d in inner]  # type: ignore[arg-type]
+    out = [1]
+    for size in reversed(bounds):
+        out.append(out[-1] * size)
+    return tuple(reversed(out))[: t.rank]

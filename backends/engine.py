@@ -1,0 +1,255 @@
+"""From a function or a plan to machine code in memory, and to a callable that goes there through ctypes.
+
+    compiled = compile_function(f)
+    compiled(x, y)                     a tuple of NumPy results; raises what a failed check asks for
+    compiled.llvm, compiled.asm        what became of it, made when asked for
+
+All code of a process shares one linker (ORC), each function being a library of its own, which is unloaded with its
+`CompiledFunction`. Code refers to addresses of the process (libc, BLAS, CPython) by symbol, so that the same object code
+serves in another process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+
+from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, emit
+from dflow.backends.plan import Plan
+from dflow.ir.core import Function
+from dflow.ir.ops.control import ERRORS
+from dflow.ir.types import TensorType
+
+_LOCK = threading.Lock()
+_NUMBER = itertools.count()
+
+
+def lower(f: Function) -> Plan:
+    """Fusion and bufferization."""
+    from dflow.backends.bufferize import bufferize
+    from dflow.backends.fusion import fuse
+
+    return bufferize(fuse(f))
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+@functools.cache
+def machine(
+    cpu: str = "host", triple: str | None = None, optimize_level: int = 2, position_independent: bool = True
+) -> llvm.TargetMachine:
+    """A target machine. ``cpu``: ``"host"`` for this one with all its features, or a name that LLVM knows."""
+    _initialize()
+    target = llvm.Target.from_triple(triple or llvm.get_process_triple())
+    features = llvm.get_host_cpu_features().flatten() if cpu == "host" else ""
+    name = llvm.get_host_cpu_name() if cpu == "host" else cpu
+    return target.create_target_machine(
+        cpu=name, features=features, opt=optimize_level, reloc="pic" if position_independent else "default"
+    )
+
+
+@functools.cache
+def _linker() -> llvm.LLJIT:
+    # The linker owns its target machine, so this is not the one that code generation uses.
+    return llvm.create_lljit_compiler(machine.__wrapped__())
+
+
+def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2) -> llvm.ModuleRef:
+    """The module, checked by LLVM's verifier and optimized."""
+    module.triple, module.data_layout = target.triple, str(target.target_data)
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=level)
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = level > 1
+    builder = llvm.create_pass_builder(target, tuning)
+    builder.getModulePassManager().run(parsed, builder)
+    return parsed
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Milliseconds of each stage of a compilation."""
+
+    emit: float
+    optimize: float
+    generate: float
+    link: float
+
+    @property
+    def total(self) -> float:
+        return self.emit + self.optimize + self.generate + self.link
+
+
+class CompiledFunction:
+    """Machine code of one function. It stays loaded as long as this object lives."""
+
+    def __init__(
+        self, plan: Plan, name: str, emitted: Emitted, optimized: llvm.ModuleRef, tracker: Any, timings: Timings
+    ):
+        self.plan, self.name, self.checks, self.timings = plan, name, emitted.checks, timings
+        self._emitted, self._optimized, self._tracker = emitted, optimized, tracker
+        self.address: int = tracker[name]
+
+    def address_of(self, name: str) -> int:
+        """The address of another function of the module (see ``extend`` of `compile_plan`)."""
+        return int(self._tracker[name])
+
+    @property
+    def unoptimized(self) -> str:
+        """LLVM's assembly language as it was emitted."""
+        return str(self._emitted.module)
+
+    @property
+    def llvm(self) -> str:
+        """LLVM's assembly language after optimization."""
+        return str(self._optimized)
+
+    @property
+    def asm(self) -> str:
+        """The processor's assembly language."""
+        return machine().emit_assembly(self._optimized)
+
+    @functools.cached_property
+    def _call(self) -> Callable[..., int]:
+        f = self.plan.function
+        args = [ctypes.c_void_p if t.shape else _scalar_ctype(t) for t in f.arg_types]
+        pointers = [ctypes.c_void_p] * (len(f.results) + 1)
+        return ctypes.CFUNCTYPE(ctypes.c_int32, *args, *pointers)(self.address)
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        """The plain way in: arguments are converted to the types of the function."""
+        f = self.plan.function
+        if len(args) != len(f.args):
+            raise TypeError(f"{f.name} takes {len(f.args)} arguments, got {len(args)}")
+        arrays = [_checked(a, t, k) for k, (a, t) in enumerate(zip(args, f.arg_types))]
+        results = [np.zeros(t.bound, t.dtype.numpy) for t in f.result_types]
+        passed = [a.ctypes.data if t.shape else _by_value(a, t) for a, t in zip(arrays, f.arg_types)]
+        error = (ctypes.c_int64 * 4)()
+        if self._call(*passed, *(r.ctypes.data for r in results), ctypes.addressof(error)):
+            raise_error(self.checks, error[0], tuple(error[1:4]))
+        return tuple(r if r.shape else r[()] for r in results)
+
+
+def raise_error(checks: Sequence[Check], code: int, details: tuple[int, ...]) -> None:
+    """Raises what a native function reported; the exception has the check's ``location``."""
+    if code == OUT_OF_MEMORY:
+        raise MemoryError("native code could not get the memory that it needs")
+    check = checks[code]
+    error = ERRORS[check.error](check.message.format(*details))
+    error.location = check.location  # type: ignore[attr-defined]
+    if check.location is not None:
+        error.add_note(f"at {check.location}")
+    raise error
+
+
+def compile_function(
+    f: Function,
+    *,
+    name: str | None = None,
+    optimize_level: int = 2,
+    options: Options | None = None,
+    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> CompiledFunction:
+    """Lowers, emits, optimizes and loads ``f``; see `compile_plan`."""
+    return compile_plan(
+        lower(f), name=name, optimize_level=optimize_level, options=options, extend=extend, symbols=symbols
+    )
+
+
+def compile_plan(
+    plan: Plan,
+    *,
+    name: str | None = None,
+    optimize_level: int = 2,
+    options: Options | None = None,
+    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
+    symbols: Mapping[str, int] | None = None,
+) -> CompiledFunction:
+    """Emits, optimizes and loads ``plan``.
+
+    ``extend(module, function)`` may add functions to the module (a native entry); it returns the names whose addresses
+    are wanted (`CompiledFunction.address_of`). ``symbols`` are addresses that those functions refer to.
+    """
+    name = name or plan.function.name
+    clock = [time.perf_counter()]
+    emitted = emit(plan, name, options=options)
+    wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
+    clock.append(time.perf_counter())
+    with _LOCK:
+        target = machine(optimize_level=optimize_level)
+        optimized = optimize(emitted.module, target, optimize_level)
+        clock.append(time.perf_counter())
+        code = target.emit_object(optimized)
+        clock.append(time.perf_counter())
+        tracker = load(code, wanted, {**_blas_symbols(optimized), **(symbols or {})})
+    clock.append(time.perf_counter())
+    timings = Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock)))
+    return CompiledFunction(plan, name, emitted, optimized, tracker, timings)
+
+
+def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
+    """Links object code into the process; what comes back knows the addresses of ``wanted`` and keeps them alive."""
+    builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in wanted:
+        builder.export_symbol(name)
+    for name, address in symbols.items():
+        builder.import_symbol(name, address)
+    return builder.link(_linker(), f"dflow{next(_NUMBER)}")
+
+
+def _blas_symbols(module: llvm.ModuleRef) -> dict[str, int]:
+    """Addresses of the BLAS functions that ``module`` calls. SciPy is imported only then: it takes 190 ms."""
+    needed = [f.name for f in module.functions if f.is_declaration and f.name.startswith("dflow_blas_")]
+    if not needed:
+        return {}
+    from dflow.backends.blas import address
+
+    return {name: address(name.removeprefix("dflow_blas_")) for name in needed}
+
+
+def _scalar_ctype(t: TensorType) -> Any:
+    """f16 has no ctype: a half travels in the low bits of a float's register."""
+    if t.dtype.name == "f16":
+        return ctypes.c_float
+    return ctypes.c_uint8 if t.dtype.kind == "b" else np.ctypeslib.as_ctypes_type(t.dtype.numpy)
+
+
+def _by_value(a: Any, t: TensorType) -> Any:
+    if t.dtype.name == "f16":
+        return float(np.array([a, 0], np.float16).view(np.float32)[0])
+    return a.item()
+
+
+def _checked(a: Any, t: TensorType, position: int) -> Any:
+    array = np.ascontiguousarray(a, t.dtype.numpy).reshape(np.shape(a))
+    if array.shape != t.bound:
+        raise TypeError(f"argument {position} must have shape {t.bound}, got {array.shape}")
+    return array
+
+
+__all__ = [
+    "CompiledFunction",
+    "Timings",
+    "compile_function",
+    "compile_plan",
+    "load",
+    "lower",
+    "machine",
+    "optimize",
+    "raise_error",
+]
