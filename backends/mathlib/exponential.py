@@ -118,10 +118,14 @@ def tanh(x: Expr) -> Expr:
     """tanh|x| = d / (d + 2) with d = exp(2|x|) - 1, in double-double, one division."""
     if x.format is not F64:
         return tanh_f32(x)
-    doubled = minimum(fabs(x) * 2.0, 40.0)
-    difference, k = exp_minus_one(doubled)
-    difference = difference.scaled(power_of_two(k))
-    ratio = dd.divide(difference, dd.add_float(difference, x.const(2.0)))
+    r, r_lost, k = reduce(minimum(fabs(x) * 2.0, 40.0))
+    grown = dd.fast_two_sum(r, muladd(r * r, polynomial(r, EXP_TAIL), r_lost))
+    # d = 2^k·(exp(r) - 1) + (2^k - 1), the second term the larger or zero.
+    two_k = power_of_two(k)
+    difference = dd.fast_two_sum(two_k - 1.0, two_k * grown.hi)
+    difference = Pair(difference.hi, muladd(two_k, grown.lo, difference.lo))
+    bottom = dd.two_sum(difference.hi, x.const(2.0))
+    ratio = dd.divide(difference, Pair(bottom.hi, bottom.lo + difference.lo))
     return copysign((fabs(x) < 2.0**-28).select(fabs(x), ratio.rounded()), x)
 
 
