@@ -1,0 +1,54 @@
+"""Transformations of the IR, one a file, and the pipeline that optimizes a program.
+
+A pass is a function ``Function -> Function`` that edits nothing in place. ``PASSES`` has them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dflow.ir.ops  # noqa: F401  (fills the table of operations)
+from dflow.ir.core import Function
+from dflow.ir.passes.canonicalize import canonicalize
+from dflow.ir.passes.cse import cse
+from dflow.ir.passes.dce import dce
+from dflow.ir.passes.inline import inline_calls
+from dflow.ir.passes.licm import licm
+from dflow.ir.passes.ranges import ranges
+
+Pass = Callable[[Function], Function]
+
+PASSES: dict[str, Pass] = {
+    "canonicalize": canonicalize,
+    "cse": cse,
+    "dce": dce,
+    "licm": licm,
+    "ranges": ranges,
+}
+
+PIPELINE = (
+    "canonicalize",
+    "cse",
+    "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
+    "ranges",
+    "canonicalize",  # branches and selections that the range analysis has decided
+    "licm",
+    "cse",  # what left several loops, or was repeated outside of them, may be the same
+    "dce",
+)
+
+
+def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Function], None] | None = None) -> Function:
+    """``f`` optimized for running. ``check`` verifies after each pass; ``observe`` is shown what each pass made."""
+    for name in PIPELINE:
+        f = PASSES[name](f)
+        if check:
+            from dflow.ir.verifier import verify
+
+            verify(f, after=name)
+        if observe is not None:
+            observe(name, f)
+    return f
+
+
+__all__ = ["PASSES", "PIPELINE", "Pass", "canonicalize", "cse", "dce", "inline_calls", "licm", "optimize", "ranges"]

@@ -1,0 +1,119 @@
+"""What passes share: rebuilding blocks and asking small questions about values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from math import prod
+from typing import Any
+
+from dflow.ir.builder import Builder
+from dflow.ir.core import Block, Function, Op, Value, substitute, walk
+from dflow.ir.registry import OPS
+
+Env = MutableMapping[Value, Value]
+
+UPDATES = frozenset({"update", "update_add", "scatter", "scatter_add"})
+LOOPS = frozenset({"for", "while"})
+# A call is taken to have an effect, since its callee may check something.
+EFFECTS = frozenset({"call"})
+
+
+def has_effect(op: Op) -> bool:
+    """Whether the operation itself (not its regions) does more than give results."""
+    return op.name in EFFECTS or OPS[op.name].effect
+
+
+def rename(values: Sequence[Value], env: Mapping[Value, Value]) -> list[Value]:
+    return [env.get(v, v) for v in values]
+
+
+def open_block(args: Sequence[Value], env: Env, make: Callable[[], Builder] = Builder) -> Builder:
+    """A builder for a block with copies of the arguments ``args``, which ``env`` gains."""
+    b = make()
+    copies = [Value(a.type, a.hint) for a in args]
+    env.update(zip(args, copies))
+    for a in copies:
+        if not a.type.is_static:
+            a.type = substitute(a.type, env)
+    b.args = tuple(copies)
+    return b
+
+
+def append_copy(
+    b: Builder,
+    op: Op,
+    env: Env,
+    regions: Sequence[Block] = (),
+    operands: Sequence[Value] | None = None,
+    results: Sequence[Value] | None = None,
+) -> Op:
+    """Appends ``op`` with values renamed, around new regions; ``operands`` and ``results`` (old values) select."""
+    old = op.results if results is None else tuple(results)
+    new = [Value(r.type, r.hint) for r in old]
+    env.update(zip(old, new))
+    for r in new:
+        if not r.type.is_static:
+            r.type = substitute(r.type, env)
+    attrs = {k: substitute(a, env) for k, a in op.attrs.items()}
+    copy = Op(op.name, rename(op.operands if operands is None else operands, env), new, attrs, regions, op.loc)
+    b.ops.append(copy)
+    return copy
+
+
+def rebuild(
+    f: Function, fill: Callable[[Builder, Block, Env], None], make: Callable[[], Builder] = Builder
+) -> Function:
+    """``f`` with its body written by ``fill``: (builder, old block, names)."""
+    env: dict[Value, Value] = {}
+    b = open_block(f.args, env, make)
+    fill(b, f.body, env)
+    return Function(f.name, b.finish(rename(f.results, env)), f.linear, f.loc)
+
+
+def constant_of(v: Value) -> Any:
+    """The Python value of a scalar constant; None for everything else."""
+    op = v.op
+    return op.attrs["value"] if op is not None and op.name == "constant" and not v.type.shape else None
+
+
+def splat_of(v: Value) -> Any:
+    """The Python value of a scalar constant, or of a tensor that repeats one; None for everything else."""
+    source = splat_source(v)
+    return None if source is None else constant_of(source)
+
+
+def splat_source(v: Value) -> Value | None:
+    """The scalar that ``v`` is, or repeats."""
+    if not v.type.shape:
+        return v
+    op = v.op
+    return op.operands[0] if op is not None and op.name == "broadcast" and not op.operands[0].type.shape else None
+
+
+def same(x: Value, y: Value) -> bool:
+    """Whether two scalars are certainly equal: one value, or two integer constants."""
+    if x is y:
+        return True
+    c = constant_of(x)
+    return c is not None and not isinstance(c, float | complex) and x.type == y.type and c == constant_of(y)
+
+
+def elements(shape: Sequence[Any]) -> int | None:
+    """How many elements a tensor of this shape has; None when that depends on the run."""
+    return prod(shape) if all(isinstance(d, int) for d in shape) else None
+
+
+def overwritten(f: Function) -> set[Value]:
+    """Tensors that an update, or a loop that carries them, would like to write in place.
+
+    Another use of such a tensor costs a copy, so passes do not give it one.
+    """
+    found: set[Value] = set()
+    for op in walk(f.body):
+        if op.name in UPDATES:
+            found.add(op.operands[0])
+        elif op.name in LOOPS:
+            found.update(v for v in op.operands if v.type.shape)
+            for r in op.regions:
+                found.update(v for v in r.results if v.type.shape)
+    return found
