@@ -1,5 +1,12 @@
 """The operations of the IR, one table a file. Importing this package fills ``dflow.ir.registry.OPS``."""
 
-from dflow.ir.ops import control, creation, elementwise, indexing, linalg, math, reduction, shape
+from importlib import import_module
 
-__all__ = ["control", "creation", "elementwise", "indexing", "linalg", "math", "reduction", "shape"]
+from dflow.ir.registry import OPS
+
+# The names of the operations in each table, in the order of definition.
+TABLES: dict[str, tuple[str, ...]] = {}
+for _table in ("control", "creation", "elementwise", "math", "reduction", "shape", "indexing", "linalg"):
+    _before = len(OPS)
+    import_module(f"{__name__}.{_table}")
+    TABLES[_table] = tuple(OPS)[_before:]

@@ -71,7 +71,7 @@ def _prod_tangent(b: Any, x: Any, t: Any, axes: tuple[int, ...]) -> Any:
 define(
     OpDef(
         "reduce",
-        "sum, prod, max, min, any or all over axes",
+        "sum, prod, max, min, any or all over axes (linear for sum alone)",
         _reduce_infer,
         _reduce,
         _reduce_jvp,
@@ -86,6 +86,8 @@ define(
         + (
             Sample((TIES,), {"kind": "max", "axes": (1,)}, smooth=False),
             Sample(([[0.0, 2.0], [0.0, 0.0]],), {"kind": "prod", "axes": (1,)}),
+            Sample(([[True, False], [True, True]],), {"kind": "any", "axes": (1,)}, integer=(0,)),
+            Sample(([[True, False], [True, True]],), {"kind": "all", "axes": (0, 1)}, integer=(0,)),
         ),
     )
 )
