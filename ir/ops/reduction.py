@@ -86,8 +86,8 @@ define(
         + (
             Sample((TIES,), {"kind": "max", "axes": (1,)}, smooth=False),
             Sample(([[0.0, 2.0], [0.0, 0.0]],), {"kind": "prod", "axes": (1,)}),
-            Sample(([[True, False], [True, True]],), {"kind": "any", "axes": (1,)}, integer=(0,)),
-            Sample(([[True, False], [True, True]],), {"kind": "all", "axes": (0, 1)}, integer=(0,)),
+            Sample(([[True, False], [True, True]],), {"kind": "any", "axes": (1,)}, integer=(0,), smooth=False),
+            Sample(([[True, False], [True, True]],), {"kind": "all", "axes": (0, 1)}, integer=(0,), smooth=False),
         ),
     )
 )
