@@ -1,0 +1,45 @@
+"""NumPy's functions on traced arrays. ``import dflow.numpy as dnp`` works like NumPy where nothing is traced.
+
+Everything that NumPy has and this package does not define (constants, dtypes, functions that are not supported on
+traced arrays) is NumPy's own; an unsupported function given a traced array raises with a hint.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as _np
+
+from dflow.numpy import creation, elementwise, introspection, joining, math_functions, products, reductions, shapes
+from dflow.numpy import dispatch as dispatch
+from dflow.numpy import linalg as linalg
+
+_EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
+for _module in (elementwise, reductions, shapes, joining, products, creation, introspection):
+    for _name, _f in vars(_module).items():
+        if hasattr(_np, _name) and getattr(_f, "__module__", None) == _module.__name__ and hasattr(_f, "__wrapped__"):
+            _EXPORTED[_name] = _f
+for _alias, _name in (
+    ("amax", "max"),
+    ("amin", "min"),
+    ("around", "round"),
+    ("permute_dims", "transpose"),
+    ("concat", "concatenate"),
+    ("asanyarray", "asarray"),
+    ("ascontiguousarray", "asarray"),
+    ("may_share_memory", "shares_memory"),
+):
+    _EXPORTED[_alias] = _EXPORTED[_name]
+globals().update(_EXPORTED)
+
+
+def __getattr__(name: str) -> Any:
+    found = getattr(_np, name)  # raises AttributeError for what NumPy does not have either
+    return dispatch.refusing(found) if callable(found) and not isinstance(found, type) else found
+
+
+def __dir__() -> list[str]:
+    return sorted((*_EXPORTED, "linalg"))
+
+
+__all__ = ["dispatch", "linalg", "math_functions", *_EXPORTED]

@@ -1,0 +1,249 @@
+"""New arrays. While a function is traced these give fresh traced arrays, which may be written to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import CREATION, any_traced, implements, located
+from dflow.numpy.elementwise import apply
+from dflow.numpy.joining import stack
+from dflow.numpy.shapes import as_dim
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder, tracing
+from dflow.tracing.lift import lift, wrap
+
+
+def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function that makes an array from nothing: traced whenever a function is being traced."""
+
+    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        implements(function)(f)
+        CREATION[function] = located(f)
+
+        @functools.wraps(f)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            traced = tracing() or any_traced(args, kwargs)
+            return CREATION[function](*args, **kwargs) if traced else function(*args, **kwargs)
+
+        return call
+
+    return register
+
+
+def as_shape(shape: Any) -> s.Shape:
+    sizes = shape if isinstance(shape, tuple | list | np.ndarray) else (shape,)
+    out = tuple(as_dim(d) for d in sizes)
+    if any(isinstance(d, int) and d < 0 for d in out):
+        raise ValueError(f"negative dimensions are not allowed, got shape {s.show(out)}")
+    if any(isinstance(d, Value) for d in out):
+        raise TypeError("the shape of an array must be known when the function is compiled, or be another's size")
+    return out
+
+
+def _filled(number: Any) -> Callable[..., Any]:
+    def call(shape: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
+        return wrap(s.full(as_shape(shape), number, np.dtype(dtype or np.float64)))
+
+    return call
+
+
+def _filled_like(number: Any) -> Callable[..., Any]:
+    def call(
+        a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
+    ) -> Array:
+        x = lift(a)
+        return wrap(s.full(s.dims(x) if shape is None else as_shape(shape), number, np.dtype(dtype or x.dtype)))
+
+    return call
+
+
+# NumPy leaves the elements of `empty` open; zeros make every run the same.
+zeros = creates(np.zeros)(_filled(0))
+ones = creates(np.ones)(_filled(1))
+empty = creates(np.empty)(_filled(0))
+zeros_like = creates(np.zeros_like)(_filled_like(0))
+ones_like = creates(np.ones_like)(_filled_like(1))
+empty_like = creates(np.empty_like)(_filled_like(0))
+
+
+@creates(np.full)
+def full(
+    shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None
+) -> Array:
+    x = lift(fill_value)
+    return wrap(s.expand(s.cast(x.value, dtype or x.dtype), as_shape(shape)))
+
+
+@creates(np.full_like)
+def full_like(
+    a: Any,
+    fill_value: Any,
+    dtype: Any = None,
+    order: str = "K",
+    subok: bool = True,
+    shape: Any = None,
+    *,
+    device: Any = None,
+) -> Array:
+    x = lift(a)
+    return full.__wrapped__(s.dims(x) if shape is None else shape, fill_value, dtype or x.dtype)
+
+
+@creates(np.array)
+def array(
+    object: Any,
+    dtype: Any = None,
+    *,
+    copy: Any = True,
+    order: str = "K",
+    subok: bool = False,
+    ndmin: int = 0,
+    ndmax: int = 0,
+    like: Any = None,
+) -> Array:
+    """A new array, from an array, a number, or (nested) sequences of both."""
+    v = built(object, dtype)
+    return wrap(s.reshaped(v, (*(1,) * (ndmin - v.type.rank), *v.type.shape)))
+
+
+@creates(np.asarray)
+def asarray(
+    a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
+) -> Array:
+    """An array as it is where it has the dtype; otherwise a new one."""
+    if isinstance(a, Array) and not copy and (dtype is None or a.dtype == np.dtype(dtype)) and not a.weak:
+        return a
+    return wrap(built(a, dtype))
+
+
+CREATION[np.asanyarray] = CREATION[np.ascontiguousarray] = CREATION[np.asarray]
+implements(np.asanyarray, np.ascontiguousarray)(asarray.__wrapped__)
+
+
+def built(x: Any, dtype: Any = None) -> Value:
+    """The value of a nested sequence; a sequence without traced parts is one constant."""
+    if not any_traced((x,), {}):
+        plain = np.array(x, dtype)
+        return builder().constant(plain if plain.ndim else plain[()])
+    if isinstance(x, Array):
+        return s.cast(x.value, dtype or x.dtype)
+    return stack.__wrapped__([wrap(built(e, dtype)) for e in x], dtype=dtype).value
+
+
+@creates(np.copy)
+def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
+    return wrap(built(a))
+
+
+@creates(np.arange)
+def arange(
+    start: Any, stop: Any = None, step: Any = None, dtype: Any = None, *, device: Any = None, like: Any = None
+) -> Array:
+    if stop is None:
+        start, stop = 0, start
+    bounds = [_known(x, "the bounds of np.arange") for x in (start, stop, 1 if step is None else step)]
+    plain = np.arange(*bounds, dtype=dtype)
+    return wrap(_counting(plain)) if plain.dtype.kind in "iu" and len(plain) > 1 else wrap(builder().constant(plain))
+
+
+def _counting(plain: np.ndarray) -> Value:
+    """start + step * (0, 1, ...), without a table of constants."""
+    b, start, step = builder(), int(plain[0]), int(plain[1]) - int(plain[0])
+    v = b.iota(size=len(plain))
+    v = v if step == 1 else b.mul(v, step)
+    return s.cast(v if start == 0 else b.add(v, start), plain.dtype)
+
+
+def _known(x: Any, what: str) -> Any:
+    if not isinstance(x, Array):
+        return x
+    c = s.constant_of(x.value)
+    if c is None:
+        s.static_int(x, what)
+    return c
+
+
+@creates(np.linspace)
+def linspace(
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    retstep: bool = False,
+    dtype: Any = None,
+    axis: int = 0,
+    *,
+    device: Any = None,
+) -> Any:
+    """``num`` points from ``start`` to ``stop``, which may be traced: the points are differentiable by both."""
+    num = s.static_int(num, "the number of points")
+    if num < 0:
+        raise ValueError(f"Number of samples, {num}, must be non-negative.")
+    first, last = lift(start), lift(stop)
+    real = s.result_type(first, last, 1.0)
+    x, y = s.broadcast(*(s.cast(v.value, real) for v in (first, last)))
+    b, parts = builder(), num - 1 if endpoint else num
+    step = b.div(b.sub(y, x), float(parts)) if parts > 0 else b.full(np.nan, x.type)
+    shape = (num, *x.type.shape)
+    at = b.broadcast(b.convert(b.iota(size=num), dtype=x.type.dtype), shape=shape, dims=(0,))
+    points = b.add(b.mul(at, s.expand(step if parts > 0 else b.sub(y, x), shape)), s.expand(x, shape))
+    if endpoint and num > 1:  # the end exactly
+        points = b.update(points, y, b.index(num - 1), index=("at", *("all" for _ in x.type.shape)))
+    kind = np.dtype(dtype or real)
+    points = b.floor(points) if kind.kind in "iu" else points
+    points = s.transposed(points, _to_axis(points.type.rank, axis))
+    return (wrap(s.cast(points, kind)), wrap(step)) if retstep else wrap(s.cast(points, kind))
+
+
+def _to_axis(rank: int, axis: int) -> list[int]:
+    perm = list(range(1, rank))
+    perm.insert(s.one_axis(axis, rank), 0)
+    return perm
+
+
+@creates(np.logspace)
+def logspace(
+    start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: Any = 10.0, dtype: Any = None, axis: int = 0
+) -> Array:
+    points = apply(np.power, base, linspace.__wrapped__(start, stop, num, endpoint, axis=axis))
+    return s.as_dtype(points, dtype or points.dtype)
+
+
+@creates(np.eye)
+def eye(
+    N: Any, M: Any = None, k: int = 0, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None
+) -> Array:
+    shape, b = as_shape((N, N if M is None else M)), builder()
+    rows = s.counter(shape, 0)
+    diagonal = b.eq(s.counter(shape, 1), b.add(rows, k) if k else rows)
+    return wrap(s.cast(diagonal, np.dtype(dtype)))
+
+
+@creates(np.identity)
+def identity(n: Any, dtype: Any = None, *, like: Any = None) -> Array:
+    return eye.__wrapped__(n, dtype=dtype or float)
+
+
+@creates(np.tri)
+def tri(N: Any, M: Any = None, k: int = 0, dtype: Any = float, *, like: Any = None) -> Array:
+    shape, b = as_shape((N, N if M is None else M)), builder()
+    return wrap(s.cast(b.le(s.counter(shape, 1), b.add(s.counter(shape, 0), k)), np.dtype(dtype)))
+
+
+@implements(np.vander)
+def vander(x: Any, N: Any = None, increasing: bool = False) -> Array:
+    v = lift(x)
+    if v.ndim != 1:
+        raise ValueError(f"x must be a one-dimensional array or sequence, got shape {s.show(s.dims(v))}")
+    count = s.static(s.dims(v), "np.vander")[0] if N is None else s.static_int(N, "N")
+    v = s.as_dtype(v, np.result_type(v.dtype, np.int64))
+    powers = [wrap(s.full(s.dims(v), 1, v.dtype))]
+    for _ in range(count - 1):
+        powers.append(apply(np.multiply, powers[-1], v))
+    return stack.__wrapped__(powers if increasing else powers[::-1], 1)

@@ -1,0 +1,150 @@
+"""Which of NumPy's functions have a meaning on traced arrays: the tables that the array protocols look up.
+
+Implementations stand in the other modules of this package and enter the tables by decorator. ``implements`` gives back
+the public function: it calls NumPy when nothing is traced.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.tracing.array import Array
+
+Implementation = Callable[..., Any]
+
+UFUNCS: dict[np.ufunc, Implementation] = {}
+UFUNC_METHODS: dict[tuple[np.ufunc, str], Implementation] = {}
+FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
+CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
+METHODS: dict[str, Implementation] = {}
+
+_SORTING = "sorting is not among dflow's operations yet"
+_COUNT = "the size of its result depends on the data; use a boolean condition with np.where"
+_DECOMPOSITION = "matrix decompositions are not among dflow's operations yet"
+UNSUPPORTED: dict[str, str] = {
+    **dict.fromkeys(("sort", "argsort", "median", "nanmedian", "percentile", "quantile", "partition"), _SORTING),
+    **dict.fromkeys(("argpartition", "lexsort", "searchsorted", "digitize", "unique", "nanquantile"), _SORTING),
+    **dict.fromkeys(("nonzero", "argwhere", "flatnonzero", "extract", "compress", "delete", "trim_zeros"), _COUNT),
+    **dict.fromkeys(("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "cholesky", "solve", "inv"), _DECOMPOSITION),
+    **dict.fromkeys(("det", "slogdet", "pinv", "lstsq", "matrix_rank", "cond"), _DECOMPOSITION),
+    "save": "a compiled function does no input or output",
+    "savetxt": "a compiled function does no input or output",
+}
+
+
+def holds_traced(x: Any) -> bool:
+    """Whether a traced array stands in an argument (a list or tuple is searched)."""
+    if isinstance(x, Array):
+        return True
+    return isinstance(x, list | tuple) and any(map(holds_traced, x))
+
+
+def any_traced(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return any(map(holds_traced, args)) or any(map(holds_traced, kwargs.values()))
+
+
+def located(f: Implementation) -> Implementation:
+    """``f`` with errors that name the user's line."""
+
+    @functools.wraps(f)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return f(*args, **kwargs)
+        except DflowError:
+            raise
+        except ValueError as e:
+            raise failure(ShapeError, str(e)) from e
+        except IndexError as e:
+            raise failure(TraceIndexError, str(e)) from e
+        except TypeError as e:
+            raise failure(TraceError, str(e)) from e
+
+    return call
+
+
+def implements(*functions: Any, method: str | None = None) -> Callable[[Implementation], Implementation]:
+    """Registers an implementation for NumPy functions, and as the method or property ``method`` of arrays."""
+
+    def register(f: Implementation) -> Implementation:
+        traced = located(f)
+        for function in functions:
+            if isinstance(function, np.ufunc):
+                UFUNCS[function] = traced
+            else:
+                FUNCTIONS[function] = traced
+        if method is not None:
+            METHODS[method] = traced
+        return public(functions[0], f)
+
+    return register
+
+
+def public(function: Callable[..., Any], f: Implementation) -> Implementation:
+    """``f`` when an argument is traced, otherwise NumPy's own function. ``__wrapped__`` is ``f`` itself."""
+    traced = located(f)
+
+    @functools.wraps(f)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return traced(*args, **kwargs) if any_traced(args, kwargs) else function(*args, **kwargs)
+
+    return call
+
+
+def name_of(function: Any) -> str:
+    """``np.sum``, ``np.linalg.norm``: how a user writes it."""
+    if isinstance(function, np.ufunc):
+        return f"np.{function.__name__}"
+    module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1)
+    return f"{module}.{getattr(function, '__name__', function)}"
+
+
+def refuse(name: str) -> NoReturn:
+    """Raises the error for a function that is not supported, with the reason or names like it."""
+    short = name.rpartition(".")[2]
+    near = difflib.get_close_matches(name, sorted({name_of(f) for f in (*UFUNCS, *FUNCTIONS)}), 3, 0.75)
+    hint = UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
+    raise failure(
+        TraceError,
+        f"{name} is not supported on traced arrays; {hint or 'write it with functions that are'}",
+        mend="dir(dflow.numpy) lists the supported functions",
+    )
+
+
+class TracedUfunc:
+    """A ufunc on traced arrays, with those of its methods that are supported (reduce, outer, accumulate)."""
+
+    def __init__(self, ufunc: np.ufunc):
+        self.ufunc = ufunc
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return UFUNCS[self.ufunc](*args, **kwargs)
+
+    def __getattr__(self, method: str) -> Implementation:
+        found = UFUNC_METHODS.get((self.ufunc, method))
+        if found is None:
+            raise AttributeError(method)
+        return located(found)
+
+
+def get(function: Any) -> Any:
+    """What stands for a NumPy function or ufunc on traced arrays; one that is not supported raises when called."""
+    if isinstance(function, np.ufunc) and function in UFUNCS:
+        return TracedUfunc(function)
+    found = None if isinstance(function, np.ufunc) else FUNCTIONS.get(function)
+    return found or (lambda *args, **kwargs: refuse(name_of(function)))
+
+
+def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """NumPy's function, which refuses traced arguments."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return refuse(name_of(function)) if any_traced(args, kwargs) else function(*args, **kwargs)
+
+    return call

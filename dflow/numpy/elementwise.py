@@ -1,0 +1,275 @@
+"""Ufuncs on traced arrays, and the elementwise functions that NumPy composes from them.
+
+Dtypes are those of NumPy's own inner loops (``ufunc.resolve_dtypes``), so promotion is NumPy's by construction.
+
+Kinks: ``clip``, ``maximum`` and ``minimum`` share the derivative between equal operands; ``abs`` and ``sign`` have 0
+at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy import ufunc_rules
+from dflow.numpy.dispatch import METHODS, UFUNC_METHODS, UFUNCS, implements, located, public
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+
+def apply(
+    ufunc: np.ufunc,
+    *args: Any,
+    out: Any = None,
+    where: Any = True,
+    dtype: Any = None,
+    casting: str = "same_kind",
+    order: str = "K",
+    subok: bool = True,
+) -> Any:
+    """A ufunc on traced arrays; out-of-order memory layouts and subclasses do not exist there."""
+    if len(args) > ufunc.nin:
+        args, out = args[: ufunc.nin], args[ufunc.nin :]
+    if len(args) < ufunc.nin:
+        raise TypeError(f"np.{ufunc.__name__} takes {ufunc.nin} arrays, got {len(args)}")
+    arrays = [lift(a) for a in args]
+    loop = loop_dtypes(ufunc, arrays, dtype, casting)
+    operands = s.broadcast(*(s.cast_operand(a, d) for a, d in zip(arrays, loop)))
+    rule = ufunc_rules.rule_for(ufunc.__name__, operands[0].type.dtype)
+    if ufunc.__name__ != "ldexp" and any(v.type.dtype != operands[0].type.dtype for v in operands):
+        listed = " and ".join(str(v.type.dtype.numpy) for v in operands)
+        raise TypeError(f"np.{ufunc.__name__} of {listed} is not supported on traced arrays; convert one with astype")
+    results = rule(builder(), *operands)
+    results = list(results) if isinstance(results, list | tuple) else [results]
+    outs = out if isinstance(out, tuple) else (out,) * 1
+    outs = (*outs, *(None,) * (len(results) - len(outs)))
+    finished = tuple(_finish(v, o, where) for v, o in zip(results, outs))
+    return finished[0] if ufunc.nout == 1 else finished
+
+
+def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: str) -> Any:
+    """The dtypes to compute in, for operands and results: NumPy's, but the logical functions take bools alone."""
+    if ufunc.__name__.startswith("logical_"):
+        return (np.dtype(bool),) * ufunc.nargs
+    kinds = (*map(s.weak_or_dtype, arrays), *(None,) * ufunc.nout)
+    if dtype is None:
+        return ufunc.resolve_dtypes(kinds, casting=casting)
+    signature = (*(None,) * ufunc.nin, *(np.dtype(dtype),) * ufunc.nout)
+    return ufunc.resolve_dtypes(kinds, signature=signature, casting=casting)
+
+
+def _finish(v: Value, out: Any, where: Any) -> Array:
+    """Applies ``where=`` (elements that it leaves out stay as they were, or zero in a fresh result) and ``out=``."""
+    if where is not True:
+        old = s.full((), 0, v.type.dtype.numpy) if out is None else s.cast(lift(out).value, v.type.dtype)
+        v = builder().select(*s.broadcast(s.cast(lift(where).value, bool), v, old))
+    return s.result(v, out)
+
+
+def _ufunc(ufunc: np.ufunc) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return apply(ufunc, *args, **kwargs)
+
+    call.__name__ = call.__qualname__ = ufunc.__name__
+    call.__doc__ = f"``np.{ufunc.__name__}`` of traced arrays."
+    UFUNCS[ufunc] = located(call)
+    UFUNC_METHODS[ufunc, "outer"] = lambda x, y, **kw: apply(ufunc, _column(lift(x), s.dims(y)), y, **kw)
+    return public(ufunc, call)
+
+
+def _column(x: Array, shape: s.Shape) -> Array:
+    return wrap(s.reshaped(x.value, (*s.dims(x), *(1,) * len(shape))))
+
+
+# The public functions by name; the package exports them with NumPy's other names for them.
+PUBLIC: dict[str, Any] = {name: _ufunc(getattr(np, name)) for name in ufunc_rules.NAMES}
+ALIASES = {
+    **{"abs": "absolute", "true_divide": "divide", "mod": "remainder", "conj": "conjugate", "bitwise_not": "invert"},
+    **{"pow": "power", "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh"},
+    **{"atanh": "arctanh", "atan2": "arctan2", "bitwise_left_shift": "left_shift", "bitwise_invert": "invert"},
+    **{"bitwise_right_shift": "right_shift"},
+}
+PUBLIC.update({alias: PUBLIC[name] for alias, name in ALIASES.items()})
+
+
+def _as_operator(ufunc: np.ufunc) -> Any:
+    """The function that Python's operator calls: Python numbers give Python numbers."""
+
+    def call(x: Any, y: Any, **kwargs: Any) -> Any:
+        arrays = [lift(x), lift(y)]
+        if not all(a.weak for a in arrays):
+            return apply(ufunc, x, y, **kwargs)
+        if ufunc is np.power and (s.constant_of(arrays[1].value) or 0) < 0:
+            arrays = [s.as_dtype(a, np.float64) for a in arrays]
+        out = apply(ufunc, *arrays, **kwargs)
+        return tuple(wrap(o.value, True) for o in out) if isinstance(out, tuple) else wrap(out.value, True)
+
+    call.__name__ = call.__qualname__ = ufunc.__name__
+    return public(ufunc, call)
+
+
+PUBLIC["power"], PUBLIC["divmod"] = _as_operator(np.power), _as_operator(np.divmod)
+
+
+# -- selection -------------------------------------------------------------------------------------------------------
+
+
+@implements(np.where)
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Array:
+    """``x`` where the condition holds, ``y`` elsewhere; the choice that is not taken adds nothing to derivatives."""
+    if x is None or y is None:
+        raise TypeError(
+            "np.where on a traced array needs all of condition, x and y; with the condition alone the size "
+            "of the result depends on the data"
+        )
+    dtype = s.result_type(lift(x), lift(y))
+    return wrap(_choose(lift(condition), s.cast_operand(lift(x), dtype), s.cast_operand(lift(y), dtype)))
+
+
+def _choose(condition: Array, x: Value, y: Value) -> Value:
+    return builder().select(*s.broadcast(s.cast(condition.value, bool), x, y))
+
+
+@implements(np.select)
+def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
+    if len(condlist) != len(choicelist):
+        raise ValueError("list of cases must be same length as list of conditions")
+    out = lift(default)
+    for condition, choice in zip(reversed(list(condlist)), reversed(list(choicelist))):
+        out = where.__wrapped__(condition, choice, out)
+    dtype = s.result_type(*map(lift, choicelist), lift(default))
+    return s.as_dtype(out, dtype)
+
+
+@implements(np.clip, method="clip")
+def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Array:
+    low, high = a_min if min is None else min, a_max if max is None else max
+    bounds = [lift(x) for x in (low, high) if x is not None]
+    dtype = s.result_type(lift(a), *bounds)
+    v = s.cast_operand(lift(a), dtype)
+    for op, bound in (("maximum", low), ("minimum", high)):
+        if bound is not None:
+            rule = ufunc_rules.rule_for(op, s.dtype_of(dtype))
+            v = rule(builder(), *s.broadcast(v, s.cast_operand(lift(bound), dtype)))
+    return s.result(v, out)
+
+
+@implements(np.nan_to_num)
+def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
+    x = lift(x)
+    if x.dtype.kind != "f":
+        return s.result(x.value, None if copy else x)
+    limits, b, v = np.finfo(x.dtype), builder(), x.value
+    high, low = limits.max if posinf is None else posinf, limits.min if neginf is None else neginf
+    number, high, low = (s.expand(s.cast(lift(c).value, x.dtype), s.dims(x)) for c in (nan, float(high), float(low)))
+    infinite = b.select(b.isinf(v), b.select(b.gt(v, 0.0), high, low), v)
+    return s.result(b.select(b.isnan(v), number, infinite), None if copy else x)
+
+
+# -- rounding, tests, complex parts of real numbers ------------------------------------------------------------------
+
+
+@implements(np.round, np.around, method="round")
+def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
+    a, decimals = lift(a), s.static_int(decimals, "decimals")
+    if a.dtype.kind != "f":
+        if decimals < 0 or a.dtype.kind == "b":
+            raise TypeError(f"np.round of {a.dtype} to {decimals} decimals is not supported on traced arrays")
+        return s.result(a.value, out)
+    b, scale = builder(), 10.0 ** math.fabs(decimals)
+    if decimals == 0:
+        return s.result(b.round(a.value), out)
+    there, back = (b.mul, b.div) if decimals > 0 else (b.div, b.mul)
+    return s.result(back(b.round(there(a.value, scale)), scale), out)
+
+
+@implements(np.fix)
+def fix(x: Any, out: Any = None) -> Array:
+    return apply(np.trunc, x, out=out)
+
+
+def _infinite(compare: str) -> Any:
+    def test(x: Any, out: Any = None) -> Array:
+        x, b = lift(x), builder()
+        v = b.full(False, x.value.type.with_dtype(s.dtype_of(bool)))
+        if x.dtype.kind == "f":
+            v = b.and_(b.isinf(x.value), b.emit(compare, x.value, b.zeros(x.value.type)))
+        return s.result(v, out)
+
+    return test
+
+
+isposinf = implements(np.isposinf)(_infinite("gt"))
+isneginf = implements(np.isneginf)(_infinite("lt"))
+
+
+@implements(np.isclose)
+def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Array:
+    x, y = lift(a), lift(b)
+    y = s.as_dtype(y, s.result_type(y, 1.0)) if y.dtype.kind in "biu" else y
+    near = apply(np.less_equal, apply(np.absolute, x - y), atol + rtol * apply(np.absolute, y))
+    close = (near & apply(np.isfinite, y)) | (x == y)
+    return close | (apply(np.isnan, x) & apply(np.isnan, y)) if equal_nan else close
+
+
+@implements(np.allclose)
+def allclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Array:
+    v = isclose.__wrapped__(a, b, rtol, atol, equal_nan).value
+    return wrap(builder().reduce(v, kind="all", axes=tuple(range(v.type.rank))) if v.type.rank else v)
+
+
+@implements(np.array_equal)
+def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Array:
+    x, y = lift(a1), lift(a2)
+    if s.dims(x) != s.dims(y):
+        return lift(False)
+    same = x == y
+    if equal_nan:
+        same = same | (apply(np.isnan, x) & apply(np.isnan, y))
+    axes = tuple(range(same.value.type.rank))
+    return wrap(builder().reduce(same.value, kind="all", axes=axes) if axes else same.value)
+
+
+@implements(np.sinc)
+def sinc(x: Any) -> Array:
+    """sin(pi x) / (pi x); near 0 by its Taylor series, whose derivatives stay right there."""
+    v, b = apply(np.multiply, np.pi, lift(x)).value, builder()
+    small = b.lt(b.abs(v), 0.5)
+    away = b.select(small, b.full(1.0, v.type), v)
+    near = b.select(small, v, b.zeros(v.type))
+    square, series = b.mul(near, near), b.full(0.0, v.type)
+    for k in range(9, -1, -1):
+        series = b.add(b.mul(series, square), (-1.0) ** k / math.factorial(2 * k + 1))
+    return wrap(b.select(small, series, b.div(b.sin(away), away)))
+
+
+@implements(np.real, method="real")
+def real(val: Any) -> Array:
+    return _of_real("real", lift(val))
+
+
+@implements(np.imag, method="imag")
+def imag(val: Any) -> Array:
+    x = _of_real("imag", lift(val))
+    return wrap(builder().zeros(x.value.type))
+
+
+@implements(np.angle)
+def angle(z: Any, deg: bool = False) -> Array:
+    x = _of_real("angle", lift(z))
+    return where.__wrapped__(x < 0, 180.0 if deg else np.pi, 0.0)
+
+
+def _of_real(name: str, x: Array) -> Array:
+    if x.dtype.kind == "c":
+        raise TypeError(f"np.{name} of complex traced arrays is not supported yet")
+    return x
+
+
+METHODS["conj"] = METHODS["conjugate"] = UFUNCS[np.conjugate]

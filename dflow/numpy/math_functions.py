@@ -1,0 +1,152 @@
+"""Python's ``math`` on traced numbers: a table from its functions to implementations.
+
+Results are Python numbers again (they have no weight in promotion). Where ``math`` raises for an argument outside of a
+function's domain, the traced function gives NaN or infinity, as NumPy does.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import any_traced, located
+from dflow.numpy.elementwise import apply
+from dflow.numpy.reductions import PROD, SUM, norm, reduce
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+MATH: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+
+def number(x: Any) -> Array:
+    """A traced scalar as a float64, as ``math`` takes it."""
+    x = lift(x)
+    if x.size != 1 or x.ndim > 1:
+        raise TypeError(
+            f"only numbers can be converted to Python floats, got an array of shape {s.show(x.shape)}; "
+            "use the function of the same name in np"
+        )
+    return wrap(s.reshaped(s.cast(x.value, np.float64), ()))
+
+
+def python(x: Array) -> Array:
+    """A result as a Python number."""
+    return wrap(x.value, weak=x.dtype.kind != "b")
+
+
+def defines(*functions: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(f)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            out = f(*args, **kwargs)
+            return tuple(map(python, out)) if isinstance(out, tuple) else python(out)
+
+        MATH.update(dict.fromkeys(functions, located(call)))
+        return f
+
+    return register
+
+
+def call_math(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """A function of ``math``: traced where an argument is, Python's own otherwise."""
+    if not any_traced(args, kwargs):
+        return function(*args, **kwargs)
+    found = MATH.get(function)
+    if found is None:
+        raise TypeError(f"math.{function.__name__} is not supported on traced numbers")
+    return found(*args, **kwargs)
+
+
+_BY_UFUNC = {
+    **{name: getattr(np, name) for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
+    **{name: getattr(np, name) for name in ("sqrt", "cbrt", "exp", "exp2")},
+    **{name: getattr(np, name) for name in ("expm1", "log2", "log10", "log1p", "fabs", "degrees", "radians")},
+    **{name: getattr(np, name) for name in ("isnan", "isinf", "isfinite", "copysign", "fmod")},
+    **{name: getattr(np, f"arc{name[1:]}") for name in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2")},
+    "pow": np.float_power,
+    "modf": np.modf,
+}
+for _name, _ufunc in _BY_UFUNC.items():
+    if hasattr(math, _name):
+        defines(getattr(math, _name))(lambda *args, u=_ufunc: apply(u, *map(number, args)))
+
+for _name in ("erf", "erfc", "lgamma"):
+    defines(getattr(math, _name))(lambda x, op=_name: wrap(builder().emit(op, number(x).value)))
+
+
+def _to_integer(ufunc: np.ufunc) -> Callable[..., Any]:
+    """Floats are rounded to integers; integers stay what they are."""
+    return lambda x: s.as_dtype(apply(ufunc, number(x)) if lift(x).dtype.kind == "f" else lift(x), np.int64)
+
+
+for _ufunc in (np.floor, np.ceil, np.trunc):
+    defines(getattr(math, _ufunc.__name__))(_to_integer(_ufunc))
+
+
+@defines(math.log)
+def log(x: Any, base: Any = None) -> Array:
+    top = apply(np.log, number(x))
+    return top if base is None else top / apply(np.log, number(base))
+
+
+@defines(math.gamma)
+def gamma(x: Any) -> Array:
+    """exp(lgamma), with the sign that alternates between negative integers."""
+    b, v = builder(), number(x).value
+    odd = b.ne(b.rem(b.floor(v), 2.0), 0.0)
+    negative = b.and_(b.lt(v, 0.0), odd)
+    size = b.exp(b.lgamma(v))
+    return wrap(b.select(negative, b.neg(size), size))
+
+
+@defines(math.ldexp)
+def ldexp(x: Any, i: Any) -> Array:
+    return apply(np.ldexp, number(x), lift(i))
+
+
+@defines(math.hypot)
+def hypot(*coordinates: Any) -> Array:
+    points = [number(x) for x in coordinates]
+    return functools.reduce(lambda x, y: apply(np.hypot, x, y), points[1:], apply(np.absolute, points[0]))
+
+
+@defines(math.dist)
+def dist(p: Any, q: Any) -> Array:
+    return norm.__wrapped__(apply(np.subtract, lift(p), lift(q)))
+
+
+@defines(math.fsum)
+def fsum(seq: Any) -> Array:
+    return reduce(SUM, s.as_dtype(lift(seq), np.float64))
+
+
+@defines(math.prod)
+def prod(iterable: Any, *, start: Any = 1) -> Array:
+    return apply(np.multiply, reduce(PROD, lift(iterable)), start)
+
+
+@defines(math.remainder)
+def remainder(x: Any, y: Any) -> Array:
+    """IEEE remainder: from the nearest multiple, ties to the even one."""
+    x, y = number(x), number(y)
+    return x - y * wrap(builder().round((x / y).value))
+
+
+@defines(math.isclose)
+def isclose(a: Any, b: Any, *, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> Array:
+    x, y = number(a), number(b)
+    size = apply(np.maximum, apply(np.absolute, x), apply(np.absolute, y))
+    near = apply(np.absolute, x - y) <= apply(np.maximum, rel_tol * size, abs_tol)
+    infinite = apply(np.isinf, x) | apply(np.isinf, y)
+    return (x == y) | (near & ~infinite)
+
+
+@defines(math.gcd)
+def gcd(*integers: Any) -> Array:
+    return functools.reduce(lambda x, y: apply(np.gcd, x, y), integers, lift(0))

@@ -1,0 +1,252 @@
+"""Products of vectors, matrices and tensors; all of them come down to one batched matrix product.
+
+A product without a contracted axis is a multiplication, and one without a free axis on either side a multiplication and
+a sum, which fuse with what stands around them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import UFUNCS, implements
+from dflow.numpy.einsum import contract
+from dflow.numpy.elementwise import apply
+from dflow.numpy.reductions import SUM, reduce
+from dflow.numpy.shapes import diagonal, flat, moveaxis
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+
+def operands(*args: Any, dtype: Any = None) -> list[Value]:
+    arrays = [lift(a) for a in args]
+    common = s.result_type(*arrays) if dtype is None else np.dtype(dtype)
+    return [s.cast_operand(a, common) for a in arrays]
+
+
+def matrix_product(x: Value, y: Value) -> Value:
+    """The product of stacks of matrices, their leading axes broadcast; bools are joined by `or` of `and`."""
+    b = builder()
+    if x.type.dtype.kind == "b":
+        return s.cast(matrix_product(s.cast(x, np.int64), s.cast(y, np.int64)), bool)
+    if x.type.shape[-1] != y.type.shape[-2]:
+        raise ValueError(
+            f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
+            f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
+        )
+    lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
+    x, y = (s.expand(v, (*lead, *v.type.shape[-2:])) for v in (x, y))
+    return b.matmul(x, y)
+
+
+def vector_product(x: Value, y: Value) -> Value:
+    """The sum of products along the last axis."""
+    product = apply(np.multiply, wrap(x), wrap(y))
+    return reduce(SUM, product, -1, product.dtype).value
+
+
+@implements(np.matmul, np.linalg.matmul)
+def matmul(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
+    x, y = operands(x1, x2, dtype=dtype)
+    if 0 in (x.type.rank, y.type.rank):
+        raise ValueError("matmul: Input operand does not have enough dimensions (has 0, needs at least 1)")
+    return s.result(_matmul(x, y), out)
+
+
+def _matmul(x: Value, y: Value) -> Value:
+    if x.type.rank == y.type.rank == 1:
+        if x.type.shape != y.type.shape:
+            raise ValueError(f"matmul: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
+        return vector_product(x, y)
+    rows = s.reshaped(x, (1, *x.type.shape)) if x.type.rank == 1 else x
+    columns = s.reshaped(y, (*y.type.shape, 1)) if y.type.rank == 1 else y
+    z = matrix_product(rows, columns)
+    shape = z.type.shape
+    if x.type.rank == 1:
+        return s.reshaped(z, (*shape[:-2], shape[-1]))
+    return s.reshaped(z, shape[:-1]) if y.type.rank == 1 else z
+
+
+@implements(np.dot, method="dot")
+def dot(a: Any, b: Any, out: Any = None) -> Array:
+    x, y = operands(a, b)
+    if 0 in (x.type.rank, y.type.rank):
+        return apply(np.multiply, wrap(x), wrap(y), out=out)
+    at = max(y.type.rank - 2, 0)
+    if x.type.shape[-1] != y.type.shape[at]:
+        shapes = f"{s.show(x.type.shape)} and {s.show(y.type.shape)}"
+        raise ValueError(
+            f"shapes {shapes} not aligned: {x.type.shape[-1]} (dim {x.type.rank - 1}) != {y.type.shape[at]} (dim {at})"
+        )
+    if x.type.rank <= 2 and y.type.rank <= 2:
+        return s.result(_matmul(x, y), out)
+    return s.result(_tensordot(x, y, (x.type.rank - 1,), (at,)), out)
+
+
+@implements(np.vdot)
+def vdot(a: Any, b: Any, /) -> Array:
+    x, y = map(flat, operands(a, b))
+    if x.type.shape != y.type.shape:
+        raise ValueError(f"cannot take the vdot of shapes {s.show(s.dims(a))} and {s.show(s.dims(b))}")
+    return wrap(vector_product(x, y))
+
+
+@implements(np.vecdot, np.linalg.vecdot)
+def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
+    x, y = operands(x1, x2)
+    x, y = (moveaxis.__wrapped__(wrap(v), axis, -1).value for v in (x, y))
+    if x.type.shape[-1] != y.type.shape[-1]:
+        raise ValueError(f"vecdot: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
+    return wrap(vector_product(x, y))
+
+
+@implements(np.inner)
+def inner(a: Any, b: Any, /) -> Array:
+    x, y = operands(a, b)
+    if 0 in (x.type.rank, y.type.rank):
+        return apply(np.multiply, wrap(x), wrap(y))
+    if x.type.shape[-1] != y.type.shape[-1]:
+        raise ValueError(
+            f"shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} not aligned: "
+            f"{x.type.shape[-1]} (dim {x.type.rank - 1}) != {y.type.shape[-1]} (dim {y.type.rank - 1})"
+        )
+    return wrap(_tensordot(x, y, (x.type.rank - 1,), (y.type.rank - 1,)))
+
+
+@implements(np.outer)
+def outer(a: Any, b: Any, out: Any = None) -> Array:
+    x, y = (wrap(flat(lift(v).value)) for v in (a, b))
+    return apply(np.multiply, wrap(s.reshaped(x.value, (*s.dims(x), 1))), y, out=out)
+
+
+@implements(np.tensordot, np.linalg.tensordot)
+def tensordot(a: Any, b: Any, axes: Any = 2) -> Array:
+    x, y = operands(a, b)
+    m, n = x.type.rank, y.type.rank
+    if isinstance(axes, int | np.integer):
+        left, right = tuple(range(m - int(axes), m)), tuple(range(int(axes)))
+    else:
+        left, right = (tuple(np.atleast_1d(k).tolist()) for k in axes)
+    left, right = tuple(s.one_axis(k, m) for k in left), tuple(s.one_axis(k, n) for k in right)
+    if [x.type.shape[k] for k in left] != [y.type.shape[k] for k in right]:
+        shapes = f"{s.show(x.type.shape)} over {left}, {s.show(y.type.shape)} over {right}"
+        raise ValueError(f"shape-mismatch for sum: {shapes}")
+    return wrap(_tensordot(x, y, left, right))
+
+
+def _tensordot(x: Value, y: Value, left: Sequence[int], right: Sequence[int]) -> Value:
+    names = list(range(x.type.rank + y.type.rank))
+    mine, other = names[: x.type.rank], names[x.type.rank :]
+    for i, j in zip(left, right):
+        other[j] = mine[i]
+    kept = [k for i, k in enumerate(mine) if i not in left] + [k for j, k in enumerate(other) if j not in right]
+    return contract([x, y], [mine, other], kept)
+
+
+@implements(np.einsum)
+def einsum(subscripts: Any, /, *args: Any, out: Any = None, dtype: Any = None, **kwargs: Any) -> Array:
+    """Sums of products by subscripts (letters, an ellipsis, with or without the result's)."""
+    if not isinstance(subscripts, str):
+        raise TypeError("np.einsum on traced arrays takes its subscripts as a string")
+    values = operands(*args, dtype=dtype)
+    terms, result = parse(subscripts, [v.type.rank for v in values])
+    return s.result(contract(values, terms, result), out)
+
+
+def parse(subscripts: str, ranks: Sequence[int]) -> tuple[list[list[Any]], list[Any]]:
+    """The names of the operands' axes and of the result's; axes under an ellipsis are named by negative numbers."""
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
+    terms = left.split(",")
+    if len(terms) != len(ranks):
+        raise ValueError(f"einsum subscripts {subscripts!r} name {len(terms)} operands, {len(ranks)} were given")
+    names: list[list[Any]] = []
+    for term, rank in zip(terms, ranks):
+        letters = term.replace("...", "")
+        hidden = rank - len(letters)
+        if hidden < 0 or (hidden and "..." not in term) or not (letters == "" or letters.isalpha()):
+            raise ValueError(f"einsum subscripts {term!r} do not fit an operand with {rank} axes")
+        before, _, after = term.partition("...")
+        names.append([*before, *range(-hidden, 0), *after] if "..." in term else list(term))
+    widest = max((sum(isinstance(k, int) for k in n) for n in names), default=0)
+    if not arrow:
+        once = sorted(k for k in set(left) if k.isalpha() and left.count(k) == 1)
+        return names, [*range(-widest, 0), *once]
+    before, _, after = right.partition("...")
+    return names, [*before, *(range(-widest, 0) if "..." in right else ()), *after]
+
+
+@implements(np.kron)
+def kron(a: Any, b: Any) -> Array:
+    x, y = operands(a, b)
+    rank = max(x.type.rank, y.type.rank)
+    rows, columns = (s.static((*(1,) * (rank - v.type.rank), *v.type.shape), "np.kron") for v in (x, y))
+    x = s.reshaped(x, tuple(d for n in rows for d in (n, 1)))
+    y = s.reshaped(y, tuple(d for n in columns for d in (1, n)))
+    product = apply(np.multiply, wrap(x), wrap(y)).value
+    return wrap(s.reshaped(product, tuple(math.prod(pair) for pair in zip(rows, columns))))
+
+
+@implements(np.cross, np.linalg.cross)
+def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: Any = None) -> Array:
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    x, y = operands(a, b)
+    x, y = (moveaxis.__wrapped__(wrap(v), k, -1).value for v, k in ((x, axisa), (y, axisb)))
+    if x.type.shape[-1] != 3 or y.type.shape[-1] != 3:
+        raise ValueError(
+            "incompatible dimensions for cross product (both dimensions must be 3): shapes "
+            f"{s.show(x.type.shape)} and {s.show(y.type.shape)}"
+        )
+    (x0, x1, x2), (y0, y1, y2) = ([wrap(s.part(v, v.type.rank - 1, k)) for k in range(3)] for v in (x, y))
+    parts = [(x1 * y2 - x2 * y1), (x2 * y0 - x0 * y2), (x0 * y1 - x1 * y0)]
+    z = wrap(s.join([s.reshaped(p.value, (*s.dims(p), 1)) for p in parts], parts[0].ndim))
+    return moveaxis.__wrapped__(z, -1, axisc)
+
+
+@implements(np.trace, method="trace")
+def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Array:
+    return reduce(SUM, diagonal.__wrapped__(a, offset, axis1, axis2), -1, dtype, out)
+
+
+@implements(np.linalg.matrix_power)
+def matrix_power(a: Any, n: int) -> Array:
+    n, v = s.static_int(n, "n"), lift(a).value
+    if n < 1:
+        raise ValueError(f"np.linalg.matrix_power of a traced array takes n of at least 1, got {n}")
+    if v.type.rank < 2 or v.type.shape[-1] != v.type.shape[-2]:
+        raise ValueError(f"Last 2 dimensions of the array must be square, got shape {s.show(v.type.shape)}")
+    power = None
+    while n:
+        if n & 1:
+            power = v if power is None else matrix_product(power, v)
+        n >>= 1
+        v = matrix_product(v, v) if n else v
+    return wrap(power)  # type: ignore[arg-type]
+
+
+@implements(np.linalg.multi_dot)
+def multi_dot(arrays: Any, *, out: Any = None) -> Array:
+    first, *rest = arrays
+    for a in rest:
+        first = dot.__wrapped__(first, a)
+    return s.result(lift(first).value, out)
+
+
+UFUNCS[np.matvec] = lambda x1, x2, /, **kw: wrap(_matvec(*operands(x1, x2)))
+UFUNCS[np.vecmat] = lambda x1, x2, /, **kw: wrap(_vecmat(*operands(x1, x2)))
+
+
+def _matvec(x: Value, y: Value) -> Value:
+    z = matrix_product(x, s.reshaped(y, (*y.type.shape, 1)))
+    return s.reshaped(z, z.type.shape[:-1])
+
+
+def _vecmat(x: Value, y: Value) -> Value:
+    z = matrix_product(s.reshaped(x, (*x.type.shape[:-1], 1, x.type.shape[-1])), y)
+    return s.reshaped(z, (*z.type.shape[:-2], z.type.shape[-1]))

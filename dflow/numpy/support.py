@@ -1,0 +1,211 @@
+"""Values of the IR under NumPy's rules: dtypes, broadcasting, axes. What the other modules here are written with."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+
+from dflow.errors import NeedsStatic, failure
+from dflow.ir.core import Value
+from dflow.ir.types import Dim, TensorType, dtype_of
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+Shape = tuple[Dim, ...]
+
+
+def dims(x: Any) -> Shape:
+    """The shape as the IR has it: sizes that are known when the program runs stand in it as ``Size``."""
+    return (x if isinstance(x, Value | Array) else lift(x)).type.shape
+
+
+def size_of(shape: Iterable[Dim]) -> Value:
+    """The number of elements, as an index value."""
+    b = builder()
+    known, moving = 1, None
+    for d in shape:
+        if isinstance(d, int):
+            known *= d
+        else:
+            moving = b.size(d) if moving is None else b.mul(moving, b.size(d))
+    if moving is None:
+        return b.index(known)
+    return moving if known == 1 else b.mul(moving, b.index(known))
+
+
+def static(shape: Iterable[Dim], what: str) -> tuple[int, ...]:
+    """The shape as ints; TypeError when a size is only known at run time."""
+    shape = tuple(shape)
+    if not all(isinstance(d, int) for d in shape):
+        raise failure(NeedsStatic, f"{what} needs sizes that are known when the function is compiled", seen=show(shape))
+    return shape  # type: ignore[return-value]
+
+
+def static_int(x: Any, what: str) -> int:
+    """A Python int; TypeError when it is traced."""
+    if isinstance(x, Array):
+        c = constant_of(x.value)
+        if c is None:
+            raise failure(NeedsStatic, f"{what} must be known when the function is compiled", seen=repr(x))
+        x = c
+    return operator.index(x)
+
+
+def show(shape: Sequence[Any]) -> str:
+    """A shape as NumPy writes it in messages."""
+    inner = ",".join(str(d) if isinstance(d, int) else repr(d) for d in shape)
+    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+
+
+# -- dtypes ----------------------------------------------------------------------------------------------------------
+
+
+def weak_or_dtype(x: Any) -> Any:
+    """What NumPy's promotion takes: the Python type of a weak number, the dtype of anything else."""
+    x = lift(x)
+    if x.weak and x.dtype.kind in "ifc":
+        return {"i": int, "f": float, "c": complex}[x.dtype.kind]
+    return x.dtype
+
+
+def result_type(*args: Any) -> np.dtype[Any]:
+    """``np.result_type`` of arrays, numbers and dtypes; traced Python numbers are weak, as Python's are."""
+    sample = {int: 0, float: 0.0, complex: 0j}
+    kinds = [weak_or_dtype(a) if isinstance(a, Array | np.ndarray | int | float) else np.dtype(a) for a in args]
+    return np.result_type(*(sample.get(k, k) for k in kinds))
+
+
+def cast(v: Value, dtype: Any) -> Value:
+    """``v`` with another dtype; scalar constants are folded."""
+    d = dtype_of(dtype)
+    if v.type.dtype == d:
+        return v
+    if v.op is not None and v.op.name == "constant" and v.type.is_scalar:
+        with np.errstate(all="ignore"):
+            return builder().constant(np.asarray(v.op.attrs["value"]).astype(d.numpy), d)
+    return builder().convert(v, dtype=d)
+
+
+def cast_operand(x: Array, dtype: Any) -> Value:
+    """An operand in the dtype of its operation; OverflowError for a Python integer that does not fit."""
+    c = constant_of(x.value) if x.weak and x.dtype.kind == "i" and np.dtype(dtype).kind in "iu" else None
+    if c is not None:
+        np.asarray(int(c), dtype)
+    return cast(x.value, dtype)
+
+
+def as_dtype(x: Any, dtype: Any) -> Array:
+    return wrap(cast(lift(x).value, dtype))
+
+
+def constant_of(v: Value) -> Any:
+    """The number that ``v`` is in every element, where it is a constant; otherwise None."""
+    while v.op is not None and v.op.name in ("broadcast", "reshape", "convert"):
+        if v.op.name == "convert" and v.type.dtype.kind != v.op.operands[0].type.dtype.kind:
+            return None
+        v = v.op.operands[0]
+    if v.op is None or v.op.name != "constant" or not v.type.is_scalar:
+        return None
+    return v.op.attrs["value"]
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """The common shape, or ValueError as NumPy has it."""
+    rank = max(map(len, shapes), default=0)
+    out: list[Dim] = []
+    for column in zip(*((1,) * (rank - len(s)) + tuple(s) for s in shapes)):
+        sizes = [d for d in column if d != 1]
+        if any(d != sizes[0] for d in sizes[1:]):
+            listed = " ".join(map(show, shapes))
+            raise ValueError(f"operands could not be broadcast together with shapes {listed}")
+        out.append(sizes[0] if sizes else 1)
+    return tuple(out)
+
+
+def expand(v: Value, shape: Shape) -> Value:
+    """``v`` broadcast to ``shape``: new axes in front, axes of size 1 repeated."""
+    if v.type.shape == tuple(shape):
+        return v
+    b, skip = builder(), len(shape) - v.type.rank
+    kept = [k for k, d in enumerate(v.type.shape) if d == shape[skip + k]] if skip >= 0 else []
+    stretched = [d for k, d in enumerate(v.type.shape) if k not in kept]
+    if skip < 0 or any(d != 1 for d in stretched):
+        raise ValueError(f"could not broadcast input array from shape {show(v.type.shape)} into shape {show(shape)}")
+    if stretched:
+        v = b.reshape(v, shape=tuple(v.type.shape[k] for k in kept))
+    return b.broadcast(v, shape=tuple(shape), dims=tuple(skip + k for k in kept))
+
+
+def broadcast(*values: Value) -> list[Value]:
+    shape = broadcast_shapes(*(v.type.shape for v in values))
+    return [expand(v, shape) for v in values]
+
+
+def reshaped(v: Value, shape: Shape) -> Value:
+    return v if v.type.shape == tuple(shape) else builder().reshape(v, shape=tuple(shape))
+
+
+def transposed(v: Value, perm: Sequence[int]) -> Value:
+    return v if list(perm) == list(range(v.type.rank)) else builder().transpose(v, perm=tuple(perm))
+
+
+def one_axis(axis: Any, rank: int) -> int:
+    return int(normalize_axis_index(static_int(axis, "axis"), rank))
+
+
+def some_axes(axis: Any, rank: int) -> tuple[int, ...]:
+    """``axis`` of a reduction as sorted positions; None is all of them."""
+    if axis is None:
+        return tuple(range(rank))
+    return tuple(sorted(normalize_axis_tuple(axis, rank)))
+
+
+def part(v: Value, axis: int, start: int | Value, size: Dim | None = None, step: int = 1) -> Value:
+    """``size`` positions along an axis from ``start`` on; one position, and the axis goes, without ``size``."""
+    entry = "at" if size is None else ("slice", size, step)
+    index = tuple(entry if k == axis else "all" for k in range(v.type.rank))
+    b = builder()
+    return b.extract(v, b.index(start), index=index)
+
+
+def join(values: Sequence[Value], axis: int) -> Value:
+    values = [v for v in values if v.type.shape[axis] != 0] or list(values[:1])
+    return values[0] if len(values) == 1 else builder().emit("concatenate", *values, axis=axis)
+
+
+def counter(shape: Shape, axis: int) -> Value:
+    """The position along ``axis``, for every element of ``shape``."""
+    b = builder()
+    return b.broadcast(b.iota(size=shape[axis]), shape=tuple(shape), dims=(axis,))
+
+
+def full(shape: Shape, number: Any, dtype: Any) -> Value:
+    return builder().full(number, TensorType(dtype_of(dtype), tuple(shape)))
+
+
+def store(out: Any, v: Value) -> Array:
+    """Writes a result into ``out=``, as NumPy casts and broadcasts it."""
+    if isinstance(out, tuple) and len(out) == 1:
+        (out,) = out
+    if not isinstance(out, Array):
+        raise TypeError(f"out must be an array of the traced function, not {type(out).__name__}")
+    if dims(out) != v.type.shape:
+        raise ValueError(f"output array has shape {show(dims(out))}, the result has shape {show(v.type.shape)}")
+    if not np.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
+        raise TypeError(
+            f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'"
+        )
+    out[...] = wrap(cast(v, out.dtype))
+    return out
+
+
+def result(v: Value, out: Any = None) -> Array:
+    return wrap(v) if out is None else store(out, v)
