@@ -2,12 +2,12 @@
 
     i32 NAME(args..., results..., ptr error)
 
-Scalars come by value (``bool`` as a byte), arrays as pointers to contiguous row-major data, results as pointers to memory
-of the caller, which overlaps neither the arguments nor other results. A size that is known at run time takes the place
-of its bound: strides follow the bounds, and elements beyond the size are left alone.
+Scalars come by value (``bool`` as a byte), arrays as pointers to contiguous row-major data, results as pointers to
+memory of the caller, which overlaps neither the arguments nor other results. An array with a size that is known at run
+time has the room of its bound: strides follow the bounds, and elements beyond the size are left alone.
 
-The function returns 0, or 1 after an error. Then the record behind ``error`` (which may be NULL) holds the number of the
-failed check and its details: ``{i64 code, i64 details[3]}``; code -1 says that memory ran out.
+The function returns 0, or 1 after an error. Then the record behind ``error`` (which may be NULL) holds the number of
+the failed check and its details: ``{i64 code, i64 details[3]}``; code -1 says that memory ran out.
 """
 
 from __future__ import annotations

@@ -118,6 +118,12 @@ class Emitter:
         result = op.result
         if result.type.is_scalar:
             self.env[result] = element(self, op, [])
+        elif result.type.grows:
+            length = self.memory.prepare_sequence(result, [x for x in op.operands if x.type.grows])
+            rest = result.type.shape[1:]
+            self.repeat(
+                length, lambda k: self.nest(rest, lambda at: self.store(result, [k, *at], element(self, op, [k, *at])))
+            )
         else:
             self.nest(result.type.shape, lambda at: self.store(result, at, element(self, op, at)), cost([op]))
 

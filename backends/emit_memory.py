@@ -12,6 +12,7 @@ capacity needs no further test, reading beyond gives zeros, and writing beyond m
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,6 +174,26 @@ class Memory:
             b.store(made, heap.pointer)
             b.store(new, heap.capacity)
 
+    def prepare_sequence(self, result: Value, operands: Sequence[Value]) -> ir.Value:
+        """Makes ``result`` ready for an elementwise operation; how far the operands go: beyond, they are zero."""
+        b = self.e.builder
+        lengths = [b.load(self.heaps[self.buffers[x]].capacity, typ=I64) for x in operands]
+        length = functools.reduce(lambda a, c: b.select(b.icmp_signed(">", a, c), a, c), lengths)
+        heap = self.heaps[self.buffers[result]]
+        if not any(self.same(x, result) for x in operands):
+            self.clear(heap)
+        with b.if_then(b.icmp_signed(">", length, ZERO)):
+            self.reserve(heap, b.sub(length, index(1)))
+        return length
+
+    def clear(self, heap: Heap) -> None:
+        """All zeros again."""
+        b = self.e.builder
+        capacity = b.load(heap.capacity, typ=I64)
+        with b.if_then(b.icmp_signed(">", capacity, ZERO)):
+            size = b.mul(capacity, index(heap.row_bytes))
+            b.call(fill_bytes(self.e.module), [b.load(heap.pointer, typ=PTR), I8(0), size, I1(0)])
+
     def release(self) -> None:
         """Written at the exit: frees the sequences, puts the arena back."""
         b = self.e.builder
@@ -196,31 +217,22 @@ def disjoint(a: Buffer, b: Buffer) -> bool:
 
 @emits("sequence")
 def _sequence(e: Emitter, op: Op) -> None:
-    """All zeros again: what an earlier round of a loop has left in the buffer is cleared."""
-    b, heap = e.builder, e.memory.heaps[e.memory.buffers[op.result]]
-    capacity = b.load(heap.capacity, typ=I64)
-    with b.if_then(b.icmp_signed(">", capacity, ZERO)):
-        size = b.mul(capacity, index(heap.row_bytes))
-        b.call(fill_bytes(e.module), [b.load(heap.pointer, typ=PTR), I8(0), size, I1(0)])
+    """What an earlier round of a loop has left in the buffer is cleared."""
+    heap = e.memory.heaps[e.memory.buffers[op.result]]
+    e.memory.clear(heap)
     if op.operands:
-        e.memory.reserve(heap, b.sub(e.env[op.operands[0]], index(1)))
+        e.memory.reserve(heap, e.builder.sub(e.env[op.operands[0]], index(1)))
 
 
 def copy_sequence(e: Emitter, source: Value, target: Value) -> None:
     b = e.builder
     x, y = (e.memory.heaps[e.memory.buffers[v]] for v in (source, target))
+    e.memory.clear(y)
     count = b.load(x.capacity, typ=I64)
     with b.if_then(b.icmp_signed(">", count, ZERO)):
         e.memory.reserve(y, b.sub(count, index(1)))
-        to, size = b.load(y.pointer, typ=PTR), index(x.row_bytes)
-        used = b.mul(count, size)
-        b.call(copy_bytes(e.module), [to, b.load(x.pointer, typ=PTR), used, I1(0)])
-        rest = b.mul(b.sub(b.load(y.capacity, typ=I64), count), size)
-        b.call(fill_bytes(e.module), [b.gep(to, [used], source_etype=I8), I8(0), rest, I1(0)])
-    with b.if_then(b.icmp_signed("==", count, ZERO)):
-        size = b.mul(b.load(y.capacity, typ=I64), index(y.row_bytes))
-        with b.if_then(b.icmp_signed(">", size, ZERO)):
-            b.call(fill_bytes(e.module), [b.load(y.pointer, typ=PTR), I8(0), size, I1(0)])
+        size = b.mul(count, index(x.row_bytes))
+        b.call(copy_bytes(e.module), [b.load(y.pointer, typ=PTR), b.load(x.pointer, typ=PTR), size, I1(0)])
 
 
 def write_error(e: Emitter, code: int, details: Sequence[ir.Value]) -> None:

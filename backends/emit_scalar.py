@@ -153,7 +153,7 @@ def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 def _float_extreme(compare: str) -> Rule:
-    """The inner select is one instruction (maxsd), which gives `y` when either is NaN; the outer one is for NaN in x."""
+    """The inner select is one instruction (maxsd), which gives y when either is NaN; the outer one sees to NaN in x."""
 
     def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
         return b.select(is_nan(b, x), x, b.select(b.fcmp_ordered(compare, x, y), x, y))

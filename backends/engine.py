@@ -5,8 +5,8 @@
     compiled.llvm, compiled.asm        what became of it, made when asked for
 
 All code of a process shares one linker (ORC), each function being a library of its own, which is unloaded with its
-`CompiledFunction`. Code refers to addresses of the process (libc, BLAS, CPython) by symbol, so that the same object code
-serves in another process.
+`CompiledFunction`. Code refers to addresses of the process (libc, BLAS, CPython) by symbol, so that the same object
+code serves in another process.
 """
 
 from __future__ import annotations
