@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
+from dflow.ir.core import Block, Function, Location, Op, Value, free_values, substitute
 from dflow.ir.passes.dependence import dependents
 from dflow.ir.registry import Accumulate, Linear, definition
 from dflow.ir.types import I64, scalar
 
 
-def transpose(f: Function, linear: Sequence[int] | None = None) -> Function:
+def transpose(f: Function, linear: Sequence[int] | None = None, *, strict: bool = False) -> Function:
     """``(r..., x_dot...) -> y_dot...`` becomes ``(r..., y_bar...) -> x_bar...``.
 
-    ``linear`` are the positions of the parameters in which ``f`` is linear (by default what ``f.linear`` says).
+    ``linear`` are the positions of the parameters in which ``f`` is linear (by default what ``f.linear`` says). With
+    ``strict``, nothing but zeros may be added to linear values, as in code that a user says is linear.
     Raises NotLinearError when ``f`` is not linear in them.
     """
     at = sorted(f.linear if linear is None else linear)
@@ -32,6 +35,8 @@ def transpose(f: Function, linear: Sequence[int] | None = None) -> Function:
     env = {f.args[i]: a for i, a in zip(kept, b.args)}
     dots = [f.args[i] for i in at]
     block = Block(f.args, f.body.ops, f.results)
+    if strict:
+        check_linear(block, dependents(block, dots))
     bars = transpose_block(b, block, dots, b.args[len(kept) :], env)
     return b.function(f"{f.name}_transpose", bars, linear=frozenset(range(len(kept), len(types))), loc=f.loc)
 
@@ -57,7 +62,11 @@ def transpose_block(
 
 
 class NotLinearError(TypeError):
-    """Code that should be linear is not."""
+    """Code that should be linear is not. ``loc`` is the user's line."""
+
+    def __init__(self, message: str, loc: Location | None):
+        super().__init__(message)
+        self.loc = loc
 
 
 class _Transpose:
@@ -106,8 +115,8 @@ class _Transpose:
 
     def primitive(self, b: Builder, op: Op) -> None:
         rule = definition(op).transpose
-        if rule is None:
-            raise NotLinearError(f"{op.name} is not linear in its operands ({op.loc or 'unknown line'})")
+        if rule is None or not _fits(op, self.linear):
+            raise NotLinearError(f"{op.name} is not linear in its operands", op.loc)
         xs = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
         attrs = {k: substitute(v, self.env) for k, v in op.attrs.items()}
         cts = [self.bars.pop(r, None) for r in op.results]
@@ -157,3 +166,47 @@ class _Transpose:
         self.bars.update(zip(used, outs[n:]))
         for init, init_bar in zip(op.operands[1:], outs[:n]):
             self.add(b, init, init_bar)
+
+
+def _fits(op: Op, linear: set[Value]) -> bool:
+    """Whether the operation is jointly linear in its linear operands."""
+    at = {i for i, v in enumerate(op.operands) if v in linear}
+    return any(at <= set(group) for group in definition(op).linear_groups(len(op.operands)))
+
+
+def check_linear(block: Block, linear: set[Value]) -> None:
+    """Raises NotLinearError where ``block`` is not linear: a wrong operation, or something added that is not zero."""
+    for v in block.results:
+        if v not in linear and v.type.dtype.is_inexact and not _is_zero(v):
+            raise NotLinearError(
+                "a result does not depend on the arguments and is not zero", v.op.loc if v.op else None
+            )
+    for op in block.ops:
+        if not any(r in linear for r in op.results):
+            continue
+        for region in op.regions:
+            check_linear(region, linear)
+        if op.name == "while" or (not op.regions and not _fits(op, linear)):
+            raise NotLinearError(f"{op.name} is not linear in its operands", op.loc)
+        starts = op.operands[1:] if op.name == "for" else () if op.regions else _added(op, linear)
+        for v in starts:
+            if v not in linear and v.type.dtype.is_inexact and not _is_zero(v):
+                raise NotLinearError(f"{op.name} adds a value that does not depend on the arguments", op.loc)
+
+
+def _added(op: Op, linear: set[Value]) -> list[Value]:
+    """The operands that are added to the linear ones of an operation, in effect."""
+    at = {i for i, v in enumerate(op.operands) if v in linear}
+    groups = [g for g in definition(op).linear_groups(len(op.operands)) if at <= set(g)]
+    return [op.operands[i] for i in max(groups, key=len, default=())]
+
+
+def _is_zero(v: Value) -> bool:
+    op = v.op
+    if op is None:
+        return False
+    if op.name == "constant":
+        return not np.any(op.attrs["value"])
+    if op.name in ("broadcast", "reshape", "transpose", "extract", "copy", "neg", "convert"):
+        return _is_zero(op.operands[0])
+    return op.name in ("sequence", "empty")

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Function
+from dflow.ir.core import Function, Value
 from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.linearize import linearize_parts
 from dflow.ir.passes.transpose import bar, transpose_block
@@ -19,25 +19,34 @@ def vjp(f: Function, wrt: Sequence[int] | None = None) -> Function:
 
     ``wrt`` are positions of parameters, by default all inexact ones. Raises NoDerivativeError.
     """
-    wrt = differentiable(f.args) if wrt is None else list(wrt)
     outputs = [f.results[i] for i in differentiable(f.results)]
-    parts = linearize_parts(f, wrt)
     b = Builder(
         [*f.arg_types, *(y.type for y in outputs)], [*(a.hint for a in f.args), *(bar(y.hint) for y in outputs)]
     )
     n = len(f.args)
-    env = {}
-    primal = parts.b.finish(parts.results)
-    ys = b.inline(primal, b.args[:n], env)
-    bars = transpose_block(b, parts.linear, parts.linear.args, b.args[n:], env)
-    return b.function(f"vjp_{f.name}", [*ys, *bars], loc=f.loc)
+    return b.function(f"vjp_{f.name}", _reverse(b, f, b.args[:n], wrt, lambda ys: b.args[n:]), loc=f.loc)
 
 
 def value_and_grad(f: Function, wrt: Sequence[int] | None = None) -> Function:
-    """``(x...) -> (y, aux...)``, ``y`` a scalar, becomes ``(x...) -> (y, aux..., x_bar for wrt...)``."""
-    wrt = differentiable(f.args) if wrt is None else list(wrt)
-    back = vjp(f, wrt)
+    """``(x...) -> (y, aux...)``, ``y`` an inexact scalar, becomes ``(x...) -> (y, aux..., y's x_bar for wrt...)``."""
     b = Builder(f.arg_types, [a.hint for a in f.args], f.loc)
-    seeds = [b.full(1 if i == 0 else 0, f.results[i].type) for i in differentiable(f.results)]
-    results = b.inline(back.body, [*b.args, *seeds])
-    return b.function(f"grad_{f.name}", results, loc=f.loc)
+    rest = len(differentiable(f.results)) - 1
+
+    def seeds(ys: list[Value]) -> list[Value | None]:
+        return [b.full(1, ys[0].type), *[None] * rest]
+
+    return b.function(f"grad_{f.name}", _reverse(b, f, b.args, wrt, seeds), loc=f.loc)
+
+
+def _reverse(
+    b: Builder,
+    f: Function,
+    args: Sequence[Value],
+    wrt: Sequence[int] | None,
+    seeds: Callable[[list[Value]], Sequence[Value | None]],
+) -> list[Value]:
+    """Appends ``f`` and its reverse; ``seeds`` gives the cotangents of its inexact results (None for zero)."""
+    parts = linearize_parts(f, differentiable(f.args) if wrt is None else list(wrt))
+    env: dict[Value, Value] = {}
+    ys = b.inline(parts.b.finish(parts.results), args, env)
+    return [*ys, *transpose_block(b, parts.linear, parts.linear.args, seeds(ys), env)]

@@ -1,0 +1,178 @@
+"""The transformations: what a user calls. Each takes a function and gives a function, or values at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dflow import trees
+from dflow.derivatives import (
+    Argnums,
+    Selection,
+    check_scalar,
+    derive,
+    inline,
+    matching,
+    operands,
+    pure,
+)
+from dflow.errors import user_frames_only
+from dflow.ir.passes import jvp as jvp_pass
+from dflow.ir.passes import vjp as vjp_pass
+from dflow.linear_maps import Linearized, transposed
+from dflow.sharing import shared
+from dflow.signature import Arguments
+from dflow.tracing.context import tracing
+from dflow.transform import Jit, trace_program
+
+
+def _tuple(x: Any) -> tuple[Any, ...]:
+    return (x,) if isinstance(x, int | str) else tuple(x)
+
+
+def jit(
+    function: Callable[..., Any] | None = None,
+    *,
+    static_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (),
+    donate_argnums: int | Sequence[int] = (),
+) -> Any:
+    """Compiles a function to machine code, for each signature when it is first called with it.
+
+    The signature is the tree of the arguments, the dtypes and shapes of its leaves, and the values of static arguments.
+    Arguments and results are numbers, NumPy arrays and trees of them (dict, list, tuple, named tuple, dataclass).
+    Results are NumPy arrays and NumPy scalars. Arrays that the function updates in place are updated for the caller.
+    Global variables and closures are read when a signature is compiled.
+
+    ``static_argnums``, ``static_argnames``: arguments that are known while compiling (hashable). A new value compiles anew.
+    ``donate_argnums``: arguments that the caller will not use again; their memory may be reused. It changes no result.
+
+    Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
+    ``lower(*args)``, which gives the program's stages as text.
+    """
+    if function is None:
+        return functools.partial(
+            jit, static_argnums=static_argnums, static_argnames=static_argnames, donate_argnums=donate_argnums
+        )
+    nums, names = _tuple(static_argnums), _tuple(static_argnames)
+    _tuple(donate_argnums)
+    return shared(lambda: Jit(function, static_argnums=nums, static_argnames=names), function, "jit", nums, names)
+
+
+def grad(
+    function: Callable[..., Any] | None = None,
+    argnums: Argnums | None = None,
+    argnames: str | Sequence[str] | None = None,
+    *,
+    has_aux: bool = False,
+) -> Any:
+    """The gradient of a function that returns one float.
+
+    ``grad(f)(x, ...)`` has the structure of ``x``: of the first argument, of the one that ``argnums`` numbers, or a tuple
+    for several. Integer leaves give None. With ``has_aux`` the function returns ``(value, aux)`` and the gradient
+    function ``(gradient, aux)``. It is compiled; it never changes its arguments.
+
+    Raises DerivativeError when the result is no float scalar, when an argument holds no floats, or when something in
+    between has no derivative.
+    """
+    return _gradient(function, argnums, argnames, has_aux, with_value=False)
+
+
+def value_and_grad(
+    function: Callable[..., Any] | None = None,
+    argnums: Argnums | None = None,
+    argnames: str | Sequence[str] | None = None,
+    *,
+    has_aux: bool = False,
+) -> Any:
+    """As ``grad``, but returns ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``."""
+    return _gradient(function, argnums, argnames, has_aux, with_value=True)
+
+
+def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool) -> Any:
+    verb = "value_and_grad" if with_value else "grad"
+    if function is None:
+        return functools.partial(_gradient, argnums=argnums, argnames=argnames, has_aux=has_aux, with_value=with_value)
+    if argnums is None and argnames is None:
+        argnums = 0
+    nums = argnums if argnums is None or isinstance(argnums, int) else tuple(argnums)
+    names = argnames if argnames is None or isinstance(argnames, str) else tuple(argnames)
+
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        program = trace_program(function, Arguments(function, args, kwargs))
+        selection = Selection(program.arguments, nums, names, verb)
+        check_scalar(program, has_aux, verb)
+        made = derive(pure(program), lambda f: vjp_pass.value_and_grad(f, selection.wrt))
+        results = inline(made, operands(program))
+        n = program.result_count
+        value = trees.unflatten(program.out_spec, results[:n])
+        gradient = selection.rebuild(results[n:])
+        if with_value:
+            return value, gradient
+        return (gradient, value[1]) if has_aux else gradient
+
+    return shared(lambda: Jit(function, inner, verb), function, verb, nums, names, has_aux)
+
+
+def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+    """The value of ``function(*primals)``, and its derivative in the direction ``tangents`` (forward mode).
+
+    ``tangents`` has the structure and shapes of ``primals``; what cannot vary (integers) may be None there. The second
+    result has the structure of the first, with None for what cannot vary.
+    """
+
+    def inner(primals: Any, tangents: Any) -> Any:
+        program = trace_program(function, Arguments(function, primals, {}))
+        types = [t.type for t in program.arguments.types]
+        dots = matching(tuple(tangents), tuple(primals), types, "tangents", "primals")
+        wrt = [i for i, d in enumerate(dots) if d is not None]
+        made = derive(pure(program), lambda f: jvp_pass.jvp(f, wrt))
+        results = inline(made, operands(program, [d for d in dots if d is not None]))
+        n = program.result_count
+        rest = iter(results[n:])
+        moving = [next(rest) if r.type.dtype.is_inexact else None for r in made.results[:n]]
+        return trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
+
+    with user_frames_only():
+        run = shared(lambda: Jit(function, inner, "jvp"), function, "jvp")
+        return run(tuple(primals), tuple(tangents))
+
+
+def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
+    """The value of ``function(*primals)``, and a function from cotangents of the value to those of ``primals``.
+
+    Reverse mode: ``value, pull = vjp(f, x, y)``; ``x_bar, y_bar = pull(value_bar)``. With ``has_aux`` the function returns
+    ``(value, aux)``, and this returns ``(value, pull, aux)``.
+    """
+    with user_frames_only():
+        return _linearized(function, has_aux).vjp(Arguments(function, primals, {}))
+
+
+def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+    """The value of ``function(*primals)``, and its derivative there: a linear function of tangents.
+
+    The nonlinear part is computed once, so that many directions are cheap.
+    """
+    with user_frames_only():
+        return _linearized(function, False).linearize(Arguments(function, primals, {}))
+
+
+def _linearized(function: Callable[..., Any], has_aux: bool) -> Linearized:
+    if tracing():
+        return Linearized(function, has_aux)
+    return shared(lambda: Linearized(function, has_aux), function, "linearize", has_aux)
+
+
+def linear_transpose(function: Callable[..., Any], *primals: Any) -> Callable[..., Any]:
+    """The transpose of a linear function: from cotangents of its result to a tuple of cotangents of its arguments.
+
+    ``primals`` give types and shapes only. Raises DerivativeError when the function is not linear in them.
+    """
+
+    def inner(primals: Any, bars: Any) -> Any:
+        program = trace_program(function, Arguments(function, primals, {}))
+        return transposed(program, bars)
+
+    run = shared(lambda: Jit(function, inner, "linear_transpose"), function, "linear_transpose")
+    return lambda bars: run(tuple(primals), bars)

@@ -1,0 +1,236 @@
+"""Derivatives kept as linear maps: ``vjp``, ``linearize``, and the transpose of linear functions.
+
+Outside a trace, the nonlinear part is compiled to a program that returns the residuals, and the linear part (or its
+transpose) to one that takes them. Where a residual has no static size (a loop whose trip count is data), the linear
+program takes the primals instead and runs the nonlinear part again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow import trees
+from dflow.derivatives import derive, differentiable, inline, matching, operands, pure
+from dflow.errors import DerivativeError, failure, user_frames_only
+from dflow.executable import Executable
+from dflow.ir.builder import Builder
+from dflow.ir.core import Function
+from dflow.ir.passes.jvp import jvp as jvp_pass
+from dflow.ir.passes.linearize import linearize as linearize_pass
+from dflow.ir.passes.transpose import transpose as transpose_pass
+from dflow.ir.passes.vjp import vjp as vjp_pass
+from dflow.ir.types import TensorType
+from dflow.pipeline import Dump, Stages
+from dflow.signature import Arguments
+from dflow.tracing.context import builder, tracing
+from dflow.tracing.lift import lift, wrap
+from dflow.transform import Jit, Program, trace_program
+
+
+@dataclass
+class Parts:
+    """The programs for one signature. ``linear`` and ``reverse`` take the residuals first."""
+
+    program: Program
+    wrt: list[int]
+    primal: Function
+    linear: Function
+    reverse: Function
+    residual_types: list[TensorType]
+
+    @property
+    def result_types(self) -> list[TensorType]:
+        return list(self.primal.result_types[: self.program.result_count])
+
+
+class Linearized:
+    """The derivative of one function as a linear map, compiled for each signature."""
+
+    def __init__(self, function: Callable[..., Any], has_aux: bool):
+        self.function = function
+        self.has_aux = has_aux
+        self._parts: dict[Any, tuple[Parts, Executable]] = {}
+
+    def vjp(self, arguments: Arguments) -> Any:
+        value, aux, parts, residuals = self._run(arguments)
+
+        def pull(bars: Any) -> Any:
+            with user_frames_only():
+                outputs = parts.result_types[: len(trees.flatten(value)[0])]
+                results = _apply(parts.reverse, residuals, _call_types(parts.reverse), bars, value, outputs, "vjp")
+                return _in_structure(parts, arguments, results)
+
+        return (value, pull, aux) if self.has_aux else (value, pull)
+
+    def linearize(self, arguments: Arguments) -> tuple[Any, Callable[..., Any]]:
+        value, _, parts, residuals = self._run(arguments)
+
+        def push(*tangents: Any) -> Any:
+            with user_frames_only():
+                inputs = [t.type for t in arguments.types]
+                results = _apply(
+                    parts.linear, residuals, _call_types(parts.linear), tangents, arguments.args, inputs, "linearize"
+                )
+                rest = iter(results)
+                moving = [next(rest) if t.dtype.is_inexact else None for t in parts.result_types]
+                return trees.unflatten(parts.program.out_spec, moving)
+
+        return value, push
+
+    def _run(self, arguments: Arguments) -> tuple[Any, Any, Parts, list[Any]]:
+        """Runs the nonlinear part: the value, what comes with it, and the residuals."""
+        if tracing():
+            parts = self._split(trace_program(self.function, arguments), allow_sequences=True)
+            results: Sequence[Any] = inline(parts.primal, operands(parts.program))
+        else:
+            parts, executable = self._compiled(arguments)
+            results = executable(*arguments.leaves)
+        n = parts.program.result_count
+        value = trees.unflatten(parts.program.out_spec, results[:n])
+        residuals = list(results[n:])
+        if not self.has_aux:
+            return value, None, parts, residuals
+        if not (isinstance(value, tuple) and len(value) == 2):
+            raise failure(DerivativeError, "with has_aux=True the function returns a pair: the value and anything else")
+        return value[0], value[1], parts, residuals
+
+    def _compiled(self, arguments: Arguments) -> tuple[Parts, Executable]:
+        key = arguments.key
+        if key not in self._parts:
+            name = getattr(self.function, "__name__", "function")
+            with Dump.of(f"linearize_{name}") as dump:
+                program = trace_program(self.function, arguments)
+                parts = self._split(program, allow_sequences=False)
+                executable = Executable(Stages(parts.primal, dump), program.types, single=False)
+            self._parts[key] = parts, executable
+        return self._parts[key]
+
+    def _split(self, program: Program, allow_sequences: bool) -> Parts:
+        f = pure(program)
+        count = len(program.arguments.types)
+        wrt = [i for i in differentiable(f.args) if i < count]
+        made: list[Function] = []
+
+        def split(f: Function) -> Function:
+            made.extend(linearize_pass(f, wrt))
+            return made[0]
+
+        primal = derive(f, split)
+        n = program.result_count
+        residual_types = list(primal.result_types[n:])
+        linear = made[1]
+        if allow_sequences or not any(t.grows for t in residual_types):
+            return Parts(program, wrt, primal, linear, self._reverse(program, linear), residual_types)
+        # Everything again: the arguments stand in for the residuals.
+        back, forward = derive(f, lambda f: vjp_pass(f, wrt)), derive(f, lambda f: jvp_pass(f, wrt))
+        again = _extended(f)
+        return Parts(
+            program, wrt, again, _results(forward, n), self._first_only(program, _results(back, n)), list(f.arg_types)
+        )
+
+    def _reverse(self, program: Program, linear: Function) -> Function:
+        return self._first_only(program, transpose_pass(linear))
+
+    def _first_only(self, program: Program, reverse: Function) -> Function:
+        """With ``has_aux``: the reverse for cotangents of the value alone, those of the rest being zero."""
+        if not self.has_aux or program.out_spec.num_children != 2:
+            return reverse
+        results = program.traced.function.results[: program.result_count]
+        value = len(differentiable(results[: program.out_spec.children()[0].num_leaves]))
+        zeros = len(differentiable(results)) - value
+        kept = len(reverse.args) - zeros
+        b = Builder([a.type for a in reverse.args[:kept]], [a.hint for a in reverse.args[:kept]])
+        rest = [b.zeros(a.type) for a in reverse.args[kept:]]
+        return b.function(reverse.name, b.inline(reverse.body, [*b.args, *rest]), loc=reverse.loc)
+
+
+def _extended(f: Function) -> Function:
+    """``(x) -> y`` becomes ``(x) -> (y, x)``."""
+    return Function(f.name, type(f.body)(f.args, f.body.ops, (*f.results, *f.args)), f.linear, f.loc)
+
+
+def _results(f: Function, start: int) -> Function:
+    """``f`` without its first results."""
+    return Function(f.name, type(f.body)(f.args, f.body.ops, f.results[start:]), f.linear, f.loc)
+
+
+def _call_types(f: Function) -> list[TensorType]:
+    return list(f.arg_types)
+
+
+def _apply(
+    f: Function,
+    residuals: list[Any],
+    types: list[TensorType],
+    tree: Any,
+    like: Any,
+    like_types: Sequence[TensorType],
+    what: str,
+) -> list[Any]:
+    """Applies a linear program to a tree of tangents or cotangents: in the trace if there is one, or compiled."""
+
+    def inner(residuals: Any, tree: Any) -> Any:
+        names = ("cotangents", "the value") if what == "vjp" else ("tangents", "the arguments")
+        values = matching(tree, like, like_types, *names)
+        b = builder()
+        given = iter(types[len(residuals) :])
+        dense = [
+            (b.zeros(next(given)) if v is None else (next(given), v)[1])
+            for v, t in zip(values, like_types)
+            if t.dtype.is_inexact
+        ]
+        return tuple(inline(f, [*(lift(r).value for r in residuals), *dense]))
+
+    if tracing():
+        return list(inner(residuals, tree))
+    run = _compiled_maps.setdefault((id(f), _structure(tree)), (f, Jit(_named(f), inner, what)))[1]
+    return list(run(tuple(residuals), tree))
+
+
+_compiled_maps: dict[Any, tuple[Function, Jit]] = {}
+
+
+def _structure(tree: Any) -> Any:
+    leaves, spec = trees.flatten(tree)
+    return spec, tuple((np.shape(x), getattr(x, "dtype", type(x))) for x in leaves)
+
+
+def _named(f: Function) -> Callable[..., Any]:
+    def function(residuals: Any, bars: Any) -> None: ...
+
+    function.__name__ = f.name
+    return function
+
+
+def _in_structure(parts: Parts, arguments: Arguments, bars: Sequence[Any]) -> Any:
+    """Cotangents in the structure of the arguments, None where there are none."""
+    rest = iter(bars)
+    by_leaf = iter([next(rest) if i in parts.wrt else None for i in range(len(arguments.leaves))])
+    everything = [None if i in arguments.fixed else next(by_leaf) for i in range(len(arguments.all_leaves))]
+    return trees.unflatten(arguments.spec, everything)[0]
+
+
+def transposed(program: Program, bars: Any) -> Any:
+    """The transpose of a traced linear function, applied to cotangents while tracing."""
+    f = pure(program)
+    count = len(program.arguments.types)
+    linear = [i for i in differentiable(f.args) if i < count]
+    made = derive(f, lambda f: transpose_pass(f, linear, strict=True))
+    value = trees.unflatten(program.out_spec, [wrap(v) for v in _zeros(f, program.result_count)])
+    types = list(f.result_types)
+    values = matching(bars, value, types, "cotangents", "the result")
+    b = builder()
+    dense = [b.zeros(t) if v is None else v for v, t in zip(values, types) if t.dtype.is_inexact]
+    kept = [v for i, v in enumerate(operands(program)) if i not in linear]
+    rest = iter(inline(made, [*kept, *dense]))
+    out = [next(rest) if i in linear else None for i in range(count)]
+    return trees.unflatten(program.arguments.spec, out)[0]
+
+
+def _zeros(f: Function, count: int) -> list[Any]:
+    b = builder()
+    return [b.zeros(t) for t in f.result_types[:count]]

@@ -1,0 +1,111 @@
+"""The stages of one program, each made from the one before and readable by itself.
+
+traced -> optimized -> lowered -> LLVM -> machine code. Derivatives are taken while tracing. With ``DFLOW_DUMP=folder`` every stage of
+everything that is compiled is written there, numbered, one file a pass; with ``DFLOW_CHECK=1`` the verifier runs after
+each pass.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dflow.backends.bufferize import bufferize
+from dflow.backends.engine import CompiledFunction
+from dflow.backends.fusion import fuse
+from dflow.backends.plan import Plan
+from dflow.ir.core import Function
+from dflow.ir.passes import optimize, simplify
+
+STAGES = ("traced", "optimized", "lowered")
+_numbers = itertools.count(1)
+
+
+class Stages:
+    """All stages of a program, each made when it is asked for."""
+
+    def __init__(self, traced: Function, dump: Dump):
+        self.traced = traced
+        self.dump = dump
+        dump.write("traced", traced)
+
+    @cached_property
+    def optimized(self) -> Function:
+        return optimize(self.traced, check=checking(), observe=self.dump.write)
+
+    @cached_property
+    def plan(self) -> Plan:
+        fused = fuse(self.optimized)
+        self.dump.write("fuse", fused)
+        plan = bufferize(fused)
+        self.dump.write("lowered", plan.function)
+        return plan
+
+    def compile(self, build: Callable[[Plan], CompiledFunction]) -> CompiledFunction:
+        """Machine code of the lowered function, made by ``build``."""
+        made = build(self.plan)
+        self.dump.write_text("llvm", ".ll", lambda: made.llvm)
+        self.dump.write_text("machine", ".s", lambda: made.asm)
+        return made
+
+    def function(self, stage: str) -> Function:
+        """The IR at a stage. Raises ValueError for an unknown one."""
+        if stage not in STAGES:
+            raise ValueError(f"stage must be one of {', '.join(STAGES)}; got {stage!r}")
+        return self.plan.function if stage == "lowered" else getattr(self, stage)
+
+
+def checking() -> bool:
+    """Whether the verifier runs after each pass."""
+    return os.environ.get("DFLOW_CHECK", "") not in ("", "0")
+
+
+class Dump:
+    """Writes stages to a folder, or nowhere. As a context manager: the dump of the program that is being traced."""
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+        self.steps = itertools.count()
+
+    @staticmethod
+    def of(name: str) -> Dump:
+        """The dump of a new program, in its own numbered folder under ``DFLOW_DUMP``."""
+        root = os.environ.get("DFLOW_DUMP")
+        if not root:
+            return Dump(None)
+        folder = Path(root) / f"{next(_numbers):03d}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return Dump(folder)
+
+    def __enter__(self) -> Dump:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self._token)
+
+    def write(self, stage: str, function: Function) -> None:
+        self.write_text(stage, ".ir", lambda: f"{function}\n")
+
+    def write_text(self, stage: str, suffix: str, text: Callable[[], Any]) -> None:
+        if self.folder is not None:
+            (self.folder / f"{next(self.steps):02d}-{stage}{suffix}").write_text(str(text()))
+
+
+_current: ContextVar[Dump | None] = ContextVar("dflow_dump", default=None)
+
+
+def differentiate(f: Function, derivative: Callable[[Function], Function]) -> Function:
+    """Applies a differentiation to the simplified function; both are dumped as steps of the current program."""
+    dump = _current.get() or Dump(None)
+    simple = simplify(f, check=checking())
+    dump.write(f"before-{simple.name}", simple)
+    made = derivative(simple)
+    dump.write(f"after-{made.name}", made)
+    return made

@@ -1,0 +1,175 @@
+"""What of a call a compiled program depends on: the tree of the arguments, their dtypes and shapes, static values."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow import trees
+from dflow.errors import TraceError, failure
+from dflow.ir.types import BOOL, F64, I64, TensorType, dtype_of
+from dflow.tracing.array import Array
+
+
+@dataclass(frozen=True)
+class LeafType:
+    """The type of an argument leaf. ``weak``: a Python number, which does not widen arrays (NEP 50)."""
+
+    type: TensorType
+    weak: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.type}{' (Python number)' if self.weak else ''}"
+
+
+_PYTHON = {
+    float: LeafType(TensorType(F64), True),
+    int: LeafType(TensorType(I64), True),
+    bool: LeafType(TensorType(BOOL)),
+}
+_ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
+
+
+def leaf_type(x: Any) -> LeafType | None:
+    """The type of a leaf, or None when it is no number and no array of numbers."""
+    found = _PYTHON.get(type(x))
+    if found is not None:
+        return found
+    if isinstance(x, Array):
+        return LeafType(TensorType(dtype_of(x.dtype), x.shape), x.weak)
+    if not isinstance(x, np.ndarray | np.generic):
+        if not hasattr(x, "__array__"):
+            return None
+        x = np.asarray(x)
+    key = (x.dtype, x.shape)
+    found = _ARRAYS.get(key)
+    if found is None:
+        try:
+            dtype = dtype_of(x.dtype)
+        except TypeError:
+            return None
+        if dtype.kind == "c":
+            return None
+        found = _ARRAYS[key] = LeafType(TensorType(dtype, x.shape))
+    return found
+
+
+@dataclass(frozen=True)
+class Key:
+    """A signature: equal keys share one compiled program."""
+
+    spec: Any
+    types: tuple[LeafType | None, ...]
+    static: tuple[tuple[int | str, Any], ...]
+
+
+class Arguments:
+    """The arguments of one call, taken apart: leaves with their types, their tree, and static values.
+
+    Leaves that are no numbers but plain facts (strings, functions, classes, ...) are static too.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: dict[str, Any],
+        static_argnums: Sequence[int] = (),
+        static_argnames: Sequence[str] = (),
+    ):
+        self.function = function
+        positions = {i + len(args) if i < 0 else i for i in static_argnums}
+        self.args, self.kwargs = tuple(args), kwargs
+        self.static: tuple[tuple[int | str, Any], ...] = ()
+        if positions or static_argnames:
+            self.static = tuple((i, a) for i, a in enumerate(args) if i in positions)
+            self.static += tuple((k, v) for k, v in kwargs.items() if k in static_argnames)
+            self.args = tuple(None if i in positions else a for i, a in enumerate(args))
+            self.kwargs = {k: v for k, v in kwargs.items() if k not in static_argnames}
+        self.all_leaves, self.spec = trees.flatten((self.args, self.kwargs))
+        self.all_types = [leaf_type(x) for x in self.all_leaves]
+        self.fixed: dict[int, Any] = {}
+        self.leaves, self.types = self.all_leaves, tuple(self.all_types)
+        if None in self.all_types:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """Separates numeric leaves from static ones."""
+        numeric = [i for i, t in enumerate(self.all_types) if t is not None]
+        self.leaves = [self.all_leaves[i] for i in numeric]
+        self.types = tuple(self.all_types[i] for i in numeric)
+        self.fixed = {i: x for i, x in enumerate(self.all_leaves) if self.all_types[i] is None}
+        for i, x in self.fixed.items():
+            if not (isinstance(x, _FACTS) or callable(x)):
+                self._refuse(i)
+        self.static += tuple((f"leaf {i}", x) for i, x in self.fixed.items())
+
+    @property
+    def key(self) -> Key:
+        if self.static:
+            try:
+                hash(self.static)
+            except TypeError:
+                raise failure(
+                    TraceError,
+                    "a static argument must be hashable",
+                    seen=", ".join(f"{k}: {type(v).__name__}" for k, v in self.static),
+                    mend="pass a tuple for a list, or leave the argument out of static_argnums",
+                ) from None
+        return Key(self.spec, self.types, self.static)
+
+    def names(self) -> list[str]:
+        """What the user would call each numeric leaf."""
+        names = leaf_names(self.function, self.args, self.kwargs)
+        return [n for i, n in enumerate(names) if i not in self.fixed]
+
+    def rebuild(self, leaves: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of the user's function, with other numeric leaves."""
+        rest = iter(leaves)
+        everything = [self.fixed[i] if i in self.fixed else next(rest) for i in range(len(self.all_leaves))]
+        args, kwargs = trees.unflatten(self.spec, everything)
+        args, kwargs = list(args), dict(kwargs)
+        for k, v in self.static:
+            if isinstance(k, int):
+                args[k] = v
+            elif not k.startswith("leaf "):
+                kwargs[k] = v
+        return args, kwargs
+
+    def _refuse(self, i: int) -> None:
+        x = self.all_leaves[i]
+        name = leaf_names(self.function, self.args, self.kwargs)[i]
+        seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if hasattr(x, "dtype") else f" {x!r}"[:80])
+        function = getattr(self.function, "__name__", "the function")
+        raise failure(
+            TraceError,
+            f"argument {name} of {function} is not a number or an array of numbers",
+            seen=seen,
+            wanted="float, int, bool, a NumPy array of such (not of complex numbers or strings), or a tree of them",
+            mend="name it in static_argnums or static_argnames of dflow.jit, or close over it",
+        )
+
+
+_FACTS = str | bytes | type | np.dtype | types.ModuleType | enum.Enum | slice | type(Ellipsis)
+
+
+def parameter_names(function: Callable[..., Any], count: int) -> list[str]:
+    """The names of the positional parameters, as far as they can be known."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
+    return names[:count] + [f"{rest}_{i}" for i in range(len(names), count)]
+
+
+def leaf_names(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+    names = [p for n, a in zip(parameter_names(function, len(args)), args) for p in trees.paths(a, n)]
+    return names + [p for k in sorted(kwargs) for p in trees.paths(kwargs[k], k)]

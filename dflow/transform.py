@@ -1,0 +1,215 @@
+"""Compiled functions: traced and compiled for each signature, when they are first called with it.
+
+``Jit`` is the one class behind all transformations: ``grad(f)`` is a ``Jit`` of a function that traces ``f``,
+differentiates the IR and makes it part of the program that is being traced (``dflow.derivatives``). Called with NumPy
+values, a ``Jit`` runs machine code; called while another function is being traced, it traces its function into that
+one. So transformations nest in any order.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow import trees
+from dflow.backends.callable import NativeCallable
+from dflow.errors import user_frames_only
+from dflow.executable import Executable
+from dflow.pipeline import STAGES, Dump, Stages
+from dflow.signature import Arguments, Key, LeafType
+from dflow.tracing.array import Array
+from dflow.tracing.calls import converted_call
+from dflow.tracing.context import tracing
+from dflow.tracing.trace import ArgSpec, Traced, trace
+
+MAX_PROGRAMS = 512  # signatures kept for one function
+
+
+@dataclass
+class Program:
+    """A traced function with what it takes to call it and to put its results together."""
+
+    traced: Traced
+    out_spec: trees.Spec  # the tree of what the user's function returned
+    types: tuple[LeafType, ...]
+    arguments: Arguments
+
+    @property
+    def result_count(self) -> int:
+        """The number of results, without those that are written back to arguments."""
+        return len(self.traced.function.results) - len(self.traced.mutated)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the call's positional arguments are just the leaves, and what it returns just the results."""
+        a = self.arguments
+        flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
+        return flat_in and not self.traced.mutated and (self.returns_leaf or self.returns_tuple)
+
+    @property
+    def returns_leaf(self) -> bool:
+        return bool(self.out_spec.is_leaf())
+
+    @property
+    def returns_tuple(self) -> bool:
+        return self.out_spec == _flat_tuple_spec(self.result_count)
+
+
+@functools.lru_cache
+def _flat_tuple_spec(count: int) -> trees.Spec:
+    return trees.flatten((0.0,) * count)[1]
+
+
+@functools.lru_cache
+def _flat_spec(count: int) -> trees.Spec:
+    return trees.flatten(((0.0,) * count, {}))[1]
+
+
+def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program:
+    """Traces ``function`` for the types of the arguments."""
+    specs = [ArgSpec(t.type, t.weak, n) for t, n in zip(arguments.types, arguments.names())]
+    out: list[trees.Spec] = []
+
+    def call(leaves: list[Array]) -> list[Any]:
+        args, kwargs = arguments.rebuild(leaves)
+        results, spec = trees.flatten(converted_call(function, *args, **kwargs))
+        out.append(spec)
+        return results
+
+    traced = trace(arguments.function, specs, call)
+    captured = tuple(LeafType(v.value.type, v.weak) for v in traced.captured)
+    return Program(traced, out[-1], (*arguments.types, *captured), arguments)
+
+
+class Jit(NativeCallable):
+    """A function that is compiled for each signature; calls of known ones go straight to machine code.
+
+    ``inner`` is what is traced; ``function`` is the user's, which names and errors speak of.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        inner: Callable[..., Any] | None = None,
+        kind: str = "jit",
+        static_argnums: Sequence[int] = (),
+        static_argnames: Sequence[str] = (),
+    ):
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.inner = inner or function
+        self.kind = kind
+        self.static_argnums = tuple(static_argnums)
+        self.static_argnames = tuple(static_argnames)
+        self._programs: dict[Key, Callable[[list[Any]], Any]] = {}
+        self._direct: dict[int, Executable] = {}
+
+    def _fallback(self, *args: Any, **kwargs: Any) -> Any:
+        with user_frames_only():
+            if tracing():
+                return converted_call(self.inner, *args, **kwargs)
+            arguments = self.arguments(args, kwargs)
+            key = arguments.key
+            run = self._programs.get(key)
+            if run is None:
+                run = self._prepare(key, arguments)
+            return run(arguments.leaves)
+
+    def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
+        with user_frames_only():
+            return self._direct[entry]._on_error(entry, status, record, args)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is not None:
+            trees.register_attributes(type(instance))
+        return super().__get__(instance, owner)
+
+    def __reduce__(self) -> Any:
+        return Jit, (self.function, self.inner, self.kind, self.static_argnums, self.static_argnames)
+
+    def __repr__(self) -> str:
+        return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
+
+    def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
+        return Arguments(self.function, args, kwargs, self.static_argnums, self.static_argnames)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """The stages of the program for these arguments, without running it."""
+        with user_frames_only():
+            return Lowered(self._stages(self.arguments(args, kwargs)))
+
+    def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
+        name = getattr(self.function, "__name__", "function")
+        with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
+            program = trace_program(self.inner, arguments)
+            return program, Stages(program.traced.function, dump)
+
+    def _prepare(self, key: Key, arguments: Arguments) -> Callable[[list[Any]], Any]:
+        """Compiles for a new signature."""
+        program, stages = self._stages(arguments)
+        executable = Executable(stages, program.types, program.returns_leaf and not program.traced.mutated)
+        if program.is_flat and executable.address is not None:
+            self._direct[executable.address] = executable
+            self._set_entries(list(self._direct)[::-1], keep=executable)
+        if len(self._programs) >= MAX_PROGRAMS:
+            self._programs.pop(next(iter(self._programs)))
+        run = self._programs[key] = _runner(executable, program)
+        return run
+
+
+def _runner(executable: Executable, program: Program) -> Callable[[list[Any]], Any]:
+    """The way through Python: from leaves to the tree of results."""
+    spec, mutated, count = program.out_spec, program.traced.mutated, program.result_count
+
+    def run(leaves: list[Any]) -> Any:
+        results = executable(*leaves)
+        if executable.single:
+            return results
+        for (position, _), final in zip(mutated, results[count:]):
+            write_back(leaves[position], final, program.arguments.names()[position])
+        return trees.unflatten(spec, results[:count])
+
+    return run
+
+
+def write_back(target: Any, final: Any, name: str) -> None:
+    """Gives the caller's array what the function made of it."""
+    if not isinstance(target, np.ndarray) or not target.flags.writeable:
+        raise ValueError(
+            f"argument {name} is updated by the function, but it is not a writable NumPy array; pass {name}.copy()"
+        )
+    np.copyto(target, final)
+
+
+class Lowered:
+    """The readable stages of one program."""
+
+    def __init__(self, made: tuple[Program, Stages]):
+        self.program, self.stages = made
+
+    def ir(self, stage: str = "optimized") -> str:
+        """The IR as text: ``"traced"``, ``"optimized"`` or ``"lowered"``. Raises ValueError for another stage."""
+        return f"{self.stages.function(stage)}"
+
+    @functools.cached_property
+    def _executable(self) -> Executable:
+        return Executable(self.stages, self.program.types, single=False)
+
+    def llvm(self) -> str:
+        """LLVM's assembly language after optimization."""
+        return self._executable.compiled.llvm
+
+    def asm(self) -> str:
+        """The processor's assembly language."""
+        return self._executable.compiled.asm
+
+    def compile(self) -> Executable:
+        """The machine code: a callable on leaves (in the order of the tree) that returns the tuple of results."""
+        return self._executable
+
+    def __repr__(self) -> str:
+        return f"<dflow program {self.stages.traced.name}; stages {', '.join(STAGES)}, llvm, asm>"
