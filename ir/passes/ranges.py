@@ -28,12 +28,17 @@ MADE = frozenset({"constant", "broadcast"})  # constants already
 
 
 def ranges(f: Function) -> Function:
+    return analyse(f)[0]
+
+
+def analyse(f: Function) -> tuple[Function, Known]:
+    """The function with what is decided put in, and what is known of its values."""
     walker = _Ranges()
     env: dict[Value, Value] = {}
     b = open_block(f.args, env)
     walker.arguments(b.args)
     walker.block(b, f.body, env)
-    return Function(f.name, b.finish(rename(f.results, env)), f.linear, f.loc)
+    return Function(f.name, b.finish(rename(f.results, env)), f.linear, f.loc), walker.known
 
 
 class _Ranges:
