@@ -45,7 +45,8 @@ def jit(
     Results are NumPy arrays and NumPy scalars. Arrays that the function updates in place are updated for the caller.
     Global variables and closures are read when a signature is compiled.
 
-    ``static_argnums``, ``static_argnames``: arguments that are known while compiling (hashable). A new value compiles anew.
+    ``static_argnums``, ``static_argnames``: arguments that are known while compiling (hashable). A new value compiles
+    anew.
     ``donate_argnums``: arguments that the caller will not use again; their memory may be reused. It changes no result.
 
     Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
@@ -69,8 +70,8 @@ def grad(
 ) -> Any:
     """The gradient of a function that returns one float.
 
-    ``grad(f)(x, ...)`` has the structure of ``x``: of the first argument, of the one that ``argnums`` numbers, or a tuple
-    for several. Integer leaves give None. With ``has_aux`` the function returns ``(value, aux)`` and the gradient
+    ``grad(f)(x, ...)`` has the structure of ``x``: of the first argument, of the one that ``argnums`` numbers, or a
+    tuple for several. Integer leaves give None. With ``has_aux`` the function returns ``(value, aux)`` and the gradient
     function ``(gradient, aux)``. It is compiled; it never changes its arguments.
 
     Raises DerivativeError when the result is no float scalar, when an argument holds no floats, or when something in
@@ -142,8 +143,8 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
 def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """The value of ``function(*primals)``, and a function from cotangents of the value to those of ``primals``.
 
-    Reverse mode: ``value, pull = vjp(f, x, y)``; ``x_bar, y_bar = pull(value_bar)``. With ``has_aux`` the function returns
-    ``(value, aux)``, and this returns ``(value, pull, aux)``.
+    Reverse mode: ``value, pull = vjp(f, x, y)``; ``x_bar, y_bar = pull(value_bar)``. With ``has_aux`` the function
+    returns ``(value, aux)``, and this returns ``(value, pull, aux)``.
     """
     with user_frames_only():
         return _linearized(function, has_aux).vjp(Arguments(function, primals, {}))

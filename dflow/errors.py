@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
 from functools import lru_cache
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from dflow.ir.core import Location
@@ -104,3 +105,53 @@ def location_of(code: CodeType, instruction: int) -> Location:
 @lru_cache(maxsize=4096)
 def _positions(code: CodeType) -> list[tuple[Any, ...]]:
     return list(code.co_positions())
+
+
+class DerivativeError(DflowError, TypeError):
+    """What is asked to be differentiated cannot be."""
+
+
+class RunTimeError(DflowError):
+    """A check of compiled code failed; what is raised is also of the builtin class (IndexError, ...)."""
+
+
+@lru_cache(maxsize=64)
+def _run_time_class(builtin: type[BaseException]) -> type[RunTimeError]:
+    return type(f"RunTime{builtin.__name__}", (RunTimeError, builtin), {"__module__": __name__})
+
+
+def run_time_error(error: BaseException, location: Location | None) -> BaseException:
+    """An error of compiled code as the user sees it: with the line that it came from."""
+    if location is None:
+        return error
+    kind = _run_time_class(type(error))
+    return kind("\n".join([f"{location}: {error}", *_excerpt(location)]))
+
+
+def function_location(function: Any) -> Location | None:
+    """Where a function is defined, if it has Python code."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    if code is None and getattr(function, "function", None) is not None:
+        return function_location(function.function)
+    return None if code is None else Location(code.co_filename, code.co_firstlineno, function=code.co_name)
+
+
+class user_frames_only:
+    """Cuts the frames of dflow out of the traceback of its own errors; ``DFLOW_TRACEBACK=full`` leaves them."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, DflowError) and os.environ.get("DFLOW_TRACEBACK") != "full":
+            error.__traceback__ = _cut(error.__traceback__)
+            error.__suppress_context__ = True
+
+
+def _cut(trace: TracebackType | None) -> TracebackType | None:
+    if trace is None:
+        return None
+    rest = _cut(trace.tb_next)
+    if not is_user_frame(trace.tb_frame):
+        return rest
+    return TracebackType(rest, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)

@@ -1,8 +1,8 @@
 """The stages of one program, each made from the one before and readable by itself.
 
-traced -> optimized -> lowered -> LLVM -> machine code. Derivatives are taken while tracing. With ``DFLOW_DUMP=folder`` every stage of
-everything that is compiled is written there, numbered, one file a pass; with ``DFLOW_CHECK=1`` the verifier runs after
-each pass.
+traced -> optimized -> lowered -> LLVM -> machine code. Derivatives are taken while tracing. With ``DFLOW_DUMP=folder``
+every stage of everything that is compiled is written there, numbered, one file a pass; with ``DFLOW_CHECK=1`` the
+verifier runs after each pass.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dflow.backends.engine import CompiledFunction
 from dflow.backends.fusion import fuse
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function
-from dflow.ir.passes import optimize, simplify
+from dflow.ir.passes import optimize
 
 STAGES = ("traced", "optimized", "lowered")
 _numbers = itertools.count(1)
@@ -102,9 +102,12 @@ _current: ContextVar[Dump | None] = ContextVar("dflow_dump", default=None)
 
 
 def differentiate(f: Function, derivative: Callable[[Function], Function]) -> Function:
-    """Applies a differentiation to the simplified function; both are dumped as steps of the current program."""
+    """Applies a differentiation to the optimized function; both are dumped as steps of the current program.
+
+    It is optimized before, so that neither dead nor loop-invariant code is differentiated or kept for each iteration.
+    """
     dump = _current.get() or Dump(None)
-    simple = simplify(f, check=checking())
+    simple = optimize(f, check=checking())
     dump.write(f"before-{simple.name}", simple)
     made = derivative(simple)
     dump.write(f"after-{made.name}", made)
