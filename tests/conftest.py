@@ -1,11 +1,16 @@
-"""Makes the helpers beside the tests importable (``from programs_ir import ...``) however pytest is started."""
+"""Set up for all tests."""
 
+import os
 import sys
 from pathlib import Path
 
 from hypothesis import settings
 
+# The helpers beside the tests are importable (``from programs_ir import ...``) however pytest is started.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# The verifier runs after each pass.
+os.environ["DFLOW_CHECK"] = "1"
 
 # The same examples every time: a failure is seen again, and a test run on a busy machine does not fail for slowness.
 settings.register_profile("dflow", deadline=None, derandomize=True, max_examples=40)
