@@ -2,8 +2,8 @@
 
     i32 NAME(args..., results..., ptr error)
 
-Scalars come by value (``bool`` as a byte), arrays as pointers to contiguous row-major data, results as pointers to
-memory of the caller, which overlaps neither the arguments nor other results. An array with a size that is known at run
+Scalars come by value (``bool`` as a byte; complex ones by pointer), arrays as pointers to contiguous row-major data,
+results as pointers to memory of the caller, which overlaps neither the arguments nor other results. An array with a size that is known at run
 time has the room of its bound: strides follow the bounds, and elements beyond the size are left alone.
 
 The function returns 0, or 1 after an error. Then the record behind ``error`` (which may be NULL) holds the number of
@@ -34,8 +34,13 @@ class Emitted:
     checks: tuple[Check, ...]
 
 
+def by_value(t: TensorType) -> bool:
+    """Whether an argument of this type comes by value."""
+    return t.is_scalar and t.dtype.kind != "c"
+
+
 def signature(args: Sequence[TensorType], results: Sequence[TensorType]) -> ir.FunctionType:
-    values = [PTR if t.shape else storage_type(t.dtype) for t in args]
+    values = [storage_type(t.dtype) if by_value(t) else PTR for t in args]
     return ir.FunctionType(I32, [*values, *(PTR for _ in results), PTR])
 
 
@@ -47,8 +52,10 @@ def emit(plan: Plan, name: str, module: ir.Module | None = None, options: Option
     _describe_arguments(function, plan)
     e = Emitter(plan, function, options or Options())
     for value, arg in zip(f.args, function.args):
-        if value.type.is_scalar:
-            e.env[value] = from_storage(e.builder, value.type.dtype, arg)
+        t = value.type
+        if t.is_scalar:
+            stored = arg if by_value(t) else e.builder.load(arg, typ=storage_type(t.dtype))
+            e.env[value] = from_storage(e.builder, t.dtype, stored)
     e.memory = Memory(e)
     found = e.block(f.body)
     for k, (value, register) in enumerate(zip(f.results, found)):
@@ -84,4 +91,4 @@ def _describe_arguments(function: ir.Function, plan: Plan) -> None:
     function.attributes.add("nounwind")
 
 
-__all__ = ["OUT_OF_MEMORY", "Check", "Emitted", "Options", "emit", "signature"]
+__all__ = ["OUT_OF_MEMORY", "Check", "Emitted", "Options", "by_value", "emit", "signature"]

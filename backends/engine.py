@@ -24,7 +24,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, emit
+from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function
 from dflow.ir.ops.control import ERRORS
@@ -84,10 +84,10 @@ def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2) -> l
 class Timings:
     """Milliseconds of each stage of a compilation."""
 
-    emit: float
-    optimize: float
-    generate: float
-    link: float
+    emit: float = 0
+    optimize: float = 0
+    generate: float = 0
+    link: float = 0
 
     @property
     def total(self) -> float:
@@ -97,16 +97,13 @@ class Timings:
 class CompiledFunction:
     """Machine code of one function. It stays loaded as long as this object lives."""
 
-    def __init__(
-        self, plan: Plan, name: str, emitted: Emitted, optimized: llvm.ModuleRef, tracker: Any, timings: Timings
-    ):
-        self.plan, self.name, self.checks, self.timings = plan, name, emitted.checks, timings
-        self._emitted, self._optimized, self._tracker = emitted, optimized, tracker
-        self.address: int = tracker[name]
-
-    def address_of(self, name: str) -> int:
-        """The address of another function of the module (see ``extend`` of `compile_plan`)."""
-        return int(self._tracker[name])
+    def __init__(self, plan: Plan, emitted: Emitted, optimized: llvm.ModuleRef, addresses: Mapping[str, int]):
+        self.plan, self.checks, self.addresses = plan, emitted.checks, addresses
+        self.name = emitted.function.name
+        self.address = addresses[self.name]
+        self.timings = Timings()
+        self._emitted, self._optimized = emitted, optimized
+        self._kept: list[Any] = []
 
     @property
     def unoptimized(self) -> str:
@@ -126,7 +123,7 @@ class CompiledFunction:
     @functools.cached_property
     def _call(self) -> Callable[..., int]:
         f = self.plan.function
-        args = [ctypes.c_void_p if t.shape else _scalar_ctype(t) for t in f.arg_types]
+        args = [_scalar_ctype(t) if by_value(t) else ctypes.c_void_p for t in f.arg_types]
         pointers = [ctypes.c_void_p] * (len(f.results) + 1)
         return ctypes.CFUNCTYPE(ctypes.c_int32, *args, *pointers)(self.address)
 
@@ -137,7 +134,7 @@ class CompiledFunction:
             raise TypeError(f"{f.name} takes {len(f.args)} arguments, got {len(args)}")
         arrays = [_checked(a, t, k) for k, (a, t) in enumerate(zip(args, f.arg_types))]
         results = [np.zeros(t.bound, t.dtype.numpy) for t in f.result_types]
-        passed = [a.ctypes.data if t.shape else _by_value(a, t) for a, t in zip(arrays, f.arg_types)]
+        passed = [_value(a, t) if by_value(t) else a.ctypes.data for a, t in zip(arrays, f.arg_types)]
         error = (ctypes.c_int64 * 4)()
         if self._call(*passed, *(r.ctypes.data for r in results), ctypes.addressof(error)):
             raise_error(self.checks, error[0], tuple(error[1:4]))
@@ -183,7 +180,7 @@ def compile_plan(
     """Emits, optimizes and loads ``plan``.
 
     ``extend(module, function)`` may add functions to the module (a native entry); it returns the names whose addresses
-    are wanted (`CompiledFunction.address_of`). ``symbols`` are addresses that those functions refer to.
+    are wanted (`CompiledFunction.addresses`). ``symbols`` are addresses that those functions refer to.
     """
     name = name or plan.function.name
     clock = [time.perf_counter()]
@@ -198,8 +195,10 @@ def compile_plan(
         clock.append(time.perf_counter())
         tracker = load(code, wanted, {**_blas_symbols(optimized), **(symbols or {})})
     clock.append(time.perf_counter())
-    timings = Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock)))
-    return CompiledFunction(plan, name, emitted, optimized, tracker, timings)
+    compiled = CompiledFunction(plan, emitted, optimized, {n: int(tracker[n]) for n in wanted})
+    compiled.timings = Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock)))
+    compiled._kept.append(tracker)
+    return compiled
 
 
 def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
@@ -229,7 +228,7 @@ def _scalar_ctype(t: TensorType) -> Any:
     return ctypes.c_uint8 if t.dtype.kind == "b" else np.ctypeslib.as_ctypes_type(t.dtype.numpy)
 
 
-def _by_value(a: Any, t: TensorType) -> Any:
+def _value(a: Any, t: TensorType) -> Any:
     if t.dtype.name == "f16":
         return float(np.array([a, 0], np.float16).view(np.float32)[0])
     return a.item()

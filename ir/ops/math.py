@@ -45,7 +45,9 @@ def _lgamma(x: float) -> float:
 
 def _digamma(x: float) -> float:
     """Reflection, recurrence up to 10, then the asymptotic series (DLMF 5.5.4, 5.5.2, 5.11.2)."""
-    if math.isnan(x) or x == -math.inf or (x <= 0 and x == math.floor(x)):
+    if x == 0:
+        return -math.copysign(math.inf, x)
+    if math.isnan(x) or x == -math.inf or (x < 0 and x == math.floor(x)):
         return math.nan
     if x == math.inf:
         return x
