@@ -53,6 +53,8 @@ def one_op(name: str, sample: Sample, dtype: DType = F64) -> tuple[Function, lis
     """A function of one operation and the arguments for it. Raises OpTypeError when it does not take ``dtype``."""
     arrays = sample_arrays(sample, dtype)
     attrs = {k: a.with_dtype(dtype) if isinstance(a, TensorType) else a for k, a in sample.attrs.items()}
+    if name == "constant":
+        attrs["value"] = _cast(np.asarray(attrs["value"]), dtype).item()
     b = Builder([type_of_array(a) for a in arrays], [f"x{k}" for k in range(len(arrays))])
     results = b.append(name, b.args, attrs)
     return b.function(name, results), arrays
