@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as _np
 
-from dflow.numpy import creation, elementwise, introspection, joining, math_functions, products, reductions, shapes
+from dflow.numpy import (
+    creation,
+    elementwise,
+    introspection,
+    joining,
+    math_functions,
+    products,
+    reductions,
+    running,
+    shapes,
+    statistics,
+)
 from dflow.numpy import dispatch as dispatch
 from dflow.numpy import linalg as linalg
 
 _EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
-for _module in (elementwise, reductions, shapes, joining, products, creation, introspection):
+for _module in (elementwise, reductions, statistics, running, shapes, joining, products, creation, introspection):
     for _name, _f in vars(_module).items():
         if hasattr(_np, _name) and getattr(_f, "__module__", None) == _module.__name__ and hasattr(_f, "__wrapped__"):
             _EXPORTED[_name] = _f

@@ -262,8 +262,8 @@ def imag(val: Any) -> Array:
 
 @implements(np.angle)
 def angle(z: Any, deg: bool = False) -> Array:
-    x = _of_real("angle", lift(z))
-    return where.__wrapped__(x < 0, 180.0 if deg else np.pi, 0.0)
+    turned = apply(np.arctan2, 0, _of_real("angle", lift(z)))
+    return turned * (180 / np.pi) if deg else turned
 
 
 def _of_real(name: str, x: Array) -> Array:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dflow.numpy import dispatch
+from dflow.numpy.norms import norm
 from dflow.numpy.products import cross, matmul, matrix_power, multi_dot, outer, tensordot, vecdot
-from dflow.numpy.reductions import norm
 from dflow.numpy.shapes import diagonal, matrix_transpose
 
 

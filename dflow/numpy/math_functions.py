@@ -16,7 +16,8 @@ import numpy as np
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import any_traced, located
 from dflow.numpy.elementwise import apply
-from dflow.numpy.reductions import PROD, SUM, norm, reduce
+from dflow.numpy.norms import norm
+from dflow.numpy.reductions import PROD, SUM, reduce
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap

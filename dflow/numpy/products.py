@@ -119,7 +119,7 @@ def inner(a: Any, b: Any, /) -> Array:
     return wrap(_tensordot(x, y, (x.type.rank - 1,), (y.type.rank - 1,)))
 
 
-@implements(np.outer)
+@implements(np.outer, np.linalg.outer)
 def outer(a: Any, b: Any, out: Any = None) -> Array:
     x, y = (wrap(flat(lift(v).value)) for v in (a, b))
     return apply(np.multiply, wrap(s.reshaped(x.value, (*s.dims(x), 1))), y, out=out)

@@ -114,7 +114,7 @@ def transpose(a: Any, axes: Any = None) -> Array:
     return permuted(x, normalize_axis_tuple(axes, x.ndim))
 
 
-@implements(np.matrix_transpose, method="mT")
+@implements(np.matrix_transpose, np.linalg.matrix_transpose, method="mT")
 def matrix_transpose(x: Any, /) -> Array:
     if lift(x).ndim < 2:
         raise ValueError(f"Input array must be at least 2-dimensional, but it is {lift(x).ndim}")

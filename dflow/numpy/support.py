@@ -200,9 +200,7 @@ def store(out: Any, v: Value) -> Array:
     if dims(out) != v.type.shape:
         raise ValueError(f"output array has shape {show(dims(out))}, the result has shape {show(v.type.shape)}")
     if not np.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
-        raise TypeError(
-            f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'"
-        )
+        raise TypeError(f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'")
     out[...] = wrap(cast(v, out.dtype))
     return out
 

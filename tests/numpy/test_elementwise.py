@@ -22,7 +22,9 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.5, -2.5])
 
 def operands(ufunc, kind):
     x = np.array(SAMPLES[kind], kind)
-    second = np.abs(x[::-1, ::-1]) if ufunc.__name__ in ("power", "left_shift", "right_shift", "ldexp") else x[::-1, ::-1]
+    second = (
+        np.abs(x[::-1, ::-1]) if ufunc.__name__ in ("power", "left_shift", "right_shift", "ldexp") else x[::-1, ::-1]
+    )
     if ufunc.__name__ == "ldexp":
         second = np.array([[1, 2, -3], [0, 4, 5]], "i4")
     if ufunc.__name__ in ("left_shift", "right_shift"):

@@ -1,0 +1,73 @@
+"""Norms of vectors and matrices. They have derivative 0 where they are 0, which is among the subgradients there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.numpy.elementwise import apply
+from dflow.numpy.reductions import MAX, MIN, SUM, reduce
+from dflow.numpy.ufunc_rules import safe_sqrt
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+
+def _vector_norm(x: Array, order: Any, axes: Any, keepdims: bool) -> Array:
+    size = apply(np.absolute, x)
+    if order is None or order == 2:
+        return wrap(safe_sqrt(builder(), reduce(SUM, x * x, axes, keepdims=keepdims).value))
+    if order in (np.inf, -np.inf):
+        return reduce(MAX if order > 0 else MIN, size, axes, keepdims=keepdims)
+    if order == 0:
+        return s.as_dtype(reduce(SUM, apply(np.not_equal, x, 0), axes, keepdims=keepdims), x.dtype)
+    if order == 1:
+        return reduce(SUM, size, axes, keepdims=keepdims)
+    return _power_norm(size, order, axes, keepdims)
+
+
+def _power_norm(size: Array, order: Any, axes: Any, keepdims: bool) -> Array:
+    """(sum of powers) to the 1/order, kept away from the infinite slope of the root at 0."""
+    b = builder()
+    total = reduce(SUM, apply(np.power, size, order), axes, keepdims=keepdims).value
+    zero = b.eq(total, 0.0)
+    root = apply(np.power, wrap(b.select(zero, b.full(1.0, total.type), total)), 1.0 / order).value
+    return wrap(b.select(zero, b.zeros(total.type), root))
+
+
+def _matrix_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) -> Array:
+    if order in (None, "fro", "f"):
+        return wrap(safe_sqrt(builder(), reduce(SUM, x * x, axes, keepdims=keepdims).value))
+    if order not in (1, -1, np.inf, -np.inf):
+        raise TypeError(
+            f"np.linalg.norm of a matrix with ord={order!r} is not supported on traced arrays; supported are 'fro', 1, "
+            "-1, inf and -inf"
+        )
+    down, along = axes if abs(order) == 1 else axes[::-1]
+    sums = reduce(SUM, apply(np.absolute, x), down, keepdims=True)
+    found = reduce(MAX if order > 0 else MIN, sums, along, keepdims=True)
+    return (
+        found
+        if keepdims
+        else wrap(s.reshaped(found.value, tuple(d for k, d in enumerate(s.dims(found)) if k not in axes)))
+    )
+
+
+@implements(np.linalg.norm)
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
+    x = lift(x)
+    x = x if x.dtype.kind == "f" else s.as_dtype(x, np.float64)
+    if axis is None and ord is None:
+        return _vector_norm(x, None, None, keepdims)
+    axes = tuple(range(x.ndim)) if axis is None else axis
+    axes = tuple(s.one_axis(k, x.ndim) for k in (axes if isinstance(axes, tuple | list) else (axes,)))
+    if len(axes) == 1:
+        if isinstance(ord, str):
+            raise ValueError(f"Invalid norm order '{ord}' for vectors")
+        return _vector_norm(x, ord, axes, keepdims)
+    if len(axes) != 2:
+        raise ValueError("Improper number of dimensions to norm.")
+    return _matrix_norm(x, ord, (axes[0], axes[1]), keepdims)

@@ -1,0 +1,57 @@
+"""Running sums and products: loops along an axis, so that their derivatives are those of loops."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import METHODS, UFUNC_METHODS, implements
+from dflow.numpy.reductions import accumulator
+from dflow.numpy.ufunc_rules import rule_for
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift
+
+
+def _running(ufunc: np.ufunc) -> Any:
+    """A loop along the axis that carries the running value and the results so far."""
+
+    def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
+        x = lift(a)
+        v = s.cast(x.value, accumulator(x, dtype))
+        if axis is None:
+            v = s.reshaped(v, (int(np.prod(s.static(v.type.shape, "a running sum over the flattened array"))),))
+        return s.result(_scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
+
+    return call
+
+
+def _scan(ufunc: np.ufunc, v: Value, axis: int) -> Value:
+    b, rule = builder(), rule_for(ufunc.__name__, v.type.dtype)
+    index = tuple("at" if k == axis else "all" for k in range(v.type.rank))
+    first = b.full({np.add: 0, np.multiply: 1}[ufunc], v.type.with_shape(_dropped(v.type.shape, axis)))
+
+    def body(b: Any, k: Value, so_far: Value, results: Value) -> list[Value]:
+        so_far = rule(b, so_far, b.extract(v, k, index=index))
+        return [so_far, b.update(results, so_far, k, index=index)]
+
+    return b.for_loop(b.size(v.type.shape[axis]), [first, b.zeros(v.type)], body)[1]
+
+
+def _dropped(shape: s.Shape, axis: int) -> s.Shape:
+    return tuple(d for k, d in enumerate(shape) if k != axis)
+
+
+cumsum = implements(np.cumsum, method="cumsum")(_running(np.add))
+cumprod = implements(np.cumprod, method="cumprod")(_running(np.multiply))
+
+
+def _accumulate(scan: Any) -> Any:
+    return lambda array, axis=0, dtype=None, out=None: scan(array, axis, dtype, out)
+
+
+UFUNC_METHODS[np.add, "accumulate"] = _accumulate(METHODS["cumsum"])
+UFUNC_METHODS[np.multiply, "accumulate"] = _accumulate(METHODS["cumprod"])

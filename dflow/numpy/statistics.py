@@ -1,0 +1,235 @@
+"""Averages and spreads, and the reductions that pass over NaN.
+
+Integers are averaged in float64 and float16 in float32, as NumPy does. The standard deviation has derivative 0 where it
+is 0 (a subgradient).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.numpy.elementwise import apply
+from dflow.numpy.reductions import ALL, MAX, MIN, PROD, SUM, given, kept, reduce, reduce_value
+from dflow.numpy.ufunc_rules import safe_sqrt
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+
+def _averaging(x: Array, dtype: Any) -> np.dtype[Any]:
+    """The dtype in which NumPy averages."""
+    if given(dtype):
+        return np.dtype(dtype)
+    wide = {"b": np.float64, "i": np.float64, "u": np.float64}.get(x.dtype.kind, x.dtype)
+    return np.dtype(np.float32 if wide == np.float16 else wide)
+
+
+def _number(v: Value, axes: tuple[int, ...], where: Any, shape: s.Shape) -> Value:
+    """How many elements go into each result, in the dtype of ``v`` and of its shape."""
+    b = builder()
+    if given(where) and where is not True:
+        mask = s.expand(s.cast(lift(where).value, bool), shape)
+        return s.cast(kept(reduce_value(s.cast(mask, np.int64), "sum", axes), shape, axes), v.type.dtype)
+    count = s.size_of(shape[k] for k in axes)
+    return s.expand(s.cast(count, v.type.dtype), v.type.shape) if v.type.rank else b.convert(count, dtype=v.type.dtype)
+
+
+def _mean_kept(v: Value, axes: tuple[int, ...], where: Any) -> Value:
+    shape = v.type.shape
+    total = reduce(SUM, wrap(v), axes, v.type.dtype.numpy, keepdims=True, where=where).value
+    return builder().div(total, _number(total, axes, where, shape))
+
+
+def _narrow(v: Value, x: Array, dtype: Any) -> Value:
+    return s.cast(v, np.float16) if x.dtype == np.float16 and not given(dtype) else v
+
+
+def _finish(v: Value, axes: tuple[int, ...], keepdims: Any, out: Any) -> Array:
+    shape = tuple(d for k, d in enumerate(v.type.shape) if k not in axes)
+    return s.result(v if given(keepdims) and keepdims else s.reshaped(v, shape), out)
+
+
+@implements(np.mean, method="mean")
+def mean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Array:
+    x = lift(a)
+    axes = s.some_axes(axis, x.ndim)
+    v = _mean_kept(s.cast(x.value, _averaging(x, dtype)), axes, where)
+    return _finish(_narrow(v, x, dtype), axes, keepdims, out)
+
+
+def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any) -> Value:
+    """Two passes: the mean first, then the mean of squared deviations (no cancellation)."""
+    b, v = builder(), s.cast(x.value, _averaging(x, dtype))
+    deviation = b.sub(v, s.expand(_mean_kept(v, axes, where), v.type.shape))
+    squares = wrap(b.mul(deviation, deviation))
+    total = reduce(SUM, squares, axes, v.type.dtype.numpy, keepdims=True, where=where).value
+    freedom = apply(np.subtract, wrap(_number(total, axes, where, v.type.shape)), ddof)
+    return b.div(total, s.cast(apply(np.maximum, freedom, 0).value, v.type.dtype))
+
+
+def _ddof(ddof: Any, correction: Any) -> Any:
+    if given(correction):
+        if ddof != 0:
+            raise ValueError("ddof and correction can't be provided simultaneously.")
+        return correction
+    return ddof
+
+
+@implements(np.var, method="var")
+def var(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
+) -> Array:
+    x = lift(a)
+    axes = s.some_axes(axis, x.ndim)
+    v = _variance(x, axes, dtype, _ddof(ddof, correction), where)
+    return _finish(_narrow(v, x, dtype), axes, keepdims, out)
+
+
+@implements(np.std, method="std")
+def std(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
+) -> Array:
+    x = lift(a)
+    axes = s.some_axes(axis, x.ndim)
+    v = safe_sqrt(builder(), _variance(x, axes, dtype, _ddof(ddof, correction), where))
+    return _finish(_narrow(v, x, dtype), axes, keepdims, out)
+
+
+@implements(np.average)
+def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = False, *, keepdims: Any = False) -> Any:
+    x = lift(a)
+    if weights is None:
+        out = mean.__wrapped__(x, axis, keepdims=keepdims)
+        count = s.size_of(s.dims(x)[k] for k in s.some_axes(axis, x.ndim))
+        total = wrap(s.expand(s.cast(count, out.dtype), s.dims(out)))
+        return (out, total) if returned else out
+    w, axes = lift(weights), s.some_axes(axis, x.ndim)
+    if s.dims(w) != s.dims(x):
+        if s.dims(w) != tuple(s.dims(x)[k] for k in axes):
+            raise ValueError("Shape of weights must be consistent with shape of a along specified axis.")
+        w = wrap(kept(w.value, s.dims(x), tuple(k for k in range(x.ndim) if k not in axes)))
+    dtype = s.result_type(x, w, np.float64) if x.dtype.kind in "biu" else s.result_type(x, w)
+    shape = s.dims(x)
+    w = wrap(s.expand(s.cast(w.value, dtype), shape))
+    total = reduce(SUM, w, axes, keepdims=keepdims)
+    out = reduce(SUM, apply(np.multiply, s.as_dtype(x, dtype), w), axes, keepdims=keepdims) / total
+    return (out, total) if returned else out
+
+
+# -- reductions that pass over NaN -----------------------------------------------------------------------------------
+
+
+def _without_nan(row: tuple[str, np.ufunc, Any], substitute: Any) -> Any:
+    def call(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        keepdims: Any = False,
+        initial: Any = None,
+        where: Any = True,
+    ) -> Array:
+        x = lift(a)
+        if x.dtype.kind == "f":
+            missing = apply(np.isnan, x)
+            y = builder().select(missing.value, s.full(s.dims(x), substitute, x.dtype), x.value)
+            value = reduce(row, wrap(y), axis, dtype, None, keepdims, initial, where)
+            if row in (MAX, MIN):
+                empty = reduce(ALL, missing, axis, keepdims=keepdims)
+                nothing = s.full(s.dims(value), np.nan, x.dtype)
+                value = wrap(builder().select(empty.value, nothing, value.value))
+            return s.result(value.value, out)
+        return reduce(row, x, axis, dtype, out, keepdims, initial, where)
+
+    return call
+
+
+nansum = implements(np.nansum)(_without_nan(SUM, 0.0))
+nanprod = implements(np.nanprod)(_without_nan(PROD, 1.0))
+_nanmax, _nanmin = _without_nan(MAX, -np.inf), _without_nan(MIN, np.inf)
+
+
+@implements(np.nanmax)
+def nanmax(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
+) -> Array:
+    return _nanmax(a, axis, None, out, keepdims, initial, where)
+
+
+@implements(np.nanmin)
+def nanmin(
+    a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
+) -> Array:
+    return _nanmin(a, axis, None, out, keepdims, initial, where)
+
+
+def _present(a: Any, where: Any) -> tuple[Array, Array]:
+    """The array with 0 for NaN (which would spoil derivatives even under a mask), and the mask of the others."""
+    x = lift(a)
+    missing = apply(np.isnan, x).value
+    filled = wrap(builder().select(missing, builder().zeros(x.value.type), x.value))
+    present = apply(np.logical_not, wrap(missing))
+    return filled, present if where is True or not given(where) else apply(np.logical_and, present, where)
+
+
+@implements(np.nanmean)
+def nanmean(
+    a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
+) -> Array:
+    filled, present = _present(a, where)
+    return mean.__wrapped__(filled, axis, dtype, out, keepdims, where=present)
+
+
+@implements(np.nanvar)
+def nanvar(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+) -> Array:
+    filled, present = _present(a, where)
+    return var.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
+
+
+@implements(np.nanstd)
+def nanstd(
+    a: Any,
+    axis: Any = None,
+    dtype: Any = None,
+    out: Any = None,
+    ddof: Any = 0,
+    keepdims: Any = False,
+    *,
+    where: Any = True,
+) -> Array:
+    filled, present = _present(a, where)
+    return std.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
