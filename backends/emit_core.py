@@ -217,7 +217,7 @@ class Emitter:
                 return
             dim = shape[axis]
             if dim == 1 or (unroll and isinstance(dim, int)):
-                for k in range(int(dim)):  # type: ignore[arg-type]
+                for k in range(int(dim)):
                     level(axis + 1, [*at, index(k)])
             else:
                 self.repeat(self.size(dim), lambda k: level(axis + 1, [*at, k]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
@@ -15,7 +16,7 @@ from dflow.ir.types import I64
 At = list[ir.Value]
 
 
-def whole_index(e: Emitter, entries: Sequence[object], starts: Sequence[Value], at: At) -> At:
+def whole_index(e: Emitter, entries: Sequence[Any], starts: Sequence[Value], at: At) -> At:
     """Where in x the element ``at`` of ``x[index]`` is."""
     start, position, out = iter(starts), iter(at), []
     for entry in entries:
@@ -24,7 +25,7 @@ def whole_index(e: Emitter, entries: Sequence[object], starts: Sequence[Value], 
         elif entry == "at":
             out.append(e.env[next(start)])
         else:
-            _, _, step = entry  # type: ignore[misc]
+            _, _, step = entry
             out.append(e.add(e.env[next(start)], e.mul(next(position), index(step))))
     return out
 

@@ -142,7 +142,7 @@ def reduce_nest(
             return step(at, values)
         dim = shape[axis]
         if dim == 1 or (unroll and isinstance(dim, int)):
-            for k in range(int(dim)):  # type: ignore[arg-type]
+            for k in range(int(dim)):
                 values = level(axis + 1, [*at, index(k)], values)
             return values
         return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, k], inner))

@@ -116,4 +116,4 @@ def _concatenate(e: Emitter, op: Op) -> None:
             e.store(op.result, to, e.load(x, at))
 
         e.nest(x.type.shape, move)
-        start += x.type.shape[axis]  # type: ignore[operator]
+        start += x.type.shape[axis]

@@ -159,7 +159,7 @@ class _Parser:
 
     def define(self, token: Token) -> Value:
         name = token.text
-        if self.forward is not None and self.forward.pop(name, None):
+        if self.forward is not None and self.forward.pop(name, False):
             return self.scope[name]
         if name in self.scope:
             self.fail(f"{name} is defined a second time", token)

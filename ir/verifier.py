@@ -129,8 +129,8 @@ class _Verifier:
         self.attributes(op)
         if len(op.regions) != REGIONS.get(op.name, 0):
             self.fail(op, f"has {len(op.regions)} regions, expected {REGIONS.get(op.name, 0)}")
-        for r in op.regions:
-            self.block(r, op)
+        for region in op.regions:
+            self.block(region, op)
         check = getattr(self, f"_{op.name}", None)
         if check is not None:
             check(op)

@@ -170,6 +170,7 @@ elementwise(
     kinks=([1.0, -1.0], [0.0, -0.0]),
     cheap=True,
 )
+_reference: Any
 for _name, _doc, _reference in (
     ("floor", "the largest integer not above x", np.floor),
     ("ceil", "the smallest integer not below x", np.ceil),

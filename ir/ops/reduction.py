@@ -9,7 +9,7 @@ import numpy as np
 from dflow.ir.registry import OpDef, Sample, define, require
 from dflow.ir.types import BOOL, I64, REAL, TensorType
 
-KINDS = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
+KINDS: dict[str, Any] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
 M = [[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]
 TIES = [[1.0, 5.0, 5.0], [4.0, 4.0, 4.0]]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Location, Module, Op
@@ -70,7 +71,7 @@ def called_from(loc: Location | None, call: Location | None) -> Location | None:
     return replace(loc, caller=called_from(loc.caller, call))
 
 
-def _relocate(ops: list[Op], called) -> None:  # type: ignore[no-untyped-def]
+def _relocate(ops: list[Op], called: Any) -> None:
     """Sets the locations of operations that have just been made."""
     for op in ops:
         op.loc = called(op.loc)

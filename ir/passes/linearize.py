@@ -179,9 +179,9 @@ class _Split:
             saved.append(choice.saved)
             blocks.append((block, choice.recomputed))
         results = self.nonlinear_if(frame, op, pred, plain, frames, saved)
-        regions = []
+        regions: list[Block] = []
         for (block, recomputed), names in zip(blocks, (results[: len(saved[0])], results[len(saved[0]) :])):
-            env = {}
+            env: dict[Value, Value] = {}
             b = Builder(loc=op.loc)
             for v, packed in zip(saved[len(regions)], names):
                 env[v] = _unpack(b, packed, v.type, env)

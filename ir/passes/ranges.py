@@ -14,6 +14,7 @@ knows the operations. Decided bools and integers become constants, decided check
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value
@@ -223,7 +224,7 @@ class _Ranges:
 
         return of(result)
 
-    def _growth_by(self, v: Value, of, env: Env) -> Interval | None:  # type: ignore[no-untyped-def]
+    def _growth_by(self, v: Value, of: Any, env: Env) -> Interval | None:
         op = v.op
         if op is None:
             return None
@@ -245,7 +246,7 @@ class _Ranges:
             return self._growth_by_loop(op, op.results.index(v), of, env)
         return None
 
-    def _growth_by_loop(self, op: Op, i: int, of, env: Env) -> Interval | None:  # type: ignore[no-untyped-def]
+    def _growth_by_loop(self, op: Op, i: int, of: Any, env: Env) -> Interval | None:
         """Of an inner loop: its trips times its own growth."""
         first = of(op.operands[i + 1])
         if first is None:

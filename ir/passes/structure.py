@@ -117,7 +117,8 @@ def _read_broadcast(b: Simplifier, op: Op, pairs: list[tuple[Any, Value | None]]
     (x,), dims = op.operands, op.attrs["dims"]
     if not _unwritten(b, x):
         return None
-    shape, kept = [], []
+    shape: list[Any] = []
+    kept: list[Any] = []
     for axis, (e, _) in enumerate(pairs):
         if e == "at":
             continue
