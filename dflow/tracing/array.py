@@ -26,6 +26,7 @@ class Array:
     __slots__ = ("__weakref__", "cell", "steps", "type", "weak")
     __array_priority__ = 1000.0
     __hash__ = None  # type: ignore[assignment]
+    inside = False  # whether it is a position that needs no check
 
     def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool = False):
         self.cell = cell
@@ -458,10 +459,7 @@ for _name, _op in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc")):  #
         ),
     )
 
-METHODS = (
-    "all any argmax argmin argsort clip cumprod cumsum diagonal dot max mean min nonzero prod ptp repeat round "
-    "searchsorted squeeze std sum swapaxes take trace var"
-).split()
+METHODS = ["all", "any", "argmax", "argmin", "argsort", "clip", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var"]
 
 
 def _method(name: str) -> Any:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+import types
 from typing import Any
+
+import numpy as np
 
 from dflow.errors import TraceError, failure
 from dflow.tracing import array as _array
+from dflow.tracing.branches import traced_condition, truth
+from dflow.tracing.context import builder, tracing
+from dflow.tracing.lift import contains_traced, elementwise, lift, static_value, supported, wrap
+from dflow.tracing.lift import convert as convert_value
+from dflow.tracing.rewrite import rewritten
+from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
+from dflow.tracing.state import Undefined
 
 
 def dispatch_table() -> dict[Any, Any]:
@@ -44,11 +56,10 @@ def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
     run = ours if method == "__call__" else getattr(ours, method, None)
     if run is None:
         raise unsupported(f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}"))
-    out = kwargs.pop("out", None)
-    if out is None:
-        return run(*inputs, **kwargs)
-    target = out[0] if isinstance(out, tuple) else out
-    return assign_out(target, run(*inputs, **kwargs))
+    for target in kwargs.get("out", ()):
+        if target is not None and not isinstance(target, _array.Array):
+            raise captured_update(target)
+    return run(*inputs, **kwargs)
 
 
 def assign_out(target: Any, result: Any) -> Any:
@@ -79,3 +90,271 @@ def _at(ufunc: Any, target: Any, index: Any, value: Any = None) -> None:
     if ufunc.__name__ not in ("add", "subtract"):
         raise unsupported(f"np.{ufunc.__name__}.at")
     add_at(target, resolve(target.shape, index), value if ufunc.__name__ == "add" else -value)
+
+
+# -- calls of rewritten code -------------------------------------------------------------------------------------
+
+
+def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """``function(*args, **kwargs)`` in rewritten code."""
+    if not tracing():
+        return function(*args, **kwargs)
+    try:
+        special = BUILTINS.get(function)
+    except TypeError:  # not hashable
+        special = None
+    if special is not None:
+        return special(*args, **kwargs)
+    if isinstance(function, types.FunctionType):
+        return _call_function(function, args, kwargs)
+    if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
+        return _call_function(function.__func__, (function.__self__, *args), kwargs)
+    if isinstance(function, functools.partial):
+        return call(function.func, *function.args, *args, **{**function.keywords, **kwargs})
+    if isinstance(function, type):
+        return _call_class(function, args, kwargs)
+    if isinstance(function, types.BuiltinFunctionType | np.ufunc):
+        return _call_native(function, args, kwargs)
+    method = type(function).__call__
+    if isinstance(method, types.FunctionType) and is_user_code(method):
+        return _call_function(method, (function, *args), kwargs)
+    if _is_numpy(function):
+        return _call_native(function, args, kwargs)
+    return function(*args, **kwargs)
+
+
+def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
+    if is_user_code(function):
+        return rewritten(function)(*args, **kwargs)
+    if _is_numpy(function):
+        return _call_native(function, args, kwargs)
+    return function(*args, **kwargs)
+
+
+def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
+    if issubclass(cls, np.generic) and len(args) == 1 and contains_traced(args):
+        return lift(args[0]).astype(cls)
+    init = cls.__init__
+    plain = type(cls) is type and cls.__new__ is object.__new__
+    if plain and isinstance(init, types.FunctionType) and is_user_code(init):
+        made = cls.__new__(cls)
+        rewritten(init)(made, *args, **kwargs)
+        return made
+    return cls(*args, **kwargs)
+
+
+def is_user_code(function: types.FunctionType) -> bool:
+    """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
+    package = (function.__module__ or "").partition(".")[0]
+    return package not in LIBRARIES and package not in sys.stdlib_module_names
+
+
+LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
+
+
+def _is_numpy(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or ""
+    return module.partition(".")[0] == "numpy" or isinstance(function, np.ufunc)
+
+
+def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
+    """NumPy's functions, math's, and methods of NumPy arrays."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, np.ndarray):
+        return _call_method(function, owner, args, kwargs)
+    traced = any_traced(args) or any_traced(tuple(kwargs.values()))
+    if function in CREATORS or (traced and _is_numpy(function)):
+        ours = dispatch_table().get(function)
+        if ours is not None:
+            return ours(*args, **kwargs)
+        if not isinstance(function, np.ufunc) and not isinstance(owner, np.ufunc) and function not in CREATORS:
+            raise unsupported(numpy_name(function))
+    if traced and function in math_functions():
+        return math_functions()[function](*args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def _call_method(function: Any, owner: np.ndarray[Any, Any], args: Any, kwargs: Any) -> Any:
+    """A method of an array that was made outside: a copy is a new traced array; what changes the array is refused."""
+    if function.__name__ in ("copy", "astype", "flatten") and supported(owner.dtype):
+        result = function(*args, **kwargs)
+        return fresh(result) if supported(result.dtype) else result
+    if function.__name__ in ("fill", "sort", "put", "itemset", "partition", "resize", "setfield", "byteswap"):
+        raise captured_update(owner)
+    if any_traced(args) or any_traced(tuple(kwargs.values())):
+        return call(getattr(lift(owner), function.__name__), *args, **kwargs)
+    return function(*args, **kwargs)
+
+
+def any_traced(values: Any) -> bool:
+    return any(contains_traced(v) or (isinstance(v, dict) and any_traced(v.values())) for v in values)
+
+
+def fresh(array: np.ndarray[Any, Any]) -> Any:
+    """A new traced array with the given contents."""
+    return _array.Array.copy(lift(array))
+
+
+CREATORS = {
+    np.zeros,
+    np.ones,
+    np.empty,
+    np.full,
+    np.arange,
+    np.linspace,
+    np.eye,
+    np.identity,
+    np.zeros_like,
+    np.ones_like,
+    np.empty_like,
+    np.full_like,
+    np.array,
+    np.copy,
+}
+
+
+def math_functions() -> dict[Any, Any]:
+    """From the functions of ``math`` to those on traced numbers."""
+    from dflow.numpy.math_functions import MATH
+
+    return MATH
+
+
+# -- Python's own functions ----------------------------------------------------------------------------------------
+
+
+def len_(x: Any) -> Any:
+    return x.length if isinstance(x, Indexable) else len(x)
+
+
+def range_(*args: Any) -> Any:
+    if not any(isinstance(a, _array.Array) for a in args):
+        return range(*args)
+    args = tuple(_static_integer(a) for a in args)
+    if all(isinstance(a, int) for a in args):
+        return range(*args)
+    return Range(0, *args) if len(args) == 1 else Range(*args)
+
+
+def _static_integer(x: Any) -> Any:
+    known = static_value(x) if isinstance(x, _array.Array) and not x.ndim and x.dtype.kind in "iu" else None
+    return x if known is None else int(known)
+
+
+def enumerate_(x: Any, start: Any = 0) -> Any:
+    inner = as_sequence(x) if isinstance(x, _array.Array | Indexable | range) else None
+    return enumerate(x, start) if inner is None else Enumerated(inner, start)
+
+
+def zip_(*parts: Any, strict: bool = False) -> Any:
+    inner = [as_sequence(p) for p in parts]
+    known = parts and all(i is not None for i in inner) and any(isinstance(p, _array.Array | Indexable) for p in parts)
+    if not known:
+        return zip(*parts, strict=strict)
+    lengths = [i.length for i in inner if i is not None]
+    if strict and any(n != lengths[0] for n in lengths if isinstance(n, int)):
+        raise ValueError("zip() arguments have different lengths")
+    return Zipped(inner)  # type: ignore[arg-type]
+
+
+def reversed_(x: Any) -> Any:
+    inner = as_sequence(x) if isinstance(x, _array.Array | Indexable | range) else None
+    return reversed(x) if inner is None else Reversed(inner)
+
+
+def sum_(x: Any, /, start: Any = 0) -> Any:
+    total = start
+    for item in x:
+        total = total + item
+    return total
+
+
+def _extreme(name: str, plain: Any, ufunc: Any) -> Any:
+    def extreme(*args: Any, key: Any = None, default: Any = None) -> Any:
+        items = list(args[0]) if len(args) == 1 else list(args)
+        if key is not None or not contains_traced(items):
+            options = {} if default is None else {"default": default}
+            return plain(*args, key=key, **options) if len(args) == 1 else plain(*args, key=key)
+        if any(isinstance(i, _array.Array) and i.ndim for i in items):
+            return plain(*args)
+        return functools.reduce(lambda a, b: elementwise(name, a, b), items)
+
+    return extreme
+
+
+def _number(plain: Any, kind: str, dtype: Any) -> Any:
+    """``int(x)``, ``float(x)``, ``bool(x)`` of a number give a number; of a whole array they are Python's affair."""
+
+    def convert(*args: Any, **kwargs: Any) -> Any:
+        if len(args) != 1 or kwargs or not isinstance(args[0], _array.Array) or args[0].size != 1:
+            return plain(*args, **kwargs)
+        x = args[0]
+        if static_value(x) is not None:
+            return plain(x)
+        if kind == "b":
+            return wrap(truth(x))
+        value = builder().reshape(x.value, shape=()) if x.ndim else x.value
+        return wrap(convert_value(value, dtype), weak=True)
+
+    return convert
+
+
+def isinstance_(x: Any, kinds: Any) -> Any:
+    """Traced numbers are ``int`` or ``float`` as what they stand for, traced arrays ``np.ndarray``."""
+    if isinstance(x, Undefined):
+        raise x.error()
+    if not isinstance(x, _array.Array):
+        return isinstance(x, kinds)
+    if isinstance(x, kinds):
+        return True
+    if x.ndim:
+        stands_for: type = np.ndarray
+    elif x.weak:
+        stands_for = float if x.dtype.kind == "f" else int
+    else:
+        stands_for = x.dtype.type
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    return any(isinstance(k, type) and issubclass(stands_for, k) for k in wanted)
+
+
+def pow_(x: Any, y: Any, mod: Any = None) -> Any:
+    return pow(x, y) if mod is None else pow(x, y) % mod if any_traced((x, y, mod)) else pow(x, y, mod)
+
+
+def any_(items: Any) -> Any:
+    return items.any() if isinstance(items, _array.Array) else _any_all(items, "or", False)
+
+
+def all_(items: Any) -> Any:
+    return items.all() if isinstance(items, _array.Array) else _any_all(items, "and", True)
+
+
+def _any_all(items: Any, op: str, start: bool) -> Any:
+    found: Any = start
+    for x in items:
+        if not traced_condition(x):
+            if bool(x) is not start:
+                return not start
+            continue
+        holds = wrap(truth(x))
+        found = holds if found is start else elementwise(op, found, holds)
+    return found
+
+
+BUILTINS: dict[Any, Any] = {
+    len: len_,
+    range: range_,
+    enumerate: enumerate_,
+    zip: zip_,
+    reversed: reversed_,
+    sum: sum_,
+    max: _extreme("max", max, np.maximum),
+    min: _extreme("min", min, np.minimum),
+    int: _number(int, "i", np.int64),
+    float: _number(float, "f", np.float64),
+    bool: _number(bool, "b", np.bool_),
+    isinstance: isinstance_,
+    pow: pow_,
+    any: any_,
+    all: all_,
+}

@@ -70,9 +70,7 @@ def _expanded(shape: tuple[int, ...], index: Any) -> list[Any]:
 
 
 def _is_mask(item: Any) -> bool:
-    return isinstance(item, bool | np.bool_) or (
-        isinstance(item, np.ndarray | _array.Array) and item.dtype == np.bool_
-    )
+    return isinstance(item, bool | np.bool_) or (isinstance(item, np.ndarray | _array.Array) and item.dtype == np.bool_)
 
 
 def _mask_indices(mask: Any) -> list[Any]:
@@ -103,6 +101,8 @@ def _axis(item: Any, axis: int, size: int) -> _Axis:
         return _slice_axis(item, size)
     if isinstance(item, _array.Array) and item.dtype.kind in "iu":
         static = _lift.static_value(item)
+        if item.inside and static is None:
+            return _Axis("at", _lift.wrap(item.value, weak=True))
         if item.ndim:
             return _Axis("array", checked_array(item if static is None else static, axis, size))
         return _Axis("at", traced_position(item, axis, size) if static is None else position(int(static), axis, size))

@@ -1,0 +1,287 @@
+"""``if`` on a traced condition: both branches are traced, and what they leave behind is merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import TraceError, failure
+from dflow.ir.core import Value
+from dflow.ir.ops.control import ERRORS
+from dflow.tracing import lift as _lift
+from dflow.tracing.array import Array
+from dflow.tracing.context import BRANCH, Cell, Region, builder, entered, region
+from dflow.tracing.state import (
+    Snapshot,
+    Undefined,
+    describe,
+    flatten,
+    is_number,
+    line_of_block,
+    same,
+    unflatten,
+)
+
+Block = Callable[[], Any]
+Get = Callable[[], tuple[Any, ...]]
+Set = Callable[[Sequence[Any]], None]
+MAY_ALIAS = "this array may be another name of an array outside of the branch or loop that it was assigned in"
+
+
+def traced_condition(test: Any) -> bool:
+    """Whether ``test`` is a condition that is known only when the program runs."""
+    return isinstance(test, Array) and _lift.static_value(test) is None
+
+
+def truth(test: Array) -> Value:
+    """A condition as a bool scalar."""
+    if test.size != 1:
+        bool(test)  # raises
+    value = test.value
+    if value.type.rank:
+        value = builder().reshape(value, shape=())
+    if value.type.dtype.kind == "b":
+        return value
+    b = builder()
+    return b.ne(value, 0)
+
+
+def if_(test: Any, then: Block, orelse: Block, get: Get, put: Set, names: Sequence[str], live: Sequence[str]) -> None:
+    """An ``if`` statement; ``names`` are the variables that it assigns, ``live`` those used later."""
+    if not traced_condition(test):
+        then() if test else orelse()
+        return
+    pred = truth(test)
+    before = get()
+    arms: list[_Arm] = []
+    for block, holds in ((then, True), (orelse, False)):
+        arm = _traced_arm(block, before, get, put)
+        if arm.raised is not None:
+            _check(pred, holds, arm.raised)
+            put(before)
+            (orelse if holds else then)()
+            return
+        arms.append(arm)
+    put(_Merge(pred, arms[0], arms[1]).variables(names, set(live)))
+
+
+@dataclass
+class _Arm:
+    region: Region
+    after: tuple[Any, ...]
+    raised: BaseException | None = None
+
+
+def _traced_arm(block: Block, before: Sequence[Any], get: Get, put: Set) -> _Arm:
+    """Traces one branch in a region of its own."""
+    put(before)
+    snapshot = Snapshot(before)
+    inner = Region(BRANCH, region())
+    with entered(inner):
+        try:
+            block()
+        except Exception as e:
+            if getattr(e, "_dflow_raised", None) is not inner:
+                put(before)
+                raise
+            return _Arm(inner, (), e)
+        snapshot.require_unchanged("branch")
+        return _Arm(inner, get())
+
+
+def raised(error: Any) -> Any:
+    """The operand of a ``raise`` statement, marked with the region that it is raised in."""
+    if isinstance(error, type) and issubclass(error, BaseException):
+        error = error()
+    if isinstance(error, BaseException):
+        error._dflow_raised = region() if _tracing() else None  # type: ignore[attr-defined]
+    return error
+
+
+def _tracing() -> bool:
+    from dflow.tracing.context import tracing
+
+    return tracing()
+
+
+def _check(pred: Value, holds: bool, error: BaseException) -> None:
+    """A branch that raises becomes a check that it is not taken."""
+    name = next((n for n, kind in ERRORS.items() if isinstance(error, kind)), None)
+    if name is None:
+        raise failure(
+            TraceError,
+            f"raising {type(error).__name__} on a traced condition is not supported",
+            wanted=", ".join(ERRORS),
+            mend="raise one of these",
+        ) from error
+    b = builder()
+    message = str(error).replace("{", "{{").replace("}", "}}")
+    b.check(b.not_(pred) if holds else pred, error=name, message=message)
+
+
+@dataclass
+class _Slot:
+    """A value that depends on the branch taken."""
+
+    values: tuple[Value, Value]
+    weak: bool
+    aliases: list[Cell]
+
+
+class _Merge:
+    """What two branches leave behind, as the results of one ``if`` operation."""
+
+    def __init__(self, pred: Value, then: _Arm, orelse: _Arm):
+        self.pred = pred
+        self.arms = (then, orelse)
+        self.slots: list[_Slot] = []
+        self.counts: dict[Cell, int] = {}
+        self.where = line_of_block()
+
+    def variables(self, names: Sequence[str], live: set[str]) -> list[Any]:
+        """The variables after the ``if``, and its operation emitted."""
+        merged = [
+            self.merged(n, a, b) if n in live else (a if same(a, b) else Undefined(n))
+            for n, a, b in zip(names, self.arms[0].after, self.arms[1].after)
+        ]
+        results = self.emit()
+        return [m(results) if isinstance(m, _Later) else m for m in merged]
+
+    def merged(self, name: str, a: Any, b: Any) -> Any:
+        """A variable's value after the ``if``; a ``_Later`` when it depends on the operation's results."""
+        if same(a, b):
+            return a
+        if isinstance(a, Undefined) or isinstance(b, Undefined):
+            return self.half_defined(name, a, b)
+        (xs, structure), (ys, other) = flatten(a), flatten(b)
+        if structure != other:
+            return self.differs(name, a, b, "values of different structure")
+        leaves: list[Any] = []
+        for x, y in zip(xs, ys):
+            if isinstance(x, Undefined) or isinstance(y, Undefined):
+                return self.half_defined(name, x, y)
+            leaf = x if same(x, y) else self.slot(x, y)
+            if leaf is None:
+                return self.differs(name, x, y, "values that cannot be merged")
+            leaves.append(leaf)
+        return _Later(structure, leaves)
+
+    def half_defined(self, name: str, a: Any, b: Any) -> Any:
+        defined, missing = (b, a) if isinstance(a, Undefined) else (a, b)
+        if isinstance(defined, Undefined):
+            return defined if defined.reason else missing
+        if missing.filler:
+            leaves, structure = flatten(defined)
+            if all(is_number(x) for x in leaves):
+                k = 0 if defined is a else 1
+                return _Later(structure, [self.filled(x, k) for x in leaves])
+            return defined if not any(isinstance(x, Array) for x in leaves) else missing
+        if missing.reason:
+            return missing
+        return Undefined(
+            name,
+            f"variable {name!r} is defined in one branch only, of the `if` at {self.where}",
+            f"give {name!r} a value in the other branch, or before the `if`",
+        )
+
+    def differs(self, name: str, a: Any, b: Any, how: str) -> Undefined:
+        what = "the function returns" if name.startswith("_dflow") else f"variable {name!r} has"
+        return Undefined(
+            name,
+            f"{what} {how} in the branches of the `if` at {self.where}: {describe(a)} and {describe(b)}",
+            "make both of one type and shape",
+        )
+
+    def filled(self, x: Any, k: int) -> _SlotNumber:
+        """A slot with ``x`` in branch ``k`` and anything in the other."""
+        with entered(self.arms[k].region):
+            known = _lift.lift(x)
+            value = known.value
+        with entered(self.arms[1 - k].region):
+            filler = builder().zeros(value.type)
+        self.slots.append(_Slot((value, filler) if k == 0 else (filler, value), known.weak, []))
+        return _SlotNumber(len(self.slots) - 1)
+
+    def slot(self, x: Any, y: Any) -> Any:
+        """A slot for two leaves, or None when they do not go together."""
+        if not (is_number(x) and is_number(y)):
+            return None
+        arrays = []
+        for leaf, arm in zip((x, y), self.arms):
+            with entered(arm.region):
+                arrays.append(_lift.lift(leaf))
+        if arrays[0].shape != arrays[1].shape:
+            return None
+        dtype = _lift.result_dtype(*arrays)
+        if dtype.kind != "b" and any(a.dtype == np.bool_ for a in arrays):
+            return None
+        values = []
+        for a, arm in zip(arrays, self.arms):
+            with entered(arm.region):
+                values.append(_lift.convert(a.value, dtype))
+        aliases = [a.cell for a, arm in zip(arrays, self.arms) if a.ndim and a.cell.home is not arm.region]
+        for cell in {a.cell for a in arrays if a.ndim}:
+            self.counts[cell] = self.counts.get(cell, 0) + 1
+            if self.counts[cell] > 1:
+                aliases.append(cell)
+        self.slots.append(_Slot((values[0], values[1]), arrays[0].weak and arrays[1].weak, aliases))
+        return _SlotNumber(len(self.slots) - 1)
+
+    def emit(self) -> list[Array]:
+        here = region()
+        cells = list(dict.fromkeys(c for arm in self.arms for c in arm.region.changed()))
+        blocks = []
+        for k, arm in enumerate(self.arms):
+            results = [s.values[k] for s in self.slots] + [arm.region.read(c) for c in cells]
+            blocks.append(arm.region.builder.finish(results))
+        if not any(b.ops for b in blocks) and not blocks[0].results:
+            return []
+        results = builder().append("if", [self.pred], regions=blocks)
+        for cell, value in zip(cells, results[len(self.slots) :]):
+            here.write(cell, value)
+        out = []
+        for s, value in zip(self.slots, results):
+            array = _lift.wrap(value, s.weak)
+            if s.aliases:
+                array.cell.read_only = MAY_ALIAS
+                for cell in s.aliases:
+                    cell.copies.append(array.cell)
+            out.append(array)
+        return out
+
+
+class _SlotNumber(int):
+    """Stands for a result of the operation among a variable's leaves."""
+
+
+class _Later:
+    """A tree of which some leaves are results of the operation."""
+
+    def __init__(self, structure: Any, leaves: list[Any]):
+        self.structure = structure
+        self.leaves = leaves
+
+    def __call__(self, results: list[Array]) -> Any:
+        leaves = [results[x] if isinstance(x, _SlotNumber) else x for x in self.leaves]
+        return unflatten(self.structure, leaves)
+
+
+def choose(test: Any, then: Block, orelse: Block) -> Any:
+    """A conditional expression."""
+    if not traced_condition(test):
+        return then() if test else orelse()
+    box: list[Any] = [Undefined("expression")]
+
+    def put(values: Sequence[Any]) -> None:
+        box[0] = values[0]
+
+    def run(block: Block) -> Block:
+        return lambda: put([block()])
+
+    if_(test, run(then), run(orelse), lambda: (box[0],), put, ("_dflow_expression",), ("_dflow_expression",))
+    if isinstance(box[0], Undefined):
+        raise box[0].error()
+    return box[0]

@@ -1,0 +1,128 @@
+"""Which names a piece of Python stores and loads, and which are live where."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def stores(nodes: Iterable[ast.AST]) -> list[str]:
+    """The names bound by statements, in order, not inside nested functions, classes and comprehensions."""
+    found: dict[str, None] = {}
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
+            found[node.id] = None
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found[node.name] = None
+            return
+        elif isinstance(node, ast.Lambda):
+            return
+        elif isinstance(node, COMPREHENSIONS):
+            for n in ast.walk(node):
+                if isinstance(n, ast.NamedExpr):
+                    visit(n.target)
+            return
+        elif isinstance(node, ast.alias):
+            found[(node.asname or node.name).partition(".")[0]] = None
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            found[node.name] = None
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    for n in nodes:
+        visit(n)
+    return list(found)
+
+
+def loads(node: ast.AST | None) -> set[str]:
+    """The names read, also inside nested functions."""
+    if node is None:
+        return set()
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
+
+
+def declared(body: Iterable[ast.stmt], kind: type[ast.Global] | type[ast.Nonlocal]) -> set[str]:
+    """The names declared ``global`` (``nonlocal``) in a function's body."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, kind):
+            found.update(node.names)
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            for child in ast.iter_child_nodes(node):
+                visit(child)
+
+    for s in body:
+        visit(s)
+    return found
+
+
+def arguments(a: ast.arguments) -> list[str]:
+    every = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
+    return [x.arg for x in every if x is not None]
+
+
+def captured(body: Iterable[ast.stmt]) -> set[str]:
+    """The names that nested functions and classes read: they are live everywhere."""
+    found: set[str] = set()
+    for s in body:
+        for node in ast.walk(s):
+            if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+                found |= loads(node)
+    return found
+
+
+def annotate_liveness(body: list[ast.stmt], always: set[str]) -> None:
+    """Gives every ``if`` and loop of a body without jumps the names that are live after it (``live_out``) and, loops,
+    at the start of an iteration (``live_in``)."""
+    _block(body, set(always), always)
+
+
+def _block(body: Iterable[Any], live: set[str], always: set[str]) -> set[str]:
+    for s in reversed(list(body)):
+        live = _statement(s, live, always) | always
+    return live
+
+
+def _statement(s: Any, live: set[str], always: set[str]) -> set[str]:
+    """The names live before ``s``, given those live after it."""
+    if isinstance(s, ast.If):
+        s.live_out = set(live)  # type: ignore[attr-defined]
+        return loads(s.test) | _block(s.body, live, always) | _block(s.orelse, live, always)
+    if isinstance(s, ast.For | ast.While):
+        return _loop(s, live, always)
+    if isinstance(s, ast.With):
+        inner = _block(s.body, live, always)
+        for item in s.items:
+            inner = (inner - set(stores([item]))) | loads(item.context_expr)
+        return inner
+    if isinstance(s, ast.Try | ast.Match):  # any part may be left at any point
+        everything = live | loads(s)
+        for part in ("body", "handlers", "cases", "orelse", "finalbody"):
+            for p in getattr(s, part, []):
+                _block(p.body if hasattr(p, "body") and not isinstance(p, ast.stmt) else [p], everything, always)
+        return everything
+    if isinstance(s, ast.AugAssign):
+        return live | loads(s) | set(stores([s]))
+    return (live - set(stores([s]))) | loads(s)
+
+
+def _loop(s: Any, live: set[str], always: set[str]) -> set[str]:
+    s.live_out = set(live)
+    test = loads(s.test) if isinstance(s, ast.While) else set()
+    flags = set(getattr(s, "flags", ()))
+    target = set(stores([s.target])) if isinstance(s, ast.For) else set()
+    start: set[str] = set()
+    while True:  # what an iteration needs, the one before it must leave
+        head = live | test | flags | start
+        again = (_block(s.body, head, always) - target) | test
+        if again <= start:
+            break
+        start |= again
+    s.live_in = start
+    return live | start | (loads(s.iter) if isinstance(s, ast.For) else set())

@@ -1,0 +1,21 @@
+"""Replaces values in a block that is still under construction (placeholders by what they turned out to be)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dflow.ir.core import Block, Value, substitute, walk
+
+
+def rename(block: Block, env: Mapping[Value, Value]) -> None:
+    """Renames by ``env`` throughout the block. In place: nobody has seen the block yet."""
+    if not env:
+        return
+    for op in walk(block):
+        op.operands = tuple(env.get(v, v) for v in op.operands)
+        op.attrs = {k: substitute(v, env) for k, v in op.attrs.items()}
+        for r in op.results:
+            r.type = substitute(r.type, env)
+        for inner in op.regions:
+            inner.results = tuple(env.get(v, v) for v in inner.results)
+    block.results = tuple(env.get(v, v) for v in block.results)

@@ -1,0 +1,133 @@
+"""Rewrites functions once, so that control flow, calls and item assignments go through ``dflow.tracing.runtime``.
+
+The rewritten function has the name, file, lines, globals, closure cells and defaults of the original. Statements with
+blocks become local functions that share the variables of the function around them (``nonlocal``), each with a way to
+read and to set the variables that it assigns:
+
+    if c:              def then(): nonlocal y; y = 1
+        y = 1    ->    def otherwise(): nonlocal y; y = 2
+    else:              def read(): return (y,)
+        y = 2          def write(values): nonlocal y; (y,) = values
+                       dflow__.if_(c, then, otherwise, read, write, ("y",), ("y",))
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+import types
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+from dflow.tracing.blocks import Blocks
+
+RUNTIME = "dflow__"
+
+
+def rewritten(function: types.FunctionType) -> types.FunctionType:
+    """The function with its source rewritten; itself when there is no source."""
+    code = function.__code__
+    if RUNTIME in code.co_freevars:
+        return function
+    new = _rewritten_code(code, function.__qualname__)
+    if new is None:
+        return function
+    cells = dict(zip(code.co_freevars, function.__closure__ or ()))
+    cells[RUNTIME] = _runtime_cell()
+    closure = tuple(cells[name] for name in new.co_freevars)
+    out = types.FunctionType(new, function.__globals__, function.__name__, function.__defaults__, closure)
+    out.__kwdefaults__ = function.__kwdefaults__
+    out.__qualname__ = function.__qualname__
+    out.__module__ = function.__module__
+    return out
+
+
+@lru_cache(maxsize=1)
+def _runtime_cell() -> types.CellType:
+    from dflow.tracing import runtime
+
+    return types.CellType(runtime)
+
+
+@lru_cache(maxsize=4096)
+def _rewritten_code(code: types.CodeType, qualname: str) -> types.CodeType | None:
+    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        return None
+    node = _find(code)
+    if node is None:
+        return None
+    outer = qualname.split(".")[:-1]
+    owner = outer[-1] if outer and outer[-1] != "<locals>" else None
+    function = Blocks(owner).function_of(node, code.co_name)
+    free = sorted({*code.co_freevars, RUNTIME})
+    factory = ast.FunctionDef(
+        "factory",
+        ast.arguments([], [ast.arg(n) for n in free], None, [], [], None, []),
+        [function, ast.Return(ast.Constant(None))],
+        [],
+    )
+    module = ast.fix_missing_locations(ast.Module([ast.copy_location(factory, node)], []))
+    flags = code.co_flags & (inspect.CO_NESTED ^ -1) & _FUTURES
+    compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
+    made = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
+    result = next(c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == function.name)
+    return result.replace(co_name=code.co_name, co_qualname=code.co_qualname)
+
+
+_FUTURES = 0x1FF0000  # the flags of `from __future__ import ...`
+
+
+# -- finding the source ------------------------------------------------------------------------------------------
+
+
+def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
+    """The definition of a code object in its file."""
+    linecache.checkcache(code.co_filename)
+    lines = linecache.getlines(code.co_filename)
+    if not lines:
+        return None
+    found = [n for n in _functions_at("".join(lines), code.co_firstlineno) if _matches(n, code)]
+    if len(found) > 1:
+        found = [n for n in found if _holds(n, code)]
+    return found[0] if found else None
+
+
+def _functions_at(source: str, line: int) -> Iterator[Any]:
+    tree = _parsed(source)
+    for node in _functions(tree):
+        decorators = getattr(node, "decorator_list", [])
+        if min([node.lineno, *(d.lineno for d in decorators)]) == line:
+            yield node
+
+
+@lru_cache(maxsize=64)
+def _parsed(source: str) -> ast.Module | None:
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        return None
+
+
+@lru_cache(maxsize=64)
+def _functions(tree: ast.Module | None) -> tuple[Any, ...]:
+    nodes = ast.walk(tree) if tree is not None else ()
+    return tuple(n for n in nodes if isinstance(n, ast.FunctionDef | ast.Lambda))
+
+
+def _matches(node: ast.FunctionDef | ast.Lambda, code: types.CodeType) -> bool:
+    name = "<lambda>" if isinstance(node, ast.Lambda) else node.name
+    a = node.args
+    names = [x.arg for x in (*a.posonlyargs, *a.args, *a.kwonlyargs)]
+    given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return name == code.co_name and len(names) == len(given)
+
+
+def _holds(node: ast.FunctionDef | ast.Lambda, code: types.CodeType) -> bool:
+    """Whether the instructions of ``code`` stand inside the body of ``node`` and reach from its start to its end."""
+    spots = [(p[0], p[2]) for p in code.co_positions() if p[0] is not None and p[2] is not None and p[3] != 0]
+    body = node.body if isinstance(node, ast.Lambda) else node
+    start, end = (body.lineno, body.col_offset), (body.end_lineno, body.end_col_offset)
+    spots = [s for s in spots if s[1] or s[0] != code.co_firstlineno]
+    return bool(spots) and min(spots) >= start and max(spots) < end

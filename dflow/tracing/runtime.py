@@ -1,0 +1,184 @@
+"""What rewritten code calls. On concrete values each of these does exactly what the Python that it stands for does."""
+
+from __future__ import annotations
+
+import builtins
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import failure
+from dflow.ir.types import BOOL
+from dflow.tracing import lift as _lift
+from dflow.tracing.array import Array
+from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
+from dflow.tracing.calls import call, captured_update
+from dflow.tracing.context import builder, tracing
+from dflow.tracing.index import refuse_items
+from dflow.tracing.loops import for_, while_
+from dflow.tracing.state import UNSET, Undefined, load
+
+slice = builtins.slice
+
+# -- logic -------------------------------------------------------------------------------------------------------
+
+
+def not_(x: Any) -> Any:
+    if not traced_condition(x):
+        return not x
+    return _lift.wrap(builder().not_(truth(x)))
+
+
+def and_(*operands: Callable[[], Any]) -> Any:
+    """``a and b``: b counts (and its checks hold) only where a holds."""
+    return _chain(operands, lambda x, rest: choose(x, rest, lambda: x), stops=False)
+
+
+def or_(*operands: Callable[[], Any]) -> Any:
+    return _chain(operands, lambda x, rest: choose(x, lambda: x, rest), stops=True)
+
+
+def _chain(operands: Any, join: Callable[[Any, Callable[[], Any]], Any], stops: bool) -> Any:
+    head, *rest = operands
+    x = head()
+    if not rest:
+        return x
+    if not traced_condition(x):
+        return x if bool(x) is stops else _chain(rest, join, stops)
+    if x.type.dtype is BOOL:
+        x = _lift.wrap(truth(x))
+    return join(x, lambda: _chain(rest, join, stops))
+
+
+def _in(x: Any, container: Any) -> Any:
+    if isinstance(container, Array):
+        return container.__contains__(x)
+    if isinstance(x, Array) and isinstance(container, list | tuple | range | set):
+        found: Any = False
+        for item in container:
+            found = or_(lambda found=found: found, lambda item=item: x == item)
+        return found
+    return x in container
+
+
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "is_", "is_not")},
+    "in_": _in,
+    "not_in": lambda x, container: not_(_in(x, container)),
+}
+
+
+def compare(names: tuple[str, ...], left: Any, *rest: Callable[[], Any]) -> Any:
+    """A chain of comparisons: ``a < b < c`` evaluates b once, and c only where a < b."""
+    right = rest[0]()
+    first = _COMPARE[names[0]](left, right)
+    if len(names) == 1:
+        return first
+    return and_(lambda: first, lambda: compare(names[1:], right, *rest[1:]))
+
+
+def assert_(test: Any, message: Callable[[], Any]) -> None:
+    if not traced_condition(test):
+        if not test:
+            raise AssertionError(message()) if message() != "" else AssertionError
+        return
+    text = str(message()).replace("{", "{{").replace("}", "}}")
+    builder().check(truth(test), error="AssertionError", message=text)
+
+
+# -- items and updates -------------------------------------------------------------------------------------------
+
+
+def _traced_index(index: Any) -> bool:
+    if isinstance(index, builtins.slice):
+        return any(isinstance(x, Array) for x in (index.start, index.stop, index.step))
+    return any(_traced_index(i) for i in index) if isinstance(index, tuple | list) else isinstance(index, Array)
+
+
+def getitem(base: Any, index: Any) -> Any:
+    if not isinstance(base, Array) and _traced_index(index):
+        if isinstance(base, np.ndarray):
+            return _lift.lift(base)[index]
+        if isinstance(base, list | tuple | str | range):
+            static = _lift.static_value(index) if isinstance(index, Array) else None
+            if static is None:
+                raise refuse_items(type(base).__name__, index)
+            return base[operator.index(static[()])]
+    try:
+        return base[index]
+    except IndexError as e:
+        raise located(e) from None
+
+
+def located(error: Exception) -> Exception:
+    """An error of Python or NumPy, its message with the user's line."""
+    from dflow.errors import DflowError, TraceIndexError
+
+    if isinstance(error, DflowError) or not tracing():
+        return error
+    return failure(TraceIndexError, str(error))
+
+
+def setitem(value: Any, base: Any, index: Any) -> None:
+    if isinstance(base, np.ndarray) and tracing():
+        raise captured_update(base)
+    if isinstance(base, list) and isinstance(index, Array):
+        raise refuse_items("list", index)
+    base[index] = value
+
+
+def augment(op: str, old: Any, value: Any) -> Any:
+    """``x op= value``."""
+    if isinstance(old, np.ndarray) and tracing():
+        raise captured_update(old)
+    return _IN_PLACE[op](old, value)
+
+
+def augment_item(op: str, base: Any, index: Any, value: Any) -> None:
+    """``base[index] op= value``."""
+    if isinstance(base, Array):
+        return base.update(index, _PLAIN[op], value, op)
+    old = getitem(base, index)
+    return setitem(_IN_PLACE[op](old, value), base, index)
+
+
+_OPS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"]
+_PLAIN = {name: getattr(operator, name) for name in _OPS}
+_IN_PLACE = {name: getattr(operator, "i" + name.rstrip("_")) for name in _OPS}
+
+
+def values(*reads: Callable[[], Any]) -> list[Any]:
+    """The variables that have a value."""
+    found = []
+    for read in reads:
+        try:
+            found.append(read())
+        except NameError:
+            continue
+    return found
+
+
+__all__ = [
+    "UNSET",
+    "Undefined",
+    "and_",
+    "assert_",
+    "augment",
+    "augment_item",
+    "call",
+    "choose",
+    "compare",
+    "for_",
+    "getitem",
+    "if_",
+    "load",
+    "not_",
+    "or_",
+    "raised",
+    "setitem",
+    "slice",
+    "values",
+    "while_",
+]

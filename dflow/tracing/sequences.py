@@ -1,0 +1,129 @@
+"""What ``for`` can run over as one loop: ranges, rows of arrays, and ``enumerate``, ``zip``, ``reversed`` of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.tracing import lift as _lift
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+
+
+class Indexable:
+    """Something with a length (an int or a traced number) and an item for every position (an int or traced)."""
+
+    length: Any
+
+    def item(self, k: Any) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        if isinstance(self.length, int):
+            return self.length
+        raise failure(NeedsStatic, "this length is known only when the program runs", mend="loop with `for`")
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.item(k) for k in range(len(self)))
+
+    def __getitem__(self, k: Any) -> Any:
+        return self.item(k)
+
+
+class Range(Indexable):
+    """``range`` with traced bounds."""
+
+    def __init__(self, start: Any, stop: Any, step: Any = 1):
+        for x in (start, stop, step):
+            if isinstance(x, Array) and (x.ndim or x.dtype.kind not in "iu"):
+                raise failure(TraceError, "range() takes integers", seen=repr(x), mend="convert with astype(int)")
+        self.start, self.step = start, step
+        if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
+            self.length: Any = len(range(start, stop, step))
+        else:
+            self.length = self._traced_length(start, stop, step)
+
+    def _traced_length(self, start: Any, stop: Any, step: Any) -> Any:
+        if not isinstance(step, int):
+            step = _lift.lift(step)
+            b = builder()
+            b.check(b.ne(step.value, 0), error="ValueError", message="range() arg 3 must not be zero")
+        elif step == 0:
+            raise ValueError("range() arg 3 must not be zero")
+        distance = stop - start if not (isinstance(start, int) and start == 0) else stop
+        count = distance if isinstance(step, int) and step == 1 else -((-distance) // step)
+        count = _lift.lift(count)
+        b = builder()
+        value = _lift.convert(count.value, np.int64)
+        return _lift.wrap(b.max(value, b.index(0)), weak=True)
+
+    def item(self, k: Any) -> Any:
+        moved = k if isinstance(self.step, int) and self.step == 1 else k * self.step
+        return moved if isinstance(self.start, int) and self.start == 0 else self.start + moved
+
+
+class Rows(Indexable):
+    """The rows of an array."""
+
+    def __init__(self, array: Array):
+        self.array = array
+        self.length = len(array)
+
+    def item(self, k: Any) -> Any:
+        if isinstance(k, Array):  # inside by construction
+            return self.array[_Inside(k)]
+        return self.array[k]
+
+
+class _Inside(Array):
+    """A traced position that needs no check."""
+
+    __slots__ = ()
+    inside = True
+
+    def __init__(self, k: Array):
+        super().__init__(k.cell, k.type, k.steps, k.weak)
+
+
+class Enumerated(Indexable):
+    def __init__(self, inner: Indexable, start: Any):
+        self.inner, self.start, self.length = inner, start, inner.length
+
+    def item(self, k: Any) -> Any:
+        return (self.start + k if not (isinstance(self.start, int) and self.start == 0) else k), self.inner.item(k)
+
+
+class Zipped(Indexable):
+    def __init__(self, parts: Sequence[Indexable]):
+        self.parts = parts
+        self.length = parts[0].length
+        for p in parts[1:]:
+            a, b = self.length, p.length
+            self.length = min(a, b) if isinstance(a, int) and isinstance(b, int) else _lift.elementwise("min", a, b)
+
+    def item(self, k: Any) -> Any:
+        return tuple(p.item(k) for p in self.parts)
+
+
+class Reversed(Indexable):
+    def __init__(self, inner: Indexable):
+        self.inner, self.length = inner, inner.length
+
+    def item(self, k: Any) -> Any:
+        return self.inner.item(self.length - 1 - k)
+
+
+def as_sequence(x: Any) -> Indexable | None:
+    """``x`` as something to loop over by position; None for what only Python can iterate over."""
+    if isinstance(x, Indexable):
+        return x
+    if isinstance(x, range):
+        return Range(x.start, x.stop, x.step)
+    if isinstance(x, Array) and x.ndim:
+        return Rows(x)
+    if isinstance(x, np.ndarray) and x.ndim and _lift.supported(x.dtype):
+        return Rows(_lift.lift(x))
+    return None

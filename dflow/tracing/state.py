@@ -1,0 +1,145 @@
+"""The variables of a block: undefined ones, trees of values, and Python objects that must not change unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import optree
+
+from dflow.errors import CarriedError, UndefinedError, failure, user_location
+from dflow.tracing.array import Array
+
+NAMESPACE = "dflow"
+
+
+class Undefined:
+    """The value of a variable that has none here. ``filler`` marks one that may take any value (it is never used)."""
+
+    def __init__(self, name: str, reason: str | None = None, mend: str | None = None, filler: bool = False):
+        self.name = name
+        self.reason = reason
+        self.mend = mend
+        self.filler = filler
+
+    def error(self) -> UndefinedError:
+        reason = self.reason or f"variable {self.name!r} has no value yet"
+        return failure(UndefinedError, reason, mend=self.mend or "assign it before")  # type: ignore[return-value]
+
+    def __repr__(self) -> str:
+        return f"<undefined {self.name}>"
+
+
+UNSET = Undefined("result", filler=True)
+
+
+def load(value: Any) -> Any:
+    """Reads a variable that may be undefined."""
+    if isinstance(value, Undefined):
+        raise value.error()
+    return value
+
+
+def line_of_block() -> str:
+    location = user_location()
+    return f"line {location.line}" if location else "an unknown line"
+
+
+def flatten(value: Any) -> tuple[list[Any], Any]:
+    """The leaves and the structure of a tree."""
+    leaves, structure = optree.tree_flatten(value, none_is_leaf=True, namespace=NAMESPACE)
+    return leaves, structure
+
+
+def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
+    return optree.tree_unflatten(structure, leaves)
+
+
+def is_number(x: Any) -> bool:
+    """Whether ``x`` can become a traced value."""
+    if isinstance(x, np.ndarray | np.generic):
+        return x.dtype.kind in "biuf"
+    return isinstance(x, Array | bool | int | float)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two leaves are one and the same, so that nothing needs to be decided between them."""
+    if a is b:
+        return True
+    if isinstance(a, Array) and isinstance(b, Array):
+        return a.cell is b.cell and a.steps == b.steps
+    if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined):
+        return False
+    try:
+        return bool(a == b)
+    except Exception:
+        return False
+
+
+def describe(x: Any) -> str:
+    """A leaf, for messages."""
+    if isinstance(x, Array):
+        return str(x.type)
+    return f"{type(x).__name__} {x!r}"[:60]
+
+
+class Snapshot:
+    """The mutable Python objects that can be reached from some values, as they are now."""
+
+    def __init__(self, values: Iterable[Any]):
+        self.saved: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+        for v in values:
+            self._visit(v)
+
+    def _visit(self, x: Any) -> None:
+        attributes = getattr(x, "__dict__", None)
+        if not isinstance(x, list | dict | set | tuple) and (
+            not isinstance(attributes, dict) or isinstance(x, type) or callable(x) or type(x).__module__ in _FOREIGN
+        ):
+            return
+        if id(x) in self._seen or len(self._seen) > 10_000:
+            return
+        self._seen.add(id(x))
+        if isinstance(x, list | dict | set):
+            self.saved.append((x, x.copy()))
+        elif not isinstance(x, tuple):
+            self.saved.append((attributes, dict(attributes)))  # type: ignore[arg-type]
+        inner = x if isinstance(x, list | tuple | set) else (x if isinstance(x, dict) else attributes).values()
+        for item in inner:  # type: ignore[union-attr]
+            self._visit(item)
+
+    def changed(self) -> Any:
+        """An object that is not as it was, or None."""
+        for now, then in self.saved:
+            if len(now) != len(then):
+                return now
+            pairs = zip(now, then) if isinstance(now, list) else ((now.get(k, now), v) for k, v in _items(then))
+            if isinstance(now, set) and now != then:
+                return now
+            if not isinstance(now, set) and any(not same(a, b) for a, b in pairs):
+                return now
+        return None
+
+    def require_unchanged(self, where: str) -> None:
+        found = self.changed()
+        if found is not None:
+            self.restore()
+            raise failure(
+                CarriedError,
+                f"a {type(found).__name__} from outside is changed inside a {where} that is traced",
+                mend="fill an array made before the loop, or assign a new value to a variable",
+            )
+
+    def restore(self) -> None:
+        for now, then in self.saved:
+            now.clear()
+            now.extend(then) if isinstance(now, list) else now.update(then)
+
+
+_FOREIGN = {"numpy", "builtins", "module"}
+
+
+def _items(x: Any) -> Iterable[tuple[Any, Any]]:
+    return x.items() if isinstance(x, dict) else ()

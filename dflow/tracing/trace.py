@@ -1,0 +1,115 @@
+"""A Python function to a ``Function`` of the IR."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import TraceError, failure
+from dflow.ir.builder import Builder
+from dflow.ir.core import Function, Location
+from dflow.ir.types import TensorType
+from dflow.tracing.array import Array
+from dflow.tracing.calls import is_user_code
+from dflow.tracing.context import TRACE, Cell, Region, current, entered
+from dflow.tracing.lift import lift
+from dflow.tracing.rewrite import rewritten
+from dflow.tracing.state import Undefined
+
+
+@dataclass(frozen=True)
+class ArgSpec:
+    """One argument: its type, whether it is a Python number, the user's name for it."""
+
+    type: TensorType
+    weak: bool = False
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A traced function.
+
+    Its arguments are those given, then the ``captured`` arrays of enclosing traces. Its results are the leaves that
+    ``call`` returned, then the final contents of updated arguments: ``mutated`` lists (argument, result) positions.
+    """
+
+    function: Function
+    outputs: tuple[TensorType, ...]
+    weak: tuple[bool, ...]
+    mutated: tuple[tuple[int, int], ...]
+    captured: tuple[Array, ...]
+
+
+def trace(
+    fn: Callable[..., Any], args: Sequence[ArgSpec], call: Callable[[list[Array]], Sequence[Any]] | None = None
+) -> Traced:
+    """Traces ``call(arrays)``, which calls ``convert(fn)`` and returns the leaves of its result."""
+    name = getattr(fn, "__name__", type(fn).__name__)
+    root = Region(TRACE, current(), Builder([a.type for a in args], [a.hint for a in args], _place(fn)), name)
+    if root.parent is not None:
+        root.unrolled = root.parent.unrolled
+    arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args, args)]
+    starts = [a.cell.value for a in arrays]
+    with entered(root):
+        leaves = call(arrays) if call else _leaves(convert(fn)(*arrays))
+        results = [_result(x) for x in leaves]
+        values = [r.value for r in results]
+        updated = [k for k, a in enumerate(arrays) if a.cell.value is not starts[k] or a.cell.poison]
+        finals = [arrays[k].value for k in updated]
+        _refuse_outer_updates(root)
+        mutated = tuple((k, len(values) + i) for i, k in enumerate(updated))
+        root.builder.args = (*root.builder.args, *root.entry.values())
+        function = root.builder.function(_identifier(name), [*values, *finals], loc=_place(fn))
+    captured = tuple(Array(cell, value.type) for cell, value in root.entry.items())
+    return Traced(function, tuple(v.type for v in values), tuple(r.weak for r in results), mutated, captured)
+
+
+def convert(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """``fn`` rewritten, so that control flow in it can be traced."""
+    from dflow.tracing.calls import call as run
+
+    if isinstance(fn, types.FunctionType) and is_user_code(fn):
+        return rewritten(fn)
+    return lambda *args, **kwargs: run(fn, *args, **kwargs)
+
+
+def _leaves(result: Any) -> list[Any]:
+    from dflow.tracing.state import flatten
+
+    return [x for x in flatten(result)[0] if x is not None]
+
+
+def _result(x: Any) -> Array:
+    if isinstance(x, Undefined):
+        raise x.error()
+    if isinstance(x, Array | bool | int | float | np.ndarray | np.generic):
+        return lift(x)
+    raise failure(
+        TraceError,
+        f"the function returns a {type(x).__name__}, which is not an array or a number",
+        seen=f"{x!r}"[:200],
+        mend="return arrays and numbers only",
+    )
+
+
+def _refuse_outer_updates(root: Region) -> None:
+    if root.changed():
+        raise failure(
+            TraceError,
+            "updating an array of an enclosing function inside a function that is transformed",
+            mend="return the new value instead",
+        )
+
+
+def _place(fn: Any) -> Location | None:
+    code = getattr(getattr(fn, "__func__", fn), "__code__", None)
+    return Location(code.co_filename, code.co_firstlineno, 0, 0, code.co_name) if code else None
+
+
+def _identifier(name: str) -> str:
+    return "".join(c if c.isalnum() or c == "_" else "_" for c in name).strip("_") or "function"
