@@ -1,0 +1,150 @@
+"""Ahead of time: functions as a shared library with a C header.
+
+    write_library([("rosenbrock", f, ["x"]), ("rosenbrock_grad", g, ["x"])], "librosenbrock.so")
+
+writes ``librosenbrock.so`` and ``librosenbrock.h``. The library needs nothing but the C library (and its libm). It is
+made for every processor of the architecture; ``cpu="x86-64-v3"`` asks for AVX2 and fused multiply-add (what most
+machines since 2013 have), ``cpu="host"`` for all that this machine has: faster, but it may not run elsewhere.
+
+Both files appear when everything has succeeded, and not at all otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llvmlite import ir
+
+from dflow.backends.c_header import header
+from dflow.backends.emit import OUT_OF_MEMORY, Check, Options, emit
+from dflow.backends.emit_core import untyped
+from dflow.backends.emit_types import I8, I64, PTR
+from dflow.backends.engine import lower, machine, optimize
+from dflow.backends.plan import Plan
+from dflow.ir.core import Function
+
+C_KEYWORDS = frozenset(
+    """
+    auto break case char const continue default do double else enum extern float for goto if inline int long register
+    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while
+    asm bool class delete explicit export false friend mutable namespace new operator private protected public template
+    this throw true try typename using virtual and or not xor
+    """.split()  # noqa: SIM905  (a list of words reads better as words)
+)
+
+
+class LibraryError(Exception):
+    """A library could not be made."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """One function of a library. ``result_names`` are ``result0``, ``result1``, ... when not given."""
+
+    name: str
+    plan: Plan
+    arg_names: tuple[str, ...]
+    result_names: tuple[str, ...]
+    checks: tuple[Check, ...] = ()
+
+
+def write_library(
+    functions: Sequence[tuple[str, Function | Plan, Sequence[str]]],
+    path: str | os.PathLike[str],
+    *,
+    cpu: str = "generic",
+    optimize_level: int = 3,
+) -> tuple[Path, Path]:
+    """Writes the shared library ``path`` and its header beside it; returns both paths.
+
+    Each function comes as its name in C, itself, and the names of its arguments.
+    """
+    path = Path(path)
+    module = ir.Module(path.stem)
+    exports = [_add(module, _export(*f)) for f in functions]
+    _check_names([name for e in exports for name in (e.name, f"{e.name}_error_message")])
+    target = machine(cpu=cpu, optimize_level=optimize_level)
+    code = target.emit_object(optimize(module, target, optimize_level))
+    with tempfile.TemporaryDirectory(prefix=".dflow-", dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        compiled = made.with_suffix(".o")
+        compiled.write_bytes(code)
+        _link(compiled, made)
+        made_header = made.with_suffix(".h")
+        made_header.write_text(header(path.stem, exports), encoding="utf-8")
+        os.replace(made_header, path.with_suffix(".h"))
+        os.replace(made, path)
+    return path, path.with_suffix(".h")
+
+
+def _export(name: str, f: Function | Plan, arg_names: Sequence[str]) -> Export:
+    plan = f if isinstance(f, Plan) else lower(f)
+    if len(arg_names) != len(plan.function.args):
+        raise LibraryError(f"{name} has {len(plan.function.args)} arguments, but {len(arg_names)} names were given")
+    results = tuple(f"result{k}" for k in range(len(plan.function.results)))
+    _check_names([*arg_names, *results, "error"])
+    return Export(name, plan, tuple(arg_names), results)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    for k, name in enumerate(names):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in C_KEYWORDS:
+            raise LibraryError(f"{name!r} is not a name that C allows")
+        if name in names[:k]:
+            raise LibraryError(f"there are two things of the name {name!r}")
+
+
+def _add(module: ir.Module, export: Export) -> Export:
+    emitted = emit(export.plan, export.name, module, Options(blas=False))
+    _add_messages(module, export.name, emitted.checks)
+    return Export(export.name, export.plan, export.arg_names, export.result_names, emitted.checks)
+
+
+def _add_messages(module: ir.Module, name: str, checks: Sequence[Check]) -> None:
+    """``const char *NAME_error_message(int64_t code)``."""
+    function = ir.Function(module, ir.FunctionType(PTR, [I64]), f"{name}_error_message")
+    b = ir.IRBuilder(function.append_basic_block("entry"))
+    otherwise = function.append_basic_block("otherwise")
+    choice = b.switch(function.args[0], otherwise)
+    texts = {OUT_OF_MEMORY: "MemoryError: out of memory"}
+    texts |= {code: f"{c.error}: {c.message}" for code, c in enumerate(checks)}
+    for code, text in texts.items():
+        block = function.append_basic_block("message")
+        choice.add_case(I64(code), block)
+        b.position_at_end(block)
+        b.ret(_text(module, text))
+    b.position_at_end(otherwise)
+    b.ret(_text(module, "no error has this code"))
+
+
+def _text(module: ir.Module, text: str) -> ir.GlobalVariable:
+    raw = bytearray(text.encode() + b"\0")
+    made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, len(raw)), module.get_unique_name("dflow.text")))
+    made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, raw), "internal", True
+    return made
+
+
+def linker() -> list[str]:
+    """The command of a C compiler, which knows how to link for this system."""
+    for name in ("cc", "gcc", "clang"):
+        if found := shutil.which(name):
+            return [found]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise LibraryError("there is no C compiler to link with: install one (gcc, clang), or `pip install ziglang`")
+
+
+def _link(compiled: Path, made: Path) -> None:
+    command = [*linker(), "-shared", "-fPIC", "-o", str(made), str(compiled), "-Wl,--as-needed", "-lm"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise LibraryError(f"linking failed: {' '.join(command)}\n{done.stderr}")
