@@ -91,9 +91,17 @@ class Aliases:
                 end.initial.assign(s.cell.value)
                 s.landed = end.initial
             return
-        for s in traded:
-            if s.cell in self.written:
+        for s in self.slots:
+            holders = self._holders(s)
+            if (len(holders) > 1 or s in traded) and any(h.cell in self.written for h in holders):
                 s.initial.cell.poison = TRADED
+
+    def _holders(self, slot: Any) -> list[Any]:
+        """The slots that hold, in some iteration, the array that ``slot`` holds on entry."""
+        holders = [slot]
+        for h in holders:
+            holders += [s for s in self.slots if s.final.cell is h.cell and s not in holders]
+        return holders
 
 
 def _order(traded: Sequence[Any], by_cell: dict[Cell, Any]) -> int:

@@ -24,7 +24,6 @@ class Blocks(Expressions):
         """A definition named like ``node`` with its rewritten body, without decorators, defaults and annotations."""
         if isinstance(node, ast.Lambda):
             body: list[ast.stmt] = [located(ast.Return(node.body), node.body)]
-            name = "_lambda"
         else:
             body = node.body
         plain = _plain_arguments(node.args)

@@ -62,15 +62,6 @@ def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
     return run(*inputs, **kwargs)
 
 
-def assign_out(target: Any, result: Any) -> Any:
-    """``out=target``."""
-    if not isinstance(target, _array.Array):
-        raise captured_update(target)
-    _array._same_kind(result.dtype, target.dtype)
-    target[...] = result
-    return target
-
-
 def captured_update(target: Any) -> TraceError:
     return failure(  # type: ignore[return-value]
         TraceError,

@@ -59,7 +59,7 @@ def stacked(items: Sequence[Any]) -> Array:
     if not contains_traced(items):
         return lift(np.array(items))
     rows = [lift(i) for i in items]
-    dtype, values = promote(*rows)
+    values = promote(*rows)[1]
     shapes = {v.type.shape for v in values}
     if len(shapes) != 1:
         raise failure(ShapeError, "the parts of an array must have one shape", seen=", ".join(map(str, shapes)))

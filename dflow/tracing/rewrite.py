@@ -24,6 +24,7 @@ from typing import Any
 from dflow.tracing.blocks import Blocks
 
 RUNTIME = "dflow__"
+FUNCTION = "_dflow_function"  # the name while compiling, which must not hide a global of the same name
 
 
 def rewritten(function: types.FunctionType) -> types.FunctionType:
@@ -60,7 +61,7 @@ def _rewritten_code(code: types.CodeType, qualname: str) -> types.CodeType | Non
         return None
     outer = qualname.split(".")[:-1]
     owner = outer[-1] if outer and outer[-1] != "<locals>" else None
-    function = Blocks(owner).function_of(node, code.co_name)
+    function = Blocks(owner).function_of(node, FUNCTION)
     free = sorted({*code.co_freevars, RUNTIME})
     factory = ast.FunctionDef(
         "factory",
@@ -69,10 +70,9 @@ def _rewritten_code(code: types.CodeType, qualname: str) -> types.CodeType | Non
         [],
     )
     module = ast.fix_missing_locations(ast.Module([ast.copy_location(factory, node)], []))
-    flags = code.co_flags & (inspect.CO_NESTED ^ -1) & _FUTURES
-    compiled = compile(module, code.co_filename, "exec", flags=flags, dont_inherit=True)
+    compiled = compile(module, code.co_filename, "exec", flags=code.co_flags & _FUTURES, dont_inherit=True)
     made = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
-    result = next(c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == function.name)
+    result = next(c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == FUNCTION)
     return result.replace(co_name=code.co_name, co_qualname=code.co_qualname)
 
 

@@ -263,14 +263,14 @@ def conditional_array(x):
 
 def tuple_state(x):
     a, b = 0.0, 1.0
-    for i in range(10):
+    for _ in range(10):
         a, b = b, a + b * x[0]
     return a, b
 
 
 def tree_state(x):
     state = {"p": x[0], "q": (x[1], x * 1)}
-    for i in range(5):
+    for _ in range(5):
         state = {"p": state["p"] + 1, "q": (state["q"][0] * 2, state["q"][1] + state["p"])}
     return state
 

@@ -1,0 +1,282 @@
+"""Updates, views and aliases behave as in NumPy."""
+
+import numpy as np
+import pytest
+
+X = np.arange(12.0).reshape(3, 4) + 1
+V = np.array([2.0, -1.0, 3.0, 0.5, -4.0, 1.5])
+
+
+def elements(x):
+    y = np.zeros((3, 4))
+    y[0, 1] = 5
+    y[-1] = x[0]
+    y[1][2] = 7
+    y[:, 0] += 2
+    y[1:, ::2] *= 3
+    return y
+
+
+def views(x):
+    y = x.copy()
+    v = y[1:]
+    w = v[::-1, 1:3]
+    w[0, 0] = 100
+    v += 1
+    y[2, 3] = -1
+    return y, v, w
+
+
+def transposed(x):
+    y = x.copy()
+    t = y.T
+    t[0] = 9
+    r = y.reshape(4, 3)
+    r[0, 1] = -5
+    y[1, 1] = 77
+    return y, t, r
+
+
+def aliases(x):
+    y = x.copy()
+    z = y
+    z[0] = 0
+    z += 1
+    return y
+
+
+def updates_argument(x):
+    x[0] = 5
+    x *= 2
+
+
+def updates_argument_in_loop(x):
+    for i in range(len(x)):
+        x[i, 0] = i
+
+
+def scalar_rebinding(x):
+    a = x[0, 0]
+    b = a
+    a += 1
+    return a, b
+
+
+def indices(x):
+    i = np.array([2, 0, 2])
+    return (
+        x[i],
+        x[i, 1],
+        x[:, [0, -1]],
+        x[..., 1],
+        x[None, 1],
+        x[1, None, :, None],
+        x[[0, 1], :2],
+        x[[[0], [1]], [1, 2]],
+    )
+
+
+def index_assignment(x):
+    y = x.copy()
+    y[[0, 2]] = 3
+    y[[0, 1], [1, 2]] += 5
+    y[:, [0, 3]] = y[:, [3, 0]]
+    return y
+
+
+def masks(x):
+    y = x.copy()
+    y[y > 6] = 0
+    y[y < 3] += 10
+    m = np.array([True, False, True])
+    return y, x[m]
+
+
+def add_at(x):
+    y = np.zeros(4)
+    np.add.at(y, np.array([0, 1, 1, 3]), x[0])
+    np.subtract.at(y, [0, 0], 1.0)
+    return y
+
+
+def swap(x):
+    x[0], x[1] = x[1].copy(), x[0].copy()
+    return x
+
+
+def double_buffer(x):
+    u = x.copy()
+    w = np.zeros_like(x)
+    for _ in range(5):
+        w[1:-1] = u[:-2] + u[2:]
+        u, w = w, u
+    return u, w
+
+
+def double_buffer_argument(u):
+    w = np.zeros_like(u)
+    for t in range(7):
+        w[1:-1] = u[:-2] + u[2:]
+        w[0] = t
+        u, w = w, u
+    return u
+
+
+def rebinding_in_loop(x):
+    y = x
+    for _ in range(6):
+        y = y * 2 + x
+    return y
+
+
+def alias_in_loop(x):
+    y = x
+    for i in range(6):
+        y[i] = x[i] + 1
+    return x
+
+
+def loop_update_through_view(x):
+    y = np.zeros((3, 6))
+    row = y[1]
+    for i in range(6):
+        row[i] = x[i]
+        row += 1
+    return y
+
+
+def update_in_branch_and_loop(x):
+    y = np.zeros(6)
+    z = y
+    for i in range(6):
+        if x[i] > 0:
+            z[i] = x[i]
+        else:
+            y[i] -= 1
+    return y
+
+
+def integers(x):
+    y = np.zeros(6, dtype=int)
+    for i in range(6):
+        y[i] = i * 2
+        y[i] += 1
+    return y, y / 2, y // 2, y % 3, y > 3
+
+
+def histogram(x):
+    h = np.zeros(4)
+    for i in range(len(x)):
+        h[i % 4] += x[i] * x[i]
+    return h
+
+
+def in_place_promotion(x):
+    y = x.astype(np.float32)
+    y += 1
+    y[0] = 3
+    return y * 2.5, y + np.float64(1), y + x
+
+
+def temporaries(x):
+    acc = np.zeros(6)
+    for i in range(6):
+        t = np.zeros(2)
+        t[0] = x[i]
+        t[1] = t[0] * 2
+        acc[i] = t.sum()
+    return acc
+
+
+def function_updates(x):
+    def put(a, i, v):
+        a[i] = v
+
+    y = np.zeros(6)
+    for i in range(6):
+        put(y, i, x[i] * 2)
+    put(y, 0, -1)
+    return y
+
+
+def fill_and_ellipsis(x):
+    y = np.empty(6)
+    y.fill(3)
+    y[...] += x
+    z = y[...]
+    z[0] = 0
+    return y
+
+
+MATRIX = [elements, views, transposed, aliases, updates_argument, updates_argument_in_loop, scalar_rebinding, indices,
+          index_assignment, masks, add_at, swap]  # fmt: skip
+VECTOR = [double_buffer, double_buffer_argument, rebinding_in_loop, alias_in_loop, loop_update_through_view,
+          update_in_branch_and_loop, integers, histogram, in_place_promotion, temporaries, function_updates,
+          fill_and_ellipsis]  # fmt: skip
+
+
+@pytest.mark.parametrize("fn", MATRIX, ids=lambda f: f.__name__)
+def test_matrix(check, fn):
+    check(fn, X)
+
+
+@pytest.mark.parametrize("fn", VECTOR, ids=lambda f: f.__name__)
+def test_vector(check, fn):
+    check(fn, V)
+
+
+def stencil(u, n):
+    w = u.copy()
+    for _ in range(n):
+        w[1:-1] = u[:-2] + u[2:]
+        u, w = w, u
+    return u
+
+
+def test_argument_that_trades_places_is_refused(fails):
+    text = fails(stencil, V, 3)
+    assert "trade places" in text and "mend: copy the array" in text
+
+
+def stencil_copy(x, n):
+    u = x.copy()
+    w = np.zeros_like(u)
+    t = 0
+    while t < n:
+        w[1:-1] = u[:-2] + u[2:]
+        u, w = w, u
+        t += 1
+    return u
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 5])
+def test_traded_places_in_a_dynamic_loop(check, n):
+    check(stencil_copy, V, n)
+
+
+def negative_index(x, i):
+    y = x.copy()
+    y[i] = 10
+    y[i - 1] += 1
+    return x[i], y
+
+
+@pytest.mark.parametrize("i", [-5, -1, 0, 3])
+def test_traced_index(check, i):
+    check(negative_index, V, i)
+
+
+def pick(x, i):
+    return x[i]
+
+
+def test_index_out_of_range(check):
+    from tests.tracing.conftest import run
+
+    with pytest.raises(IndexError, match="index 6 is out of bounds for axis 0 with size 6"):
+        run(pick, V, 6)
+
+
+def test_element_updates_are_single_operations(ops):
+    names = ops(loop_update_through_view, V)
+    assert names.count("update") == 2 or "transpose" not in names
