@@ -7,4 +7,20 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
+from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
+from dflow.check import check_grads
+from dflow.trees import register
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "check_grads",
+    "grad",
+    "jit",
+    "jvp",
+    "linear_transpose",
+    "linearize",
+    "register",
+    "value_and_grad",
+    "vjp",
+]

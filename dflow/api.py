@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 from dflow import trees
@@ -58,6 +59,9 @@ def jit(
         )
     nums, names = _tuple(static_argnums), _tuple(static_argnames)
     _tuple(donate_argnums)
+    if isinstance(function, MethodType):  # attributes of the instance are arguments, not constants
+        shifted = tuple(i + 1 if i >= 0 else i for i in nums)
+        return jit(function.__func__, static_argnums=shifted, static_argnames=names).__get__(function.__self__)
     return shared(lambda: Jit(function, static_argnums=nums, static_argnames=names), function, "jit", nums, names)
 
 
@@ -98,6 +102,10 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
     if argnums is None and argnames is None:
         argnums = 0
     nums = argnums if argnums is None or isinstance(argnums, int) else tuple(argnums)
+    if isinstance(function, MethodType):
+        shifted = trees.map_leaves(lambda i: i + 1 if i >= 0 else i, nums)
+        made = _gradient(function.__func__, shifted, argnames, has_aux, with_value)
+        return made.__get__(function.__self__)
     names = argnames if argnames is None or isinstance(argnames, str) else tuple(argnames)
 
     def inner(*args: Any, **kwargs: Any) -> Any:

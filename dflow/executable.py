@@ -20,11 +20,15 @@ from dflow.signature import LeafType
 _ENTRY = "dflow_entry"
 
 
+class Mismatch(Exception):
+    """The leaves of a call are not just what the program was compiled for."""
+
+
 class Executable(NativeCallable):
     """One program for one signature, called with leaves: ``executable(*leaves)``.
 
-    It returns the only result itself when ``single``, otherwise a tuple. Arrays that are not contiguous or not aligned
-    take the Python path, which copies them.
+    It returns the only result itself when ``single``, otherwise a tuple. Raises Mismatch for leaves of other types or
+    layouts; ``convert_and_call`` takes those too.
     """
 
     def __init__(self, stages: Stages, types: Sequence[LeafType], single: bool):
@@ -41,9 +45,16 @@ class Executable(NativeCallable):
         self._set_entry(self.address, keep=self.compiled)
 
     def _fallback(self, *leaves: Any) -> Any:
-        arguments = (np.asarray(x) for x in leaves)
+        raise Mismatch
+
+    def convert_and_call(self, leaves: Sequence[Any]) -> Any:
+        """Calls with leaves of the right dtypes and shapes, whatever their layout in memory."""
         try:
-            results = self.compiled(*arguments)
+            return self(*leaves)
+        except Mismatch:
+            pass
+        try:
+            results = self.compiled(*(np.asarray(x) for x in leaves))
         except Exception as e:
             location = getattr(e, "location", None)
             if location is None:

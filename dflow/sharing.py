@@ -6,14 +6,16 @@ the same as the last one when its code, the values of its closure and its defaul
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
+from types import BuiltinFunctionType
 from typing import Any
+
+import numpy as np
 
 MAX_SHARED = 4096
 MAX_DEPTH = 4  # of functions in closures of functions
 
-_by_function: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_ATTRIBUTE = "__dflow__"  # on a function: what was made of it, so that both go away together
 _by_code: dict[Any, Any] = {}
 
 
@@ -23,28 +25,44 @@ class _NotShareable(Exception):
 
 def shared(make: Callable[[], Any], function: Any, *key: Any) -> Any:
     """``make()``, or what it made before for the same function and key (which must be hashable)."""
+    table = _table_of(function)
+    if table is not None and key in table:
+        return table[key]
+    made = _shared_by_code(make, function, key)
+    if table is not None:
+        table[key] = made
+    return made
+
+
+def _table_of(function: Any) -> dict[Any, Any] | None:
+    """What was made of just this function object; None when it cannot hold that."""
+    try:
+        return vars(function).setdefault(_ATTRIBUTE, {})
+    except (AttributeError, TypeError):
+        return None
+
+
+def _shared_by_code(make: Callable[[], Any], function: Any, key: Any) -> Any:
     try:
         identity = _identity(function, 0)
     except _NotShareable:
         return make()
-    if identity is not None:
-        table, entry = _by_code, (identity, key)
-    else:
-        try:
-            table, entry = _by_function.setdefault(function, {}), key
-        except TypeError:  # cannot be hashed or referred to weakly
+    if identity is None:
+        if not isinstance(function, np.ufunc | BuiltinFunctionType):
             return make()
-    if entry not in table:
-        while len(table) >= MAX_SHARED:
-            table.pop(next(iter(table)))
-        table[entry] = make()
-    return table[entry]
+        identity = function
+    entry = (identity, key)
+    if entry not in _by_code:
+        while len(_by_code) >= MAX_SHARED:
+            _by_code.pop(next(iter(_by_code)))
+        _by_code[entry] = make()
+    return _by_code[entry]
 
 
 def _identity(function: Any, depth: int) -> Any:
     """What a lambda or a nested function has in common with its next incarnation; None for anything else."""
     code = getattr(function, "__code__", None)
-    if code is None or getattr(function, "__dict__", None):
+    if code is None or set(getattr(function, "__dict__", ())) - {_ATTRIBUTE}:
         return None
     if "<locals>" not in function.__qualname__ and "<lambda>" not in function.__qualname__:
         return None

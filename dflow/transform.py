@@ -18,13 +18,14 @@ import numpy as np
 from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.errors import user_frames_only
-from dflow.executable import Executable
+from dflow.executable import Executable, Mismatch
 from dflow.pipeline import STAGES, Dump, Stages
 from dflow.signature import Arguments, Key, LeafType
 from dflow.tracing.array import Array
-from dflow.tracing.calls import converted_call
+from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
 from dflow.tracing.trace import ArgSpec, Traced, trace
+from dflow.treecode import Different, assembler, extractor
 
 MAX_PROGRAMS = 512  # signatures kept for one function
 
@@ -74,13 +75,13 @@ def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program
     specs = [ArgSpec(t.type, t.weak, n) for t, n in zip(arguments.types, arguments.names())]
     out: list[trees.Spec] = []
 
-    def call(leaves: list[Array]) -> list[Any]:
+    def run(leaves: list[Array]) -> list[Any]:
         args, kwargs = arguments.rebuild(leaves)
-        results, spec = trees.flatten(converted_call(function, *args, **kwargs))
+        results, spec = trees.flatten(call(function, *args, **kwargs))
         out.append(spec)
         return results
 
-    traced = trace(arguments.function, specs, call)
+    traced = trace(arguments.function, specs, run)
     captured = tuple(LeafType(v.value.type, v.weak) for v in traced.captured)
     return Program(traced, out[-1], (*arguments.types, *captured), arguments)
 
@@ -105,19 +106,32 @@ class Jit(NativeCallable):
         self.kind = kind
         self.static_argnums = tuple(static_argnums)
         self.static_argnames = tuple(static_argnames)
-        self._programs: dict[Key, Callable[[list[Any]], Any]] = {}
-        self._direct: dict[int, Executable] = {}
+        self._programs: dict[Key, Runner] = {}
+        self._direct: dict[int, Executable] = {}  # by the address of the native entry
+        self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
 
     def _fallback(self, *args: Any, **kwargs: Any) -> Any:
+        if tracing():
+            return call(self.inner, *args, **kwargs)
+        latest = self._latest
+        if latest is not None and not kwargs:
+            # The program that served the last call checks the leaves itself, so types need not be looked at here.
+            try:
+                leaves = latest.extract(args)  # type: ignore[misc]
+                results = latest.executable(*leaves)
+            except (Different, KeyError, Mismatch):
+                return self._find_and_call(args, kwargs)
+            return latest.finish(results, leaves)
+        return self._find_and_call(args, kwargs)
+
+    def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The way of a call whose types are not those of the last one."""
         with user_frames_only():
-            if tracing():
-                return converted_call(self.inner, *args, **kwargs)
             arguments = self.arguments(args, kwargs)
             key = arguments.key
-            run = self._programs.get(key)
-            if run is None:
-                run = self._prepare(key, arguments)
-            return run(arguments.leaves)
+            runner = self._programs.get(key) or self._prepare(key, arguments)
+            self._latest = runner if runner.extract else None
+            return runner.finish(runner.executable.convert_and_call(arguments.leaves), arguments.leaves)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
@@ -148,7 +162,7 @@ class Jit(NativeCallable):
             program = trace_program(self.inner, arguments)
             return program, Stages(program.traced.function, dump)
 
-    def _prepare(self, key: Key, arguments: Arguments) -> Callable[[list[Any]], Any]:
+    def _prepare(self, key: Key, arguments: Arguments) -> Runner:
         """Compiles for a new signature."""
         program, stages = self._stages(arguments)
         executable = Executable(stages, program.types, program.returns_leaf and not program.traced.mutated)
@@ -157,23 +171,31 @@ class Jit(NativeCallable):
             self._set_entries(list(self._direct)[::-1], keep=executable)
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.pop(next(iter(self._programs)))
-        run = self._programs[key] = _runner(executable, program)
-        return run
+        runner = self._programs[key] = Runner(executable, program)
+        return runner
 
 
-def _runner(executable: Executable, program: Program) -> Callable[[list[Any]], Any]:
+class Runner:
     """The way through Python: from leaves to the tree of results."""
-    spec, mutated, count = program.out_spec, program.traced.mutated, program.result_count
 
-    def run(leaves: list[Any]) -> Any:
-        results = executable(*leaves)
-        if executable.single:
+    def __init__(self, executable: Executable, program: Program):
+        self.executable = executable
+        self.names = program.arguments.names()
+        self.assemble = assembler(program.out_spec)
+        a = program.arguments
+        self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
+        self.mutated = program.traced.mutated
+        self.count = program.result_count
+
+    def finish(self, results: Any, leaves: Sequence[Any]) -> Any:
+        """Updates the caller's arrays, and puts the results together."""
+        if self.executable.single:
             return results
-        for (position, _), final in zip(mutated, results[count:]):
-            write_back(leaves[position], final, program.arguments.names()[position])
-        return trees.unflatten(spec, results[:count])
-
-    return run
+        if self.mutated:
+            for (position, _), final in zip(self.mutated, results[self.count :]):
+                write_back(leaves[position], final, self.names[position])
+            results = results[: self.count]
+        return self.assemble(results)
 
 
 def write_back(target: Any, final: Any, name: str) -> None:
