@@ -18,7 +18,7 @@ from dflow.tracing.lift import lift, wrap
 
 
 def traced(f: Callable[..., Any], *args: Any, name: str = "f") -> tuple[Function, int]:
-    """``f`` as a function of the IR; Python numbers among ``args`` become weak scalars. Also how many results it has."""
+    """``f`` as a function of the IR, Python numbers among ``args`` as weak scalars; and how many results it has."""
     types = [type_of_array(a) for a in args]
     region = Region(TRACE, None, Builder(types))
     with entered(region):

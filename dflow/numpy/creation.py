@@ -116,7 +116,11 @@ def array(
 def asarray(
     a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
 ) -> Array:
-    """An array as it is where it has the dtype; otherwise a new one."""
+    """An array as it is where it has the dtype; otherwise a new one. One from outside must not be updated under it."""
+    if isinstance(a, np.ndarray) and not copy and (dtype is None or a.dtype == np.dtype(dtype)):
+        x = lift(a)
+        x.cell.read_only = "this array was made outside of the traced function, where the update would not be seen"
+        return x
     if isinstance(a, Array) and not copy and (dtype is None or a.dtype == np.dtype(dtype)) and not a.weak:
         return a
     return wrap(built(a, dtype))

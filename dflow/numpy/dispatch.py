@@ -134,6 +134,8 @@ class TracedUfunc:
 
 def get(function: Any) -> Any:
     """What stands for a NumPy function or ufunc on traced arrays; one that is not supported raises when called."""
+    if function is None:
+        return None
     if isinstance(function, np.ufunc) and function in UFUNCS:
         return TracedUfunc(function)
     found = None if isinstance(function, np.ufunc) else FUNCTIONS.get(function)

@@ -124,12 +124,12 @@ def dist(p: Any, q: Any) -> Array:
 
 @defines(math.fsum)
 def fsum(seq: Any) -> Array:
-    return reduce(SUM, s.as_dtype(lift(seq), np.float64))
+    return reduce(SUM, s.as_dtype(lift(seq if isinstance(seq, Array) else list(seq)), np.float64))
 
 
 @defines(math.prod)
 def prod(iterable: Any, *, start: Any = 1) -> Array:
-    return apply(np.multiply, reduce(PROD, lift(iterable)), start)
+    return apply(np.multiply, reduce(PROD, lift(iterable if isinstance(iterable, Array) else list(iterable))), start)
 
 
 @defines(math.remainder)
@@ -151,3 +151,8 @@ def isclose(a: Any, b: Any, *, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> Arra
 @defines(math.gcd)
 def gcd(*integers: Any) -> Array:
     return functools.reduce(lambda x, y: apply(np.gcd, x, y), integers, lift(0))
+
+
+@defines(math.lcm)
+def lcm(*integers: Any) -> Array:
+    return functools.reduce(lambda x, y: apply(np.lcm, x, y), integers, lift(1))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from traced_numpy import agrees, is_traced, traced
+from traced_numpy import agrees, flatten, is_traced, run, traced
 
 import dflow.numpy as dnp
 
@@ -45,14 +45,11 @@ NEW = [
 @pytest.mark.parametrize("make", NEW)
 def test_from_nothing(make):
     wanted = make(np)
-    from traced_numpy import flatten
 
     def compare(x):
         out = make(dnp)
         assert all(map(is_traced, flatten(out)))
         return out
-
-    from traced_numpy import run
 
     for g, w in zip(run(compare, 1.0), flatten(wanted)):
         assert (g.dtype, g.shape) == (np.asarray(w).dtype, np.shape(w))

@@ -22,9 +22,9 @@ SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.5, -2.5])
 
 def operands(ufunc, kind):
     x = np.array(SAMPLES[kind], kind)
-    second = (
-        np.abs(x[::-1, ::-1]) if ufunc.__name__ in ("power", "left_shift", "right_shift", "ldexp") else x[::-1, ::-1]
-    )
+    second = x[::-1, ::-1]
+    if ufunc.__name__ in ("power", "left_shift", "right_shift"):
+        second = np.abs(second)
     if ufunc.__name__ == "ldexp":
         second = np.array([[1, 2, -3], [0, 4, 5]], "i4")
     if ufunc.__name__ in ("left_shift", "right_shift"):
@@ -120,7 +120,7 @@ def test_out_where_dtype():
         return r, z
 
     def masked(x, y):
-        z = x * 0.0
+        z = x * 0.5
         np.multiply(x, y, out=z, where=x > 0)
         return z
 
@@ -128,7 +128,7 @@ def test_out_where_dtype():
     agrees(masked, x, y)
     agrees(lambda x, y: np.add(x, y, dtype=np.float32), x, y)
     agrees(lambda x, y: np.add(x, y, dtype="f4"), np.array([1, 2]), np.array([3, 4]).astype("i2"))
-    with pytest.raises(TypeError, match="Cannot cast|in place"):
+    with pytest.raises(TypeError, match=r"Cannot cast|in place"):
         traced(lambda x, i: np.add(x, x, out=i), x, np.array([1, 2, 3]))
 
 

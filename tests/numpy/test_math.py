@@ -9,12 +9,8 @@ from traced_numpy import run, traced
 from dflow.numpy.math_functions import MATH, call_math
 
 POINTS = {"acosh": (1.5, 7.0), "gamma": (0.5, 4.5, -1.5, -2.5), "lgamma": (0.5, 4.5, -1.5)}
-UNARY = [
-    f
-    for f in MATH
-    if f.__name__
-    not in ("copysign", "fmod", "pow", "atan2", "ldexp", "dist", "fsum", "prod", "remainder", "isclose", "gcd")
-]
+OTHERS = ("copysign", "fmod", "pow", "atan2", "ldexp", "dist", "fsum", "prod", "remainder", "isclose", "gcd", "lcm")
+UNARY = [f for f in MATH if f.__name__ not in OTHERS]
 
 
 @pytest.mark.parametrize("f", UNARY, ids=lambda f: f.__name__)
@@ -47,6 +43,7 @@ def test_others():
         (lambda m, x: m(math.ceil, x), 3),
         (lambda m, x: m(math.trunc, -x), 3.5),
         (lambda m, x: m(math.gcd, x, 18), 12),
+        (lambda m, x: m(math.lcm, x, 18), 12),
         (lambda m, x: m(math.sqrt, x), 16),
     ]
     for f, x in cases:
