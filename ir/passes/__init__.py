@@ -12,6 +12,7 @@ from dflow.ir.core import Function
 from dflow.ir.passes.canonicalize import canonicalize
 from dflow.ir.passes.cse import cse
 from dflow.ir.passes.dce import dce
+from dflow.ir.passes.induction import induction
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
 from dflow.ir.passes.ranges import ranges
@@ -22,12 +23,14 @@ PASSES: dict[str, Pass] = {
     "canonicalize": canonicalize,
     "cse": cse,
     "dce": dce,
+    "induction": induction,
     "licm": licm,
     "ranges": ranges,
 }
 
 PIPELINE = (
     "canonicalize",
+    "induction",  # after constants stand in additions, before anything asks what is carried
     "cse",
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
@@ -51,4 +54,16 @@ def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Functi
     return f
 
 
-__all__ = ["PASSES", "PIPELINE", "Pass", "canonicalize", "cse", "dce", "inline_calls", "licm", "optimize", "ranges"]
+__all__ = [
+    "PASSES",
+    "PIPELINE",
+    "Pass",
+    "canonicalize",
+    "cse",
+    "dce",
+    "induction",
+    "inline_calls",
+    "licm",
+    "optimize",
+    "ranges",
+]

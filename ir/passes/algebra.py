@@ -64,11 +64,19 @@ def _add(b: Simplifier, attrs: Attrs, x: Value, y: Value) -> Found:
 
 
 def _add_constants(b: Simplifier, x: Value, y: Value) -> Found:
-    """(x + c) + d is x + (c + d) for integers, which wrap."""
-    inner = made_by(x, "add")
-    if not exact(x) or inner is None or splat_of(y) is None or splat_of(inner.operands[1]) is None:
+    """For integers, which wrap: (p + c) + d is p + (c + d), (c - p) + d is (c + d) - p, (p - q) + q is p."""
+    if not exact(x):
         return None
-    return b.add(inner.operands[0], b.add(inner.operands[1], y))
+    for p, q in ((x, y), (y, x)):
+        if (op := made_by(p, "sub")) and op.operands[1] is q:
+            return op.operands[0]
+    inner = made_by(x, "add", "sub")
+    if inner is None or splat_of(y) is None:
+        return None
+    p, q = inner.operands
+    if inner.name == "add":
+        return None if splat_of(q) is None else b.add(p, b.add(q, y))
+    return None if splat_of(p) is None else b.sub(b.add(p, y), q)
 
 
 def _add_order(b: Simplifier, attrs: Attrs, x: Value, y: Value) -> Found:
@@ -97,7 +105,23 @@ def _sub_integers(b: Simplifier, x: Value, y: Value) -> Found:
         p, q = op.operands
         if y is p or y is q:
             return q if y is p else p
-    return None
+    return _sub_nested(b, x, y)
+
+
+def _sub_nested(b: Simplifier, x: Value, y: Value) -> Found:
+    """x - (x - q) is q, c - (d - q) is q + (c - d), c - (p + d) is (c - d) - p."""
+    op = made_by(y, "sub", "add")
+    if op is None:
+        return None
+    p, q = op.operands
+    constant = splat_of(x) is not None
+    if op.name == "add":
+        if x is p or x is q:
+            return b.neg(q if x is p else p)
+        return b.sub(b.sub(x, q), p) if constant and splat_of(q) is not None else None
+    if x is p:
+        return q
+    return b.add(q, b.sub(x, p)) if constant and splat_of(p) is not None else None
 
 
 def _mul(b: Simplifier, attrs: Attrs, x: Value, y: Value) -> Found:
