@@ -55,7 +55,7 @@ def _has_tensors(f: Function) -> bool:
 
 def isolate(f: Function) -> Function:
     """``f`` with a copy wherever two values must share a buffer."""
-    return Function(f.name, _isolate_block(f.body, {}, 0), f.linear, f.loc)
+    return Function(f.name, _isolate_block(f.body, {}), f.linear, f.loc)
 
 
 def _isolate_block(block: Block, env: dict[Value, Value], carried: int | None = None) -> Block:

@@ -19,10 +19,10 @@ from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
 
 
-def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
     """Registers a function that makes an array from nothing: traced whenever a function is being traced."""
 
-    def register(f: Callable[..., Any]) -> Callable[..., Any]:
+    def register(f: Callable[..., Any]) -> Any:
         implements(function)(f)
         CREATION[function] = located(f)
 

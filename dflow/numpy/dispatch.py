@@ -22,7 +22,6 @@ UFUNCS: dict[np.ufunc, Implementation] = {}
 UFUNC_METHODS: dict[tuple[np.ufunc, str], Implementation] = {}
 FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
-METHODS: dict[str, Implementation] = {}
 
 _SORTING = "sorting is not among dflow's operations yet"
 _COUNT = "the size of its result depends on the data; use a boolean condition with np.where"
@@ -68,24 +67,22 @@ def located(f: Implementation) -> Implementation:
     return call
 
 
-def implements(*functions: Any, method: str | None = None) -> Callable[[Implementation], Implementation]:
-    """Registers an implementation for NumPy functions, and as the method or property ``method`` of arrays."""
+def implements(*functions: Any) -> Callable[[Implementation], Any]:
+    """Registers an implementation for NumPy functions; gives the public function."""
 
-    def register(f: Implementation) -> Implementation:
+    def register(f: Implementation) -> Any:
         traced = located(f)
         for function in functions:
             if isinstance(function, np.ufunc):
                 UFUNCS[function] = traced
             else:
                 FUNCTIONS[function] = traced
-        if method is not None:
-            METHODS[method] = traced
         return public(functions[0], f)
 
     return register
 
 
-def public(function: Callable[..., Any], f: Implementation) -> Implementation:
+def public(function: Callable[..., Any], f: Implementation) -> Any:
     """``f`` when an argument is traced, otherwise NumPy's own function. ``__wrapped__`` is ``f`` itself."""
     traced = located(f)
 
@@ -107,7 +104,8 @@ def name_of(function: Any) -> str:
 def refuse(name: str) -> NoReturn:
     """Raises the error for a function that is not supported, with the reason or names like it."""
     short = name.rpartition(".")[2]
-    near = difflib.get_close_matches(name, sorted({name_of(f) for f in (*UFUNCS, *FUNCTIONS)}), 3, 0.75)
+    known = {full.rpartition(".")[2]: full for full in sorted(map(name_of, (*FUNCTIONS, *UFUNCS)), reverse=True)}
+    near = [known[n] for n in difflib.get_close_matches(short, known, 3, 0.75)]
     hint = UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
     raise failure(
         TraceError,

@@ -6,7 +6,8 @@ and (batch, contracted, free), and the result is their matrix product with its a
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +56,11 @@ def _order(terms: Sequence[tuple[Value, list[Name]]], result: Sequence[Name]) ->
     if len(terms) <= 2 or not all(v.type.is_static for v, _ in terms):
         return [(0, 1)] * (len(terms) - 1)
     numbers: dict[Name, int] = {}
-    subscripts: list[object] = []
+    subscripts: list[Any] = []
     for v, axes in terms:
         subscripts += [np.broadcast_to(0.0, v.type.static_shape), [numbers.setdefault(n, len(numbers)) for n in axes]]
     result = [n for n in result if n in numbers]
-    path = np.einsum_path(*subscripts, [numbers[n] for n in result], optimize="greedy")[0]  # type: ignore[call-overload]
+    path = np.einsum_path(*subscripts, [numbers[n] for n in result], optimize="greedy")[0]
     return path[1:] if all(len(p) == 2 for p in path[1:]) else [(0, 1)] * (len(terms) - 1)
 
 
@@ -106,9 +107,9 @@ def _pair(x: Value, xs: list[Name], y: Value, ys: list[Name], needed: set[Name])
     return s.reshaped(z, tuple(sizes[n] for n in names)), names
 
 
-def _product(sizes: object) -> Dim:
+def _product(sizes: Iterable[Dim]) -> Dim:
     """The size of several axes as one."""
-    sizes = list(sizes)  # type: ignore[call-overload]
+    sizes = list(sizes)
     return sizes[0] if len(sizes) == 1 else int(np.prod(s.static(sizes, "np.einsum"), dtype=np.int64))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
-from dflow.numpy.dispatch import METHODS, UFUNC_METHODS, UFUNCS, implements, located, public
+from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, public
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -29,7 +29,7 @@ def apply(
     out: Any = None,
     where: Any = True,
     dtype: Any = None,
-    casting: str = "same_kind",
+    casting: Any = "same_kind",
     order: str = "K",
     subok: bool = True,
 ) -> Any:
@@ -53,7 +53,7 @@ def apply(
     return finished[0] if ufunc.nout == 1 else finished
 
 
-def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: str) -> Any:
+def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: Any) -> Any:
     """The dtypes to compute in, for operands and results: NumPy's, but the logical functions take bools alone."""
     if ufunc.__name__.startswith("logical_"):
         return (np.dtype(bool),) * ufunc.nargs
@@ -147,7 +147,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
     return s.as_dtype(out, dtype)
 
 
-@implements(np.clip, method="clip")
+@implements(np.clip)
 def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Array:
     low, high = a_min if min is None else min, a_max if max is None else max
     bounds = [lift(x) for x in (low, high) if x is not None]
@@ -175,7 +175,7 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
 # -- rounding, tests, complex parts of real numbers ------------------------------------------------------------------
 
 
-@implements(np.round, np.around, method="round")
+@implements(np.round, np.around)
 def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
     a, decimals = lift(a), s.static_int(decimals, "decimals")
     if a.dtype.kind != "f":
@@ -249,12 +249,12 @@ def sinc(x: Any) -> Array:
     return wrap(b.select(small, series, b.div(b.sin(away), away)))
 
 
-@implements(np.real, method="real")
+@implements(np.real)
 def real(val: Any) -> Array:
     return _of_real("real", lift(val))
 
 
-@implements(np.imag, method="imag")
+@implements(np.imag)
 def imag(val: Any) -> Array:
     x = _of_real("imag", lift(val))
     return wrap(builder().zeros(x.value.type))
@@ -270,6 +270,3 @@ def _of_real(name: str, x: Array) -> Array:
     if x.dtype.kind == "c":
         raise TypeError(f"np.{name} of complex traced arrays is not supported yet")
     return x
-
-
-METHODS["conj"] = METHODS["conjugate"] = UFUNCS[np.conjugate]

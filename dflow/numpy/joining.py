@@ -167,7 +167,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
 # -- repeating -------------------------------------------------------------------------------------------------------
 
 
-@implements(np.repeat, method="repeat")
+@implements(np.repeat)
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Array:
     v = flat(lift(a).value) if axis is None else lift(a).value
     at = 0 if axis is None else s.one_axis(axis, v.type.rank)
@@ -223,7 +223,7 @@ def take_value(v: Value, positions: np.ndarray, axis: int) -> Value:
     return s.transposed(taken, perm)
 
 
-@implements(np.take, method="take")
+@implements(np.take)
 def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "raise") -> Array:
     x = lift(a)
     x, at = (wrap(flat(x.value)), 0) if axis is None else (x, s.one_axis(axis, x.ndim))
@@ -276,7 +276,7 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     if x.ndim == 0:
         raise ValueError("diff requires input that is at least one dimensional")
     at = s.one_axis(axis, x.ndim)
-    ends = [None if e is None or e is np._NoValue else _as_end(e, s.dims(x), at) for e in (prepend, append)]  # type: ignore[attr-defined]
+    ends = [None if e is None or e is np._NoValue else _as_end(e, s.dims(x), at) for e in (prepend, append)]
     parts = [p for p in (ends[0], x, ends[1]) if p is not None]
     v = concatenate.__wrapped__(parts, at).value if len(parts) > 1 else x.value
     for _ in range(n):

@@ -136,7 +136,8 @@ def prod(iterable: Any, *, start: Any = 1) -> Array:
 def remainder(x: Any, y: Any) -> Array:
     """IEEE remainder: from the nearest multiple, ties to the even one."""
     x, y = number(x), number(y)
-    return x - y * wrap(builder().round((x / y).value))
+    nearest = wrap(builder().round(apply(np.divide, x, y).value))
+    return apply(np.subtract, x, apply(np.multiply, y, nearest))
 
 
 @defines(math.isclose)

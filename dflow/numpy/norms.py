@@ -19,7 +19,7 @@ from dflow.tracing.lift import lift, wrap
 def _vector_norm(x: Array, order: Any, axes: Any, keepdims: bool) -> Array:
     size = apply(np.absolute, x)
     if order is None or order == 2:
-        return wrap(safe_sqrt(builder(), reduce(SUM, x * x, axes, keepdims=keepdims).value))
+        return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
     if order in (np.inf, -np.inf):
         return reduce(MAX if order > 0 else MIN, size, axes, keepdims=keepdims)
     if order == 0:
@@ -40,7 +40,7 @@ def _power_norm(size: Array, order: Any, axes: Any, keepdims: bool) -> Array:
 
 def _matrix_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) -> Array:
     if order in (None, "fro", "f"):
-        return wrap(safe_sqrt(builder(), reduce(SUM, x * x, axes, keepdims=keepdims).value))
+        return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
     if order not in (1, -1, np.inf, -np.inf):
         raise TypeError(
             f"np.linalg.norm of a matrix with ord={order!r} is not supported on traced arrays; supported are 'fro', 1, "

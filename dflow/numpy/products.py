@@ -73,7 +73,7 @@ def _matmul(x: Value, y: Value) -> Value:
     return s.reshaped(z, shape[:-1]) if y.type.rank == 1 else z
 
 
-@implements(np.dot, method="dot")
+@implements(np.dot)
 def dot(a: Any, b: Any, out: Any = None) -> Array:
     x, y = operands(a, b)
     if 0 in (x.type.rank, y.type.rank):
@@ -209,7 +209,7 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     return moveaxis.__wrapped__(z, -1, axisc)
 
 
-@implements(np.trace, method="trace")
+@implements(np.trace)
 def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None, out: Any = None) -> Array:
     return reduce(SUM, diagonal.__wrapped__(a, offset, axis1, axis2), -1, dtype, out)
 

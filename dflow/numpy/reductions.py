@@ -18,7 +18,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
 
-EVERYTHING: Any = np._NoValue  # type: ignore[attr-defined]
+EVERYTHING: Any = np._NoValue
 
 # kind of the operation, the ufunc that it repeats, its neutral element
 SUM = ("sum", np.add, 0)
@@ -104,7 +104,7 @@ def _with_initial(v: Value, axes: tuple[int, ...], initial: Any, ufunc: np.ufunc
     return s.expand(s.cast_operand(lift(initial), v.type.dtype.numpy), shape)
 
 
-@implements(np.sum, method="sum")
+@implements(np.sum)
 def sum(
     a: Any,
     axis: Any = None,
@@ -117,7 +117,7 @@ def sum(
     return reduce(SUM, a, axis, dtype, out, keepdims, initial, where)
 
 
-@implements(np.prod, method="prod")
+@implements(np.prod)
 def prod(
     a: Any,
     axis: Any = None,
@@ -130,26 +130,26 @@ def prod(
     return reduce(PROD, a, axis, dtype, out, keepdims, initial, where)
 
 
-@implements(np.max, np.amax, method="max")
+@implements(np.max, np.amax)
 def max(
     a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
 ) -> Array:
     return reduce(MAX, a, axis, None, out, keepdims, initial, where)
 
 
-@implements(np.min, np.amin, method="min")
+@implements(np.min, np.amin)
 def min(
     a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, initial: Any = None, where: Any = True
 ) -> Array:
     return reduce(MIN, a, axis, None, out, keepdims, initial, where)
 
 
-@implements(np.any, method="any")
+@implements(np.any)
 def any(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Array:
     return reduce(ANY, a, axis, None, out, keepdims, None, where)
 
 
-@implements(np.all, method="all")
+@implements(np.all)
 def all(a: Any, axis: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True) -> Array:
     return reduce(ALL, a, axis, None, out, keepdims, None, where)
 
@@ -206,5 +206,5 @@ def _position(op: str) -> Any:
     return call
 
 
-argmax = implements(np.argmax, method="argmax")(_position("argmax"))
-argmin = implements(np.argmin, method="argmin")(_position("argmin"))
+argmax = implements(np.argmax)(_position("argmax"))
+argmin = implements(np.argmin)(_position("argmin"))

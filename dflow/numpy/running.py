@@ -8,7 +8,7 @@ import numpy as np
 
 from dflow.ir.core import Value
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import METHODS, UFUNC_METHODS, implements
+from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.reductions import accumulator
 from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing.array import Array
@@ -32,7 +32,7 @@ def _running(ufunc: np.ufunc) -> Any:
 def _scan(ufunc: np.ufunc, v: Value, axis: int) -> Value:
     b, rule = builder(), rule_for(ufunc.__name__, v.type.dtype)
     index = tuple("at" if k == axis else "all" for k in range(v.type.rank))
-    first = b.full({np.add: 0, np.multiply: 1}[ufunc], v.type.with_shape(_dropped(v.type.shape, axis)))
+    first = b.full(1 if ufunc is np.multiply else 0, v.type.with_shape(_dropped(v.type.shape, axis)))
 
     def body(b: Any, k: Value, so_far: Value, results: Value) -> list[Value]:
         so_far = rule(b, so_far, b.extract(v, k, index=index))
@@ -45,13 +45,13 @@ def _dropped(shape: s.Shape, axis: int) -> s.Shape:
     return tuple(d for k, d in enumerate(shape) if k != axis)
 
 
-cumsum = implements(np.cumsum, method="cumsum")(_running(np.add))
-cumprod = implements(np.cumprod, method="cumprod")(_running(np.multiply))
+cumsum = implements(np.cumsum)(_running(np.add))
+cumprod = implements(np.cumprod)(_running(np.multiply))
 
 
 def _accumulate(scan: Any) -> Any:
     return lambda array, axis=0, dtype=None, out=None: scan(array, axis, dtype, out)
 
 
-UFUNC_METHODS[np.add, "accumulate"] = _accumulate(METHODS["cumsum"])
-UFUNC_METHODS[np.multiply, "accumulate"] = _accumulate(METHODS["cumprod"])
+UFUNC_METHODS[np.add, "accumulate"] = _accumulate(_running(np.add))
+UFUNC_METHODS[np.multiply, "accumulate"] = _accumulate(_running(np.multiply))

@@ -42,7 +42,7 @@ def as_dim(d: Any) -> Dim:
     return s.static_int(d, "a size")
 
 
-def resolve_shape(shape: s.Shape, target: Sequence[Any]) -> s.Shape:
+def resolve_shape(shape: s.Shape, target: Sequence[Any]) -> Any:
     """The target of a reshape, its -1 replaced by what is left. Raises ValueError as NumPy does."""
     moving = [d for d in shape if isinstance(d, Size)]
     wanted = [_same_size(as_dim(d), moving) for d in target]
@@ -91,7 +91,7 @@ def reverse_axes(x: Array) -> Array:
     return permuted(x, range(x.ndim)[::-1])
 
 
-@implements(np.ravel, method="ravel")
+@implements(np.ravel)
 def ravel(a: Any, order: str = "C") -> Array:
     x = lift(a)
     if order != "F":
@@ -114,14 +114,14 @@ def transpose(a: Any, axes: Any = None) -> Array:
     return permuted(x, normalize_axis_tuple(axes, x.ndim))
 
 
-@implements(np.matrix_transpose, np.linalg.matrix_transpose, method="mT")
+@implements(np.matrix_transpose, np.linalg.matrix_transpose)
 def matrix_transpose(x: Any, /) -> Array:
     if lift(x).ndim < 2:
         raise ValueError(f"Input array must be at least 2-dimensional, but it is {lift(x).ndim}")
     return swapaxes.__wrapped__(x, -1, -2)
 
 
-@implements(np.swapaxes, method="swapaxes")
+@implements(np.swapaxes)
 def swapaxes(a: Any, axis1: int, axis2: int) -> Array:
     x = lift(a)
     perm = list(range(x.ndim))
@@ -159,7 +159,7 @@ def expand_dims(a: Any, axis: Any) -> Array:
     return x.reshaped_view(tuple(1 if k in new else next(rest) for k in range(rank)))
 
 
-@implements(np.squeeze, method="squeeze")
+@implements(np.squeeze)
 def squeeze(a: Any, axis: Any = None) -> Array:
     x = lift(a)
     shape = s.dims(x)
@@ -190,7 +190,7 @@ def _at_least(place: Any) -> Any:
     return call
 
 
-def two_dimensional(shape: s.Shape) -> s.Shape:
+def two_dimensional(shape: s.Shape) -> Any:
     return (*(1,) * (2 - len(shape)), *shape)
 
 
@@ -281,7 +281,7 @@ def _diagonal_positions(shape: tuple[int, ...], offset: int) -> tuple[np.ndarray
     return at - min(offset, 0), at + max(offset, 0)
 
 
-@implements(np.diagonal, np.linalg.diagonal, method="diagonal")
+@implements(np.diagonal, np.linalg.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     v, b = lift(a).value, builder()
     if v.type.rank < 2:

@@ -54,7 +54,7 @@ def _finish(v: Value, axes: tuple[int, ...], keepdims: Any, out: Any) -> Array:
     return s.result(v if given(keepdims) and keepdims else s.reshaped(v, shape), out)
 
 
-@implements(np.mean, method="mean")
+@implements(np.mean)
 def mean(
     a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: Any = False, *, where: Any = True
 ) -> Array:
@@ -82,7 +82,7 @@ def _ddof(ddof: Any, correction: Any) -> Any:
     return ddof
 
 
-@implements(np.var, method="var")
+@implements(np.var)
 def var(
     a: Any,
     axis: Any = None,
@@ -101,7 +101,7 @@ def var(
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
-@implements(np.std, method="std")
+@implements(np.std)
 def std(
     a: Any,
     axis: Any = None,
@@ -137,7 +137,8 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     shape = s.dims(x)
     w = wrap(s.expand(s.cast(w.value, dtype), shape))
     total = reduce(SUM, w, axes, keepdims=keepdims)
-    out = reduce(SUM, apply(np.multiply, s.as_dtype(x, dtype), w), axes, keepdims=keepdims) / total
+    weighted = reduce(SUM, apply(np.multiply, s.as_dtype(x, dtype), w), axes, keepdims=keepdims)
+    out = apply(np.divide, weighted, total)
     return (out, total) if returned else out
 
 

@@ -89,8 +89,8 @@ def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
     if not lines:
         return None
     found = [n for n in _functions_at("".join(lines), code.co_firstlineno) if _matches(n, code)]
-    if len(found) > 1:
-        found = [n for n in found if _holds(n, code)]
+    if len(found) > 1:  # the innermost: one lambda may stand in another
+        found = sorted((n for n in found if _holds(n, code)), key=lambda n: (n.lineno, n.col_offset), reverse=True)
     return found[0] if found else None
 
 

@@ -7,14 +7,15 @@ from typing import Any
 from dflow.ir.core import Value
 from dflow.tracing import lift as _lift
 from dflow.tracing import views
-from dflow.tracing.array import Array, _fitted
+from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.index import Part
+from dflow.tracing.operators import fitted
 
 
 def add_at(target: Array, part: Part, value: Any) -> None:
     """Adds ``value`` to the part of ``target``, repeated positions as often as they occur."""
-    new = _fitted(_lift.lift(value, target.dtype), part.shape, target.dtype)
+    new = fitted(_lift.lift(value, target.dtype), part.shape, target.dtype)
     target.assign(_added(list(part.steps), target.value, new))
 
 
