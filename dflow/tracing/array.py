@@ -126,8 +126,8 @@ class Array(Operators):
         if mask is not None:
             return self.assign(_where(mask, _spread(mask, new, self.shape), self.value, self.dtype))
         part = _index.resolve(self.shape, index)
-        fitted = fitted(new, part.shape, self.dtype)
-        self.view(part.steps, part.shape).assign(fitted)
+        contents = fitted(new, part.shape, self.dtype)
+        self.view(part.steps, part.shape).assign(contents)
 
     def update(self, index: Any, operation: Callable[[Any, Any], Any], value: Any, op: str = "") -> None:
         """``self[index] = operation(self[index], value)``, as an augmented assignment does it."""

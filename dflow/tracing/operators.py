@@ -1,0 +1,203 @@
+"""The operators and methods of traced arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import TraceError, failure
+from dflow.ir.core import Value
+from dflow.tracing import lift as _lift
+from dflow.tracing.context import builder
+
+
+class Operators:
+    """What the traced array inherits: filled below from tables."""
+
+    __slots__ = ()
+
+
+def numpy_functions() -> Any:
+    """dflow.numpy, which is built on this module."""
+    import dflow.numpy
+
+    return dflow.numpy
+
+
+def fitted(new: Any, shape: tuple[int, ...], dtype: Any) -> Value:
+    """The contents of ``new`` as NumPy fits them into a part of ``shape``: cast, leading axes of size 1 dropped."""
+    value = _lift.convert(new.value, dtype)
+    extra = value.type.rank - len(shape)
+    if extra > 0 and all(n == 1 for n in value.type.static_shape[:extra]):
+        value = builder().reshape(value, shape=value.type.static_shape[extra:])
+    return _lift.broadcast_to(value, shape)
+
+
+def same_kind(result: np.dtype[Any], target: np.dtype[Any]) -> None:
+    if not np.can_cast(result, target, "same_kind"):
+        raise failure(
+            TraceError,
+            f"cannot update an array of {target} in place with a result of {result}",
+            mend=f"make the array of {result} (dtype={result.name!r}), or convert the result with astype",
+        )
+
+
+_BINARY = {
+    "add": "add",
+    "sub": "sub",
+    "mul": "mul",
+    "truediv": "div",
+    "floordiv": "floordiv",
+    "mod": "rem",
+    "and": "and",
+    "or": "or",
+    "xor": "xor",
+    "lshift": "shl",
+    "rshift": "shr",
+}
+_COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def _is_operand(x: Any) -> bool:
+    return isinstance(x, Operators | int | float | np.ndarray | np.generic | list | tuple)
+
+
+def _operate(op: str, x: Any, y: Any) -> Any:
+    if op in ("floordiv", "rem"):
+        _check_divisor(x, y)
+    return _lift.elementwise(op, x, y, as_float=op == "div")
+
+
+def _check_divisor(x: Any, y: Any) -> None:
+    """Python's integers (unlike NumPy's) refuse to be divided by zero."""
+    x, y = _lift.lift(x), _lift.lift(y)
+    if x.weak and y.weak and x.dtype.kind == y.dtype.kind == "i" and not _lift.static_value(y):
+        b = builder()
+        ok = b.ne(y.value, b.index(0))
+        b.check(ok, error="ZeroDivisionError", message="integer division or modulo by zero")
+
+
+def _binary(op: str) -> tuple[Any, Any, Any]:
+    def forward(self: Any, other: Any) -> Any:
+        return _operate(op, self, other) if _is_operand(other) else _refused(op, self, other)
+
+    def reflected(self: Any, other: Any) -> Any:
+        return _operate(op, other, self) if _is_operand(other) else _refused(op, self, other)
+
+    def in_place(self: Any, other: Any) -> Any:
+        return _in_place(self, forward(self, other))
+
+    return forward, reflected, in_place
+
+
+def _in_place(self: Any, result: Any) -> Any:
+    """What ``x op= y`` leaves in x: arrays are updated, numbers replaced."""
+    if not self.ndim:
+        return result
+    same_kind(result.dtype, self.dtype)
+    self.assign(fitted(result, self.shape, self.dtype))
+    return self
+
+
+def _refused(op: str, x: Any, other: Any) -> Any:
+    if isinstance(other, str | bytes | dict | set | type(None)):
+        raise failure(
+            TraceError,
+            f"'{op}' of an array and a {type(other).__name__}",
+            seen=f"{x!r} and {other!r}"[:200],
+            wanted="arrays or numbers",
+            mend="keep strings and other objects out of array arithmetic",
+        )
+    return NotImplemented
+
+
+def _comparison(op: str) -> Any:
+    def compare(self: Any, other: Any) -> Any:
+        if _is_operand(other):
+            return _lift.elementwise(op, self, other)
+        if op in ("eq", "ne") and other is None:
+            return op == "ne"
+        return _refused(op, self, other)
+
+    return compare
+
+
+for _name, _op in _BINARY.items():
+    _f, _r, _i = _binary(_op)
+    setattr(Operators, f"__{_name}__", _f)
+    setattr(Operators, f"__r{_name}__", _r)
+    setattr(Operators, f"__i{_name}__", _i)
+for _name in _COMPARE:
+    setattr(Operators, f"__{_name}__", _comparison(_name))
+
+
+def _delegated(name: str, swap: bool = False, inplace: bool = False) -> Any:
+    """An operator that dflow.numpy defines."""
+
+    def call(self: Any, other: Any) -> Any:
+        if not _is_operand(other):
+            return _refused(name, self, other)
+        result = getattr(numpy_functions(), name)(*((other, self) if swap else (self, other)))
+        return _in_place(self, result) if inplace else result
+
+    return call
+
+
+for _name, _function in (("matmul", "matmul"), ("pow", "power"), ("divmod", "divmod")):
+    setattr(Operators, f"__{_name}__", _delegated(_function))
+    setattr(Operators, f"__r{_name}__", _delegated(_function, swap=True))
+    setattr(Operators, f"__i{_name}__", _delegated(_function, inplace=True))
+
+
+def _unary(op: str) -> Any:
+    return lambda self, *args: _lift.elementwise(op, self)
+
+
+Operators.__neg__ = _unary("neg")  # type: ignore[attr-defined]
+Operators.__abs__ = _unary("abs")  # type: ignore[attr-defined]
+Operators.__invert__ = _unary("not")  # type: ignore[attr-defined]
+Operators.__pos__ = lambda self: _lift.wrap(self.value, self.weak)  # type: ignore[attr-defined]
+
+
+def _round(self: Any, digits: int | None = None) -> Any:
+    """Python's round: an integer when no digits are asked for."""
+    rounded = numpy_functions().round(self, digits or 0)
+    return rounded if digits is not None or self.ndim else _lift.wrap(_lift.convert(rounded.value, np.int64), self.weak)
+
+
+Operators.__round__ = _round  # type: ignore[attr-defined]
+for _name, _op in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc")):  # math.floor and so on
+    setattr(
+        Operators,
+        f"__{_name}__",
+        lambda self, op=_op: _lift.wrap(
+            _lift.convert(_lift.elementwise(op, self, as_float=True).value, np.int64), self.weak
+        ),
+    )
+
+METHODS = (
+    "all", "any", "argmax", "argmin", "argsort", "clip", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min",
+    "nonzero", "prod", "ptp", "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace",
+    "var",
+)  # fmt: skip
+
+
+def _method(name: str) -> Any:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(numpy_functions(), name)(self, *args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+for _name in METHODS:
+    setattr(Operators, _name, _method(_name))
+
+
+def _sort(self: Any, axis: int = -1, **kwargs: Any) -> None:
+    """Sorts in place."""
+    self[...] = numpy_functions().sort(self, axis, **kwargs)
+
+
+Operators.sort = _sort  # type: ignore[attr-defined]
