@@ -60,6 +60,9 @@ class Builder:
             raise OpTypeError(f"{name}: {e}") from None
         names = list(hints) + [None] * len(types)
         op = Op(name, operands, [Value(t, h) for t, h in zip(types, names)], attrs, regions, loc or self.loc)
+        if name == "if":
+            for r, t in zip(op.results, if_types(regions, op.results)):
+                r.type = t
         self.ops.append(op)
         return op.results
 
@@ -182,6 +185,20 @@ def clone_function(f: Function, name: str | None = None) -> Function:
     return Function(name or f.name, clone_block(f.body, {}), f.linear, f.loc)
 
 
+def if_types(regions: Sequence[Block], results: Sequence[Value]) -> list[TensorType]:
+    """The types of the ``results`` of an ``if``: where its regions yield two sizes in one place, what the size of a
+    tensor yielded beside them is, seen from outside, is the result in that place."""
+    then, orelse = regions
+    places = list(zip(then.results, orelse.results))
+
+    def seen(a: Dim, b: Dim) -> Dim:
+        if a == b or not (isinstance(a, Size) and isinstance(b, Size) and (a.value, b.value) in places):
+            return a
+        return Size(results[places.index((a.value, b.value))], a.bound)
+
+    return [t.type.with_shape(tuple(map(seen, t.type.shape, e.type.shape))) for t, e in places]
+
+
 def infer(
     name: str, operands: Sequence[Value], attrs: Mapping[str, Any], regions: Sequence[Block]
 ) -> Sequence[TensorType]:
@@ -199,4 +216,4 @@ def infer(
     return OPS[name].infer(attrs, types)
 
 
-__all__ = ["BOOL", "Builder", "clone_block", "clone_function", "infer"]
+__all__ = ["BOOL", "Builder", "clone_block", "clone_function", "if_types", "infer"]

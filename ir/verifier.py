@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dflow.ir.builder import infer
+from dflow.ir.builder import if_types, infer
 from dflow.ir.core import Block, Function, Module, Op, Value, attribute_values, substitute
 from dflow.ir.linearity import check_linearity
 from dflow.ir.ops.reduction import KINDS
@@ -156,9 +156,8 @@ class _Verifier:
             self.fail(op, str(e))
         except Exception as e:
             self.fail(op, f"has operands or attributes that do not fit ({type(e).__name__}: {e})")
-        if op.name == "if":  # a yielded size is visible outside as the result that it becomes
-            own = {v: r for v, r in zip(op.regions[0].results, op.results) if v not in self.visible}
-            types = [substitute(t, own) for t in types]
+        if op.name == "if" and len(types) == len(op.results):
+            types = if_types(op.regions, op.results)
         if len(types) != len(op.results):
             self.fail(op, f"has {len(op.results)} results, expected {len(types)}")
         for r, t in zip(op.results, types):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from programs_ir import Program, random_functions
 
-from dflow.ir.builder import clone_function
+from dflow.ir.builder import Builder, clone_function
 from dflow.ir.core import Block, Function, Location, Op, Value
+from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function, parse_module
 from dflow.ir.types import BOOL, F64, GROWS, I64, Size, TensorType, scalar
 from dflow.ir.verifier import VerificationError, verify, verify_module
@@ -393,6 +394,36 @@ def test_valid_programs_pass(text: str) -> None:
 def test_random_programs_verify_and_so_do_their_clones(p: Program) -> None:
     verify(p.function)
     verify(clone_function(p.function))
+
+
+def test_a_size_yielded_by_one_branch_is_not_the_size_of_both() -> None:
+    text = body(
+        "%r, %s = if %p {",
+        "%i = iota {size = %n<=9} : i64[%n<=9]",
+        "yield %n, %i",
+        "} else {",
+        "%m = add %n, %n : i64",
+        "%j = iota {size = %m<=9} : i64[%m<=9]",
+        "yield %m, %j",
+        "} : i64, i64[%n<=9]",
+    )
+    assert refusal(text).endswith("^^ has type i64[%n<=9], expected i64[%r<=9]")
+    verify(parse_function(text.replace(": i64, i64[%n<=9]", ": i64, i64[%r<=9]")))
+
+
+def test_the_builder_names_sizes_that_branches_yield() -> None:
+    def branch(b: Builder, m: Value) -> list[Value]:
+        return [m, b.iota(size=Size(m, 9))]
+
+    b = Builder([scalar(I64), scalar(BOOL)], ["n", "p"])
+    n, p = b.args
+    count, part = b.if_(p, lambda b: branch(b, n), lambda b: branch(b, b.add(n, 1)))
+    assert part.type == TensorType(I64, (Size(count, 9),))
+    f = b.function("f", [count, part])
+    verify(f)
+    assert [r.tolist() for r in evaluate(f, [2, False])] == [3, [0, 1, 2]]
+    (same,) = b.if_(p, lambda b: [b.iota(size=Size(n, 9))], lambda b: [b.iota(size=Size(n, 9))])
+    assert same.type == TensorType(I64, (Size(n, 9),))
 
 
 def test_linear_parameter_that_is_not_there() -> None:
