@@ -220,3 +220,9 @@ def test_two_lambdas_on_a_line(check):
     f, g = (lambda x: x[0] if x[1] > 0 else x[2]), (lambda x: x[1] if x[0] > 0 else x[2])
     check(f, X)
     check(g, X)
+
+
+def test_lambda_within_a_lambda_on_one_line(check):
+    make = lambda k: lambda x: k * x[0] if x[1] > 0 else -x[0]  # noqa: E731
+    check(make(3.0), X)
+    check(make(3.0), -X)
