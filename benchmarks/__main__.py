@@ -1,0 +1,21 @@
+"""``python -m benchmarks [group ...]``: runs groups, all when none is named, and writes benchmarks/results."""
+
+import argparse
+import importlib
+
+from benchmarks.measure import write
+
+GROUPS = ("fit", "elements", "calls")
+
+parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs groups of benchmarks.")
+parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all when none is named")
+chosen = parser.parse_args().groups or GROUPS
+for name in chosen:
+    if name not in GROUPS:
+        parser.error(f"no group {name!r}; there are {', '.join(GROUPS)}")
+for name in chosen:
+    tables = []
+    for table in importlib.import_module(f"benchmarks.{name}").run():
+        print(f"\n{table}", flush=True)
+        tables.append(table)
+    write(name, tables)

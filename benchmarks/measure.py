@@ -1,0 +1,126 @@
+"""Measuring and writing down: contestants take turns in one process, so that a busy machine is the same for all."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("dflow", "numpy", "scipy", "llvmlite", "numba", "jax", "autograd")
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of one call: the shortest of several rounds, and the median."""
+
+    least: float
+    median: float
+
+    def __str__(self) -> str:
+        return f"{duration(self.least)} ({duration(self.median)})"
+
+
+@dataclass
+class Table:
+    title: str
+    columns: Sequence[str]
+    rows: list[Sequence[Any]] = field(default_factory=list)
+    note: str = ""
+
+    def __str__(self) -> str:
+        lines = [self.columns, ["---"] * len(self.columns), *([str(x) for x in row] for row in self.rows)]
+        widths = [max(len(line[k]) for line in lines) for k in range(len(self.columns))]
+        text = ["| " + " | ".join(x.ljust(w) for x, w in zip(line, widths)) + " |" for line in lines]
+        return "\n".join([f"### {self.title}", "", *text, *(["", self.note] if self.note else [])])
+
+
+def duration(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def measure(runs: Mapping[str, Callable[[], Any]], rounds: int = 9, seconds: float = 0.03) -> dict[str, Time]:
+    """Times all ``runs``, by turns: in each round every one is called again and again for about ``seconds``."""
+    counts = {name: _calls(run, seconds) for name, run in runs.items()}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(_once(run, counts[name]))
+    return {name: Time(min(t), statistics.median(t)) for name, t in times.items()}
+
+
+def _calls(run: Callable[[], Any], seconds: float) -> int:
+    run()  # compiles
+    count = 1
+    while (t := _once(run, count) * count) < seconds / 10:
+        count *= 10
+    return max(1, round(count * seconds / t))
+
+
+def _once(run: Callable[[], Any], count: int) -> float:
+    turns = range(count)
+    start = time.perf_counter()
+    for _ in turns:
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def slope(sizes: Sequence[float], times: Sequence[float]) -> float:
+    """The exponent with which ``times`` grow with ``sizes``."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def ratio(a: Time, b: Time) -> str:
+    return f"{a.least / b.least:.3g}"
+
+
+def peer(name: str) -> Any:
+    """A package to compare with, or None when it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    facts = {"processor": _processor(), "cores": str(os.cpu_count()), "system": platform.platform(terse=True)}
+    facts["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            facts[package] = "not installed"
+    return facts
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def write(group: str, tables: Sequence[Table]) -> None:
+    """Writes ``results/GROUP.json`` and ``results/GROUP.md``."""
+    RESULTS.mkdir(exist_ok=True)
+    facts = machine()
+    data = {"machine": facts, "tables": [asdict(t) for t in tables]}
+    (RESULTS / f"{group}.json").write_text(json.dumps(data, indent=1) + "\n")
+    listed = "; ".join(f"{k}: {v}" for k, v in facts.items())
+    text = [f"## {group}", f"Times of one call: the shortest (the median). {listed}.", *map(str, tables)]
+    (RESULTS / f"{group}.md").write_text("\n\n".join(text) + "\n")
