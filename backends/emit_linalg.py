@@ -1,19 +1,52 @@
-"""Matrix products."""
+"""Matrix products.
+
+Small ones, and all of them where there is no BLAS, are computed in tiles that stay in registers: 4 rows by a vector of
+columns of the result, to which each step along the inner axis adds (a column of x) times (a row of y). The inner axis
+is cut into blocks whose part of y stays in the nearest cache. Products with a vector, and those of sizes known only at
+run time, are plain reductions.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
-from dflow.backends.emit_kernel import fold
+from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.ir.core import Op
+from dflow.backends.emit_types import I32, PTR, VOID, ZERO, constant, index, storage_type, strides
+from dflow.ir.core import Op, Value
+from dflow.ir.types import F16, DType
 
 At = list[ir.Value]
+GENERATED = 64**3  # up to this many multiplications BLAS is no faster
+TILE_ROWS = 4
+TILE_BYTES = 64  # of a row of the tile
+BLOCK = 256  # along the inner axis
+PACK_ROWS = 48  # fewer are not worth a copy
+BLAS = {"f64": "dgemm", "f32": "sgemm"}
 
 
 @emits("matmul")
 def _matmul(e: Emitter, op: Op) -> None:
+    x = op.operands[0]
+    *batch, m, n = op.result.type.shape
+    k = x.type.shape[-1]
+    if m == 1 or n == 1 or x.type.dtype == F16:
+        _reduction(e, op, rows=n != 1)
+        return
+    is_static = all(isinstance(d, int) for d in (m, n, k))
+    is_small = is_static and m * n * k <= GENERATED  # type: ignore[operator]
+    if e.options.blas and not is_small and x.type.dtype.name in BLAS:
+        e.nest(batch, lambda at: _call_blas(e, op, at))
+    elif is_static:
+        e.nest(batch, lambda at: _Tiles(e, op, at).write(int(m), int(n), int(k)), ops=m * n * k)  # type: ignore
+    else:
+        _reduction(e, op, rows=True)
+
+
+def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
     x, y = op.operands
 
     def element(at: At) -> list[ir.Value]:
@@ -21,5 +54,146 @@ def _matmul(e: Emitter, op: Op) -> None:
         factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
         return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
 
-    domain = [*op.result.type.shape, x.type.shape[-1]]
-    fold(e, op.results, domain, 1, ("sum",), element, rows=True)
+    fold(e, op.results, [*op.result.type.shape, x.type.shape[-1]], 1, ("sum",), element, rows=rows)
+
+
+# --- BLAS
+
+
+def _call_blas(e: Emitter, op: Op, batch: At) -> None:
+    """BLAS stores columns where we store rows, so it is asked for the transposed product: z' = y' x'."""
+    (x, y), z, b = op.operands, op.result, e.builder
+    dtype = z.type.dtype
+    name = f"dflow_blas_{BLAS[dtype.name]}"
+    function = e.module.globals.get(name) or ir.Function(e.module, ir.FunctionType(VOID, [PTR] * 13), name)
+    m, n, k = (e.size(d) for d in (*z.type.shape[-2:], x.type.shape[-1]))
+    one, zero = (_passed(e, constant(dtype, v)) for v in (1, 0))
+    no, *sizes = (_passed(e, v) for v in (ir.IntType(8)(ord("N")), *(b.trunc(s, I32) for s in (n, m, k))))
+    start = [*batch, ZERO, ZERO]
+    steps = {v: _passed(e, I32(max(1, strides(v.type)[-2]))) for v in (x, y, z)}
+    at = {v: e.address(v, start, write=v is z) for v in (x, y, z)}
+    b.call(function, [no, no, *sizes, one, at[y], steps[y], at[x], steps[x], zero, at[z], steps[z]])
+
+
+def _passed(e: Emitter, value: ir.Value) -> ir.Value:
+    """Fortran takes everything by address."""
+    slot = e.slot(value.type)
+    e.builder.store(value, slot)
+    return slot
+
+
+# --- tiles
+
+
+class _Tiles:
+    """The product of two matrices of static size, at ``batch`` of the operands of ``op``."""
+
+    def __init__(self, e: Emitter, op: Op, batch: At):
+        self.e, self.batch = e, batch
+        self.x, self.y, self.z = *op.operands, op.result
+        self.dtype = self.z.type.dtype
+        self.packed: dict[int, ir.Value] = {}
+
+    def write(self, m: int, n: int, k: int) -> None:
+        if k > BLOCK:
+            self.e.nest((m, n), lambda at: self.e.store(self.z, [*self.batch, *at], constant(self.dtype, 0)))
+        cut = k - k % BLOCK
+        if cut:
+            self.repeat(0, cut, BLOCK, lambda p: self.block(m, n, p, BLOCK, k > BLOCK))
+        if k > cut or k == 0:
+            self.block(m, n, index(cut), k - cut, k > BLOCK)
+
+    def block(self, m: int, n: int, p: ir.Value, length: int, add: bool) -> None:
+        """Adds (or sets) what ``length`` steps from ``p`` on contribute."""
+        for j0, j1, width in pieces(n, TILE_BYTES // self.dtype.itemsize):
+            self.repeat(j0, j1, width, lambda j, width=width: self.column(m, j, width, p, length, add))
+
+    def column(self, m: int, j: ir.Value, width: int, p: ir.Value, length: int, add: bool) -> None:
+        vector = ir.VectorType(storage_type(self.dtype), width)
+        part = self.pack(p, length, j, vector) if m >= PACK_ROWS and length >= PACK_ROWS else None
+
+        def of_y(q: ir.Value) -> ir.Value:
+            if part is None:
+                return self.vector(self.y, [self.e.add(p, q), j], vector)
+            return self.e.builder.load(self.e.builder.gep(part, [q], source_etype=vector), typ=vector)
+
+        for i0, i1, height in pieces(m, TILE_ROWS):
+            self.repeat(i0, i1, height, lambda i, height=height: self.tile(i, height, j, vector, p, length, of_y, add))
+
+    def pack(self, p: ir.Value, length: int, j: ir.Value, vector: ir.VectorType) -> ir.Value:
+        """A copy of the columns of y that all rows of x meet. In y they are far apart, and where that distance is
+        a power of two, they would drive each other out of the cache."""
+        b, part = self.e.builder, self.packed.get(vector.count)
+        if part is None:
+            part = self.packed[vector.count] = self.e.slot(ir.ArrayType(vector, BLOCK))
+
+        def copy(q: ir.Value) -> None:
+            b.store(self.vector(self.y, [self.e.add(p, q), j], vector), b.gep(part, [q], source_etype=vector))
+
+        self.repeat(0, length, 1, copy)
+        return part
+
+    def tile(
+        self,
+        i: ir.Value,
+        height: int,
+        j: ir.Value,
+        vector: ir.VectorType,
+        p: ir.Value,
+        length: int,
+        of_y: Callable[[ir.Value], ir.Value],
+        add: bool,
+    ) -> None:
+        e, rows = self.e, [self.e.add(i, index(r)) for r in range(height)]
+        zero = ir.Constant(vector, [constant(self.dtype, 0)] * vector.count)
+        start = [self.vector(self.z, [r, j], vector) if add else zero for r in rows]
+
+        def step(q: ir.Value, *totals: ir.Value) -> list[ir.Value]:
+            row = of_y(q)
+            of_x = [splat(e.builder, e.load(self.x, [*self.batch, r, e.add(p, q)]), vector) for r in rows]
+            return [multiply_add(e.builder, self.dtype, a, row, t) for a, t in zip(of_x, totals)]
+
+        for r, total in zip(rows, e.loop(index(length), start, step)):
+            stored = e.builder.store(total, e.address(self.z, [*self.batch, r, j], write=True))
+            stored.align = self.dtype.itemsize
+            e.memory.mark(stored, self.z)
+
+    def vector(self, v: Value, at: At, t: ir.VectorType) -> ir.Value:
+        loaded = self.e.builder.load(self.e.address(v, [*self.batch, *at]), typ=t, align=self.dtype.itemsize)
+        self.e.memory.mark(loaded, v)
+        return loaded
+
+    def repeat(self, start: int, stop: int, step: int, body: Callable[[ir.Value], None]) -> None:
+        """``body`` at start, start + step, ... below stop; without a loop when that is once."""
+        if stop - start <= step:
+            body(index(start))
+            return
+
+        def once(k: ir.Value) -> tuple[()]:
+            body(self.e.add(index(start), k))
+            return ()
+
+        self.e.loop(index(stop - start), (), once, step=step)
+
+
+def pieces(size: int, largest: int) -> list[tuple[int, int, int]]:
+    """Cuts ``0 .. size`` into (start, stop, width) with widths ``largest``, then smaller powers of two."""
+    found, start, width = [], 0, largest
+    while start < size:
+        stop = size - (size - start) % width
+        if stop > start:
+            found.append((start, stop, width))
+        start, width = stop, width // 2
+    return found
+
+
+def splat(b: ir.IRBuilder, value: ir.Value, t: ir.VectorType) -> ir.Value:
+    undefined = ir.Constant(t, ir.Undefined)
+    first = b.insert_element(undefined, value, I32(0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [I32(0)] * t.count))
+
+
+def multiply_add(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:
+    if dtype.is_float:
+        return b.fadd(total, b.fmul(x, y, flags=("contract",)), flags=REASSOCIATE)
+    return b.add(total, b.mul(x, y))

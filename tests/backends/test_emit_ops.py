@@ -8,7 +8,7 @@ from hypothesis import given
 from programs_ir import OpCase, Program, one_op, op_cases, random_functions
 
 from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import compile_plan
+from dflow.backends.engine import compile_plan, lower
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate
@@ -43,10 +43,12 @@ def test_operation_agrees_with_reference(case: OpCase):
         assert_same(got, wanted)
 
 
-@given(random_functions(kinks=True))
-def test_random_programs(program: Program):
+@pytest.mark.parametrize("prepare", [bufferize, lower], ids=["as-written", "fused"])
+@given(program=random_functions(kinks=True))
+def test_random_programs(prepare, program: Program):
     """Rounding differs (fused multiply-add), and each program multiplies that as it likes."""
-    for got, wanted in zip(run(program.function, *program.args), evaluate(program.function, program.args)):
+    compiled = compile_plan(prepare(program.function))
+    for got, wanted in zip(compiled(*program.args), evaluate(program.function, program.args)):
         np.testing.assert_allclose(got, wanted, 1e-10, 1e-10)
 
 
