@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
 from dflow.ir.passes.algebra import ALGEBRA, exact
 from dflow.ir.passes.folding import EVERY
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, overwritten, rename
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_sizes, open_block, overwritten, rename
 from dflow.ir.passes.simplifier import Facts, Simplifier
 from dflow.ir.passes.structure import STRUCTURE
 from dflow.ir.registry import OPS
@@ -77,7 +77,7 @@ class _Canonicalizer:
             return () if constant_of(operands[0]) is True else None
         if len(op.results) != 1 or (op.name not in RULES and not op.operands):
             return None
-        attrs = op.attrs if op.result.type.is_static else {k: substitute(a, env) for k, a in op.attrs.items()}
+        attrs = {k: substitute(a, env) if has_sizes(a) else a for k, a in op.attrs.items()}
         found = b.simplify(op.name, operands, attrs)
         return None if found is None or found.type != substitute(op.result.type, env) else [found]
 

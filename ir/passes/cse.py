@@ -80,6 +80,8 @@ class _Table:
             operands.reverse()
         if name == "constant":
             return "constant", op.attrs["type"], _bits(op.attrs["value"], op.attrs["type"])
+        if not op.attrs:
+            return name, tuple(operands)
         attrs = tuple((k, freeze(substitute(op.attrs[k], env))) for k in sorted(op.attrs))
         return name, tuple(operands), attrs
 

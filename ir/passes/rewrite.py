@@ -9,6 +9,7 @@ from typing import Any
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
 from dflow.ir.registry import OPS
+from dflow.ir.types import Size, TensorType
 
 Env = MutableMapping[Value, Value]
 
@@ -33,7 +34,7 @@ def open_block(args: Sequence[Value], env: Env, make: Callable[[], Builder] = Bu
     copies = [Value(a.type, a.hint) for a in args]
     env.update(zip(args, copies))
     for a in copies:
-        if not a.type.is_static:
+        if has_sizes(a.type):
             a.type = substitute(a.type, env)
     b.args = tuple(copies)
     return b
@@ -48,16 +49,29 @@ def append_copy(
     results: Sequence[Value] | None = None,
 ) -> Op:
     """Appends ``op`` with values renamed, around new regions; ``operands`` and ``results`` (old values) select."""
-    old = op.results if results is None else tuple(results)
-    new = [Value(r.type, r.hint) for r in old]
-    env.update(zip(old, new))
-    for r in new:
-        if not r.type.is_static:
-            r.type = substitute(r.type, env)
-    attrs = {k: substitute(a, env) for k, a in op.attrs.items()}
+    new = []
+    for r in op.results if results is None else results:
+        env[r] = v = Value(r.type, r.hint)
+        new.append(v)
+    for v in new:  # a size in a type may be another result
+        if has_sizes(v.type):
+            v.type = substitute(v.type, env)
+    attrs = {k: substitute(a, env) if has_sizes(a) else a for k, a in op.attrs.items()}
     copy = Op(op.name, rename(op.operands if operands is None else operands, env), new, attrs, regions, op.loc)
     b.ops.append(copy)
     return copy
+
+
+def has_sizes(a: Any) -> bool:
+    """Whether an attribute or a type depends on values."""
+    if isinstance(a, TensorType):
+        a = a.shape
+    if isinstance(a, tuple):
+        for part in a:
+            if not isinstance(part, int | str) and has_sizes(part):
+                return True
+        return False
+    return isinstance(a, Size)
 
 
 def rebuild(

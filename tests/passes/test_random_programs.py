@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from programs_ir import Program, random_functions
 
 import dflow.ir.ops  # noqa: F401
 from dflow.ir.builder import Builder
@@ -16,6 +17,7 @@ from dflow.ir.core import Function, Op, Value, walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes import PASSES, PIPELINE, optimize
 from dflow.ir.passes.ranges import analyse
+from dflow.ir.passes.vjp import vjp
 from dflow.ir.printer import print_function
 from dflow.ir.types import BOOL, F64, I64, Size, TensorType, scalar
 from dflow.ir.verifier import verify
@@ -329,6 +331,17 @@ def note(seen: dict[Value, tuple[int, int]], op: Op, results: Any) -> None:
 def test_pass_finds_nothing_left(name: str, f: Function) -> None:
     g = PASSES[name](f)
     assert size(PASSES[name](g)) == size(g)
+
+
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@given(random_functions(kinks=True, steps=10))
+def test_optimizing_keeps_derivatives(p: Program) -> None:
+    """Before and after differentiation."""
+    plain, optimized = vjp(p.function), optimize(vjp(optimize(p.function)))
+    rng = np.random.default_rng(0)
+    cotangents = [rng.standard_normal(t.static_shape) for t in plain.arg_types[len(p.args) :]]
+    for x, y in zip(*(evaluate(f, [*p.args, *cotangents]) for f in (plain, optimized)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-10)
 
 
 def size(f: Function) -> int:
