@@ -1,0 +1,43 @@
+"""What went wrong, in one message."""
+
+from __future__ import annotations
+
+import traceback
+
+from dflow.backends.library import LibraryError
+from dflow.errors import DflowError
+from dflow.ir.evaluator import EvaluationError
+from dflow.ir.passes.jvp import NoDerivativeError
+from dflow.ir.passes.transpose import NotLinearError
+from dflow.ir.verifier import VerificationError
+from dflow.signature_text import SignatureError
+
+
+class UsageError(Exception):
+    """The command cannot be carried out; the message says all there is to say."""
+
+
+# Written for the user: they need no class in front.
+_SPEAKING = (
+    UsageError,
+    DflowError,
+    SignatureError,
+    LibraryError,
+    EvaluationError,
+    NoDerivativeError,
+    NotLinearError,
+    VerificationError,
+)
+
+
+def message(e: BaseException) -> str:
+    """The message of an exception, with its class where the message does not speak for itself."""
+    return "\n".join([_text(e), *getattr(e, "__notes__", ())])
+
+
+def _text(e: BaseException) -> str:
+    if isinstance(e, _SPEAKING):
+        return str(e)
+    if isinstance(e, OSError) and e.strerror:
+        return f"{e.filename}: {e.strerror}" if e.filename else e.strerror
+    return "".join(traceback.format_exception_only(type(e), e)[:1]).strip()

@@ -1,0 +1,81 @@
+"""``dflow opt``: passes on a program of the IR."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from dflow.backends.bufferize import bufferize
+from dflow.backends.fusion import fuse
+from dflow.cli.messages import UsageError
+from dflow.cli.program import FILE_HELP, read_program
+from dflow.ir.core import Function, Module
+from dflow.ir.passes import PASSES, inline_calls, optimize
+from dflow.ir.passes.jvp import differentiable, jvp
+from dflow.ir.passes.linearize import linearize
+from dflow.ir.passes.transpose import transpose
+from dflow.ir.passes.vjp import value_and_grad, vjp
+from dflow.ir.printer import print_module
+from dflow.ir.verifier import verify_module
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Runs passes on a program of the IR, one after the other, and prints what they make of it."
+    parser.epilog = f"""\
+passes that keep the meaning of each function:
+  {", ".join([*EACH])}
+passes that make another function of the entry (the first function):
+  {", ".join(ENTRY)}
+Derivatives are taken by all floating-point parameters.
+
+examples:
+  dflow opt f.ir --passes cse,dce
+  dflow opt f.ir --passes vjp,optimize --verify
+  dflow show model.py:loss -s "f64[3]" --stage traced | dflow opt - --passes value_and_grad
+"""
+    parser.add_argument("file", metavar="FILE.ir", help=FILE_HELP)
+    parser.add_argument("--passes", "-p", default="", metavar="A,B", help="the passes, in order; none: just print")
+    parser.add_argument("--verify", action="store_true", help="check the program before and after each pass")
+    parser.add_argument("--locations", action="store_true", help="print source locations")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    names = [n.strip() for n in arguments.passes.split(",") if n.strip()]
+    unknown = [n for n in names if n not in EACH and n not in ENTRY]
+    if unknown:
+        raise UsageError(f"there is no pass {unknown[0]}; there are {', '.join(sorted([*EACH, *ENTRY]))}")
+    module = read_program(arguments.file, verify=arguments.verify)
+    for name in names:
+        module = applied(name, module)
+        if arguments.verify:
+            verify_module(module, after=name)
+    sys.stdout.write(print_module(module, locations=arguments.locations))
+    return 0
+
+
+def applied(name: str, module: Module) -> Module:
+    """The module after the pass ``name``."""
+    if name in EACH:
+        return Module.of(*(EACH[name](f) for f in module.functions.values()))
+    made = ENTRY[name](module)
+    if name != "inline":
+        for f in list(module.functions.values())[1:]:  # what the entry may call
+            made.functions.setdefault(f.name, f)
+    return made
+
+
+def _of_entry(pass_: Callable[[Function], Function]) -> Callable[[Module], Module]:
+    return lambda module: Module.of(pass_(module.entry))
+
+
+EACH: dict[str, Callable[[Function], Function]] = {**PASSES, "optimize": optimize, "fuse": fuse}
+ENTRY: dict[str, Callable[[Module], Module]] = {
+    "inline": lambda module: Module.of(inline_calls(module)),
+    "jvp": _of_entry(jvp),
+    "vjp": _of_entry(vjp),
+    "value_and_grad": _of_entry(value_and_grad),
+    "linearize": lambda module: Module.of(*linearize(module.entry, differentiable(module.entry.args))),
+    "transpose": _of_entry(transpose),
+    "bufferize": _of_entry(lambda f: bufferize(f).function),
+}
