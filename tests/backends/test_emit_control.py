@@ -10,7 +10,7 @@ import pytest
 
 import dflow.ir.ops  # noqa: F401
 from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import CompiledFunction, compile_plan
+from dflow.backends.engine import CompiledFunction, compile_plan, lower
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Location
 from dflow.ir.evaluator import evaluate
@@ -27,9 +27,10 @@ def compiled(f: Function) -> CompiledFunction:
 
 def assert_agrees(f: Function, *args, tolerance: float = 1e-14) -> None:
     wanted = evaluate(f, args)
-    for got, want in zip(compiled(f)(*args), wanted, strict=True):
-        assert np.asarray(got).dtype == want.dtype
-        np.testing.assert_allclose(got, want, tolerance, tolerance)
+    for plan in (bufferize(f), lower(f)):
+        for got, want in zip(compile_plan(plan)(*args), wanted, strict=True):
+            assert np.asarray(got).dtype == want.dtype
+            np.testing.assert_allclose(got, want, tolerance, tolerance)
 
 
 # --- loops and branches
