@@ -11,6 +11,7 @@ from typing import Any
 import numpy as _np
 
 from dflow.numpy import (
+    composed,
     creation,
     elementwise,
     introspection,
@@ -26,7 +27,18 @@ from dflow.numpy import dispatch as dispatch
 from dflow.numpy import linalg as linalg
 
 _EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
-for _module in (elementwise, reductions, statistics, running, shapes, joining, products, creation, introspection):
+for _module in (
+    elementwise,
+    reductions,
+    statistics,
+    running,
+    shapes,
+    joining,
+    products,
+    composed,
+    creation,
+    introspection,
+):
     for _name, _f in vars(_module).items():
         if hasattr(_np, _name) and getattr(_f, "__module__", None) == _module.__name__ and hasattr(_f, "__wrapped__"):
             _EXPORTED[_name] = _f

@@ -28,8 +28,8 @@ _COUNT = "the size of its result depends on the data; use a boolean condition wi
 _DECOMPOSITION = "matrix decompositions are not among dflow's operations yet"
 UNSUPPORTED: dict[str, str] = {
     **dict.fromkeys(("sort", "argsort", "median", "nanmedian", "percentile", "quantile", "partition"), _SORTING),
-    **dict.fromkeys(("argpartition", "lexsort", "searchsorted", "digitize", "unique", "nanquantile"), _SORTING),
-    **dict.fromkeys(("nonzero", "argwhere", "flatnonzero", "extract", "compress", "delete", "trim_zeros"), _COUNT),
+    **dict.fromkeys(("argpartition", "lexsort", "digitize", "unique", "nanquantile"), _SORTING),
+    **dict.fromkeys(("nonzero", "argwhere", "flatnonzero", "extract", "compress", "trim_zeros"), _COUNT),
     **dict.fromkeys(("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "cholesky", "solve", "inv"), _DECOMPOSITION),
     **dict.fromkeys(("det", "slogdet", "pinv", "lstsq", "matrix_rank", "cond"), _DECOMPOSITION),
     "save": "a compiled function does no input or output",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dflow.numpy import dispatch
-from dflow.numpy.norms import norm
+from dflow.numpy.norms import matrix_norm, norm, vector_norm
 from dflow.numpy.products import cross, matmul, matrix_power, multi_dot, outer, tensordot, vecdot
 from dflow.numpy.shapes import diagonal, matrix_transpose
 
@@ -21,6 +21,7 @@ __all__ = [
     "cross",
     "diagonal",
     "matmul",
+    "matrix_norm",
     "matrix_power",
     "matrix_transpose",
     "multi_dot",
@@ -28,4 +29,5 @@ __all__ = [
     "outer",
     "tensordot",
     "vecdot",
+    "vector_norm",
 ]

@@ -144,7 +144,7 @@ def remainder(x: Any, y: Any) -> Array:
 def isclose(a: Any, b: Any, *, rel_tol: Any = 1e-09, abs_tol: Any = 0.0) -> Array:
     x, y = number(a), number(b)
     size = apply(np.maximum, apply(np.absolute, x), apply(np.absolute, y))
-    near = apply(np.absolute, x - y) <= apply(np.maximum, rel_tol * size, abs_tol)
+    near = apply(np.absolute, apply(np.subtract, x, y)) <= apply(np.maximum, rel_tol * size, abs_tol)
     infinite = apply(np.isinf, x) | apply(np.isinf, y)
     return (x == y) | (near & ~infinite)
 

@@ -71,3 +71,14 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
     if len(axes) != 2:
         raise ValueError("Improper number of dimensions to norm.")
     return _matrix_norm(x, ord, (axes[0], axes[1]), keepdims)
+
+
+@implements(np.linalg.vector_norm)
+def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Array:
+    x = lift(x)
+    return _vector_norm(x if x.dtype.kind == "f" else s.as_dtype(x, np.float64), ord, axis, keepdims)
+
+
+@implements(np.linalg.matrix_norm)
+def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Array:
+    return norm.__wrapped__(x, ord, (-2, -1), keepdims)

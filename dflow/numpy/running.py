@@ -55,3 +55,23 @@ def _accumulate(scan: Any) -> Any:
 
 UFUNC_METHODS[np.add, "accumulate"] = _accumulate(_running(np.add))
 UFUNC_METHODS[np.multiply, "accumulate"] = _accumulate(_running(np.multiply))
+
+
+def _cumulative(ufunc: np.ufunc) -> Any:
+    scan = _running(ufunc)
+
+    def call(
+        x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
+    ) -> Array:
+        x = lift(x)
+        if include_initial or (axis is None and x.ndim != 1):
+            raise ValueError("cumulative sums and products take one axis here, without include_initial")
+        return scan(x, 0 if axis is None else axis, dtype, out)
+
+    return call
+
+
+# NumPy has them since 2.1.
+for _name, _ufunc in (("cumulative_sum", np.add), ("cumulative_prod", np.multiply)):
+    if hasattr(np, _name):
+        implements(getattr(np, _name))(_cumulative(_ufunc))
