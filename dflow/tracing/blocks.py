@@ -7,7 +7,7 @@ from typing import Any
 
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.jumps import Jumps, assign, load, located
-from dflow.tracing.names import annotate_liveness, arguments, captured, declared, loads, stores
+from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
 
 
 class Blocks(Expressions):
@@ -18,6 +18,7 @@ class Blocks(Expressions):
         self.count = 0
         self.shared: set[str] = set()  # names that blocks assign
         self.globals: set[str] = set()
+        self.assigned_inside: set[str] = set()  # by nested functions
         self.locals: set[str] = set()
 
     def function_of(self, node: ast.FunctionDef | ast.Lambda, name: str) -> ast.FunctionDef:
@@ -37,10 +38,12 @@ class Blocks(Expressions):
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
+        self.global_stores = self.globals & set(stores(body))
         lowered = Jumps().function(body)
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
-        self.shared = self._shared(lowered)
+        self.assigned_inside = (assigned_inside(body) | outer) & self.locals
+        self.shared = self._shared(lowered) | self.assigned_inside
         undefined = self.shared - set(parameters) - outer
         self.checked = {n for n in undefined if not n.startswith("_dflow")}
         rest = self.statements(lowered)
@@ -126,7 +129,11 @@ class Blocks(Expressions):
         return self.count
 
     def _state(self, body: list[ast.stmt]) -> list[str]:
-        return [n for n in stores(body) if n in self.shared]
+        """The variables that a block may assign, if only through functions that it calls."""
+        names = stores(body)
+        if any(isinstance(n, ast.Call) for s in body for n in ast.walk(s)):
+            names += sorted(self.assigned_inside - set(names))
+        return [n for n in names if n in self.shared]
 
     def _facts(self, node: Any, names: list[str]) -> list[ast.expr]:
         live_in = [n for n in names if n in node.live_in]
@@ -173,6 +180,10 @@ class Blocks(Expressions):
         new.decorator_list = [self.visit(d) for d in node.decorator_list]
         new.args = self.defaults(node.args)
         return new
+
+    def visit_Global(self, node: ast.Global) -> Any:
+        assigned = [n for n in node.names if n in self.global_stores]
+        return [node, self._run("refuse_globals", node, strings(assigned))] if assigned else node
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
         return node

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Cell:
 class Region:
     """A part of the program under construction; see the module's text."""
 
-    __slots__ = ("builder", "constants", "entry", "kind", "local", "name", "parent", "unrolled")
+    __slots__ = ("builder", "constants", "entry", "kind", "local", "name", "parent", "undo", "unrolled")
 
     def __init__(self, kind: str, parent: Region | None, builder: Builder | None = None, name: str = ""):
         self.kind = kind
@@ -51,6 +52,7 @@ class Region:
         self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
         self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
+        self.undo: list[tuple[Cell, Value]] | None = None  # earlier contents of own cells, while a mark is set
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 
     def read(self, cell: Cell) -> Value:
@@ -75,6 +77,8 @@ class Region:
 
     def write(self, cell: Cell, value: Value) -> None:
         if cell.home is self:
+            if self.undo is not None:
+                self.undo.append((cell, cell.value))
             cell.value = value
         else:
             self.local[cell] = value
@@ -83,6 +87,23 @@ class Region:
         """The cells from outside that this region has given other contents."""
         return [c for c, v in self.local.items() if self.entry.get(c) is not v]
 
+    def mark(self) -> Mark:
+        """Remembers how things stand, for ``back_to``."""
+        if self.undo is None:
+            self.undo = []
+        return Mark(len(self.builder.ops), dict(self.local), len(self.undo))
+
+    def back_to(self, mark: Mark) -> None:
+        """Forgets what has been traced since the mark."""
+        del self.builder.ops[mark.ops :]
+        # What was read first since then stays read: its placeholder has no other record.
+        placeholders = {c: v for c, v in self.entry.items() if c not in mark.local}
+        self.local = {**placeholders, **mark.local}
+        assert self.undo is not None
+        while len(self.undo) > mark.undone:
+            cell, value = self.undo.pop()
+            cell.value = value
+
     def root(self) -> Region:
         """The region of the whole function."""
         r = self
@@ -90,6 +111,15 @@ class Region:
             assert r.parent is not None
             r = r.parent
         return r
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point in the tracing of a region."""
+
+    ops: int
+    local: dict[Cell, Value]
+    undone: int
 
 
 _current: ContextVar[Region | None] = ContextVar("dflow_region", default=None)

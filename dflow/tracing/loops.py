@@ -13,6 +13,7 @@ from dflow.tracing.slots import Loop
 from dflow.tracing.state import Snapshot
 from dflow.tracing.traced_loop import TracedLoop
 
+LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
 SHORT = 4  # loops of so many iterations or fewer are unrolled
 MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
@@ -20,7 +21,9 @@ MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it 
 def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
     """A ``while`` statement."""
     loop = Loop(get, put, *facts)
-    tried = False
+    tried = not tracing()
+    start = None if tried else _Start(loop)
+    turns = 0
     while True:
         stop = loop.stopped()
         if not traced_condition(stop):
@@ -30,26 +33,55 @@ def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
             if not traced_condition(holds):
                 if not holds:
                     return
-                if loop.flags and not tried and tracing():
+                if not tried and (loop.flags or (turns == LONG and start.emits(turns))):
                     tried = True
+                    if turns:
+                        start.restore()
                     if _attempted(loop, test, body):
                         return
+                    turns = 0
+                    continue
                 body()
+                turns += 1
                 continue
         TracedLoop(loop, body, test=test).run()
         return
 
 
+class _Start:
+    """How things stand before a loop."""
+
+    def __init__(self, loop: Loop):
+        self.loop = loop
+        self.values = loop.get()
+        self.snapshot = Snapshot([*self.values, *loop.uses()])
+        self.region = region()
+        self.mark = self.region.mark()
+
+    def emits(self, turns: int) -> bool:
+        """Whether every iteration has added to the program."""
+        return len(self.region.builder.ops) - self.mark.ops >= turns
+
+    def restore(self) -> None:
+        self.region.back_to(self.mark)
+        self.loop.put(self.values)
+        self.snapshot.restore()
+
+
 def _attempted(loop: Loop, test: Block, body: Block) -> bool:
-    """A loop whose condition holds on entry but which a flag may end (``while True``), as a traced one if it is."""
+    """A loop whose condition is known on entry, as a traced one if it ends by what is known only when it runs.
+
+    ``while True`` with a traced ``break`` is one, and ``while i < n`` with numbers that would be repeated many times.
+    """
     before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
-    traced = TracedLoop(loop, body, test=test, positive=True, only_if_flagged=True)
     try:
-        return traced.run()
+        if TracedLoop(loop, body, test=test, positive=True, only_if_traced=True).run():
+            return True
     except DflowError:
-        loop.put(before)
-        snapshot.restore()
-        return False
+        pass
+    loop.put(before)
+    snapshot.restore()
+    return False
 
 
 def for_(iterable: Any, body: Callable[[Any], None], get: Get, put: Set, *facts: Any) -> None:

@@ -77,6 +77,16 @@ def captured(body: Iterable[ast.stmt]) -> set[str]:
     return found
 
 
+def assigned_inside(body: Iterable[ast.stmt]) -> set[str]:
+    """The names that nested functions declare ``nonlocal``."""
+    found: set[str] = set()
+    for s in body:
+        for node in ast.walk(s):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found |= declared(node.body, ast.Nonlocal)
+    return found
+
+
 def annotate_liveness(body: list[ast.stmt], always: set[str]) -> None:
     """Gives every ``if`` and loop of a body without jumps the names that are live after it (``live_out``) and, loops,
     at the start of an iteration (``live_in``)."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import failure
+from dflow.errors import TraceError, failure
 from dflow.ir.types import BOOL
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
@@ -101,11 +101,11 @@ def getitem(base: Any, index: Any) -> Any:
     if not isinstance(base, Array) and _traced_index(index):
         if isinstance(base, np.ndarray):
             return _lift.lift(base)[index]
-        if isinstance(base, list | tuple | str | range):
+        if isinstance(base, list | tuple | str | range | dict):
             static = _lift.static_value(index) if isinstance(index, Array) else None
             if static is None:
                 raise refuse_items(type(base).__name__, index)
-            return base[operator.index(static[()])]
+            return base[static.item()]
     try:
         return base[index]
     except IndexError as e:
@@ -124,8 +124,11 @@ def located(error: Exception) -> Exception:
 def setitem(value: Any, base: Any, index: Any) -> None:
     if isinstance(base, np.ndarray) and tracing():
         raise captured_update(base)
-    if isinstance(base, list) and isinstance(index, Array):
-        raise refuse_items("list", index)
+    if isinstance(base, list | dict) and isinstance(index, Array):
+        static = _lift.static_value(index)
+        if static is None or static.ndim:
+            raise refuse_items(type(base).__name__, index)
+        index = static.item()
     base[index] = value
 
 
@@ -147,6 +150,16 @@ def augment_item(op: str, base: Any, index: Any, value: Any) -> None:
 _OPS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"]
 _PLAIN = {name: getattr(operator, name) for name in _OPS}
 _IN_PLACE = {name: getattr(operator, "i" + name.rstrip("_")) for name in _OPS}
+
+
+def refuse_globals(names: tuple[str, ...]) -> None:
+    """Assigning a global variable would happen once, while tracing, and never when the program runs."""
+    if tracing():
+        raise failure(
+            TraceError,
+            f"the function assigns the global variable {names[0]!r}",
+            mend="return the value, and assign it outside",
+        )
 
 
 def values(*reads: Callable[[], Any]) -> list[Any]:
@@ -177,6 +190,7 @@ __all__ = [
     "not_",
     "or_",
     "raised",
+    "refuse_globals",
     "setitem",
     "slice",
     "values",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterable
 from typing import Any
 
@@ -87,13 +88,17 @@ def describe(x: Any) -> str:
 class Snapshot:
     """The mutable Python objects that can be reached from some values, as they are now."""
 
-    def __init__(self, values: Iterable[Any]):
+    def __init__(self, values: Iterable[Any], variables: Iterable[str] = ()):
         self.saved: list[tuple[Any, Any]] = []
+        self.cells: list[tuple[Any, Any]] = []  # variables of other functions, but for those named in `variables`
+        self._variables = set(variables)
         self._seen: set[int] = set()
         for v in values:
             self._visit(v)
 
     def _visit(self, x: Any) -> None:
+        if isinstance(x, types.FunctionType):
+            return self._visit_closure(x)
         attributes = getattr(x, "__dict__", None)
         if not isinstance(x, list | dict | set | tuple) and (
             not isinstance(attributes, dict) or isinstance(x, type) or callable(x) or type(x).__module__ in _FOREIGN
@@ -110,8 +115,25 @@ class Snapshot:
         for item in inner:  # type: ignore[union-attr]
             self._visit(item)
 
+    def _visit_closure(self, f: types.FunctionType) -> None:
+        if id(f) in self._seen or (f.__module__ or "").partition(".")[0] == "dflow":
+            return
+        self._seen.add(id(f))
+        for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
+            if name.startswith(("dflow__", "_dflow")) or name in self._variables:
+                continue
+            try:
+                contents = cell.cell_contents
+            except ValueError:  # not bound yet
+                continue
+            self.cells.append((cell, contents))
+            self._visit(contents)
+
     def changed(self) -> Any:
         """An object that is not as it was, or None."""
+        for cell, then in self.cells:
+            if not same(cell.cell_contents, then):
+                return cell
         for now, then in self.saved:
             if len(now) != len(then):
                 return now
@@ -126,13 +148,16 @@ class Snapshot:
         found = self.changed()
         if found is not None:
             self.restore()
+            what = "variable of another function" if isinstance(found, types.CellType) else type(found).__name__
             raise failure(
                 CarriedError,
-                f"a {type(found).__name__} from outside is changed inside a {where} that is traced",
+                f"a {what} from outside is changed inside a {where} that is traced",
                 mend="fill an array made before the loop, or assign a new value to a variable",
             )
 
     def restore(self) -> None:
+        for cell, contents in self.cells:
+            cell.cell_contents = contents
         for now, then in self.saved:
             now.clear()
             now.extend(then) if isinstance(now, list) else now.update(then)

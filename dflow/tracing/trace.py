@@ -56,7 +56,15 @@ def trace(
     arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args, args)]
     starts = [a.cell.value for a in arrays]
     with entered(root):
-        leaves = call(arrays) if call else _leaves(convert(fn)(*arrays))
+        try:
+            leaves = call(arrays) if call else _leaves(convert(fn)(*arrays))
+        except RecursionError:
+            raise failure(
+                TraceError,
+                f"the recursion of {name} has no end that is known while tracing",
+                mend="write it as a loop, or let it end by a static argument",
+                location=_place(fn),
+            ) from None
         results = [_result(x) for x in leaves]
         values = [r.value for r in results]
         updated = [k for k, a in enumerate(arrays) if a.cell.value is not starts[k] or a.cell.poison]

@@ -17,8 +17,8 @@ from dflow.ir.types import I64, dtype_of, scalar
 from dflow.tracing import lift as _lift
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
-from dflow.tracing.branches import Block, choose, truth
-from dflow.tracing.context import LOOP, Cell, Region, builder, entered, region
+from dflow.tracing.branches import Block, choose, traced_condition, truth
+from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.rename import rename
 from dflow.tracing.slots import Again, Learnt, Loop, Slot, Variable, has_value, is_kept, slot_array, value_after
 from dflow.tracing.state import (
@@ -43,14 +43,14 @@ class TracedLoop:
         test: Block | None = None,
         count: Any = None,
         positive: bool = False,
-        only_if_flagged: bool = False,
+        only_if_traced: bool = False,
     ):
         self.loop = loop
         self.body = body
         self.test = test
         self.count = count
         self.positive = positive  # whether there is an iteration at all
-        self.only_if_flagged = only_if_flagged
+        self.only_if_traced = only_if_traced
         self.learnt = Learnt()
         self.where = line_of_block()
         self.here = region()
@@ -71,24 +71,23 @@ class TracedLoop:
         self.variables = {n: self.enter(n) for n in self.loop.live_in if has_value(self.before[n])}
         self.slots = [x for v in self.variables.values() for x in v.leaves if isinstance(x, Slot)]
         self.counter = Cell(builder().constant(0, I64), self.here) if self.count is not None else None
-        snapshot = Snapshot(self.uses)
+        snapshot = Snapshot(self.uses, self.loop.names)
         self.region = self.trace_body()
         snapshot.require_unchanged("loop")
         after = dict(zip(self.loop.names, self.loop.get()))
-        if self.only_if_flagged and not any(isinstance(after[f], Array) for f in self.loop.flags):
-            self.loop.put(list(self.before.values()))
+        flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
+        if self.only_if_traced and not flagged and not self.test_is_traced():
             return False
         for v in self.variables.values():
             self.leave(v, after[v.name])
         aliases = Aliases(self.slots, self.region, self.learnt.shared, self.count)
         aliases.check(Again)
         outs = self.results_only(after)
-        flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
         with entered(self.region):
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
             for cell, value in finals:
                 self.region.write(cell, value)
-            if self.counter is not None:
+            if self.counter is not None and flagged:
                 k = self.region.read(self.counter)
                 self.region.write(self.counter, builder().add(k, builder().index(1)))
         if self.count is not None and not flagged:
@@ -160,6 +159,12 @@ class TracedLoop:
         if inner.changed():
             raise failure(TraceError, "the condition of a traced loop updates an array", mend="update it in the body")
         return inner, value
+
+    def test_is_traced(self) -> bool:
+        """Whether the condition after one iteration is known only when the program runs."""
+        assert self.test is not None
+        with entered(Region(BRANCH, self.region)):
+            return traced_condition(self.test())
 
     def condition(self) -> Any:
         if self.counter is None:
