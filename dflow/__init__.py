@@ -9,12 +9,14 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.check import check_grads
+from dflow.export import compile_library
 from dflow.trees import register
 
 __version__ = "0.1.0"
 
 __all__ = [
     "check_grads",
+    "compile_library",
     "grad",
     "jit",
     "jvp",

@@ -103,6 +103,7 @@ def report(estimates: np.ndarray) -> None:
     print(f"\n  {'parameter':<18} {'estimate':>9} {'published':>9} {'difference':>10}")
     for name, estimate, published in zip(NAMES, estimates, PUBLISHED):
         print(f"  {name:<18} {estimate:9.4f} {published:9.3f} {100 * (estimate / published - 1):+9.1f}%")
+    print("  published: posterior means; of a scatter, with its long tail, the mean lies above the most probable value")
 
 
 def best(run: Callable[[], Any], seconds: float) -> float:
@@ -166,17 +167,15 @@ def write_stages(value_and_grad: Any, theta: np.ndarray, pelts: np.ndarray, fold
 
 def write_library(value_and_grad: Any, theta: np.ndarray, pelts: np.ndarray, path: Path) -> None:
     """Value and gradient as a C library, called back through ctypes."""
-    dflow.compile_library(loss, (theta, pelts), path, value_and_grad=True)
-    print(f"  {path}, {path.with_suffix('.h')}")
+    for file in dflow.compile_library(loss, (theta, pelts), path, value_and_grad=True, cpu="host"):
+        print(f"  {file}")
     library = ctypes.CDLL(str(path.resolve()))
-    value, gradient, error = np.zeros(()), np.zeros_like(theta), np.zeros(4, np.int64)
-    pointers = (ctypes.c_void_p(a.ctypes.data) for a in (theta, pelts, value, gradient, error))
-    status = library.loss_value_and_grad(*pointers)
+    value, gradient = np.zeros(()), np.zeros_like(theta)
+    pointers = [ctypes.c_void_p(a.ctypes.data) for a in (theta, pelts, value, gradient)]
+    status = library.loss_value_and_grad(*pointers, None)
     here, gradient_here = value_and_grad(theta, pelts)
-    same = value == here and np.array_equal(gradient, gradient_here)
-    print(
-        f"  called from C: status {status}, loss {value:.6f}, {'the same as here' if same else 'NOT the same as here'}"
-    )
+    apart = max(abs(value - here), *abs(gradient - gradient_here))
+    print(f"  called through ctypes: status {status}, loss {value:.6f}, at most {apart:.1g} from the result in Python")
 
 
 def main() -> None:

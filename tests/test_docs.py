@@ -1,0 +1,89 @@
+"""The examples in README.md and docs/: their code runs, and does what the text says.
+
+- ```python blocks of a page run in order, in one namespace.
+- In ``expression  # result``, the result is what Python prints for the expression, at four digits; ``# Name: ...`` of an
+  exception says that it is raised, with that beginning of its message.
+- A ```text block right after a ```python block is what the code prints. ``DFLOW_UPDATE=1`` writes it anew.
+"""
+
+import ast
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def run(code: str, offset: int, file: Path, names: dict) -> None:
+    """Runs a block with the line numbers of the page, and checks what comments say of results."""
+    lines = code.splitlines()
+    for statement in ast.parse(code).body:
+        last = lines[statement.end_lineno - 1]
+        said = last[statement.end_col_offset :].strip()
+        ast.increment_lineno(statement, offset)
+        where = f"line {statement.lineno}: {last}"
+        if isinstance(statement, ast.Expr) and said.startswith("# "):
+            assert result(compile(ast.Expression(statement.value), file, "eval"), names, said[2:]) == said[2:], where
+        else:
+            exec(compile(ast.Module([statement], []), file, "exec"), names)
+
+
+def result(code, names: dict, said: str) -> str:
+    try:
+        value = eval(code, names)
+    except Exception as e:
+        text = f"{type(e).__name__}: {e}"
+        return said if text.startswith(said.removesuffix("...")) else text
+    return shown(value)
+
+
+def shown(value) -> str:
+    """A value as the page shows it, on one line."""
+    if isinstance(value, tuple | list):
+        inner = ", ".join(map(shown, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner})"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k!r}: {shown(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, float):
+        return f"{value:.4g}" if value % 1 else f"{value:.1f}"
+    return " ".join(str(value).split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_examples(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text()
+    file = tmp_path / f"{page.stem}.py"  # dflow reads the source of functions from files
+    blocks = list(BLOCK.finditer(text))
+    file.write_text("".join(_padded(text, [b for b in blocks if b[1] == "python"])))
+    names: dict = {"__name__": "__main__", "__file__": str(file)}
+    new, printed, after = text, "", -1
+    with np.printoptions(precision=4, suppress=True):
+        for block in blocks:
+            if block[1] == "python":
+                capsys.readouterr()
+                run(block[2], text[: block.start(2)].count("\n"), file, names)
+                printed, after = capsys.readouterr().out, block.end()
+            elif block[1] == "text" and not text[after : block.start()].strip() and after >= 0:
+                new = new.replace(block[0], f"```text\n{printed.rstrip()}\n```")
+    if os.environ.get("DFLOW_UPDATE"):
+        page.write_text(new)
+    assert new == text
+
+
+def _padded(text: str, blocks: list[re.Match]) -> list[str]:
+    """The lines of the page, those outside the blocks empty, so that line numbers agree."""
+    inside = {n for b in blocks for n in range(text[: b.start(2)].count("\n"), text[: b.end(2)].count("\n"))}
+    return [line if n in inside else "\n" for n, line in enumerate(text.splitlines(keepends=True))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    missing = [link for link in LINK.findall(BLOCK.sub("", page.read_text())) if not (page.parent / link).exists()]
+    assert not missing
