@@ -67,10 +67,7 @@ def has_sizes(a: Any) -> bool:
     if isinstance(a, TensorType):
         a = a.shape
     if isinstance(a, tuple):
-        for part in a:
-            if not isinstance(part, int | str) and has_sizes(part):
-                return True
-        return False
+        return bool(a) and any(has_sizes(part) for part in a if not isinstance(part, int | str))
     return isinstance(a, Size)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Value
+from dflow.ir.core import Block, Function, Value, walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function, parse_module
 from dflow.ir.passes import PASSES, PIPELINE, Pass, inline_calls, optimize
@@ -106,3 +106,89 @@ def calls(optimization: Pass, f: Function) -> int:
     finally:
         sys.setprofile(None)
     return count
+
+
+def python_range(b: Builder, start: Any, stop: Any, step: int, inits: list[Value], body: Any) -> tuple[Value, ...]:
+    """``for i in range(start, stop, step)``."""
+    start, stop = b.index(start), b.index(stop)
+    low, high = (start, stop) if step > 0 else (stop, start)
+    count = b.floordiv(b.add(b.sub(high, low), b.index(abs(step) - 1)), b.index(abs(step)))
+
+    def counted(inner: Builder, k: Value, *args: Value) -> list[Value]:
+        return list(body(inner, inner.add(start, inner.mul(k, inner.index(step))), *args))
+
+    return b.for_loop(b.max(count, b.index(0)), inits, counted)
+
+
+def read(b: Builder, x: Value, *positions: Value) -> Value:
+    """``x[positions]`` as Python has it: from the end when negative, checked."""
+    found = []
+    for i, n in zip(positions, x.type.static_shape):
+        wrapped = b.select(b.lt(i, b.index(0)), b.add(i, b.index(n)), i)
+        ok = b.and_(b.ge(wrapped, b.index(0)), b.lt(wrapped, b.index(n)))
+        b.append("check", [ok, i], {"error": "IndexError", "message": "{0}"})
+        found.append(wrapped)
+    return b.extract(x, *found, index=("at",) * len(found))
+
+
+def elimination(b: Builder, x: Value, s: Value) -> Any:
+    """``for k: for i in range(k + 1, n): for j in range(k, n): x[i, j], x[k, j]``."""
+
+    def over_k(b: Builder, k: Value, s: Value) -> Any:
+        def over_i(b: Builder, i: Value, s: Value) -> Any:
+            def over_j(b: Builder, j: Value, s: Value) -> Any:
+                return [b.add(s, b.mul(read(b, x, i, j), read(b, x, k, j)))]
+
+            return python_range(b, k, 10, 1, [s], over_j)
+
+        return python_range(b, b.add(k, b.index(1)), 10, 1, [s], over_i)
+
+    return python_range(b, 0, 10, 1, [s], over_k)
+
+
+def backwards(b: Builder, x: Value, s: Value) -> Any:
+    """``for i in range(8, -1, -2): x[i, i + 1]``."""
+    return python_range(b, 8, -1, -2, [s], lambda b, i, s: [b.add(s, read(b, x, i, b.add(i, b.index(1))))])
+
+
+def below_diagonal(b: Builder, x: Value, s: Value) -> Any:
+    """``for i in range(10): for j in range(i - 1, -1, -1): x[i, j], x[i - j - 1, j]``."""
+
+    def over_i(b: Builder, i: Value, s: Value) -> Any:
+        def over_j(b: Builder, j: Value, s: Value) -> Any:
+            return [b.add(read(b, x, i, j), b.add(s, read(b, x, b.sub(b.sub(i, j), b.index(1)), j)))]
+
+        return python_range(b, b.sub(i, b.index(1)), -1, -1, [s], over_j)
+
+    return python_range(b, 0, 10, 1, [s], over_i)
+
+
+def halves(b: Builder, x: Value, s: Value) -> Any:
+    """``for i in range(10): x[i // 2, i % 3]``."""
+
+    def body(b: Builder, i: Value, s: Value) -> Any:
+        return [b.add(s, read(b, x, b.floordiv(i, b.index(2)), b.rem(i, b.index(3))))]
+
+    return python_range(b, 0, 10, 1, [s], body)
+
+
+def search(b: Builder, x: Value, s: Value) -> Any:
+    """``while i < 10 and not found: found = x[i, 9 - i] > s; i += 1``."""
+
+    def cond(b: Builder, i: Value, found: Value) -> Value:
+        return b.and_(b.lt(i, b.index(10)), b.not_(found))
+
+    def body(b: Builder, i: Value, found: Value) -> Any:
+        return [b.add(i, b.index(1)), b.gt(read(b, x, i, b.sub(b.index(9), i)), s)]
+
+    return b.while_loop([b.index(0), b.constant(False)], cond, body)
+
+
+@pytest.mark.parametrize("program", [elimination, backwards, below_diagonal, halves, search])
+def test_indices_of_loops_are_not_checked(program: Any) -> None:
+    b = Builder([TensorType(F64, (10, 10)), scalar(F64)], ["x", "s"])
+    f = b.function("f", program(b, *b.args))
+    g = optimize(f, check=True)
+    assert not [op for op in walk(g.body) if op.name in ("check", "select")], str(g)
+    args = [np.random.default_rng(0).standard_normal((10, 10)), 1.0]
+    np.testing.assert_allclose(evaluate(g, args), evaluate(f, args))

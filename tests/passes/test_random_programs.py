@@ -284,7 +284,7 @@ def signs(x: Any) -> Any:
 
 programs = st.randoms(use_true_random=False).map(lambda rng: Generator(rng).function())
 counters = st.randoms(use_true_random=False).map(lambda rng: Counters(rng).function())
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.parametrize("name", [*dict.fromkeys(PIPELINE), "optimize"])
@@ -333,7 +333,7 @@ def test_pass_finds_nothing_left(name: str, f: Function) -> None:
     assert size(PASSES[name](g)) == size(g)
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(random_functions(kinks=True, steps=10))
 def test_optimizing_keeps_derivatives(p: Program) -> None:
     """Before and after differentiation."""
