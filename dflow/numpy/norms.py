@@ -17,9 +17,9 @@ from dflow.tracing.lift import lift, wrap
 
 
 def _vector_norm(x: Array, order: Any, axes: Any, keepdims: bool) -> Array:
-    size = apply(np.absolute, x)
     if order is None or order == 2:
         return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
+    size = apply(np.absolute, x)
     if order in (np.inf, -np.inf):
         return reduce(MAX if order > 0 else MIN, size, axes, keepdims=keepdims)
     if order == 0:

@@ -70,8 +70,16 @@ def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any
     deviation = b.sub(v, s.expand(_mean_kept(v, axes, where), v.type.shape))
     squares = wrap(b.mul(deviation, deviation))
     total = reduce(SUM, squares, axes, v.type.dtype.numpy, keepdims=True, where=where).value
-    freedom = apply(np.subtract, wrap(_number(total, axes, where, v.type.shape)), ddof)
-    return b.div(total, s.cast(apply(np.maximum, freedom, 0).value, v.type.dtype))
+    return b.div(total, _freedom(_number(total, axes, where, v.type.shape), ddof))
+
+
+def _freedom(number: Value, ddof: Any) -> Value:
+    """The number of elements less ``ddof``, not below 0."""
+    known = s.constant_of(number)
+    if known is not None and not isinstance(ddof, Array):
+        return builder().full(max(known - ddof, 0), number.type)
+    freedom = apply(np.maximum, apply(np.subtract, wrap(number), ddof), 0)
+    return s.cast(freedom.value, number.type.dtype)
 
 
 def _ddof(ddof: Any, correction: Any) -> Any:
