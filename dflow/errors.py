@@ -85,10 +85,10 @@ def is_user_frame(frame: FrameType) -> bool:
 
 
 def user_location() -> Location | None:
-    """Where the user's code is now: the innermost frame outside dflow."""
+    """Where the user's code is now: the innermost frame outside dflow. None when the command line called dflow."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_user_frame(frame):
-        frame = frame.f_back
+        frame = None if frame.f_globals.get("__name__") == "dflow.cli" else frame.f_back
     return None if frame is None else location_of(frame.f_code, frame.f_lasti)
 
 

@@ -15,7 +15,7 @@ from dflow.api import jit
 from dflow.api import value_and_grad as value_and_gradient
 from dflow.backends.library import C_KEYWORDS, write_library
 from dflow.errors import TraceError, failure, function_location
-from dflow.signature import parameter_names
+from dflow.signature import leaf_type, parameter_names
 from dflow.signature_text import parse_signature
 from dflow.transform import Jit, Lowered
 
@@ -81,7 +81,8 @@ def example_arguments(function: Callable[..., Any], signature: str | Sequence[An
     except TypeError as e:
         raise failure(
             TraceError,
-            f"the signature gives {len(arguments)} arguments, which do not fit {_named(function)}: {e}",
+            f"the arguments do not fit {_named(function)}: {e}",
+            seen=", ".join(str(leaf_type(x) or type(x).__name__) for x in arguments) or "no arguments",
             location=function_location(function),
         ) from None
     except ValueError:  # a callable that hides its parameters

@@ -22,7 +22,7 @@ FEATURES = ("avx2", "fma", "avx512f", "neon", "sve")  # those that matter for sp
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Prints the versions and the facilities that dflow finds, and tests itself. The exit status is 1 when that fails."
+    parser.description = "Prints what dflow finds here, and tests itself. The exit status is 1 when a test fails."
     parser.epilog = "example:\n  dflow doctor\n"
 
 

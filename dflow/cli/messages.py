@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
+from types import TracebackType
 
 from dflow.backends.library import LibraryError
-from dflow.errors import DflowError
+from dflow.errors import DflowError, is_user_frame
 from dflow.ir.evaluator import EvaluationError
 from dflow.ir.passes.jvp import NoDerivativeError
 from dflow.ir.passes.transpose import NotLinearError
@@ -32,7 +33,11 @@ _SPEAKING = (
 
 def message(e: BaseException) -> str:
     """The message of an exception, with its class where the message does not speak for itself."""
-    return "\n".join([_text(e), *getattr(e, "__notes__", ())])
+    lines = [_text(e), *getattr(e, "__notes__", ())]
+    place = getattr(e, "loc", None)
+    if not isinstance(e, (*_SPEAKING, OSError)):
+        place = _user_line(e.__traceback__)
+    return "\n".join([*lines, f"at {place}"] if place else lines)
 
 
 def _text(e: BaseException) -> str:
@@ -41,3 +46,13 @@ def _text(e: BaseException) -> str:
     if isinstance(e, OSError) and e.strerror:
         return f"{e.filename}: {e.strerror}" if e.filename else e.strerror
     return "".join(traceback.format_exception_only(type(e), e)[:1]).strip()
+
+
+def _user_line(found: TracebackType | None) -> str | None:
+    """The innermost place outside of dflow that an exception came through."""
+    place = None
+    while found is not None:
+        if is_user_frame(found.tb_frame):
+            place = f"{found.tb_frame.f_code.co_filename}:{found.tb_lineno}"
+        found = found.tb_next
+    return place

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from dflow.backends.bufferize import bufferize
 from dflow.backends.fusion import fuse
@@ -25,7 +25,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
 passes that keep the meaning of each function:
   {", ".join([*EACH])}
-passes that make another function of the entry (the first function):
+passes that make another function of the first one, after the calls in it are replaced by what they call:
   {", ".join(ENTRY)}
 Derivatives are taken by all floating-point parameters.
 
@@ -58,24 +58,21 @@ def applied(name: str, module: Module) -> Module:
     """The module after the pass ``name``."""
     if name in EACH:
         return Module.of(*(EACH[name](f) for f in module.functions.values()))
-    made = ENTRY[name](module)
-    if name != "inline":
-        for f in list(module.functions.values())[1:]:  # what the entry may call
-            made.functions.setdefault(f.name, f)
-    return made
+    return Module.of(*ENTRY[name](inline_calls(module)))
 
 
-def _of_entry(pass_: Callable[[Function], Function]) -> Callable[[Module], Module]:
-    return lambda module: Module.of(pass_(module.entry))
+def _transpose(f: Function) -> list[Function]:
+    """By the parameters in which ``f`` is declared linear; where there are none, by all, if it is."""
+    return [transpose(f) if f.linear else transpose(f, differentiable(f.args), strict=True)]
 
 
 EACH: dict[str, Callable[[Function], Function]] = {**PASSES, "optimize": optimize, "fuse": fuse}
-ENTRY: dict[str, Callable[[Module], Module]] = {
-    "inline": lambda module: Module.of(inline_calls(module)),
-    "jvp": _of_entry(jvp),
-    "vjp": _of_entry(vjp),
-    "value_and_grad": _of_entry(value_and_grad),
-    "linearize": lambda module: Module.of(*linearize(module.entry, differentiable(module.entry.args))),
-    "transpose": _of_entry(transpose),
-    "bufferize": _of_entry(lambda f: bufferize(f).function),
+ENTRY: dict[str, Callable[[Function], Sequence[Function]]] = {
+    "inline": lambda f: [f],
+    "jvp": lambda f: [jvp(f)],
+    "vjp": lambda f: [vjp(f)],
+    "value_and_grad": lambda f: [value_and_grad(f)],
+    "linearize": lambda f: linearize(f, differentiable(f.args)),
+    "transpose": _transpose,
+    "bufferize": lambda f: [bufferize(f).function],
 }

@@ -46,8 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     module = read_program(arguments.file)
     entry = module.entry
     if len(arguments.args) != len(entry.args):
-        wanted = ", ".join(map(repr, entry.args)) or "none"
-        raise UsageError(f"@{entry.name} takes {len(entry.args)} arguments ({wanted}); got {len(arguments.args)}")
+        wanted = ", ".join(map(repr, entry.args)) or "no arguments"
+        raise UsageError(f"@{entry.name} takes {wanted}; got {len(arguments.args)} values")
     values = [argument(text, parameter) for text, parameter in zip(arguments.args, entry.args)]
     for result in _compiled(module, values) if arguments.backend == "cpu" else evaluate(entry, values, module):
         print(line(result))
