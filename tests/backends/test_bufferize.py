@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from programs_aliasing import copies, random_aliasing, run_plan
 
 from dflow.backends.bufferize import bufferize
 from dflow.backends.check_plan import PlanError, check_plan
@@ -15,7 +16,6 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Op, walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import F64, GROWS, I64, Size, TensorType
-from tests.backends.aliasing import copies, random_aliasing, run_plan
 
 N = 40
 X = TensorType(F64, (N,))

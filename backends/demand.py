@@ -1,0 +1,231 @@
+"""Which tensors must exist in memory, and which are computed element by element inside the kernels that use them.
+
+A tensor operation is *fusable* when an element of its result is a scalar expression in elements of its operands. Its
+result is *stored* when
+
+- something other than a fusable operation uses it (control flow, ``matmul``, an update, a result of the function);
+- or it costs something to compute, and would be computed more than once for each element: in several kernels, in a loop
+  around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of a stencil);
+- or, where the kernel stands, a tensor that it reads has been updated. The update would have to copy.
+
+*Views* (operations that only move elements, and constants) cost nothing: kernels compute them even if they are stored.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+import numpy as np
+
+from dflow.backends.bufferize import same_layout
+from dflow.backends.liveness import LOOPS, WRITES
+from dflow.ir.core import Block, Function, Op, Value, free_values
+from dflow.ir.registry import definition
+
+VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
+DEEPEST = 48  # operations on one path inside a kernel; more only lengthens live ranges (and Python's stack)
+
+
+def splat(op: Op) -> Any:
+    """The number that all elements of a constant tensor are; None when they differ."""
+    a = np.asarray(op.attrs["value"], op.result.type.dtype.numpy).reshape(-1)
+    return a[0].item() if len(a) and (a.view(np.uint8).reshape(len(a), -1) == a[:1].view(np.uint8)).all() else None
+
+
+def is_whole(op: Op) -> bool:
+    """Whether an update leaves nothing of the old tensor."""
+    starts = iter(op.operands[2:])
+    for size, entry in zip(op.result.type.shape, op.attrs["index"]):
+        if entry == "all":
+            continue
+        start = next(starts)
+        first = start.op is not None and start.op.name == "constant" and start.op.attrs["value"] == 0
+        if not first or entry != ("slice", size, 1):
+            return False
+    return True
+
+
+def same_memory(op: Op) -> Value | None:
+    """The operand of a fusable operation that the result equals byte by byte."""
+    if op.name == "reshape" and op.operands[0].type.rank:
+        return op.operands[0] if same_layout(op.operands[0].type, op.result.type) else None
+    return op.operands[1] if op.name == "update" else None
+
+
+def _makes_elements(op: Op) -> bool:
+    """Whether ``op`` makes a tensor whose elements kernels can compute."""
+    if len(op.results) != 1 or not op.result.type.rank or op.result.type.grows:
+        return False
+    if op.name == "constant":
+        return splat(op) is not None
+    if op.name == "update":
+        return is_whole(op)
+    return op.name in VIEWS or op.name == "gather" or definition(op).elementwise
+
+
+@dataclass
+class _Use:
+    """Where a tensor is wanted. ``op`` is None for a yield."""
+
+    op: Op | None
+    operand: int
+
+
+@dataclass
+class _Homes:
+    """The kernels that compute a value."""
+
+    kernels: set[Op] = field(default_factory=set)
+    again: bool = False  # elements are wanted more than once, or in places that differ
+
+
+class Demand:
+    """The decisions for one function: ``stored``, and ``is_inlined``."""
+
+    def __init__(self, f: Function):
+        self.stored: set[Value] = set()
+        self._inlined: set[Value] = set()
+        self._uses: dict[Value, list[_Use]] = {}
+        self._position: dict[Op, int] = {}
+        self._loop: dict[Op, Block | None] = {}
+        self._overwritten: dict[Value, list[int]] = {}
+        self._homes: dict[Value, _Homes] = {}
+        self._arguments = set(f.args)
+        self._fusable: set[Op] = set()
+        self._clock = 0
+        self._visit(f.body, None)
+        self._fresh = self._forward()
+        for op in reversed(self._position):
+            if self.is_fusable(op):
+                self._decide(op)
+
+    def is_fusable(self, op: Op) -> bool:
+        """Whether the elements of the result of ``op`` can be computed by kernels."""
+        return op in self._fusable
+
+    def is_inlined(self, v: Value) -> bool:
+        """Whether kernels compute ``v`` rather than read it."""
+        return v in self._inlined
+
+    def is_element(self, op: Op) -> bool:
+        """Whether ``op`` reads one element, as a scalar, of a tensor that may be inlined."""
+        return op.name in ("extract", "reshape") and not op.result.type.rank and bool(op.operands[0].type.rank)
+
+    # -- gathering facts ---------------------------------------------------------------------------------------------
+
+    def _visit(self, block: Block, loop: Block | None) -> None:
+        for op in block.ops:
+            self._clock += 1
+            self._position[op] = self._clock
+            self._loop[op] = loop
+            if _makes_elements(op):
+                self._fusable.add(op)
+            operands = free_values(*op.regions) if op.name == "kernel" else op.operands
+            for k, v in enumerate(operands):
+                if v.type.rank and not (op in self._fusable and op.name == "update" and k == 0):
+                    self._uses.setdefault(v, []).append(_Use(op, k))
+                    if op.name in LOOPS or (op.name in WRITES and k == 0):
+                        self._overwrite(v)
+            if op.name != "kernel":
+                for r in op.regions:
+                    self._visit(r, r if op.name in LOOPS else loop)
+        self._clock += 1
+        for v in block.results:
+            if v.type.rank:
+                self._uses.setdefault(v, []).append(_Use(None, 0))
+                self._overwrite(v)
+
+    def _overwrite(self, v: Value) -> None:
+        """From here on the memory of ``v`` may hold another value."""
+        self._overwritten.setdefault(v, []).append(self._clock)
+        if v.op is not None and v.op in self._fusable and (source := same_memory(v.op)) is not None:
+            self._overwrite(source)
+
+    def _intact(self, v: Value, position: int) -> float:
+        """Until where a tensor in memory is not overwritten after ``position``."""
+        found = self._overwritten.get(v, [])
+        k = bisect_right(found, position)
+        return found[k] if k < len(found) and v not in self._arguments else inf
+
+    def _forward(self) -> dict[Value, float]:
+        """Until where each fusable value could be computed without reading overwritten memory.
+
+        Where a chain would get too deep, or an operand must be stored for that reason, the operand is stored.
+        """
+        fresh: dict[Value, float] = {}
+        depth: dict[Value, int] = {}
+        for op, position in self._position.items():
+            if op not in self._fusable:
+                continue
+            until, deep = inf, 0
+            for v in op.operands:
+                if not v.type.rank or (op.name == "update" and v is op.operands[0]):
+                    continue
+                if v not in fresh or v in self.stored or fresh[v] < position or depth[v] >= DEEPEST:
+                    if v in fresh:
+                        self.stored.add(v)
+                    until = min(until, self._intact(v, position))
+                else:
+                    until, deep = min(until, fresh[v]), max(deep, depth[v])
+            fresh[op.result], depth[op.result] = until, deep + 1
+        return fresh
+
+    # -- deciding ----------------------------------------------------------------------------------------------------
+
+    def _decide(self, op: Op) -> None:
+        """Stored, inlined, or both? Everything that uses the result has been decided before."""
+        v = op.result
+        homes = self._homes[v] = _Homes()
+        uses = self._uses.get(v, [])
+        forced = v in self.stored
+        places = 0
+        for use in uses:
+            if self._in_memory(use):
+                self.stored.add(v)
+                continue
+            assert use.op is not None
+            places += 1
+            homes.again |= self._repeats(use.op, use.operand)
+            homes.kernels |= self._kernels(use.op)
+            if use.op in self._fusable and use.op.name in VIEWS and use.op.result in self._inlined:
+                homes.again |= self._homes[use.op.result].again
+        homes.again |= places > 1 and any(u.op is not None and self._moves(u.op) for u in uses)
+        if not homes.kernels:
+            return
+        inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
+        if op.name not in VIEWS:
+            inline = inline and v not in self.stored and not homes.again and len(homes.kernels) == 1
+            inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
+        (self._inlined if inline else self.stored).add(v)
+
+    def _in_memory(self, use: _Use) -> bool:
+        """Whether a use wants the tensor in memory, whoever computes it."""
+        op = use.op
+        if op is None or not (op in self._fusable or self.is_element(op) or op.name in ("reduce", "concatenate")):
+            return True
+        if op.name == "concatenate":
+            part = op.operands[use.operand].type
+            return part.shape != (1,)
+        return op in self._fusable and op.result in self.stored and same_memory(op) is not None
+
+    def _kernels(self, op: Op) -> set[Op]:
+        """Where the elements that ``op`` wants are computed."""
+        if op not in self._fusable:
+            return {op}
+        own = {op} if op.result in self.stored else set()
+        return own | (self._homes[op.result].kernels if op.result in self._inlined else set())
+
+    def _moves(self, op: Op) -> bool:
+        """Whether ``op`` reads its operand at other indices than it is asked for."""
+        return not (op.name == "reduce" or definition(op).elementwise)
+
+    def _repeats(self, op: Op, operand: int) -> bool:
+        """Whether ``op`` wants elements of an operand more than once."""
+        if op.name == "gather":
+            return operand == 0 or op.result.type.rank > op.operands[operand].type.rank
+        if op.name != "broadcast":
+            return False
+        return any(d != 1 for k, d in enumerate(op.attrs["shape"]) if k not in op.attrs["dims"])

@@ -1,0 +1,202 @@
+"""One element of a tensor, as scalar code: how fused operations are computed inside kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+from dflow.backends.demand import Demand, splat
+from dflow.ir.builder import Builder
+from dflow.ir.core import Op, Value, substitute
+from dflow.ir.registry import definition
+from dflow.ir.types import I64, Dim, Size
+
+Index = tuple[Value, ...]
+
+
+class Elements:
+    """Writes the code for elements into ``b``; equal subexpressions are written once.
+
+    Tensors are named by their values in the function before fusion; ``env`` maps what exists to its new value.
+    """
+
+    def __init__(self, b: Builder, env: Mapping[Value, Value], demand: Demand):
+        self.b = b
+        self.env = env
+        self.demand = demand
+        self._known: dict[tuple[Value, Index], Value] = {}
+        self._emitted: dict[Hashable, Value] = {}
+
+    def of(self, v: Value, index: Index) -> Value:
+        """The element of ``v`` at ``index``; of a scalar, ``()``, itself."""
+        key = (v, index)
+        if key not in self._known:
+            op = v.op
+            if op is not None and self.demand.is_inlined(v):
+                self._known[key] = self.of_result(op, index)
+            else:
+                x = self.env.get(v, v)
+                self._known[key] = self.emit("extract", x, *index, index=("at",) * v.type.rank) if index else x
+        return self._known[key]
+
+    def of_result(self, op: Op, index: Index) -> Value:
+        """The element of the result of ``op`` at ``index``, computed from elements of its operands."""
+        if definition(op).elementwise:
+            return self.emit(op.name, *(self.of(v, index) for v in op.operands), **op.attrs)
+        return getattr(self, f"_{op.name}")(op, index)
+
+    # -- operations that move elements -------------------------------------------------------------------------------
+
+    def _constant(self, op: Op, index: Index) -> Value:
+        return self.constant(splat(op), op.result.type.dtype)
+
+    def _iota(self, op: Op, index: Index) -> Value:
+        return index[0]
+
+    def _broadcast(self, op: Op, index: Index) -> Value:
+        return self.of(op.operands[0], tuple(index[d] for d in op.attrs["dims"]))
+
+    def _transpose(self, op: Op, index: Index) -> Value:
+        perm = op.attrs["perm"]
+        return self.of(op.operands[0], tuple(index[perm.index(axis)] for axis in range(len(perm))))
+
+    def _extract(self, op: Op, index: Index) -> Value:
+        x, *starts = op.operands
+        out, rest, start = [], iter(index), iter(self.env.get(s, s) for s in starts)
+        for entry in op.attrs["index"]:
+            if entry == "all":
+                out.append(next(rest))
+            elif entry == "at":
+                out.append(next(start))
+            else:
+                out.append(self.add(next(start), self.mul(next(rest), self.index(entry[2]))))
+        return self.of(x, tuple(out))
+
+    def _update(self, op: Op, index: Index) -> Value:
+        return self.of(op.operands[1], index)  # only an update of the whole is fusable
+
+    def _gather(self, op: Op, index: Index) -> Value:
+        x, *positions = op.operands
+        rank = positions[0].type.rank
+        found = [self.emit_convert(self.of(p, index[:rank])) for p in positions]
+        return self.of(x, (*found, *index[rank:]))
+
+    def _reshape(self, op: Op, index: Index) -> Value:
+        x = op.operands[0]
+        return self.of(x, self.reshaped(index, op.result.type.shape, x.type.shape))
+
+    def reshaped(self, index: Index, shape: Sequence[Dim], wanted: Sequence[Dim]) -> Index:
+        """The index in ``wanted`` of the element at ``index`` of ``shape``, by groups of axes of equal size."""
+        out: list[Value] = []
+        for given, target in axis_groups(shape, wanted):
+            if len(given) == len(target) == 1:
+                out.append(index[given[0]])
+            else:
+                flat = self.flat([index[k] for k in given], [shape[k] for k in given])
+                out += self.split(flat, [wanted[k] for k in target])
+        return tuple(out)
+
+    def flat(self, index: Sequence[Value], shape: Sequence[Dim]) -> Value:
+        """The row-major position of ``index``."""
+        position = self.index(0)
+        for i, size in zip(index, shape):
+            if size != 1:
+                position = self.add(self.mul(position, self.size(size)), i)
+        return position
+
+    def split(self, position: Value, shape: Sequence[Dim]) -> list[Value]:
+        """The index of a row-major position."""
+        out: list[Value] = []
+        leading = next((k for k, size in enumerate(shape) if size != 1), 0)
+        for k in reversed(range(len(shape))):
+            if shape[k] == 1:
+                out.append(self.index(0))
+            elif k == leading:
+                out.append(position)
+            else:
+                size = self.size(shape[k])
+                out.append(self.emit("rem", position, size))
+                position = self.emit("floordiv", position, size)
+        return out[::-1]
+
+    # -- scalar code -------------------------------------------------------------------------------------------------
+
+    def emit(self, name: str, *operands: Value, **attrs: Any) -> Value:
+        key = (name, operands, tuple(sorted(attrs.items())))
+        if key not in self._emitted:
+            self._emitted[key] = self.b.emit(name, *operands, **attrs)
+        return self._emitted[key]
+
+    def emit_convert(self, v: Value) -> Value:
+        return v if v.type.dtype == I64 else self.emit("convert", v, dtype=I64)
+
+    def constant(self, value: Any, dtype: Any) -> Value:
+        key = ("constant", dtype, repr(value))
+        if key not in self._emitted:
+            self._emitted[key] = self.b.constant(value, dtype)
+        return self._emitted[key]
+
+    def index(self, value: int) -> Value:
+        return self.constant(value, I64)
+
+    def size(self, size: Dim) -> Value:
+        return substitute(size, self.env).value if isinstance(size, Size) else self.index(size)  # type: ignore[arg-type]
+
+    def add(self, x: Value, y: Value) -> Value:
+        p, q = known(x), known(y)
+        if p is not None and q is not None:
+            return self.index(p + q)
+        return y if p == 0 else x if q == 0 else self.emit("add", x, y)
+
+    def mul(self, x: Value, y: Value) -> Value:
+        p, q = known(x), known(y)
+        if p is not None and q is not None:
+            return self.index(p * q)
+        return y if p == 1 else x if q == 1 else self.index(0) if 0 in (p, q) else self.emit("mul", x, y)
+
+
+def known(v: Value) -> int | None:
+    """The number that an index value is known to be."""
+    return v.op.attrs["value"] if v.op is not None and v.op.name == "constant" else None
+
+
+def axis_groups(shape: Sequence[Dim], wanted: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:
+    """Shortest runs of axes of the two shapes of a reshape that hold equally many elements."""
+    groups = []
+    left, right = 0, 0
+    while left < len(shape) or right < len(wanted):
+        given, target = _Run(shape, left), _Run(wanted, right)
+        while given.empty or target.empty or given.extent != target.extent:
+            if not given.extend() if given.extent <= target.extent else not target.extend():
+                # Nothing but axes of size 1 is left on the other side (or there are no elements at all).
+                given.take_all()
+                target.take_all()
+                break
+        left, right = given.stop, target.stop
+        groups.append((list(range(given.start, left)), list(range(target.start, right))))
+    return groups
+
+
+class _Run:
+    """Axes ``start .. stop`` of a shape. ``extent``: how many sizes that vary, and the product of the others."""
+
+    def __init__(self, shape: Sequence[Dim], start: int):
+        self.shape, self.start, self.stop = shape, start, start
+        self.extent = (0, 1)
+
+    @property
+    def empty(self) -> bool:
+        return self.start == self.stop
+
+    def extend(self) -> bool:
+        """Takes one axis more, if there is one."""
+        if self.stop == len(self.shape):
+            return False
+        size, (varying, product) = self.shape[self.stop], self.extent
+        self.extent = (varying, product * size) if isinstance(size, int) else (varying + 1, product)
+        self.stop += 1
+        return True
+
+    def take_all(self) -> None:
+        while self.extend():
+            pass

@@ -1,0 +1,112 @@
+"""Fusion: groups of tensor operations become ``kernel``s, one for each tensor that must exist in memory.
+
+``Function -> Function``, of equal meaning:
+
+    %1 = mul(%x, %x)                              %y = kernel {domain = (9,)} {(%i)
+    %y = add(%1, %b)                     ->           %2 = extract(%x, %i); %3 = mul(%2, %2)
+                                                      %4 = extract(%b, %i); yield add(%3, %4)}
+
+The method is demand-driven: a tensor that need not exist is a function from an index to an element (the *delayed
+arrays* of Keller et al., "Regular, Shape-polymorphic, Parallel Arrays in Haskell", 2010), and the kernel that wants its
+elements asks for them (``elements.py``). What must exist is decided in ``Demand``, in one pass forward and one back.
+Kernels stand where the operation of their result stood. Scalars stay where they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dflow.backends.demand import Demand, same_memory
+from dflow.backends.elements import Elements
+from dflow.ir.builder import Builder
+from dflow.ir.core import Block, Function, Op, Value, substitute
+from dflow.ir.types import I64, scalar
+
+
+def fuse(f: Function) -> Function:
+    """``f`` with its tensor operations in kernels. ``f`` itself is not changed."""
+    return Function(f.name, _Fusion(Demand(f)).block(f.body), f.linear, f.loc)
+
+
+class _Fusion:
+    def __init__(self, demand: Demand):
+        self.demand = demand
+        self.env: dict[Value, Value] = {}
+
+    def block(self, block: Block) -> Block:
+        b = Builder()
+        b.args = tuple(Value(substitute(a.type, self.env), a.hint) for a in block.args)
+        self.env.update(zip(block.args, b.args))
+        for op in block.ops:
+            b.loc = op.loc
+            self.op(b, op)
+        return b.finish([self.env.get(v, v) for v in block.results])
+
+    def op(self, b: Builder, op: Op) -> None:
+        if op.name == "kernel":
+            b.clone(op, self.env)
+        elif op.name == "reduce" and op.operands[0].type.rank:
+            self.env[op.result] = self.reduction(b, op)
+        elif op.name == "concatenate":
+            self.env[op.result] = self.concatenation(b, op)
+        elif self.demand.is_element(op):
+            self.env[op.result] = Elements(b, self.env, self.demand).of_result(op, ())
+        elif self.demand.is_fusable(op):
+            if op.result in self.demand.stored:
+                self.env[op.result] = self.stored(b, op)
+        else:
+            self.plain(b, op)
+
+    def plain(self, b: Builder, op: Op) -> None:
+        operands = [self.env.get(v, v) for v in op.operands]
+        regions = [self.block(r) for r in op.regions]
+        results = [Value(r.type, r.hint) for r in op.results]
+        self.env.update(zip(op.results, results))
+        for r in results:
+            r.type = substitute(r.type, self.env)
+        b.ops.append(Op(op.name, operands, results, self.attrs(op), regions, op.loc))
+
+    def attrs(self, op: Op) -> Mapping[str, Any]:
+        return {k: substitute(a, self.env) for k, a in op.attrs.items()}
+
+    def stored(self, b: Builder, op: Op) -> Value:
+        """The tensor that ``op`` makes, in memory."""
+        shape = substitute(op.result.type.shape, self.env)
+        source = same_memory(op)
+        if source is not None:
+            return b.append("reshape", [self.env.get(source, source)], {"shape": shape}, hints=[op.result.hint])[0]
+        k = Builder([scalar(I64)] * len(shape), loc=op.loc)
+        element = Elements(k, self.env, self.demand).of_result(op, k.args)
+        attrs = {"domain": shape, "reduced": 0, "combine": ("",)}
+        return b.append("kernel", [], attrs, [k.finish([element])], [op.result.hint])[0]
+
+    def reduction(self, b: Builder, op: Op) -> Value:
+        """A kernel over the kept axes, then the reduced ones."""
+        (x,), axes = op.operands, op.attrs["axes"]
+        order = [*(k for k in range(x.type.rank) if k not in axes), *axes]
+        shape = substitute(x.type.shape, self.env)
+        k = Builder([scalar(I64)] * x.type.rank, loc=op.loc)
+        index = [k.args[order.index(axis)] for axis in range(x.type.rank)]
+        element = Elements(k, self.env, self.demand).of(x, tuple(index))
+        combine = op.attrs["kind"] if axes else ""
+        attrs = {"domain": tuple(shape[axis] for axis in order), "reduced": len(axes), "combine": (combine,)}
+        return b.append("kernel", [], attrs, [k.finish([element])], [op.result.hint])[0]
+
+    def concatenation(self, b: Builder, op: Op) -> Value:
+        """Unspecified memory, into which the parts are written one after the other."""
+        y = b.emit("empty", type=substitute(op.result.type, self.env))
+        axis, start, last = op.attrs["axis"], 0, op.operands[-1]
+        for part in op.operands:
+            size = part.type.shape[axis]
+            if not size:
+                continue
+            if part.type.rank == 1 and size == 1:
+                element = Elements(b, self.env, self.demand).of(part, (b.index(0),))
+                operands, entry = [y, element, b.index(start)], "at"
+            else:
+                operands, entry = [y, self.env[part], b.index(start)], ("slice", size, 1)
+            index = tuple(entry if k == axis else "all" for k in range(part.type.rank))
+            y = b.append("update", operands, {"index": index}, hints=[op.result.hint if part is last else None])[0]
+            start += size
+        return y
