@@ -10,6 +10,7 @@ from collections.abc import Callable
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Function
 from dflow.ir.passes.canonicalize import canonicalize
+from dflow.ir.passes.counted import counted
 from dflow.ir.passes.cse import cse
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.induction import induction
@@ -21,6 +22,7 @@ Pass = Callable[[Function], Function]
 
 PASSES: dict[str, Pass] = {
     "canonicalize": canonicalize,
+    "counted": counted,
     "cse": cse,
     "dce": dce,
     "induction": induction,
@@ -30,7 +32,8 @@ PASSES: dict[str, Pass] = {
 
 PIPELINE = (
     "canonicalize",
-    "induction",  # after constants stand in additions, before anything asks what is carried
+    "counted",  # after constants stand in additions, before anything asks what is carried
+    "induction",
     "cse",
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
@@ -59,6 +62,7 @@ __all__ = [
     "PIPELINE",
     "Pass",
     "canonicalize",
+    "counted",
     "cse",
     "dce",
     "induction",

@@ -253,6 +253,17 @@ class Counters(Generator):
 
         return b.for_loop(count, self.carried(b, pool), counted)
 
+    def _while(self, b: Builder, pool: list[Value], depth: int) -> Any:
+        """``while i < bound: i += 1``, the bound near the start."""
+        body = self._body(pool, depth)
+        start = b.index(self.rng.choice([0, 0, 1, 2, -1]))
+        bound = b.add(b.rem(self.pick(b, pool, INT), b.index(4)), start)
+        return b.while_loop(
+            [start, *self.carried(b, pool)],
+            lambda inner, i, *args: inner.lt(i, bound),
+            lambda inner, i, *args: [inner.add(i, inner.index(1)), *body(inner, i, *args)[1:]],
+        )
+
 
 def arguments(seed: int) -> list[Any]:
     rng = np.random.default_rng(seed)
@@ -282,7 +293,9 @@ def signs(x: Any) -> Any:
     return np.signbit(x) & ~np.isnan(x) if x.dtype.kind == "f" else x
 
 
-programs = st.randoms(use_true_random=False).map(lambda rng: Generator(rng).function())
+programs = st.randoms(use_true_random=False).map(
+    lambda rng: (Generator if rng.random() < 0.7 else Counters)(rng).function()
+)
 counters = st.randoms(use_true_random=False).map(lambda rng: Counters(rng).function())
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
