@@ -7,7 +7,7 @@ import os
 import sys
 from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 from dflow.ir.core import Location
 
@@ -19,6 +19,7 @@ class DflowError(Exception):
     """
 
     unroll = False
+    facts: ClassVar[dict[str, Any]] = {}  # the parts of the message, to tell it again with another line
 
 
 class TraceError(DflowError, TypeError):
@@ -64,7 +65,9 @@ def failure(
     for label, text in (("seen", seen), ("wanted", wanted), ("mend", mend)):
         if text:
             lines.append(f"{label}: {text}")
-    return kind("\n".join(lines))
+    error = kind("\n".join(lines))
+    error.__dict__["facts"] = {"what": what, "seen": seen, "wanted": wanted, "mend": mend}
+    return error
 
 
 def _excerpt(location: Location | None) -> list[str]:

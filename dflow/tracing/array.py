@@ -138,10 +138,10 @@ class Array(Operators):
             return self.assign(_where(mask, changed.value, self.value, self.dtype))
         part = _index.resolve(self.shape, index)
         target = self.view(part.steps, part.shape)
-        if op in ("add", "sub") and part.basic and self.dtype.kind in "iuf" and _adds_in_place(target):
+        step = target.steps[0] if len(target.steps) == 1 else None
+        if op in ("add", "sub") and part.basic and self.dtype.kind in "iuf" and isinstance(step, views.Index):
             same_kind(_lift.result_dtype(self, new), self.dtype)
             term = fitted(new if op == "add" else -new, part.shape, self.dtype)
-            (step,) = target.steps
             b, base = builder(), region().read(self.cell)
             target_value = b.update_add(base, term, *step.operands(b), index=step.entries)
             return Array(self.cell, self.type).assign(target_value)
@@ -178,7 +178,12 @@ class Array(Operators):
                 seen=repr(self),
                 mend="use x.any() or x.all()",
             )
-        return bool(self._known("whether this holds", "use np.where, or an `if` in a function whose source is a file"))
+        return bool(
+            self._known(
+                "whether this holds",
+                "use np.where, or write it as an `if` statement of a function whose source is a file",
+            )
+        )
 
     def __float__(self) -> float:
         return float(self._known("the value of this float()", "leave it an array; float(x) of a number is x"))
@@ -274,10 +279,6 @@ class Array(Operators):
 
 def _has_ellipsis(index: Any) -> bool:
     return index is Ellipsis or (isinstance(index, tuple) and any(i is Ellipsis for i in index))
-
-
-def _adds_in_place(target: Array) -> bool:
-    return len(target.steps) == 1 and isinstance(target.steps[0], views.Index)
 
 
 def _spread(mask: Array, new: Array, shape: tuple[int, ...]) -> Value:

@@ -86,7 +86,14 @@ class Blocks(Expressions):
             self._block(orelse, node.orelse, names, node.orelse[0] if node.orelse else node),
             *self._access(k, names, node),
             self._run(
-                "if_", node, self.visit(node.test), load(then), load(orelse), *_access(k), strings(names), strings(live)
+                "if_",
+                node.test,
+                self.visit(node.test),
+                load(then),
+                load(orelse),
+                *_access(k),
+                strings(names),
+                strings(live),
             ),
         ]
 
@@ -233,7 +240,7 @@ def _plain_arguments(a: ast.arguments) -> ast.arguments:
         [bare(x) for x in a.args],
         bare(a.vararg),
         [bare(x) for x in a.kwonlyargs],
-        [None] * len(a.kwonlyargs),  # type: ignore[list-item]
+        [None] * len(a.kwonlyargs),
         bare(a.kwarg),
         [],
     )

@@ -239,11 +239,11 @@ class _Merge:
             blocks.append(arm.region.builder.finish(results))
         if not any(b.ops for b in blocks) and not blocks[0].results:
             return []
-        results = builder().append("if", [self.pred], regions=blocks)
-        for cell, value in zip(cells, results[len(self.slots) :]):
+        emitted = builder().append("if", [self.pred], regions=blocks)
+        for cell, value in zip(cells, emitted[len(self.slots) :]):
             here.write(cell, value)
         out = []
-        for s, value in zip(self.slots, results):
+        for s, value in zip(self.slots, emitted):
             array = _lift.wrap(value, s.weak)
             if s.aliases:
                 array.cell.read_only = MAY_ALIAS

@@ -20,16 +20,11 @@ from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipp
 from dflow.tracing.state import Undefined
 
 
-def dispatch_table() -> dict[Any, Any]:
-    """From NumPy's functions to dflow's."""
+def dispatch() -> Any:
+    """What knows NumPy's functions on traced arrays: ``get(function)``."""
     import dflow.numpy
 
     return dflow.numpy.dispatch
-
-
-def numpy_name(function: Any) -> str:
-    module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1)
-    return f"{'np' if module.startswith('np._') else module}.{getattr(function, '__name__', function)}"
 
 
 def unsupported(name: str) -> TraceError:
@@ -42,17 +37,14 @@ def unsupported(name: str) -> TraceError:
 
 def call_numpy(function: Any, args: Any, kwargs: Any) -> Any:
     """A NumPy function on traced arrays."""
-    ours = dispatch_table().get(function)
-    if ours is None:
-        raise unsupported(numpy_name(function))
-    return ours(*args, **kwargs)
+    return dispatch().get(function)(*args, **kwargs)
 
 
 def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
     """A ufunc, or a method of one, on traced arrays."""
     if method == "at":
         return _at(ufunc, *inputs)
-    ours = dispatch_table().get(ufunc)
+    ours = dispatch().get(ufunc)
     run = ours if method == "__call__" else getattr(ours, method, None)
     if run is None:
         raise unsupported(f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}"))
@@ -125,10 +117,10 @@ def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
 def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     if issubclass(cls, np.generic) and len(args) == 1 and contains_traced(args):
         return lift(args[0]).astype(cls)
-    init = cls.__init__
+    init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     plain = type(cls) is type and cls.__new__ is object.__new__
     if plain and isinstance(init, types.FunctionType) and is_user_code(init):
-        made = cls.__new__(cls)
+        made = object.__new__(cls)
         rewritten(init)(made, *args, **kwargs)
         return made
     return cls(*args, **kwargs)
@@ -155,11 +147,8 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return _call_method(function, owner, args, kwargs)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in CREATORS or (traced and _is_numpy(function)):
-        ours = dispatch_table().get(function)
-        if ours is not None:
-            return ours(*args, **kwargs)
-        if not isinstance(function, np.ufunc) and not isinstance(owner, np.ufunc) and function not in CREATORS:
-            raise unsupported(numpy_name(function))
+        if not isinstance(owner, np.ufunc):  # methods of ufuncs come back through the protocol
+            return dispatch().get(function)(*args, **kwargs)
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
     return function(*args, **kwargs)

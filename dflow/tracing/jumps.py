@@ -203,5 +203,5 @@ def runtime(name: str, where: ast.AST) -> ast.expr:
 
 
 def none_of(flags: Any) -> ast.expr:
-    names = [load(f) for f in sorted(flags)]
+    names: list[ast.expr] = [load(f) for f in sorted(flags)]
     return ast.UnaryOp(ast.Not(), names[0] if len(names) == 1 else ast.BoolOp(ast.Or(), names))

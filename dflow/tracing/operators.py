@@ -154,10 +154,9 @@ def _unary(op: str) -> Any:
     return lambda self, *args: _lift.elementwise(op, self)
 
 
-Operators.__neg__ = _unary("neg")  # type: ignore[attr-defined]
-Operators.__abs__ = _unary("abs")  # type: ignore[attr-defined]
-Operators.__invert__ = _unary("not")  # type: ignore[attr-defined]
-Operators.__pos__ = lambda self: _lift.wrap(self.value, self.weak)  # type: ignore[attr-defined]
+for _name, _op in (("neg", "neg"), ("abs", "abs"), ("invert", "not")):
+    setattr(Operators, f"__{_name}__", _unary(_op))
+setattr(Operators, "__pos__", lambda self: _lift.wrap(self.value, self.weak))  # noqa: B010
 
 
 def _round(self: Any, digits: int | None = None) -> Any:

@@ -19,6 +19,7 @@ class Undefined:
     """The value of a variable that has none here. ``filler`` marks one that may take any value (it is never used)."""
 
     def __init__(self, name: str, reason: str | None = None, mend: str | None = None, filler: bool = False):
+        self.location = user_location() if reason else None
         self.name = name
         self.reason = reason
         self.mend = mend
@@ -26,7 +27,9 @@ class Undefined:
 
     def error(self) -> UndefinedError:
         reason = self.reason or f"variable {self.name!r} has no value yet"
-        return failure(UndefinedError, reason, mend=self.mend or "assign it before")  # type: ignore[return-value]
+        mend = self.mend or "assign it before"
+        location = self.location if self.name.startswith("_dflow") else None  # a result is not read by the user's code
+        return failure(UndefinedError, reason, mend=mend, location=location)  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"<undefined {self.name}>"
@@ -82,6 +85,13 @@ def describe(x: Any) -> str:
     """A leaf, for messages."""
     if isinstance(x, Array):
         return str(x.type)
+    if isinstance(x, tuple | list) and type(x) in (tuple, list):
+        parts = ", ".join(map(describe, x))
+        return f"({parts})" if isinstance(x, tuple) else f"[{parts}]"
+    if type(x) is dict:
+        return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in x.items()) + "}"
+    if x is None:
+        return "None"
     return f"{type(x).__name__} {x!r}"[:60]
 
 
@@ -111,8 +121,8 @@ class Snapshot:
             self.saved.append((x, x.copy()))
         elif not isinstance(x, tuple):
             self.saved.append((attributes, dict(attributes)))  # type: ignore[arg-type]
-        inner = x if isinstance(x, list | tuple | set) else (x if isinstance(x, dict) else attributes).values()
-        for item in inner:  # type: ignore[union-attr]
+        mapping = x if isinstance(x, dict) else attributes
+        for item in x if isinstance(x, list | tuple | set) else (mapping or {}).values():
             self._visit(item)
 
     def _visit_closure(self, f: types.FunctionType) -> None:

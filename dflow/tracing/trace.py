@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure
+from dflow.errors import TraceError, UndefinedError, failure
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
@@ -65,8 +65,13 @@ def trace(
                 mend="write it as a loop, or let it end by a static argument",
                 location=_place(fn),
             ) from None
-        results = [_result(x) for x in leaves]
-        values = [r.value for r in results]
+        try:
+            results = [_result(x) for x in leaves]
+            values = [r.value for r in results]
+        except UndefinedError:
+            raise
+        except TraceError as e:  # no line of the function is at fault, so name the function
+            raise failure(type(e), **e.facts, location=_place(fn)) from None
         updated = [k for k, a in enumerate(arrays) if a.cell.value is not starts[k] or a.cell.poison]
         finals = [arrays[k].value for k in updated]
         _refuse_outer_updates(root)

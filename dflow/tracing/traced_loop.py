@@ -32,6 +32,8 @@ from dflow.tracing.state import (
     unflatten,
 )
 
+_UNKNOWN = object()  # a leaf that is one thing when the loop runs and another when it does not
+
 
 class TracedLoop:
     """One loop on its way to an operation."""
@@ -258,13 +260,16 @@ class TracedLoop:
             new = []
             for k, x in enumerate(leaves):
                 usable = known and old_structure == structure and is_number(old[k])
-                new.append(self.out_slot(n, x, old[k] if usable else None) if is_number(x) else x)
-            if any(x is None for x in new):
+                if known and not usable and not self.positive:
+                    new.append(_UNKNOWN)
+                else:
+                    new.append(self.out_slot(n, x, old[k] if usable else None) if is_number(x) else x)
+            if any(x is _UNKNOWN for x in new):
                 continue
             outs[n] = (structure, new)
         return outs
 
-    def out_slot(self, name: str, final: Any, before: Any) -> Slot | None:
+    def out_slot(self, name: str, final: Any, before: Any) -> Any:
         with entered(self.region):
             array = _lift.lift(final)
         if before is not None and _lift.lift(before).shape == array.shape:
@@ -272,7 +277,7 @@ class TracedLoop:
             dtype = _lift.result_dtype(first, array)
             slot = self.slot(name, before, (dtype, first.weak and array.weak), read=False)
         elif before is not None and not self.positive:
-            return None
+            return _UNKNOWN
         else:
             zeros = Cell(builder().zeros(array.type), self.here)
             slot = Slot(name, zeros, None, array.weak, read=False)

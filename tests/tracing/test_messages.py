@@ -1,0 +1,288 @@
+"""Errors name the user's line, what was seen and the mend: the exact text of each."""
+
+import numpy as np
+import pytest
+
+from dflow import errors
+
+X = np.array([2.0, 1.0, 3.0])
+
+CASES = {
+    "carried shape": (
+        """
+        def f(x):
+            y = x
+            i = 0.0
+            while i < x[0]:
+                y = np.concatenate([y, x])
+                i += 1.0
+            return y.sum()
+        """,
+        errors.CarriedError,
+        """
+        case.py:7: variable 'y' changes its type in the loop at line 7: from f64[3] to f64[6]
+            while i < x[0]:
+                  ^^^^^^^^
+        wanted: what a loop carries keeps its shape and structure
+        mend: make the array in its full size before the loop and fill it in the loop
+        """,
+    ),
+    "one branch": (
+        """
+        def f(x):
+            if x[0] > 0:
+                z = x[1]
+            return z
+        """,
+        errors.UndefinedError,
+        """
+        case.py:7: variable 'z' is defined in one branch only, of the `if` at line 5
+            return z
+                   ^
+        mend: give 'z' a value in the other branch, or before the `if`
+        """,
+    ),
+    "captured array": (
+        """
+        def f(x):
+            G[0] = x[0]
+        """,
+        errors.TraceError,
+        """
+        case.py:5: updating a captured array: it was made outside of the traced function, where the update would not be seen
+            G[0] = x[0]
+            ^^^^
+        seen: an array of shape (3,)
+        mend: pass it as an argument and return it, or update a copy (x = x.copy()) in the function
+        """,
+    ),
+    "known index": (
+        """
+        def f(x):
+            return x[7]
+        """,
+        errors.TraceIndexError,
+        """
+        case.py:5: index 7 is out of bounds for axis 0 with size 3
+            return x[7]
+                   ^^^^
+        """,
+    ),
+    "string": (
+        """
+        def f(x):
+            return x + "a"
+        """,
+        errors.TraceError,
+        """
+        case.py:5: 'add' of an array and a str
+            return x + "a"
+                   ^^^^^^^
+        seen: <traced f64[3]> and 'a'
+        wanted: arrays or numbers
+        mend: keep strings and other objects out of array arithmetic
+        """,
+    ),
+    "shapes": (
+        """
+        def f(x):
+            return x + np.ones(4)
+        """,
+        errors.ShapeError,
+        """
+        case.py:5: operands could not be broadcast together with shapes (3,) and (4,)
+            return x + np.ones(4)
+                   ^^^^^^^^^^^^^^
+        """,
+    ),
+    "list by a traced index": (
+        """
+        def f(x):
+            i = int(x[0])
+            return TABLE[i]
+        """,
+        errors.NeedsStatic,
+        """
+        case.py:6: a list is indexed by a value that is known only when the program runs
+            return TABLE[i]
+                   ^^^^^^^^
+        seen: index <traced i64 (Python number)>
+        mend: make it an array (np.array), or loop over it directly
+        """,
+    ),
+    "truth of an array": (
+        """
+        def f(x):
+            if x > 0:
+                return x
+            return -x
+        """,
+        errors.TraceError,
+        """
+        case.py:5: the truth value of an array with more than one element is ambiguous
+            if x > 0:
+               ^^^^^
+        seen: <traced bool[3]>
+        mend: use x.any() or x.all()
+        """,
+    ),
+    "result in one branch": (
+        """
+        def f(x):
+            if x[0] > 0:
+                return x[0]
+        """,
+        errors.UndefinedError,
+        """
+        case.py:5: the function returns values that cannot be merged in the branches of the `if` at line 5: f64 and None
+            if x[0] > 0:
+               ^^^^^^^^
+        mend: make both of one type and shape
+        """,
+    ),
+    "structure": (
+        """
+        def f(x):
+            if x[0] > 0:
+                t = (x, x)
+            else:
+                t = x
+            return t
+        """,
+        errors.UndefinedError,
+        """
+        case.py:9: variable 't' has values of different structure in the branches of the `if` at line 5: \
+(f64[3], f64[3]) and f64[3]
+            return t
+                   ^
+        mend: make both of one type and shape
+        """,
+    ),
+    "loop only": (
+        """
+        def f(x):
+            for i in range(int(x[0])):
+                t = x[0]
+            return t
+        """,
+        errors.UndefinedError,
+        """
+        case.py:7: variable 't' is defined only inside the loop at line 5, which may not run at all
+            return t
+                   ^
+        mend: give 't' a value before the loop
+        """,
+    ),
+    "list in a loop": (
+        """
+        def f(x):
+            out = []
+            for i in range(int(x[0])):
+                out.append(x[i])
+            return out
+        """,
+        errors.CarriedError,
+        """
+        case.py:6: a list from outside is changed inside a loop that is traced
+            for i in range(int(x[0])):
+                     ^^^^^^^^^^^^^^^^
+        mend: fill an array made before the loop, or assign a new value to a variable
+        """,
+    ),
+    "mask": (
+        """
+        def f(x):
+            return x[x > 0]
+        """,
+        errors.NeedsStatic,
+        """
+        case.py:5: how many elements a traced mask selects is not known while tracing
+            return x[x > 0]
+                   ^^^^^^^^
+        seen: a mask <traced bool[3]>
+        mend: use np.where(mask, x, 0), or assign through it: x[mask] = value
+        """,
+    ),
+    "integer array": (
+        """
+        def f(x):
+            y = np.zeros(3, dtype=int)
+            y += x
+        """,
+        errors.TraceError,
+        """
+        case.py:6: cannot update an array of int64 in place with a result of float64
+            y += x
+            ^^^^^^
+        mend: make the array of float64 (dtype='float64'), or convert the result with astype
+        """,
+    ),
+    "exception": (
+        """
+        def f(x):
+            if x[0] > 0:
+                raise KeyError("no")
+            return x
+        """,
+        errors.TraceError,
+        """
+        case.py:5: raising KeyError on a traced condition is not supported
+            if x[0] > 0:
+               ^^^^^^^^
+        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError
+        mend: raise one of these
+        """,
+    ),
+    "text": (
+        """
+        def f(x):
+            return "text"
+        """,
+        errors.TraceError,
+        """
+        case.py:4: the function returns a str, which is not an array or a number
+            def f(x):
+        seen: 'text'
+        mend: return arrays and numbers only
+        """,
+    ),
+}
+
+HEAD = "import numpy as np\nG = np.zeros(3)\nTABLE = [1, 2, 3]\n"
+
+
+def dedent(text):
+    return "\n".join(line[8:] for line in text.strip("\n").split("\n")).rstrip() + "\n"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(module, fails, name):
+    source, kind, text = CASES[name]
+    f = module(HEAD + dedent(source)).f
+    assert fails(f, X, kind=kind) + "\n" == dedent(text)
+
+
+def test_without_source(fails):
+    space = {}
+    exec("def f(x):\n    if x[0] > 0:\n        return x\n    return -x\n\ndef g(x):\n    return x * 2\n", space)
+    text = fails(space["f"], X)
+    assert "whether this holds is known only when the program runs" in text
+    assert "`if` statement of a function whose source is a file" in text
+
+
+def test_without_source_straight(check):
+    space = {}
+    exec("def g(x):\n    return x * 2\n", space)
+    check(space["g"], X)
+
+
+def test_tracebacks_show_the_users_line(module):
+    import traceback
+
+    from tests.tracing.conftest import traced
+
+    f = module("def f(x):\n    if x[0] > 0:\n        return {}['missing']\n    return x\n").f
+    with pytest.raises(KeyError) as e:
+        traced(f, X)
+    frames = [(s.filename, s.lineno) for s in traceback.extract_tb(e.value.__traceback__)]
+    assert ("case.py", 3) in frames
