@@ -3,8 +3,9 @@
     i32 NAME(args..., results..., ptr error)
 
 Scalars come by value (``bool`` as a byte; complex ones by pointer), arrays as pointers to contiguous row-major data,
-results as pointers to memory of the caller, which overlaps neither the arguments nor other results. An array with a size that is known at run
-time has the room of its bound: strides follow the bounds, and elements beyond the size are left alone.
+results as pointers to memory of the caller, which overlaps neither the arguments nor other results. An array with a
+size that is known at run time has the room of its bound: strides follow the bounds, and elements beyond the size are
+left alone.
 
 The function returns 0, or 1 after an error. Then the record behind ``error`` (which may be NULL) holds the number of
 the failed check and its details: ``{i64 code, i64 details[3]}``; code -1 says that memory ran out.
@@ -27,11 +28,13 @@ from dflow.ir.types import TensorType
 
 @dataclass(frozen=True)
 class Emitted:
-    """``checks[code]`` is what an error code means."""
+    """``checks[code]`` is what an error code means. ``release``, if any, is a function without arguments that gives
+    back the memory kept between calls; it is for the time when no call will follow."""
 
     module: ir.Module
     function: ir.Function
     checks: tuple[Check, ...]
+    release: ir.Function | None = None
 
 
 def by_value(t: TensorType) -> bool:
@@ -63,13 +66,12 @@ def emit(plan: Plan, name: str, module: ir.Module | None = None, options: Option
             e.builder.store(to_storage(e.builder, value.type.dtype, register), function.args[len(f.args) + k])
     e.branch_out(0)
     _leave(e)
-    return Emitted(module, function, tuple(e.checks))
+    return Emitted(module, function, tuple(e.checks), e.memory.release_function())
 
 
 def _leave(e: Emitter) -> None:
     with e.builder.goto_block(e.exit):
-        e.builder.position_at_end(e.exit)
-        e.memory.release()
+        e.memory.leave()
         e.builder.ret(e.status)
     with e.builder.goto_block(e.entry):
         e.builder.branch(e.function.blocks[1])

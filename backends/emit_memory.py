@@ -194,7 +194,7 @@ class Memory:
             size = b.mul(capacity, index(heap.row_bytes))
             b.call(fill_bytes(self.e.module), [b.load(heap.pointer, typ=PTR), I8(0), size, I1(0)])
 
-    def release(self) -> None:
+    def leave(self) -> None:
         """Written at the exit: frees the sequences, puts the arena back."""
         b = self.e.builder
         for heap in self.heaps.values():
@@ -204,6 +204,17 @@ class Memory:
             other = b.atomic_rmw("xchg", self.kept, b.load(self.slot, typ=PTR), "acq_rel")
             with b.if_then(b.icmp_unsigned("!=", other, PTR(None)), likely=False):
                 b.call(libc(self.e.module, "free"), [other])
+
+    def release_function(self) -> ir.Function | None:
+        """A function that frees the arena kept between calls."""
+        if self.arena is None or self.e.plan.arena_bytes <= SMALL_ARENA:
+            return None
+        module = self.e.module
+        made = ir.Function(module, ir.FunctionType(VOID, []), f"{self.e.function.name}.release")
+        b = ir.IRBuilder(made.append_basic_block("entry"))
+        b.call(libc(module, "free"), [b.atomic_rmw("xchg", self.kept, PTR(None), "acq_rel")])
+        b.ret_void()
+        return made
 
 
 def disjoint(a: Buffer, b: Buffer) -> bool:

@@ -16,6 +16,7 @@ import functools
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from dflow.ir.core import Function
 from dflow.ir.ops.control import ERRORS
 from dflow.ir.types import TensorType
 
-_LOCK = threading.Lock()
+COMPILING = threading.Lock()  # LLVM's context and its target machines serve one thread at a time
 _NUMBER = itertools.count()
 
 
@@ -104,7 +105,7 @@ class CompiledFunction:
         self.address = addresses[self.name]
         self.timings = Timings()
         self._emitted, self._optimized = emitted, optimized
-        self._kept: list[Any] = []
+        self._tracker: Any = None
 
     @property
     def unoptimized(self) -> str:
@@ -114,12 +115,14 @@ class CompiledFunction:
     @property
     def llvm(self) -> str:
         """LLVM's assembly language after optimization."""
-        return str(self._optimized)
+        with COMPILING:
+            return str(self._optimized)
 
     @property
     def asm(self) -> str:
         """The processor's assembly language."""
-        return machine().emit_assembly(self._optimized)
+        with COMPILING:
+            return str(machine().emit_assembly(self._optimized))
 
     @functools.cached_property
     def _call(self) -> Callable[..., int]:
@@ -183,13 +186,15 @@ def compile_plan(
     ``extend(module, function)`` may add functions to the module (a native entry); it returns the names whose addresses
     are wanted (`CompiledFunction.addresses`). ``symbols`` are addresses that those functions refer to.
     """
-    name = name or plan.function.name
+    name = name or f"dflow.{plan.function.name}"  # "free" would be taken for the one of libc
     clock = [time.perf_counter()]
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
+    if emitted.release:
+        wanted.append(emitted.release.name)
     shared = externalize(emitted.module)
     clock.append(time.perf_counter())
-    with _LOCK:
+    with COMPILING:
         known = {**_SHARED.addresses(shared), **(symbols or {})}
         target = machine(optimize_level=optimize_level)
         optimized = optimize(emitted.module, target, optimize_level)
@@ -200,7 +205,11 @@ def compile_plan(
     clock.append(time.perf_counter())
     compiled = CompiledFunction(plan, emitted, optimized, {n: int(tracker[n]) for n in wanted})
     compiled.timings = Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock)))
-    compiled._kept.append(tracker)
+    compiled._tracker = tracker
+    if emitted.release:
+        # The finalizer has a reference to the code, so it is still there.
+        release = ctypes.CFUNCTYPE(None)(tracker[emitted.release.name])
+        weakref.finalize(compiled, lambda code, free: free(), tracker, release).atexit = False
     return compiled
 
 

@@ -18,17 +18,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llvmlite import ir
 
 from dflow.backends.c_header import header
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Options, emit
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I8, I64, PTR
-from dflow.backends.engine import lower, machine, optimize
+from dflow.backends.emit_types import I8, I32, I64, PTR
+from dflow.backends.engine import COMPILING, lower, machine, optimize
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function
 
@@ -39,6 +40,30 @@ C_KEYWORDS = frozenset(
     asm bool class delete explicit export false friend mutable namespace new operator private protected public template
     this throw true try typename using virtual and or not xor
     """.split()  # noqa: SIM905  (a list of words reads better as words)
+)
+
+
+EMIT = ("shared", "object", "llvm", "asm")
+
+Source = (
+    tuple[str, Function | Plan, Sequence[str]] | tuple[str, Function | Plan, Sequence[str], Sequence[str]]
+)  # a function to export
+
+
+# A function of such a name would be called by its own code, in place of the one of the C library.
+LIBC_NAMES = frozenset(
+    [
+        *("memcpy", "memmove", "memset", "malloc", "calloc", "realloc", "free", "aligned_alloc"),
+        *(
+            name + suffix
+            for suffix in ("", "f", "l")
+            for name in (
+                *("fabs", "floor", "ceil", "trunc", "rint", "round", "roundeven", "nearbyint", "copysign", "fma"),
+                *("sqrt", "fmod", "fmin", "fmax", "exp", "exp2", "log", "log2", "log10", "pow", "sin", "cos", "tan"),
+                *("ldexp", "frexp"),
+            )
+        ),
+    ]
 )
 
 
@@ -58,41 +83,65 @@ class Export:
 
 
 def write_library(
-    functions: Sequence[tuple[str, Function | Plan, Sequence[str]]],
+    functions: Sequence[tuple[Any, ...]],
     path: str | os.PathLike[str],
     *,
     cpu: str = "generic",
+    triple: str | None = None,
+    emit: str = "shared",
     optimize_level: int = 3,
 ) -> tuple[Path, Path]:
     """Writes the shared library ``path`` and its header beside it; returns both paths.
 
-    Each function comes as its name in C, itself, and the names of its arguments.
+    Each function comes as its name in C, itself (a `Function` or a `Plan`), the names of its arguments and, if wanted,
+    of its results. ``emit`` may also be ``"object"``, ``"asm"`` or ``"llvm"``; these can be had for another system, as
+    LLVM's ``triple`` names it.
     """
     path = Path(path)
-    module = ir.Module(path.stem)
-    exports = [_add(module, _export(*f)) for f in functions]
-    _check_names([name for e in exports for name in (e.name, f"{e.name}_error_message")])
-    target = machine(cpu=cpu, optimize_level=optimize_level)
-    code = target.emit_object(optimize(module, target, optimize_level))
-    with tempfile.TemporaryDirectory(prefix=".dflow-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        compiled = made.with_suffix(".o")
-        compiled.write_bytes(code)
-        _link(compiled, made)
-        made_header = made.with_suffix(".h")
-        made_header.write_text(header(path.stem, exports), encoding="utf-8")
-        os.replace(made_header, path.with_suffix(".h"))
-        os.replace(made, path)
+    if emit not in WRITERS:
+        raise LibraryError(f"emit must be one of {', '.join(WRITERS)}, not {emit!r}")
+    if triple is not None and (emit == "shared" or cpu == "host"):
+        raise LibraryError(f"for the target {triple}, emit an object for a named cpu, and link it there")
+    module, exports = _build(path.stem, functions)
+    target = machine(cpu=cpu, triple=triple, optimize_level=optimize_level)
+    with COMPILING:
+        optimized = optimize(module, target, optimize_level)
+        with tempfile.TemporaryDirectory(prefix=".dflow-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            WRITERS[emit](target, optimized, made)
+            made_header = Path(folder) / "header"
+            made_header.write_text(header(path.stem, exports), encoding="utf-8")
+            os.replace(made_header, path.with_suffix(".h"))
+            os.replace(made, path)
     return path, path.with_suffix(".h")
 
 
-def _export(name: str, f: Function | Plan, arg_names: Sequence[str]) -> Export:
+def _build(name: str, functions: Sequence[tuple[Any, ...]]) -> tuple[ir.Module, list[Export]]:
+    names = [f[0] for f in functions]
+    _check_names([*names, *(f"{n}_error_message" for n in names)])
+    for n in LIBC_NAMES.intersection(names):
+        raise LibraryError(f"{n!r} is a function of the C library; choose another name")
+    module, releases = ir.Module(name), list[ir.Function]()
+    exports = [_add(module, _export(*f), releases) for f in functions]
+    if releases:
+        _at_unload(module, releases)
+    return module, exports
+
+
+def _export(
+    name: str, f: Function | Plan, arg_names: Sequence[str], result_names: Sequence[str] | None = None
+) -> Export:
     plan = f if isinstance(f, Plan) else lower(f)
-    if len(arg_names) != len(plan.function.args):
-        raise LibraryError(f"{name} has {len(plan.function.args)} arguments, but {len(arg_names)} names were given")
-    results = tuple(f"result{k}" for k in range(len(plan.function.results)))
-    _check_names([*arg_names, *results, "error"])
-    return Export(name, plan, tuple(arg_names), results)
+    if result_names is None:
+        result_names = [f"result{k}" for k in range(len(plan.function.results))]
+    for what, given, values in (
+        ("arguments", arg_names, plan.function.args),
+        ("results", result_names, plan.function.results),
+    ):
+        if len(given) != len(values):
+            raise LibraryError(f"{name} has {len(values)} {what}, but {len(given)} names were given")
+    _check_names([*arg_names, *result_names, "error"])
+    return Export(name, plan, tuple(arg_names), tuple(result_names))
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -103,10 +152,21 @@ def _check_names(names: Sequence[str]) -> None:
             raise LibraryError(f"there are two things of the name {name!r}")
 
 
-def _add(module: ir.Module, export: Export) -> Export:
+def _add(module: ir.Module, export: Export, releases: list[ir.Function]) -> Export:
     emitted = emit(export.plan, export.name, module, Options(blas=False))
     _add_messages(module, export.name, emitted.checks)
+    if emitted.release:
+        emitted.release.linkage = "internal"
+        releases.append(emitted.release)
     return Export(export.name, export.plan, export.arg_names, export.result_names, emitted.checks)
+
+
+def _at_unload(module: ir.Module, functions: Sequence[ir.Function]) -> None:
+    """Has ``functions`` called when the library is unloaded."""
+    t = ir.LiteralStructType([I32, PTR, PTR])
+    members = [ir.Constant(t, [I32(65535), f, PTR(None)]) for f in functions]
+    made = ir.GlobalVariable(module, ir.ArrayType(t, len(members)), "llvm.global_dtors")
+    made.linkage, made.initializer = "appending", ir.Constant(made.value_type, members)
 
 
 def _add_messages(module: ir.Module, name: str, checks: Sequence[Check]) -> None:
@@ -148,3 +208,17 @@ def _link(compiled: Path, made: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise LibraryError(f"linking failed: {' '.join(command)}\n{done.stderr}")
+
+
+def _write_shared(target: Any, module: Any, path: Path) -> None:
+    compiled = path.with_suffix(".o")
+    compiled.write_bytes(target.emit_object(module))
+    _link(compiled, path)
+
+
+WRITERS: dict[str, Callable[[Any, Any, Path], object]] = {
+    "shared": _write_shared,
+    "object": lambda target, module, path: path.write_bytes(target.emit_object(module)),
+    "asm": lambda target, module, path: path.write_text(target.emit_assembly(module), encoding="utf-8"),
+    "llvm": lambda target, module, path: path.write_text(str(module), encoding="utf-8"),
+}

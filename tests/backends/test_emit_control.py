@@ -307,6 +307,39 @@ def test_threads_have_arenas_of_their_own():
     assert set(seen) == {wanted}
 
 
+def test_arena_goes_with_its_function():
+    def rounds(count):
+        for _ in range(count):
+            assert checked_sum()(3, 5) == (10,)
+            gc.collect()
+
+    rounds(3)
+    wide = TensorType(F64, (1000, 1000))
+
+    def large():
+        b = Builder([scalar(F64)])
+        x = b.full(1, wide)
+        for k in range(2):
+            x = b.add(b.transpose(b.update(x, b.args[0], b.index(k), b.index(k), index=("at", "at")), perm=(1, 0)), x)
+        return compiled(b.function("f", [b.reduce(x, kind="sum", axes=(0, 1))]))
+
+    large()(1.0)
+    before = resident_kilobytes()
+    for _ in range(10):
+        large()(1.0)
+        gc.collect()
+    assert resident_kilobytes() - before < 80_000  # one arena is 24 MB; the C library may keep some
+
+
+def test_large_rows_of_a_sequence():
+    t = TensorType(F64, (GROWS, 700))
+    b = Builder([scalar(I64), TensorType(F64, (700,))])
+    n, x = b.args
+    s = b.for_loop(n, [b.sequence(type=t)], lambda b, k, s: [b.update(s, b.add(x, x), k, index=ROW)])[0]
+    out = b.for_loop(b.index(9), [x], lambda b, k, t: [b.add(t, b.extract(s, k, index=ROW))])
+    assert_agrees(b.function("f", out), np.int64(4), np.arange(700.0))
+
+
 def test_code_lives_as_long_as_its_object():
     for k in range(20):
         b = Builder([scalar(F64)])

@@ -138,10 +138,37 @@ def test_header_tells_layouts(tmp_path):
     assert strides(TensorType(F64, (2, 3, 4))) == (12, 4, 1)
 
 
+@pytest.mark.parametrize(
+    "kind, triple, expected",
+    [("object", None, b"ELF"), ("asm", "aarch64-linux-gnu", b"ldr"), ("llvm", None, b"define")],
+)
+def test_other_kinds_of_output(tmp_path, kind, triple, expected):
+    path, made_header = write_library(
+        [("model", bufferize(model()), "axn", ["total", "sums", "gram"])],
+        tmp_path / "model.out",
+        emit=kind,
+        triple=triple,
+    )
+    assert expected in path.read_bytes()
+    assert "double *gram" in made_header.read_text()
+
+
+def test_impossible_combinations(tmp_path):
+    with pytest.raises(LibraryError, match="emit must be one of"):
+        build(tmp_path, emit="fortran")
+    with pytest.raises(LibraryError, match="link it there"):
+        build(tmp_path, triple="aarch64-linux-gnu")
+
+
 @pytest.mark.parametrize("name", ["two words", "double", "1st", ""])
 def test_names_must_be_c_names(tmp_path, name):
     with pytest.raises(LibraryError, match="not a name"):
         write_library([("f", bufferize(types()), [name, *"abcde"])], tmp_path / "lib.so")
+
+
+def test_names_of_the_c_library_are_taken(tmp_path):
+    with pytest.raises(LibraryError, match="choose another name"):
+        write_library([("floor", bufferize(types()), list("phficv"))], tmp_path / "lib.so")
 
 
 def test_number_of_names(tmp_path):
@@ -173,3 +200,31 @@ def test_library_loads_in_python(tmp_path):
     call.argtypes = [ctypes.c_double, ctypes.c_void_p, ctypes.c_int64] + [ctypes.c_void_p] * 4
     assert call(1.0, x, 100, ctypes.byref(total), sums, out, None) == 0
     assert total.value == pytest.approx(1 + 1 / (1 - np.exp(-1)))
+
+
+@needs_cc
+def test_unloading_gives_memory_back(tmp_path):
+    functions = [(name, bufferize(model()), "axn") for name in ("model", "second")]
+    write_library(functions, tmp_path / "libmodel.so")
+    (tmp_path / "main.c").write_text(r"""
+#include <dlfcn.h>
+#include <malloc.h>
+#include <stdint.h>
+static double x[3], total, sums[3], gram[1000000];
+typedef int32_t model(double, const double *, int64_t, double *, double *, double *, void *);
+int main(void) {
+    size_t before = 0;
+    for (int round = 0; round < 100; round++) {
+        void *library = dlopen("./libmodel.so", RTLD_NOW);
+        if (!library) return 1;
+        for (int i = 0; i < 2; i++) {
+            model *f; *(void **)&f = dlsym(library, i ? "second" : "model");
+            if (f(1.0, x, 9, &total, sums, gram, 0)) return 2;
+        }
+        dlclose(library);
+        if (round == 9) before = mallinfo2().uordblks;
+    }
+    return mallinfo2().uordblks > before + 10000 ? 3 : 0;
+}""")
+    subprocess.run(["cc", "main.c", "-o", "main", "-ldl"], cwd=tmp_path, check=True)
+    assert subprocess.run(["./main"], cwd=tmp_path).returncode == 0
