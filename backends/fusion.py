@@ -97,6 +97,7 @@ class _Fusion:
         """Unspecified memory, into which the parts are written one after the other."""
         y = b.emit("empty", type=substitute(op.result.type, self.env))
         axis, start, last = op.attrs["axis"], 0, op.operands[-1]
+        entry: Any
         for part in op.operands:
             size = part.type.shape[axis]
             if not size:
