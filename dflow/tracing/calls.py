@@ -120,7 +120,7 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     plain = type(cls) is type and cls.__new__ is object.__new__
     if plain and isinstance(init, types.FunctionType) and is_user_code(init):
-        made = object.__new__(cls)
+        made: Any = object.__new__(cls)
         rewritten(init)(made, *args, **kwargs)
         return made
     return cls(*args, **kwargs)
@@ -302,11 +302,11 @@ def pow_(x: Any, y: Any, mod: Any = None) -> Any:
 
 
 def any_(items: Any) -> Any:
-    return items.any() if isinstance(items, _array.Array) else _any_all(items, "or", False)
+    return call_numpy(np.any, (items,), {}) if isinstance(items, _array.Array) else _any_all(items, "or", False)
 
 
 def all_(items: Any) -> Any:
-    return items.all() if isinstance(items, _array.Array) else _any_all(items, "and", True)
+    return call_numpy(np.all, (items,), {}) if isinstance(items, _array.Array) else _any_all(items, "and", True)
 
 
 def _any_all(items: Any, op: str, start: bool) -> Any:

@@ -48,7 +48,7 @@ class Region:
         self.kind = kind
         self.parent = parent
         self.name = name
-        self.builder = builder or Builder(loc=parent.builder.loc if parent else None)
+        self.builder: Builder = builder or Builder(loc=parent.builder.loc if parent else None)
         self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
         self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)

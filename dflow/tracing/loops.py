@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,9 +34,9 @@ def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
             if not traced_condition(holds):
                 if not holds:
                     return
-                if not tried and (loop.flags or (turns == LONG and start.emits(turns))):
+                if not tried and (loop.flags or (turns == LONG and start and start.emits(turns))):
                     tried = True
-                    if turns:
+                    if turns and start:
                         start.restore()
                     if _attempted(loop, test, body):
                         return
@@ -121,4 +122,4 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
                 return
             body(item)
         else:
-            if_(stop, lambda: None, lambda item=item: body(item), loop.get, loop.put, loop.names, loop.names)
+            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.names)

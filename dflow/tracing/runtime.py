@@ -52,13 +52,17 @@ def _chain(operands: Any, join: Callable[[Any, Callable[[], Any]], Any], stops: 
     return join(x, lambda: _chain(rest, join, stops))
 
 
+def _either(x: Any, y: Any) -> Any:
+    return or_(lambda: x, lambda: y)
+
+
 def _in(x: Any, container: Any) -> Any:
     if isinstance(container, Array):
         return container.__contains__(x)
     if isinstance(x, Array) and isinstance(container, list | tuple | range | set):
         found: Any = False
         for item in container:
-            found = or_(lambda found=found: found, lambda item=item: x == item)
+            found = _either(found, x == item)
         return found
     return x in container
 
