@@ -119,7 +119,7 @@ class RunTimeError(DflowError):
 
 
 @lru_cache(maxsize=64)
-def _run_time_class(builtin: type[BaseException]) -> type[RunTimeError]:
+def _run_time_class(builtin: Any) -> type[RunTimeError]:
     return type(f"RunTime{builtin.__name__}", (RunTimeError, builtin), {"__module__": __name__})
 
 

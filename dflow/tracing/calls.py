@@ -146,12 +146,18 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
-    if function in CREATORS or (traced and _is_numpy(function)):
-        if not isinstance(owner, np.ufunc):  # methods of ufuncs come back through the protocol
-            return dispatch().get(function)(*args, **kwargs)
+    if function in dispatch().CREATION and not _gives_itself(function, args):
+        return dispatch().CREATION[function](*args, **kwargs)
+    if traced and _is_numpy(function) and not isinstance(owner, np.ufunc):  # their methods return by the protocol
+        return dispatch().get(function)(*args, **kwargs)
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
     return function(*args, **kwargs)
+
+
+def _gives_itself(function: Any, args: Any) -> bool:
+    """Whether a call such as ``np.asarray(x)`` may give ``x`` itself, made outside, rather than a new array."""
+    return function.__name__.startswith("as") and bool(args) and isinstance(args[0], np.ndarray)
 
 
 def _call_method(function: Any, owner: np.ndarray[Any, Any], args: Any, kwargs: Any) -> Any:
@@ -173,24 +179,6 @@ def any_traced(values: Any) -> bool:
 def fresh(array: np.ndarray[Any, Any]) -> Any:
     """A new traced array with the given contents."""
     return _array.Array.copy(lift(array))
-
-
-CREATORS = {
-    np.zeros,
-    np.ones,
-    np.empty,
-    np.full,
-    np.arange,
-    np.linspace,
-    np.eye,
-    np.identity,
-    np.zeros_like,
-    np.ones_like,
-    np.empty_like,
-    np.full_like,
-    np.array,
-    np.copy,
-}
 
 
 def math_functions() -> dict[Any, Any]:

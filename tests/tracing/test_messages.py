@@ -49,7 +49,8 @@ CASES = {
         """,
         errors.TraceError,
         """
-        case.py:5: updating a captured array: it was made outside of the traced function, where the update would not be seen
+        case.py:5: updating a captured array: it was made outside of the traced function, where the \
+update would not be seen
             G[0] = x[0]
             ^^^^
         seen: an array of shape (3,)

@@ -49,21 +49,19 @@ def test_updates_of_the_enclosing_trace_are_refused():
 def test_inside_a_loop():
     kept = []
 
+    def inner(a, x, i):
+        kept.append(trace(lambda b: b * x[i], [ArgSpec(scalar(F64))]))
+        return a + x[i]
+
     def outer(x):
         s = 0.0
         for i in range(10):
-            kept.append(trace(lambda a: a * x[i], [ArgSpec(scalar(F64))]))
-            s += x[i % 3]
+            s = inner(s, x, i)
         return s
 
-    def outer_loop(x):
-        s = 0.0
-        for v in x:
-            s += v
-        return s
-
-    t = trace(outer_loop, [ArgSpec(TensorType(F64, (10,)))])
+    t = trace(outer, [ArgSpec(TensorType(F64, (10,)))])
     assert [op.name for op in walk(t.function.body)].count("for") == 1
+    assert [a.shape for a in kept[-1].captured] == [(10,), ()]
 
 
 def test_arguments_and_results_of_the_function():
