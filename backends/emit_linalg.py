@@ -9,6 +9,7 @@ run time, are plain reductions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from llvmlite import ir
 
@@ -106,9 +107,9 @@ class _Tiles:
     def block(self, m: int, n: int, p: ir.Value, length: int, add: bool) -> None:
         """Adds (or sets) what ``length`` steps from ``p`` on contribute."""
         for j0, j1, width in pieces(n, TILE_BYTES // self.dtype.itemsize):
-            self.repeat(j0, j1, width, lambda j, width=width: self.column(m, j, width, p, length, add))
+            self.repeat(j0, j1, width, partial(self.column, m, width, p, length, add))
 
-    def column(self, m: int, j: ir.Value, width: int, p: ir.Value, length: int, add: bool) -> None:
+    def column(self, m: int, width: int, p: ir.Value, length: int, add: bool, j: ir.Value) -> None:
         vector = ir.VectorType(storage_type(self.dtype), width)
         part = self.pack(p, length, j, vector) if m >= PACK_ROWS and length >= PACK_ROWS else None
 
@@ -118,7 +119,7 @@ class _Tiles:
             return self.e.builder.load(self.e.builder.gep(part, [q], source_etype=vector), typ=vector)
 
         for i0, i1, height in pieces(m, TILE_ROWS):
-            self.repeat(i0, i1, height, lambda i, height=height: self.tile(i, height, j, vector, p, length, of_y, add))
+            self.repeat(i0, i1, height, partial(self.tile, height, j, vector, p, length, of_y, add))
 
     def pack(self, p: ir.Value, length: int, j: ir.Value, vector: ir.VectorType) -> ir.Value:
         """A copy of the columns of y that all rows of x meet. In y they are far apart, and where that distance is
@@ -135,7 +136,6 @@ class _Tiles:
 
     def tile(
         self,
-        i: ir.Value,
         height: int,
         j: ir.Value,
         vector: ir.VectorType,
@@ -143,6 +143,7 @@ class _Tiles:
         length: int,
         of_y: Callable[[ir.Value], ir.Value],
         add: bool,
+        i: ir.Value,
     ) -> None:
         e, rows = self.e, [self.e.add(i, index(r)) for r in range(height)]
         zero = ir.Constant(vector, [constant(self.dtype, 0)] * vector.count)
