@@ -5,8 +5,8 @@ decides about memory. It may rely on this:
 
 1. Every value of rank 1 or more has a buffer; scalars live in registers.
 2. The result of ``update``, ``update_add``, ``scatter`` and ``scatter_add`` has the buffer of the first operand.
-3. Of a ``for`` or ``while``, the initial value, the region's arguments, the yielded value and the result have one buffer;
-   of an ``if``, what both regions yield and the result.
+3. Of a ``for`` or ``while``, the initial value, the region's arguments, the yielded value and the result have one
+   buffer; of an ``if``, what both regions yield and the result.
 4. Result ``k`` of the function, when a tensor, has the buffer ``Buffer(space="result", index=k)``.
 5. Buffers of space ``"argument"`` are never written. They belong to the caller.
 6. ``reshape`` and ``copy`` of a value within one buffer do nothing.

@@ -172,10 +172,9 @@ def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -
 
     None for what cannot vary. Raises DerivativeError when structure or shapes differ.
     """
-    leaves, spec = trees.flatten(trees.map_leaves(lambda x: x, tree))
+    flat, spec = trees.flatten(trees.map_leaves(lambda x: x, tree))
     wanted_leaves, wanted = trees.flatten(like)
-    if spec != wanted:
-        leaves = _with_none(tree, like)
+    leaves = flat if spec == wanted else _with_none(tree, like)
     if leaves is None or len(leaves) != len(wanted_leaves):
         raise failure(DerivativeError, f"{what} must have the structure of {name}", seen=f"{spec}", wanted=f"{wanted}")
     values: list[Value | None] = []

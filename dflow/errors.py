@@ -127,8 +127,8 @@ def run_time_error(error: BaseException, location: Location | None) -> BaseExcep
     """An error of compiled code as the user sees it: with the line that it came from."""
     if location is None:
         return error
-    kind = _run_time_class(type(error))
-    return kind("\n".join([f"{location}: {error}", *_excerpt(location)]))
+    builtin: Any = type(error)
+    return _run_time_class(builtin)("\n".join([f"{location}: {error}", *_excerpt(location)]))
 
 
 def function_location(function: Any) -> Location | None:

@@ -95,15 +95,15 @@ class Arguments:
         self.all_leaves, self.spec = trees.flatten((self.args, self.kwargs))
         self.all_types = [leaf_type(x) for x in self.all_leaves]
         self.fixed: dict[int, Any] = {}
-        self.leaves, self.types = self.all_leaves, tuple(self.all_types)
-        if None in self.all_types:
+        self.leaves = self.all_leaves
+        self.types = tuple(t for t in self.all_types if t is not None)
+        if len(self.types) < len(self.leaves):
             self._set_aside()
 
     def _set_aside(self) -> None:
         """Separates numeric leaves from static ones."""
         numeric = [i for i, t in enumerate(self.all_types) if t is not None]
         self.leaves = [self.all_leaves[i] for i in numeric]
-        self.types = tuple(self.all_types[i] for i in numeric)
         self.fixed = {i: x for i, x in enumerate(self.all_leaves) if self.all_types[i] is None}
         for i, x in self.fixed.items():
             if not (isinstance(x, _FACTS) or callable(x)):

@@ -46,8 +46,8 @@ def _read(
     if spec.is_leaf():
         yield at
         return
-    kind = spec.type.__name__
-    lines.append(f"    if type({at}) is not {kind} or len({at}) != {spec.num_children}: raise Different")
+    kind: Any = spec.type
+    lines.append(f"    if type({at}) is not {kind.__name__} or len({at}) != {spec.num_children}: raise Different")
     for key, child in zip(spec.entries(), spec.children()):
         name = next(names)
         constants[f"k{name}"] = key
@@ -76,5 +76,6 @@ def _write(spec: optree.PyTreeSpec, counter: Iterator[int], constants: dict[str,
             constants[name] = key
             part = f"{name}: {part}"
         parts.append(part + ", ")
-    left, right = {tuple: "()", list: "[]", dict: "{}"}[spec.type]
+    kind: Any = spec.type
+    left, right = {tuple: ("(", ")"), list: ("[", "]"), dict: ("{", "}")}[kind]
     return left + "".join(parts) + right

@@ -72,7 +72,7 @@ def register_attributes(cls: type) -> None:
 
     def together(kept: Any, children: Any) -> Any:
         names, rest = kept
-        x = object.__new__(cls)
+        x: Any = object.__new__(cls)
         for k, v in (*zip(names, children), *((k, s.value) for k, s in rest)):
             object.__setattr__(x, k, v)
         return x

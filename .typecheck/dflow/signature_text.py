@@ -1,0 +1,1 @@
+../../dflow/signature_text.py
