@@ -192,10 +192,25 @@ class Runner:
         if self.executable.single:
             return results
         if self.mutated:
+            for position, _ in self.mutated:
+                check_apart(leaves, position, self.names)
             for (position, _), final in zip(self.mutated, results[self.count :]):
                 write_back(leaves[position], final, self.names[position])
             results = results[: self.count]
         return self.assemble(results)
+
+
+def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> None:
+    """Refuses an updated argument that is part of another: the compiled function would not see the update there."""
+    target = leaves[position]
+    for k, other in enumerate(leaves):
+        if k == position or not isinstance(target, np.ndarray) or not isinstance(other, np.ndarray):
+            continue
+        if np.may_share_memory(target, other) and np.shares_memory(target, other):
+            raise ValueError(
+                f"arguments {names[position]} and {names[k]} share memory, and the function updates {names[position]}; "
+                f"pass {names[k]}.copy()"
+            )
 
 
 def write_back(target: Any, final: Any, name: str) -> None:

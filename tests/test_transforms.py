@@ -423,3 +423,17 @@ def test_stages_can_be_read(tmp_path, monkeypatch):
     assert any("traced" in n for n in names)
     assert any(n.endswith(".ll") for n in names)
     assert any("before" in n for n in names)
+
+
+def test_an_updated_argument_must_not_be_part_of_another():
+    @dflow.jit
+    def f(x, y):
+        x[0] = 5.0
+        return y[0]
+
+    a = np.zeros(4)
+    with pytest.raises(ValueError, match=r"arguments x and y share memory.*pass y\.copy\(\)"):
+        f(a, a)
+    assert a[0] == 0.0
+    assert f(a[::2], a[1::2]) == 0.0
+    assert a[0] == 5.0
