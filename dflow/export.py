@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from dflow import trees
 from dflow.api import grad as gradient
 from dflow.api import jit
 from dflow.api import value_and_grad as value_and_gradient
-from dflow.backends.library import C_KEYWORDS, write_library
+from dflow.backends.library import C_KEYWORDS, LibraryError, write_library
 from dflow.errors import TraceError, failure, function_location
 from dflow.signature import leaf_type, parameter_names
 from dflow.signature_text import parse_signature
@@ -22,6 +24,7 @@ from dflow.transform import Jit, Lowered
 Wrt = int | str | Sequence[int | str]
 
 KINDS = ("value", "grad", "value_and_grad")
+ASK = "import sys; from dflow.backends.engine import machine; machine(cpu=sys.argv[1], triple=sys.argv[2] or None)"
 
 
 def compile_library(
@@ -61,7 +64,25 @@ def compile_library(
         count = len(lowered.program.types)
         c_name = base if kind == "value" else f"{base}_{kind}"
         functions.append((c_name, lowered.stages.plan, names[:count], names[count:]))
-    return write_library(functions, path, cpu=cpu, triple=target, emit=emit)
+    if cpu not in ("generic", "host") or target is not None:
+        _check_target(cpu, target)
+    try:
+        return write_library(functions, path, cpu=cpu, triple=target, emit=emit)
+    except OSError as e:
+        raise LibraryError(f"cannot write {path}: {e.strerror}") from e
+
+
+def _check_target(cpu: str, triple: str | None) -> None:
+    """Refuses what LLVM does not know, for which it would end the process. It says so on standard error only, so
+    another process asks."""
+    command = [sys.executable, "-c", ASK, cpu, triple or ""]
+    # dflow may have been found through sys.path rather than by installation.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment).stderr
+    if "No available targets" in said:
+        raise LibraryError(f"LLVM knows no target {triple!r}")
+    if "not a recognized processor" in said:
+        raise LibraryError(f"LLVM knows no processor {cpu!r} of {triple or 'this architecture'}")
 
 
 def example_arguments(function: Callable[..., Any], signature: str | Sequence[Any]) -> tuple[Any, ...]:

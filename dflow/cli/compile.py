@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dflow.backends.library import EMIT
+from dflow.backends.library import WRITERS
 from dflow.cli.source import describe_function, load_function, selected
 from dflow.export import compile_library
 
@@ -40,7 +40,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         help="generic (default): every processor of the architecture; host: this machine's; or a name that LLVM knows",
     )
     parser.add_argument("--target", metavar="TRIPLE", help="another system, as LLVM names it; for --emit object")
-    parser.add_argument("--emit", choices=EMIT, default="shared", help="what to write (default: %(default)s)")
+    parser.add_argument("--emit", choices=tuple(WRITERS), default="shared", help="what to write (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the library, libx.so")
 
 
