@@ -109,8 +109,7 @@ class _Canonicalizer:
             b.loc = op.loc
             return [b.select(pred, x, y) for x, y in choices]
         append_copy(b, op, env, regions)
-        # Where both regions yield one value, that stands around them.
-        return [x if x is y else env[r] for r, (x, y) in zip(op.results, choices)]
+        return rename(op.results, env)
 
     def _for(self, b: Simplifier, op: Op, env: Env) -> Sequence[Value]:
         count, *inits = rename(op.operands, env)

@@ -163,10 +163,10 @@ class _Sweep:
 
     def fill(self, b: Builder, block: Block, env: Env) -> None:
         for op in block.ops:
-            if op in self.live.ops:
-                self._op(b, op, env)
             for r in op.results:
                 self._rename(r, env)
+            if op in self.live.ops:
+                self._op(b, op, env)
 
     def _rename(self, v: Value, env: Env) -> None:
         w = self.alias(v)

@@ -56,7 +56,9 @@ class _Inliner:
     def _call(self, b: Builder, op: Op, env: Env, callers: tuple[str, ...]) -> None:
         body = self.expand(op.attrs["callee"], callers).body
         start = len(b.ops)
-        for old, new in zip(op.results, b.inline(body, rename(op.operands, env))):
+        inner = dict(zip(body.args, rename(op.operands, env)))
+        self._fill(b, body, inner, callers)
+        for old, new in zip(op.results, rename(body.results, inner)):
             env[old] = new
             if new.op is not None:
                 new.hint = new.hint or old.hint

@@ -53,6 +53,8 @@ def append_copy(
     for r in op.results if results is None else results:
         env[r] = v = Value(r.type, r.hint)
         new.append(v)
+    if op.name == "if":
+        _merge(op.results if results is None else results, new, regions, env)
     for v in new:  # a size in a type may be another result
         if has_sizes(v.type):
             v.type = substitute(v.type, env)
@@ -60,6 +62,13 @@ def append_copy(
     copy = Op(op.name, rename(op.operands if operands is None else operands, env), new, attrs, regions, op.loc)
     b.ops.append(copy)
     return copy
+
+
+def _merge(old: Sequence[Value], new: Sequence[Value], regions: Sequence[Block], env: Env) -> None:
+    """Names results of an ``if`` that have become equal by one value, as the types of tensors beside them do."""
+    first: dict[tuple[Value, Value], Value] = {}
+    for r, v, x, y in zip(old, new, regions[0].results, regions[1].results):
+        env[r] = x if x is y else first.setdefault((x, y), v)
 
 
 def has_sizes(a: Any) -> bool:

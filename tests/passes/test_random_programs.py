@@ -131,9 +131,23 @@ class Generator:
         if self.rng.random() < 0.5:
             part = b.extract(v, b.index(self.rng.randrange(3)), index=(("slice", 2, 1),))
             return [b.update(v, part, b.index(self.rng.randrange(3)), index=(("slice", 2, 1),))]
+        if self.rng.random() < 0.3:
+            return self._choice_of_parts(b, pool, v)
         size = Size(b.rem(self.pick(b, pool, INT), b.index(5)), 4)
         part = b.extract(v, b.index(0), index=(("slice", size, 1),))
         return [b.update(v, b.mul(part, part), b.index(0), index=(("slice", size, 1),)), size.value]
+
+    def _choice_of_parts(self, b: Builder, pool: list[Value], v: Value) -> list[Value]:
+        """Branches that yield a size beside what it bounds."""
+        outer = b.rem(self.pick(b, pool, INT), b.index(5))
+
+        def part(inner: Builder) -> list[Value]:
+            n = outer if self.rng.random() < 0.5 else inner.rem(self.pick(inner, pool, INT), inner.index(5))
+            p = inner.extract(v, inner.index(0), index=(("slice", Size(n, 4), 1),))
+            return [n, inner.mul(p, p)]
+
+        n, p = b.if_(self.pick(b, pool, TRUTH), part, part)
+        return [n, b.reduce(b.neg(p), kind="sum", axes=(0,))]
 
     def _write(self, b: Builder, pool: list[Value], depth: int) -> list[Value]:
         name = self.rng.choice(["update", "update", "update_add"])
