@@ -19,6 +19,7 @@ from typing import Any
 
 from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
+from dflow.backends.merge_kernels import merge_kernels
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.types import I64, scalar
@@ -41,6 +42,7 @@ class _Fusion:
         for op in block.ops:
             b.loc = op.loc
             self.op(b, op)
+        b.ops = merge_kernels(b.ops)
         return b.finish([self.env.get(v, v) for v in block.results])
 
     def op(self, b: Builder, op: Op) -> None:
@@ -79,7 +81,7 @@ class _Fusion:
         k = Builder([scalar(I64)] * len(shape), loc=op.loc)
         element = Elements(k, self.env, self.demand).of_result(op, k.args)
         attrs = {"domain": shape, "reduced": 0, "combine": ("",)}
-        return b.append("kernel", [], attrs, [k.finish([element])], [op.result.hint])[0]
+        return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
 
     def reduction(self, b: Builder, op: Op) -> Value:
         """A kernel over the kept axes, then the reduced ones."""
@@ -91,7 +93,7 @@ class _Fusion:
         element = Elements(k, self.env, self.demand).of(x, tuple(index))
         combine = op.attrs["kind"] if axes else ""
         attrs = {"domain": tuple(shape[axis] for axis in order), "reduced": len(axes), "combine": (combine,)}
-        return b.append("kernel", [], attrs, [k.finish([element])], [op.result.hint])[0]
+        return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
 
     def concatenation(self, b: Builder, op: Op) -> Value:
         """Unspecified memory, into which the parts are written one after the other."""
@@ -111,3 +113,14 @@ class _Fusion:
             y = b.append("update", operands, {"index": index}, hints=[op.result.hint if part is last else None])[0]
             start += size
         return y
+
+
+def _region(k: Builder, element: Value) -> Block:
+    """What ``k`` wrote, without what the element turned out not to need (constants that were folded)."""
+    needed, kept = {element}, []
+    for op in reversed(k.ops):
+        if op.result in needed:
+            needed.update(op.operands)
+            kept.append(op)
+    k.ops = kept[::-1]
+    return k.finish([element])

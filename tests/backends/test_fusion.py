@@ -190,6 +190,38 @@ def test_update_of_the_whole_is_the_value():
     assert [n for n in names(g) if n != "constant"] == ["kernel"]
 
 
+# -- several results ---------------------------------------------------------------------------------------------------
+
+
+def test_reductions_of_one_tensor_share_a_kernel():
+    b = Builder([X])
+    (x,) = b.args
+    total, squares, top = b.reduce(x, **SUM), b.reduce(b.mul(x, x), **SUM), b.reduce(x, kind="max", axes=(0,))
+    g = fused(b.function("f", [total, squares, top]), vector())
+    (kernel,) = g.body.ops
+    assert kernel.attrs["combine"] == ("sum", "sum", "max")
+    assert [op.name for op in kernel.regions[0].ops] == ["extract", "mul"]
+
+
+def test_kernels_that_depend_on_each_other_stay_apart():
+    b = Builder([X])
+    (x,) = b.args
+    total = b.reduce(x, **SUM)
+    g = fused(b.function("f", [b.reduce(b.sub(x, b.broadcast_scalar(total, (N,))), **SUM)]), vector())
+    assert kernels(g) == 2
+
+
+def test_no_kernel_moves_past_a_check():
+    b = Builder([X, TensorType(I64)])
+    x, k = b.args
+    window = (("slice", 4, 1),)
+    first = b.sin(b.extract(x, b.index(0), index=window))
+    b.append("check", [b.lt(k, N - 3)], {"error": "IndexError", "message": "outside"})
+    second = b.cos(b.extract(x, k, index=window))
+    g = fused(b.function("f", [first, second]), vector(), 2)
+    assert names(g).count("kernel") == 2
+
+
 # -- moving elements ---------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,85 @@
+"""Kernels side by side become one with several results, when they go over one domain and read a tensor in common.
+
+    %1 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i]}
+    %2 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i] * x[i]}
+becomes
+    %1, %2 = kernel {domain = (n,), reduced = 1, combine = ("sum", "sum")} {(%i) yield x[i], x[i] * x[i]}
+
+The second moves up to the first, past operations without regions; never past a ``check``, which may be what makes its
+reads lie inside their tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from dflow.ir.builder import Builder
+from dflow.ir.core import Block, Op, Value, free_values
+
+LARGEST = 200  # operations in a kernel; registers are few
+NEAR = 8  # how many kernels back to look
+
+
+@dataclass
+class _Candidate:
+    kernel: Op
+    place: int  # in the new list of operations
+    reads: set[Value]
+
+
+def merge_kernels(ops: list[Op]) -> list[Op]:
+    """The operations of a block with kernels merged."""
+    merged: list[Op] = []
+    place: dict[Value, int] = {}
+    candidates: list[_Candidate] = []
+    for op in ops:
+        target = None
+        if op.name == "kernel":
+            needs = [*free_values(*op.regions), *op.uses()]
+            reads = {v for v in needs if v.type.rank}
+            latest = max((place.get(v, -1) for v in needs), default=-1)
+            target = next((c for c in reversed(candidates) if c.place > latest and _fits(c, op, reads)), None)
+        elif op.regions or op.name in ("check", "call"):
+            candidates.clear()
+        if target is None:
+            place.update((r, len(merged)) for r in op.results)
+            if op.name == "kernel":
+                candidates = [*candidates[1 - NEAR :], _Candidate(op, len(merged), reads)]
+            merged.append(op)
+        else:
+            target.kernel = merged[target.place] = _merged(target.kernel, op)
+            target.reads |= reads
+            place.update((r, target.place) for r in op.results)
+    return merged
+
+
+def _fits(c: _Candidate, op: Op, reads: set[Value]) -> bool:
+    first, second = c.kernel, op
+    alike = all(first.attrs[k] == second.attrs[k] for k in ("domain", "reduced"))
+    size = len(first.regions[0].ops) + len(second.regions[0].ops)
+    return alike and size <= LARGEST and not c.reads.isdisjoint(reads)
+
+
+def _merged(first: Op, second: Op) -> Op:
+    attrs = {**first.attrs, "combine": (*first.attrs["combine"], *second.attrs["combine"])}
+    b = Builder([a.type for a in first.regions[0].args])
+    env: dict[Value, Value] = {}
+    known: dict[Hashable, Value] = {}
+    elements: list[Value] = []
+    for region in (first.regions[0], second.regions[0]):
+        env.update(zip(region.args, b.args))
+        _inline(b, region, env, known)
+        elements += [env.get(v, v) for v in region.results]
+    results = (*first.results, *second.results)
+    return Op("kernel", (), results, attrs, [b.finish(elements)], first.loc)
+
+
+def _inline(b: Builder, region: Block, env: dict[Value, Value], known: dict[Hashable, Value]) -> None:
+    """Appends the operations of a kernel's region but for those that are there already."""
+    for op in region.ops:
+        key = (op.name, tuple(env.get(v, v) for v in op.operands), repr(op.attrs))
+        if key in known:
+            env[op.result] = known[key]
+        else:
+            (known[key],) = b.clone(op, env)
