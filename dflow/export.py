@@ -55,6 +55,8 @@ def compile_library(
 
     Raises SignatureError, LibraryError, and what tracing and differentiation raise.
     """
+    if Path(path).suffix == ".h":
+        raise LibraryError(f"{path}: the header will have this name; give the library another, such as libx.so")
     arguments = example_arguments(function, signature)
     base = name or _c_name(getattr(function, "__name__", "function"))
     functions = []

@@ -293,6 +293,7 @@ def test_compile_errors(refused, folder):
     assert refused(*base, "nowhere/x.so") == "cannot write nowhere/x.so: No such file or directory"
     (folder / "taken").mkdir()
     assert refused(*base, "taken", "--emit", "llvm") == "cannot write taken: Is a directory"
+    assert refused(*base, "x.h") == "x.h: the header will have this name; give the library another, such as libx.so"
     assert refused(*base, "x.so", "--name", "a-b") == "'a-b' is not a name that C allows"
     assert refused(*base, "x.so", "--cpu", "nonesuch") == "LLVM knows no processor 'nonesuch' of this architecture"
     assert refused(*base, "x.so", "--target", "aarch64-linux-gnu") == (
@@ -347,7 +348,9 @@ def test_files_that_cannot_be_imported(refused, folder, source, message):
 def test_functions_that_cannot_be_traced(refused, folder):
     file = folder / "sample.py"
     line = {text: k for k, text in enumerate(PROGRAM.split("\n"), 1)}
-    assert refused("show", "sample.py:undefined", "-s", "f64").startswith("NameError: name 'missing' is not defined")
+    assert refused("show", "sample.py:undefined", "-s", "f64") == (
+        f"NameError: name 'missing' is not defined\nat {file}:{line['    return y + missing']}"
+    )
     assert refused("show", "sample.py:doubled", "-s", "f64[3]", "--grad") == textwrap.dedent(f"""\
         {file}:{line["    return x * 2"]}: grad needs a function that returns one float; doubled does not
             return x * 2
@@ -378,6 +381,9 @@ def test_arguments_to_differentiate_by(refused):
         "grad by argument 3, but the call has 1 positional arguments\nmend: pass it by position, or name it in argnames"
     )
     assert refused(*base, "i64").startswith("grad by argument x, which holds no floats\nseen: x: i64\n")
+    assert refused("show", "sample.py:doubled", "-s", "f64", "--wrt", "x") == (
+        "--wrt goes with --grad or --value-and-grad"
+    )
     assert refused(*base, "f64", "--wrt", ",") == "--wrt ,: expected numbers or names of arguments, such as 0,1 or x,y"
 
 

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.output,
         grad=arguments.grad,
         value_and_grad=arguments.value_and_grad,
-        wrt=selected(arguments.wrt),
+        wrt=selected(arguments.wrt, arguments.grad or arguments.value_and_grad),
         name=arguments.name,
         cpu=arguments.cpu,
         target=arguments.target,

@@ -41,7 +41,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     function = load_function(arguments.function)
     examples = example_arguments(function, arguments.signature)
-    lowered = lower(function, examples, arguments.kind, selected(arguments.wrt))
+    lowered = lower(function, examples, arguments.kind, selected(arguments.wrt, arguments.kind != "value"))
     stage = arguments.stage
     text = lowered.ir(stage) if stage in STAGES else lowered.llvm() if stage == "llvm" else lowered.asm()
     sys.stdout.write(text.rstrip("\n") + "\n")

@@ -29,10 +29,12 @@ def describe_function(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def selected(text: str | None) -> int | str | tuple[int | str, ...]:
-    """What ``--wrt`` says."""
+def selected(text: str | None, derivative: bool) -> int | str | tuple[int | str, ...]:
+    """What ``--wrt`` says. Without a derivative it must say nothing."""
     if text is None:
         return 0
+    if not derivative:
+        raise UsageError("--wrt goes with --grad or --value-and-grad")
     parts = tuple(int(p) if p.lstrip("-").isdigit() else p for p in (p.strip() for p in text.split(",")))
     if "" in parts:
         raise UsageError(f"--wrt {text}: expected numbers or names of arguments, such as 0,1 or x,y")
