@@ -263,8 +263,14 @@ class Array(Operators):
         return numpy_functions().transpose(self, given or None)
 
     def reshaped_view(self, shape: tuple[int, ...]) -> Array:
-        """The view under ``shape`` (which must fit); for dflow.numpy."""
-        return self if shape == self.shape else self.view((views.Reshape(self.shape, shape),), shape)
+        """The view under ``shape`` (which must fit), or a copy where NumPy makes one; for dflow.numpy."""
+        if shape == self.shape:
+            return self.view((), shape)
+        view = self.view((views.Reshape(self.shape, shape),), shape)
+        return view if views.is_view(view.steps, self._base_shape()) else _lift.wrap(view.value)
+
+    def _base_shape(self) -> tuple[int, ...]:
+        return self.cell.value.type.static_shape
 
     def transposed_view(self, perm: tuple[int, ...]) -> Array:
         """The view with the axes permuted; for dflow.numpy."""

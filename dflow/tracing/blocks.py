@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import builtins
 from typing import Any
 
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.jumps import Jumps, assign, load, located
 from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
+
+BUILTINS = set(dir(builtins))
 
 
 class Blocks(Expressions):
@@ -94,6 +97,7 @@ class Blocks(Expressions):
                 *_access(k),
                 strings(names),
                 strings(live),
+                self._uses([*node.body, *node.orelse], names, node),
             ),
         ]
 
@@ -145,9 +149,13 @@ class Blocks(Expressions):
     def _facts(self, node: Any, names: list[str]) -> list[ast.expr]:
         live_in = [n for n in names if n in node.live_in]
         live_out = [n for n in names if n in node.live_out]
-        reads = sorted({n for s in node.body for n in loads(s)} & self.locals - set(names))
-        uses = call("values", node, *(lambda_(load(n)) for n in reads))
-        return [strings(names), strings(live_in), strings(live_out), strings(node.flags), lambda_(uses)]
+        uses = self._uses(node.body, names, node)
+        return [strings(names), strings(live_in), strings(live_out), strings(node.flags), uses]
+
+    def _uses(self, body: list[ast.stmt], names: list[str], where: ast.AST) -> ast.expr:
+        """A function that gives the values of the other variables that a block reads."""
+        reads = sorted({n for s in body for n in loads(s)} - set(names) - BUILTINS)
+        return lambda_(call("values", where, *(lambda_(load(n)) for n in reads)))
 
     def _run(self, name: str, where: Any, *args: ast.expr) -> ast.stmt:
         return located(ast.Expr(call(name, where, *args)), where)
@@ -209,7 +217,12 @@ class Blocks(Expressions):
         new.body, new.orelse = self.statements(node.body), self.statements(node.orelse)
         new.finalbody = self.statements(node.finalbody)
         new.handlers = [
-            located(ast.ExceptHandler(h.type and self.visit(h.type), h.name, self.statements(h.body)), h)
+            located(
+                ast.ExceptHandler(
+                    h.type and self.visit(h.type), h.name, [self._run("caught", h), *self.statements(h.body)]
+                ),
+                h,
+            )
             for h in node.handlers
         ]
         return new

@@ -49,7 +49,16 @@ def truth(test: Array) -> Value:
     return b.ne(value, 0)
 
 
-def if_(test: Any, then: Block, orelse: Block, get: Get, put: Set, names: Sequence[str], live: Sequence[str]) -> None:
+def if_(
+    test: Any,
+    then: Block,
+    orelse: Block,
+    get: Get,
+    put: Set,
+    names: Sequence[str],
+    live: Sequence[str],
+    uses: Callable[[], Sequence[Any]] = tuple,
+) -> None:
     """An ``if`` statement; ``names`` are the variables that it assigns, ``live`` those used later."""
     if not traced_condition(test):
         then() if test else orelse()
@@ -58,7 +67,7 @@ def if_(test: Any, then: Block, orelse: Block, get: Get, put: Set, names: Sequen
     before = get()
     arms: list[_Arm] = []
     for block, holds in ((then, True), (orelse, False)):
-        arm = _traced_arm(block, before, get, put)
+        arm = _traced_arm(block, before, get, put, Snapshot([*before, *uses()], names))
         if arm.raised is not None:
             _check(pred, holds, arm.raised)
             put(before)
@@ -75,10 +84,9 @@ class _Arm:
     raised: BaseException | None = None
 
 
-def _traced_arm(block: Block, before: Sequence[Any], get: Get, put: Set) -> _Arm:
+def _traced_arm(block: Block, before: Sequence[Any], get: Get, put: Set, snapshot: Snapshot) -> _Arm:
     """Traces one branch in a region of its own."""
     put(before)
-    snapshot = Snapshot(before)
     inner = Region(BRANCH, region())
     with entered(inner):
         try:
@@ -188,7 +196,8 @@ class _Merge:
         )
 
     def differs(self, name: str, a: Any, b: Any, how: str) -> Undefined:
-        what = "the function returns" if name.startswith("_dflow") else f"variable {name!r} has"
+        what = {"_dflow_result": "the function returns", "_dflow_expression": "the expression has"}.get(name)
+        what = what or f"variable {name!r} has"
         return Undefined(
             name,
             f"{what} {how} in the branches of the `if` at {self.where}: {describe(a)} and {describe(b)}",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+import random
 import sys
 import types
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure
+from dflow.errors import CarriedError, TraceError, failure
 from dflow.tracing import array as _array
 from dflow.tracing.branches import traced_condition, truth
-from dflow.tracing.context import builder, tracing
+from dflow.tracing.context import TRACE, builder, region, tracing
 from dflow.tracing.lift import contains_traced, elementwise, lift, static_value, supported, wrap
 from dflow.tracing.lift import convert as convert_value
 from dflow.tracing.rewrite import rewritten
@@ -145,6 +146,11 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     owner = getattr(function, "__self__", None)
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
+    if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
+        raise _random(function)
+    for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
+        if isinstance(target, np.ndarray):
+            raise captured_update(target)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in dispatch().CREATION and not _gives_itself(function, args):
         return dispatch().CREATION[function](*args, **kwargs)
@@ -153,6 +159,18 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
     return function(*args, **kwargs)
+
+
+RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
+WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
+
+
+def _random(function: Any) -> TraceError:
+    return failure(  # type: ignore[return-value]
+        TraceError,
+        f"{function.__name__}() would be drawn once, while tracing, and be the same in every run",
+        mend="draw random numbers outside, and pass them as an argument",
+    )
 
 
 def _gives_itself(function: Any, args: Any) -> bool:
@@ -231,14 +249,19 @@ def reversed_(x: Any) -> Any:
 
 
 def sum_(x: Any, /, start: Any = 0) -> Any:
+    if isinstance(x, _array.Array) and x.ndim:
+        total = call_numpy(np.sum, (x,), {"axis": 0})
+        return total if isinstance(start, int) and start == 0 else start + total
     total = start
     for item in x:
         total = total + item
     return total
 
 
-def _extreme(name: str, plain: Any, ufunc: Any) -> Any:
+def _extreme(name: str, plain: Any, reduction: Any) -> Any:
     def extreme(*args: Any, key: Any = None, default: Any = None) -> Any:
+        if len(args) == 1 and isinstance(args[0], _array.Array) and args[0].ndim == 1 and key is None and args[0].size:
+            return call_numpy(reduction, (args[0],), {})
         items = list(args[0]) if len(args) == 1 else list(args)
         if key is not None or not contains_traced(items):
             options = {} if default is None else {"default": default}
@@ -267,6 +290,28 @@ def _number(plain: Any, kind: str, dtype: Any) -> Any:
     return convert
 
 
+def type_(*args: Any) -> type:
+    """``type(x)``: for a traced value the type of what it stands for."""
+    x = args[0]
+    if len(args) != 1 or not isinstance(x, _array.Array):
+        return type(*args)
+    if x.ndim:
+        return np.ndarray
+    if x.weak:
+        return float if x.dtype.kind == "f" else int
+    return x.dtype.type
+
+
+def next_(*args: Any) -> Any:
+    if region().kind != TRACE:
+        raise failure(
+            CarriedError,
+            "next() inside a branch or loop that is traced would be called once only",
+            mend="loop over the sequence with `for`",
+        )
+    return next(*args)
+
+
 def isinstance_(x: Any, kinds: Any) -> Any:
     """Traced numbers are ``int`` or ``float`` as what they stand for, traced arrays ``np.ndarray``."""
     if isinstance(x, Undefined):
@@ -275,12 +320,9 @@ def isinstance_(x: Any, kinds: Any) -> Any:
         return isinstance(x, kinds)
     if isinstance(x, kinds):
         return True
-    if x.ndim:
-        stands_for: type = np.ndarray
-    elif x.weak:
-        stands_for = float if x.dtype.kind == "f" else int
-    else:
-        stands_for = x.dtype.type
+    if x.dtype == np.bool_ and not x.ndim and (kinds is bool or (isinstance(kinds, tuple) and bool in kinds)):
+        return True
+    stands_for = type_(x)
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     return any(isinstance(k, type) and issubclass(stands_for, k) for k in wanted)
 
@@ -316,12 +358,14 @@ BUILTINS: dict[Any, Any] = {
     zip: zip_,
     reversed: reversed_,
     sum: sum_,
-    max: _extreme("max", max, np.maximum),
-    min: _extreme("min", min, np.minimum),
+    max: _extreme("max", max, np.max),
+    min: _extreme("min", min, np.min),
     int: _number(int, "i", np.int64),
     float: _number(float, "f", np.float64),
     bool: _number(bool, "b", np.bool_),
     isinstance: isinstance_,
+    type: type_,
+    next: next_,
     pow: pow_,
     any: any_,
     all: all_,

@@ -9,7 +9,7 @@ from dflow.tracing.jumps import assign, load, located, runtime
 from dflow.tracing.names import COMPREHENSIONS, arguments
 
 # Calls that look at the frame of their caller, or that need no rewriting.
-UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec", "print", "type"}
+UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec", "print"}
 OPERATORS = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -90,6 +90,7 @@ class Expressions(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         special = any(isinstance(o, ast.In | ast.NotIn) for o in node.ops)
+        special |= any(isinstance(c, ast.Constant) and isinstance(c.value, bool) for c in node.comparators)
         if (len(node.ops) == 1 and not special) or _binds(node):
             return self.generic_visit(node)
         names = strings([COMPARISONS[type(o)] for o in node.ops])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import builtins
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure
+from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.types import BOOL
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
@@ -67,8 +68,18 @@ def _in(x: Any, container: Any) -> Any:
     return x in container
 
 
+def _is(x: Any, y: Any) -> bool:
+    if isinstance(x, Array) and isinstance(y, bool):
+        raise failure(
+            TraceError, "a traced value is compared by `is`", seen=repr(x), mend="leave out `is True`, or use =="
+        )
+    return x is y
+
+
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge", "is_", "is_not")},
+    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    "is_": _is,
+    "is_not": lambda x, y: not _is(x, y),
     "in_": _in,
     "not_in": lambda x, container: not_(_in(x, container)),
 }
@@ -118,8 +129,6 @@ def getitem(base: Any, index: Any) -> Any:
 
 def located(error: Exception) -> Exception:
     """An error of Python or NumPy, its message with the user's line."""
-    from dflow.errors import DflowError, TraceIndexError
-
     if isinstance(error, DflowError) or not tracing():
         return error
     return failure(TraceIndexError, str(error))
@@ -166,6 +175,13 @@ def refuse_globals(names: tuple[str, ...]) -> None:
         )
 
 
+def caught() -> None:
+    """At the start of an ``except``: that something cannot be traced is not for the program to handle."""
+    error = sys.exc_info()[1]
+    if isinstance(error, DflowError) and not isinstance(error, TraceIndexError | ShapeError):
+        raise error
+
+
 def values(*reads: Callable[[], Any]) -> list[Any]:
     """The variables that have a value."""
     found = []
@@ -185,6 +201,7 @@ __all__ = [
     "augment",
     "augment_item",
     "call",
+    "caught",
     "choose",
     "compare",
     "for_",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +14,7 @@ from dflow.errors import CarriedError, UndefinedError, failure, user_location
 from dflow.tracing.array import Array
 
 NAMESPACE = "dflow"
+MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
 
 
 class Undefined:
@@ -122,6 +124,8 @@ class Snapshot:
         elif not isinstance(x, tuple):
             self.saved.append((attributes, dict(attributes)))  # type: ignore[arg-type]
         mapping = x if isinstance(x, dict) else attributes
+        if len(mapping or x) > MOST_ITEMS:
+            return
         for item in x if isinstance(x, list | tuple | set) else (mapping or {}).values():
             self._visit(item)
 
@@ -147,6 +151,8 @@ class Snapshot:
         for now, then in self.saved:
             if len(now) != len(then):
                 return now
+            if isinstance(now, list) and all(map(operator.is_, now, then)):
+                continue
             pairs = zip(now, then) if isinstance(now, list) else ((now.get(k, now), v) for k, v in _items(then))
             if isinstance(now, set) and now != then:
                 return now

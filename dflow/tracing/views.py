@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value
 
@@ -101,6 +103,32 @@ def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
         if steps and isinstance(steps[-1], Index):
             return (*steps[:-1], _compose(steps[-1], step))
     return (*steps, step)
+
+
+def is_view(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
+    """Whether NumPy gives a view for the steps from a contiguous array of ``shape`` (a reshape may have to copy)."""
+    x = np.lib.stride_tricks.as_strided(np.empty(1), shape, _strides(shape))
+    for step in steps:
+        if isinstance(step, Transpose):
+            x = x.transpose(step.perm)
+        elif isinstance(step, Index):
+            strides = [s * (e[2] if isinstance(e, tuple) else 1) for s, e in zip(x.strides, step.entries) if e != "at"]
+            sizes = [e[1] if isinstance(e, tuple) else n for n, e in zip(x.shape, step.entries) if e != "at"]
+            x = np.lib.stride_tricks.as_strided(x, sizes, strides)
+        elif isinstance(step, Reshape):
+            try:
+                x.shape = step.after
+            except AttributeError:
+                return False
+    return True
+
+
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """The strides of a contiguous array, in bytes."""
+    strides = [8]
+    for n in reversed(shape[1:]):
+        strides.insert(0, strides[0] * n)
+    return strides[: len(shape)]
 
 
 def _compose(first: Index, second: Index) -> Index:

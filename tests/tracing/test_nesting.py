@@ -46,11 +46,13 @@ def test_updates_of_the_enclosing_trace_are_refused():
         trace(trace_inside(poke, []), [ArgSpec(V), ArgSpec(V)])
 
 
-def test_inside_a_loop():
-    kept = []
+class Kept:
+    last = None
 
+
+def test_inside_a_loop():
     def inner(a, x, i):
-        kept.append(trace(lambda b: b * x[i], [ArgSpec(scalar(F64))]))
+        Kept.last = trace(lambda b: b * x[i], [ArgSpec(scalar(F64))])
         return a + x[i]
 
     def outer(x):
@@ -61,7 +63,7 @@ def test_inside_a_loop():
 
     t = trace(outer, [ArgSpec(TensorType(F64, (10,)))])
     assert [op.name for op in walk(t.function.body)].count("for") == 1
-    assert {a.shape for a in kept[-1].captured} == {(10,), ()}
+    assert {a.shape for a in Kept.last.captured} == {(10,), ()}
 
 
 def test_arguments_and_results_of_the_function():

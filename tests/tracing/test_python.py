@@ -1,0 +1,138 @@
+"""Python's own functions and statements on traced values; side effects that would be lost are refused."""
+
+import random
+
+import numpy as np
+import pytest
+
+X = np.array([2.0, -1.0, 3.0, 0.5, -4.0, 1.5])
+CACHE = {}
+RNG = np.random.default_rng(0)
+
+
+def whole_array(x):
+    return sum(x), max(x), min(x), any(v > 2 for v in x), all(v > 2 for v in x), sum(x > 0), sum(x, 1)
+
+
+def types(x):
+    return type(x) is np.ndarray, isinstance(x[0], float), isinstance(x[0], int), isinstance(x[0] > 1, (bool, np.bool_))
+
+
+def membership(x):
+    return 3.0 in x, x[0] in (1.0, 2.0), x[0] not in [5.0]
+
+
+def chained(x):
+    i = 0
+    calls = 0.0
+    while 0 <= i < len(x) and x[i] > -2:
+        calls += x[i]
+        i += 1
+    return calls, -1 < x[1] <= x[0] < 3
+
+
+def short_circuit(x):
+    i = int(x[0])
+    return i < 6 and x[i] > 0, i >= 6 or x[i] > 0
+
+
+def writes_rows(x):
+    a = np.zeros((6, 2))
+    for k, row in enumerate(a):
+        row[0] = x[k]
+        row += 1
+    return a
+
+
+def reshape_copies(x):
+    a = x.reshape(2, 3)
+    t = a.T.reshape(-1)
+    t[0] = 100
+    v = a[:, ::2].reshape(-1)
+    v[1] = 50
+    w = a[1].reshape(3, 1)
+    w[0, 0] = 7
+    return a, t, v, w
+
+
+def multiple_targets(x):
+    y = np.zeros(4)
+    (y[0], y[1]), a = (x[0], x[1]), x[2]
+    y[2] = b = a + 1
+    y[[0, 3]] = y[[3, 0]]
+    y[0], y[1] = y[1], y[0]
+    first, *rest = x
+    return y, b, first + rest[0] + len(rest)
+
+
+def builtin_conversions(x):
+    return int(x[2]) + 1, float(x[0] > 0), bool(x[1]), round(x[3], 1), divmod(x[0], 2), abs(x), -x, +x, x.item(2)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [whole_array, types, membership, chained, short_circuit, writes_rows, reshape_copies, multiple_targets,
+     builtin_conversions],
+    ids=lambda f: f.__name__,
+)  # fmt: skip
+def test_python(check, fn):
+    check(fn, X)
+    if fn is not short_circuit:
+        check(fn, X + 0.25)
+
+
+def cache_in_loop(x):
+    for i in range(int(x[0])):
+        CACHE[0] = x[i]
+    return x
+
+
+def list_in_branch(x):
+    out = []
+    if x[0] > 0:
+        out.append(x[0])
+    return x
+
+
+def next_in_loop(x):
+    it = iter([1.0, 2.0, 3.0])
+    s = 0.0
+    for i in range(int(x[0])):
+        s += next(it) * x[i]
+    return s
+
+
+def draws(x):
+    return x * random.random()
+
+
+def draws_array(x):
+    return x * RNG.normal(size=6)
+
+
+def compares_is(x):
+    return 1.0 if (x[0] > 0) is True else 2.0
+
+
+def swallows(x):
+    try:
+        return x[: int(x[0])]
+    except Exception:
+        return x
+
+
+REFUSED = {
+    cache_in_loop: "a dict from outside is changed inside a loop",
+    list_in_branch: "a list from outside is changed inside a branch",
+    next_in_loop: "next() inside a branch or loop",
+    draws: "random() would be drawn once",
+    draws_array: "normal() would be drawn once",
+    compares_is: "a traced value is compared by `is`",
+    swallows: "the bounds of a slice must be known",
+}
+
+
+@pytest.mark.parametrize("fn", REFUSED, ids=lambda f: f.__name__)
+def test_refused(fails, fn):
+    assert REFUSED[fn] in fails(fn, X)
+    assert not CACHE
