@@ -6,6 +6,7 @@ which register themselves in `EMITTERS` and `POINTWISE`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -209,7 +210,7 @@ class Emitter:
 
     def nest(self, shape: Sequence[Dim], body: Body, ops: int = 1) -> None:
         """``body(index)`` for every index of ``shape`` in row-major order; ``ops`` is about how long the body is."""
-        unroll = is_small(shape, ops)
+        unroll = unrolls(shape, ops)
 
         def level(axis: int, at: list[ir.Value]) -> None:
             if axis == len(shape):
@@ -278,11 +279,12 @@ def is_constant(v: ir.Value, value: int) -> bool:
     return isinstance(v, ir.Constant) and v.type == I64 and v.constant == value
 
 
-def is_small(shape: Sequence[Dim], ops: int = 1) -> bool:
-    """Whether a nest over ``shape`` is written out."""
-    points = 1
-    for d in shape:
-        if not isinstance(d, int):
-            return False
-        points *= d
-    return points <= UNROLL_POINTS and points * ops <= UNROLL_OPS
+def unrolls(shape: Sequence[Dim], ops: int = 1) -> bool:
+    """Whether a nest over ``shape`` is written out, if its body has about ``ops`` operations."""
+    points = point_count(shape)
+    return points is not None and points <= UNROLL_POINTS and points * ops <= UNROLL_OPS
+
+
+def point_count(shape: Sequence[Dim]) -> int | None:
+    """How many points a nest over ``shape`` has, if that is known."""
+    return math.prod(d for d in shape if isinstance(d, int)) if all(isinstance(d, int) for d in shape) else None

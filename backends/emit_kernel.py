@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends.emit_core import Emitter, cost, emits, is_small
+from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.ir.core import Op, Value, walk
@@ -83,7 +83,8 @@ def fold(
     """Reduces the last ``reduced`` axes of ``domain``."""
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
     dtypes = [r.type.dtype for r in results]
-    if rows and kept and not is_small(inner, UNROLL // FEW) and F16 not in dtypes:
+    many = point_count(inner)
+    if rows and kept and (many is None or many > FEW) and F16 not in dtypes:
         _fold_rows(e, results, kept, inner, combine, element)
         return
     wide = [F32 if d == F16 else d for d in dtypes]  # sums of many f16 need the room
@@ -135,7 +136,7 @@ def reduce_nest(
     ops: int = 1,
 ) -> Sequence[ir.Value]:
     """``values = step(index, values)`` for every index of ``shape``; the last values."""
-    unroll = is_small(shape, ops)
+    unroll = unrolls(shape, ops)
 
     def level(axis: int, at: At, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
         if axis == len(shape):
