@@ -437,3 +437,33 @@ def test_an_updated_argument_must_not_be_part_of_another():
     assert a[0] == 0.0
     assert f(a[::2], a[1::2]) == 0.0
     assert a[0] == 5.0
+
+
+def speculated(x):
+    y = 0.0
+    if x < 1e300:
+        y = x * x
+    return y
+
+
+def computed_before(x):
+    y = 1.0 / x
+    z = y * y
+    return z if x > 0 else 0.0
+
+
+@pytest.mark.parametrize(
+    "f, x",
+    [
+        (lambda x: np.where(x > 0, np.log(x), 0.0), 0.0),
+        (lambda x: np.where(x > 0, np.sqrt(x) / x, 0.0), 0.0),
+        (lambda x: np.where(x <= 0, 0.0, np.where(x < 1, x**0.5, x)), 0.0),
+        (lambda x: np.where(x > 0, (1 / x) ** 2 + 1 / x, 0.0), 0.0),
+        (speculated, np.inf),
+        (computed_before, 0.0),
+    ],
+)
+def test_what_is_not_chosen_does_not_touch_the_derivative(f, x):
+    assert dflow.grad(f)(x) == 0.0
+    assert dflow.jvp(f, (x,), (1.0,))[1] == 0.0
+    assert dflow.grad(dflow.grad(f))(x) == 0.0

@@ -5,6 +5,10 @@
 Operations are visited backwards; each adds its contribution to the cotangents of its operands. A contribution to part
 of a tensor is added in place (``Accumulate``), so reading one element in a loop costs O(1) in reverse too. A loop runs
 backwards; it carries the cotangents of what it carried and the running cotangents of linear values from around it.
+
+What a ``select`` did not choose gets the cotangent zero, and must not touch the derivative even where a coefficient is
+infinite: zero times infinity is NaN. So cotangents that a ``select`` made are followed with their *mask*, the predicate
+under which they may be other than zero, and a product of one is taken under its mask alone.
 """
 
 from __future__ import annotations
@@ -76,6 +80,7 @@ class _Transpose:
         self.linear = linear
         self.env = env
         self.bars: dict[Value, Value] = {}
+        self.masks: dict[Value, Value] = {}  # of cotangents
 
     def get(self, v: Value) -> Value:
         return self.env.get(v, v)
@@ -92,6 +97,9 @@ class _Transpose:
             total = contribution.add(self.bar_or_zero(b, v))
         elif v in self.bars:
             total = b.add(self.bars[v], contribution)
+            masks = [self.masks.get(x) for x in (self.bars[v], contribution)]
+            if masks[0] is not None and masks[1] is not None:
+                self.masks[total] = masks[0] if masks[0] is masks[1] else b.or_(*masks)
         else:
             total = contribution
         total.hint = total.hint or bar(v.hint)
@@ -120,8 +128,21 @@ class _Transpose:
         xs = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
         attrs = {k: substitute(v, self.env) for k, v in op.attrs.items()}
         cts = [self.bars.pop(r, None) for r in op.results]
-        for v, contribution in zip(op.operands, rule(b, attrs, xs, cts)):
-            self.add(b, v, contribution)
+        for i, contribution in enumerate(rule(b, attrs, xs, cts)):
+            if isinstance(contribution, Value) and definition(op).elementwise:
+                contribution = self.masked(b, op, i, contribution, self.masks.get(cts[0]))
+            self.add(b, op.operands[i], contribution)
+
+    def masked(self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None) -> Value:
+        """The contribution of an elementwise operation to operand ``i``, zero where the mask does not hold."""
+        if op.name == "select":
+            chosen = self.get(op.operands[0]) if i == 1 else b.not_(self.get(op.operands[0]))
+            mask = chosen if mask is None else b.and_(mask, chosen)
+        elif mask is not None and op.name in ("mul", "div"):
+            contribution = b.select(mask, contribution, b.zeros(contribution.type))
+        if mask is not None:
+            self.masks[contribution] = mask
+        return contribution
 
     def around(self, *regions: Block) -> list[Value]:
         """Linear values from around the regions that they use."""
@@ -131,17 +152,22 @@ class _Transpose:
         used = self.around(*op.regions)
         y_bars = [self.bars.pop(r, None) for r in op.results]
         before = dict(self.bars)
-        regions = []
+        regions, reached = [], []
         for region in op.regions:
             inner = Builder(loc=b.loc)
             self.bars = dict(before)
             for y, y_bar in zip(region.results, y_bars):
                 self.add(inner, y, y_bar)
             self.ops(inner, region.ops)
+            reached.append(set(self.bars))
             regions.append(inner.finish([self.bar_or_zero(inner, v) for v in used]))
         self.bars = before
-        outs = b.append("if", [self.get(op.operands[0])], regions=regions, hints=[bar(v.hint) for v in used])
+        chosen = self.get(op.operands[0])
+        outs = b.append("if", [chosen], regions=regions, hints=[bar(v.hint) for v in used])
         self.bars.update(zip(used, outs))
+        for v, out in zip(used, outs):
+            if v.type.is_scalar and (v in reached[0]) != (v in reached[1]):
+                self.masks[out] = chosen if v in reached[0] else b.not_(chosen)
 
     def for_(self, b: Builder, op: Op) -> None:
         (body,) = op.regions
