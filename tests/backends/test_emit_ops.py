@@ -65,8 +65,8 @@ def binary(name: str, dtype, x, y):
 
 def corners(dtype):
     info = np.iinfo(dtype.numpy)
-    values = np.array([info.min, info.min + 1, 0, 1, 3, info.max - 1, info.max, -1 if dtype.kind == "i" else 2])
-    return [v.ravel() for v in np.meshgrid(values.astype(dtype.numpy), values.astype(dtype.numpy))]
+    values = [info.min, info.min + 1, 0, 1, 3, info.max - 1, info.max, -1 if dtype.kind == "i" else 2]
+    return [v.ravel() for v in np.meshgrid(*[np.array(values, dtype.numpy)] * 2)]
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
