@@ -10,6 +10,7 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.check import check_grads
 from dflow.export import compile_library
+from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.trees import register
 
 __version__ = "0.1.0"
@@ -18,6 +19,11 @@ __all__ = [
     "check_grads",
     "compile_library",
     "grad",
+    "hessian",
+    "hvp",
+    "jacfwd",
+    "jacobian",
+    "jacrev",
     "jit",
     "jvp",
     "linear_transpose",

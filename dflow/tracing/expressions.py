@@ -145,6 +145,10 @@ class Expressions(ast.NodeTransformer):
     # -- simple statements ---------------------------------------------------------------------------------------
 
     def visit_Assign(self, node: ast.Assign) -> Any:
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            return located(
+                ast.Assign(node.targets, self._named(node.targets[0].id, self.visit(node.value), node)), node
+            )
         if not any(isinstance(n, ast.Subscript) for t in node.targets for n in ast.walk(t)):
             return self.generic_visit(node)
         value = self.visit(node.value)
@@ -158,6 +162,12 @@ class Expressions(ast.NodeTransformer):
             out.append(located(ast.Assign([plain], load(name)), node))
             out += [self._set_item(t, load(n), t) for t, n in items]
         return out
+
+    def _named(self, name: str, value: ast.expr, where: ast.AST) -> ast.expr:
+        """The value, with the variable's name for printed programs."""
+        if name.startswith("_dflow") or isinstance(value, ast.Constant):
+            return value
+        return call("named", where, ast.Constant(name), value)
 
     def _target(self, target: ast.expr, items: list[tuple[ast.Subscript, str]]) -> ast.expr:
         """The target with names for its items."""
@@ -192,7 +202,7 @@ class Expressions(ast.NodeTransformer):
         if isinstance(node.target, ast.Name):
             old = self.visit(ast.copy_location(load(node.target.id), node.target))
             new = call("augment", node, op, old, self.visit(node.value))
-            return located(ast.Assign([node.target], new), node)
+            return located(ast.Assign([node.target], self._named(node.target.id, new, node)), node)
         return self.generic_visit(node)
 
     def visit_Delete(self, node: ast.Delete) -> Any:

@@ -16,7 +16,7 @@ from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
 from dflow.tracing.calls import call, captured_update
-from dflow.tracing.context import builder, tracing
+from dflow.tracing.context import builder, current, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.loops import for_, while_
 from dflow.tracing.state import UNSET, Undefined, load
@@ -175,6 +175,13 @@ def refuse_globals(names: tuple[str, ...]) -> None:
         )
 
 
+def named(name: str, x: Any) -> Any:
+    """What is assigned to a variable; the name lives on in the printed program."""
+    if isinstance(x, Array) and x.cell.home is current() and x.cell.value.hint is None and x.cell.value.op:
+        x.cell.value.hint = name
+    return x
+
+
 def caught() -> None:
     """At the start of an ``except``: that something cannot be traced is not for the program to handle."""
     error = sys.exc_info()[1]
@@ -208,6 +215,7 @@ __all__ = [
     "getitem",
     "if_",
     "load",
+    "named",
     "not_",
     "or_",
     "raised",

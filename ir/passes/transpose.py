@@ -128,9 +128,10 @@ class _Transpose:
         xs = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
         attrs = {k: substitute(v, self.env) for k, v in op.attrs.items()}
         cts = [self.bars.pop(r, None) for r in op.results]
+        mask = None if cts[0] is None else self.masks.get(cts[0])
         for i, contribution in enumerate(rule(b, attrs, xs, cts)):
             if isinstance(contribution, Value) and definition(op).elementwise:
-                contribution = self.masked(b, op, i, contribution, self.masks.get(cts[0]))
+                contribution = self.masked(b, op, i, contribution, mask)
             self.add(b, op.operands[i], contribution)
 
     def masked(self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None) -> Value:
