@@ -143,7 +143,7 @@ class Linearized:
         value = len(differentiable(results[: program.out_spec.children()[0].num_leaves]))
         zeros = len(differentiable(results)) - value
         kept = len(reverse.args) - zeros
-        b = Builder([a.type for a in reverse.args[:kept]], [a.hint for a in reverse.args[:kept]])
+        b = Builder.like(reverse.args[:kept])
         rest = [b.zeros(a.type) for a in reverse.args[kept:]]
         return b.function(reverse.name, b.inline(reverse.body, [*b.args, *rest]), loc=reverse.loc)
 

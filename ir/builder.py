@@ -33,6 +33,20 @@ class Builder:
         self.ops: list[Op] = []
         self.loc = loc
 
+    @classmethod
+    def like(
+        cls, values: Iterable[Value], env: MutableMapping[Value, Value] | None = None, loc: Location | None = None
+    ) -> Builder:
+        """A builder whose arguments stand for ``values``, with their types and names; ``env`` learns the new names.
+
+        Sizes in the types are renamed by ``env``, so a value may have a size that stands before it.
+        """
+        b, env = cls(loc=loc), {} if env is None else env
+        for v in values:
+            env[v] = Value(substitute(v.type, env), v.hint)
+            b.args += (env[v],)
+        return b
+
     def finish(self, results: Sequence[Value]) -> Block:
         return Block(self.args, self.ops, results)
 

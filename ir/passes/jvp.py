@@ -35,11 +35,9 @@ def jvp(f: Function, wrt: Sequence[int] | None = None) -> Function:
     Raises NoDerivativeError.
     """
     wrt = differentiable(f.args) if wrt is None else list(wrt)
-    types = list(f.arg_types)
-    hints = [a.hint for a in f.args]
-    b = Builder(types + [types[i] for i in wrt], hints + [dot(hints[i]) for i in wrt])
+    n = len(f.args)
+    b = Builder.like([*f.args, *(Value(f.args[i].type, dot(f.args[i].hint)) for i in wrt)])
     pass_ = Jvp(f.body, [f.args[i] for i in wrt])
-    n = len(types)
     pass_.start(f.args, b.args[:n], [f.args[i] for i in wrt], b.args[n:])
     pass_.block(b, f.body)
     ys = [pass_.primal[y] for y in f.results]

@@ -25,8 +25,9 @@ from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
+from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.residuals import choose
-from dflow.ir.types import GROWS, I64, Size, TensorType, scalar
+from dflow.ir.types import GROWS, I64, TensorType, scalar
 
 INDEX = scalar(I64)
 
@@ -108,15 +109,13 @@ def linearize_parts(f: Function, wrt: Sequence[int]) -> LinearParts:
     n = len(f.args)
     split = _Split(dependents(forward.body, forward.args[n:]))
     root = Frame()
-    root.b = Builder(f.arg_types, [a.hint for a in f.args])
-    split.env.update(zip(forward.args[:n], root.b.args))
-    linear_builder = Builder([a.type for a in forward.args[n:]], [a.hint for a in forward.args[n:]])
-    split.env.update(zip(forward.args[n:], linear_builder.args))
+    root.b = Builder.like(forward.args[:n], split.env)
+    linear_builder = Builder.like(forward.args[n:], split.env)
     split.block(root, linear_builder, forward.body)
     m = len(f.results)
     linear = linear_builder.finish([split.env[v] for v in forward.results[m:]])
     finals = {cell.final: value for cell, value in root.current.items()}
-    closed = Builder([a.type for a in linear.args], [a.hint for a in linear.args])
+    closed = Builder.like(linear.args)
     results = closed.inline(linear, closed.args, dict(finals))
     return LinearParts(root.b, [split.env[v] for v in forward.results[:m]], closed.finish(results))
 
@@ -127,14 +126,18 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
     The second is linear in its last parameters. Raises NoDerivativeError.
     """
     parts = linearize_parts(f, wrt)
+    dots = parts.linear.args
     choice = choose(parts.b.ops, parts.b.args, free_values(parts.linear))
-    residuals, dots = choice.saved, parts.linear.args
+    residuals = list(dict.fromkeys([*(s for d in dots for s in d.type.size_values), *choice.saved]))
     primal = parts.b.function(f"{f.name}_primal", parts.results + residuals, loc=f.loc)
-    b = Builder([v.type for v in residuals] + [d.type for d in dots], ["res"] * len(residuals) + [d.hint for d in dots])
+    env: dict[Value, Value] = {}
+    b = Builder.like((*residuals, *dots), env)
     n = len(residuals)
-    env = dict(zip(residuals, b.args))
+    for a in b.args[:n]:
+        a.hint = "res"
     for op in choice.recomputed:
-        b.clone(op, env)
+        if not all(r in env for r in op.results):
+            b.clone(op, env)
     results = b.inline(parts.linear, b.args[n:], env)
     linear = frozenset(range(n, n + len(dots)))
     return primal, b.function(f"{f.name}_linear", results, linear=linear, loc=f.loc)
@@ -184,7 +187,7 @@ class _Split:
             env: dict[Value, Value] = {}
             b = Builder(loc=op.loc)
             for v, packed in zip(saved[len(regions)], names):
-                env[v] = _unpack(b, packed, v.type, env)
+                env[v] = unpack(b, packed, v.type, env)
             regions.append(_close(b, recomputed, block, (), env))
         outs = lb.append("if", [pred], regions=regions, hints=[op.results[i].hint for i in linear])
         self.env.update(zip((op.results[i] for i in linear), outs))
@@ -195,12 +198,12 @@ class _Split:
         """Emits the nonlinear ``if``; returns what stands for the saved values of both regions, in order."""
         cells = list(dict.fromkeys(c for fr in frames for c in fr.current))
         # A saved value of one region is unspecified after the other.
-        types = [[_packed(v.type) for v in vs] for vs in saved]
+        types = [[packed_type(v.type) for v in vs] for vs in saved]
         regions = []
         for k, (fr, region) in enumerate(zip(frames, op.regions)):
             yields = [self.env[region.results[i]] for i in plain]
             for j, vs in enumerate(saved):
-                yields += [_pack(fr.b, v) if j == k else _unspecified(fr.b, t) for v, t in zip(vs, types[j])]
+                yields += [pack(fr.b, v) if j == k else unspecified(fr.b, t) for v, t in zip(vs, types[j])]
             yields += [fr.get(c) for c in cells]
             regions.append(fr.b.finish(yields))
         hints = [op.results[i].hint for i in plain] + [v.hint for vs in saved for v in vs]
@@ -270,13 +273,13 @@ class _Split:
                 tape = self.save(inner, v, position, count)
                 packed = b.extract(tape.final, there, index=("at", *("all" for _ in v.type.shape)))
                 packed.hint = v.hint
-                env[v] = _unpack(b, packed, v.type, env)
+                env[v] = unpack(b, packed, v.type, env)
         return _close(b, choice.recomputed, block, b.args[1:], env)
 
     def save(self, inner: Frame, v: Value, position: Value, count: Value | None) -> Cell:
         """Writes a residual to a tape of its own."""
         length = GROWS if inner.trips is None else inner.trips
-        packed = _pack(inner.b, v)
+        packed = pack(inner.b, v)
         t = TensorType(v.type.dtype, (length, *packed.type.shape))
         tape = Cell(t, Value(t, "tape"), count)
         index = ("at", *("all" for _ in v.type.shape))
@@ -340,34 +343,3 @@ def _close(b: Builder, recomputed: Sequence[Op], block: Block, args: Sequence[Va
     for op in recomputed:
         b.clone(op, env)
     return b.finish(b.inline(block, args, env))
-
-
-# Values whose sizes depend on the run are kept in the bounds of their type.
-
-
-def _packed(t: TensorType) -> TensorType:
-    return t if t.is_static or t.grows else t.with_shape(t.bound)
-
-
-def _corner(b: Builder, t: TensorType) -> tuple[list[Value], tuple[object, ...]]:
-    """The part of a packed tensor that holds a value of type ``t``: index operands, and the index."""
-    index = tuple(("slice", d, 1) if isinstance(d, Size) else "all" for d in t.shape)
-    return [b.index(0) for e in index if e != "all"], index
-
-
-def _pack(b: Builder, v: Value) -> Value:
-    if v.type.is_static or v.type.grows:
-        return v
-    starts, index = _corner(b, v.type)
-    return b.update(b.emit("empty", type=_packed(v.type)), v, *starts, index=index)
-
-
-def _unpack(b: Builder, packed: Value, t: TensorType, env: dict[Value, Value]) -> Value:
-    if t.is_static or t.grows:
-        return packed
-    starts, index = _corner(b, _renamed(t, env))
-    return b.extract(packed, *starts, index=index)
-
-
-def _unspecified(b: Builder, t: TensorType) -> Value:
-    return b.zeros(t) if t.is_scalar or t.grows else b.emit("empty", type=t)

@@ -21,7 +21,7 @@ from dflow.ir.types import TensorType
 
 @dataclass
 class Choice:
-    """``saved`` values, and the operations to repeat (in order) for the rest."""
+    """``saved`` values, sizes before what has them in its type, and the operations to repeat (in order) for the rest."""
 
     saved: list[Value]
     recomputed: list[Op]
@@ -35,8 +35,13 @@ def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value]) ->
     wanted = [v for v in needed if v in inside]
     if not wanted:
         return Choice([], [])
-    saved = _cut(ops, set(args), inside, wanted)
+    saved = _with_sizes(_cut(ops, set(args), inside, wanted), inside)
     return Choice(saved, _repeat(ops, set(saved), wanted))
+
+
+def _with_sizes(saved: Sequence[Value], inside: set[Value]) -> list[Value]:
+    """The values with the sizes in their types, so that each can be given its type where it is read back."""
+    return list(dict.fromkeys([*(s for v in saved for s in v.type.size_values if s in inside), *saved]))
 
 
 def _recomputable(op: Op) -> bool:

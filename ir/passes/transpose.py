@@ -20,6 +20,7 @@ import numpy as np
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Location, Op, Value, free_values, substitute
 from dflow.ir.passes.dependence import dependents
+from dflow.ir.passes.packing import packed_type, unpack
 from dflow.ir.registry import Accumulate, Linear, definition
 from dflow.ir.types import I64, scalar
 
@@ -27,22 +28,36 @@ from dflow.ir.types import I64, scalar
 def transpose(f: Function, linear: Sequence[int] | None = None, *, strict: bool = False) -> Function:
     """``(r..., x_dot...) -> y_dot...`` becomes ``(r..., y_bar...) -> x_bar...``.
 
-    ``linear`` are the positions of the parameters in which ``f`` is linear (by default what ``f.linear`` says). With
-    ``strict``, nothing but zeros may be added to linear values, as in code that a user says is linear.
-    Raises NotLinearError when ``f`` is not linear in them.
+    Results that are not inexact have no cotangent. ``linear`` are the positions of the parameters in which ``f`` is
+    linear (by default what ``f.linear`` says). With ``strict``, nothing but zeros may be added to linear values, as in
+    code that a user says is linear. Raises NotLinearError when ``f`` is not linear in them.
     """
     at = sorted(f.linear if linear is None else linear)
     kept = [i for i in range(len(f.args)) if i not in at]
-    types = [f.args[i].type for i in kept] + list(f.result_types)
-    hints = [f.args[i].hint for i in kept] + [bar(r.hint) for r in f.results]
-    b = Builder(types, hints)
-    env = {f.args[i]: a for i, a in zip(kept, b.args)}
+    known = [f.args[i] for i in kept]
+    env: dict[Value, Value] = {}
+    b = Builder.like([*known, *cotangents(f.results, known)], env)
     dots = [f.args[i] for i in at]
     block = Block(f.args, f.body.ops, f.results)
     if strict:
         check_linear(block, dependents(block, dots))
-    bars = transpose_block(b, block, dots, b.args[len(kept) :], env)
-    return b.function(f"{f.name}_transpose", bars, linear=frozenset(range(len(kept), len(types))), loc=f.loc)
+    given = iter(b.args[len(kept) :])
+    y_bars = [next(given) if y.type.dtype.is_inexact else None for y in f.results]
+    bars = transpose_block(b, block, dots, y_bars, env)
+    return b.function(f"{f.name}_transpose", bars, linear=frozenset(range(len(kept), len(b.args))), loc=f.loc)
+
+
+def cotangents(ys: Sequence[Value], known: Sequence[Value]) -> list[Value]:
+    """Stand-ins, for ``Builder.like``, for parameters that take the cotangents of results.
+
+    A size that is not among the ``known`` parameters is known to the function alone: such a cotangent is packed.
+    """
+    bars = []
+    for y in ys:
+        if y.type.dtype.is_inexact:
+            inside = not set(y.type.size_values) <= set(known)
+            bars.append(Value(packed_type(y.type) if inside else y.type, bar(y.hint)))
+    return bars
 
 
 def bar(hint: str | None) -> str | None:
@@ -56,12 +71,16 @@ def transpose_block(
 ) -> list[Value]:
     """Appends the transpose of ``block`` to ``b``; returns the cotangents of ``dots``.
 
-    ``bars`` are the cotangents of the block's results; ``env`` renames nonlinear values that it uses.
+    ``bars`` are the cotangents of the block's results, packed where they have another type; ``env`` renames nonlinear
+    values that it uses.
     """
     pass_ = _Transpose(dependents(block, dots), env)
+    pass_.nonlinear(b, block.ops)
     for y, y_bar in zip(block.results, bars):
+        if y_bar is not None and y_bar.type != substitute(y.type, env):
+            y_bar = unpack(b, y_bar, y.type, env)
         pass_.add(b, y, y_bar)
-    pass_.ops(b, block.ops)
+    pass_.linear_ops(b, block.ops)
     return [pass_.bar_or_zero(b, d) for d in dots]
 
 
@@ -105,12 +124,15 @@ class _Transpose:
         total.hint = total.hint or bar(v.hint)
         self.bars[v] = total
 
-    def ops(self, b: Builder, ops: Sequence[Op]) -> None:
-        """Nonlinear operations forwards, then linear ones backwards."""
+    def nonlinear(self, b: Builder, ops: Sequence[Op]) -> None:
+        """Nonlinear operations, forwards."""
         for op in ops:
             if not any(r in self.linear for r in op.results):
                 b.loc = op.loc or b.loc
                 b.clone(op, self.env)
+
+    def linear_ops(self, b: Builder, ops: Sequence[Op]) -> None:
+        """Linear operations, backwards."""
         for op in reversed(ops):
             if any(r in self.bars for r in op.results):
                 b.loc = op.loc or b.loc
@@ -157,9 +179,10 @@ class _Transpose:
         for region in op.regions:
             inner = Builder(loc=b.loc)
             self.bars = dict(before)
+            self.nonlinear(inner, region.ops)
             for y, y_bar in zip(region.results, y_bars):
                 self.add(inner, y, y_bar)
-            self.ops(inner, region.ops)
+            self.linear_ops(inner, region.ops)
             reached.append(set(self.bars))
             regions.append(inner.finish([self.bar_or_zero(inner, v) for v in used]))
         self.bars = before
@@ -184,9 +207,10 @@ class _Transpose:
         n = len(carried)
         self.env[k] = inner.sub(inner.sub(count, 1), inner.args[0])
         self.bars = dict(zip(used, inner.args[1 + n :]))
+        self.nonlinear(inner, body.ops)
         for y, y_bar in zip(body.results, inner.args[1 : 1 + n]):
             self.add(inner, y, y_bar)
-        self.ops(inner, body.ops)
+        self.linear_ops(inner, body.ops)
         region = inner.finish([self.bar_or_zero(inner, v) for v in (*carried, *used)])
         self.bars = before
         outs = b.append("for", [count, *inits], regions=[region], hints=hints[1:])

@@ -11,25 +11,23 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Value
 from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.linearize import linearize_parts
-from dflow.ir.passes.transpose import bar, transpose_block
+from dflow.ir.passes.transpose import cotangents, transpose_block
 
 
 def vjp(f: Function, wrt: Sequence[int] | None = None) -> Function:
     """``(x...) -> y...`` becomes ``(x..., y_bar for inexact y...) -> (y..., x_bar for wrt...)``.
 
-    ``wrt`` are positions of parameters, by default all inexact ones. Raises NoDerivativeError.
+    ``wrt`` are positions of parameters, by default all inexact ones. Where the size of a result is known to the
+    function alone, the cotangent fills the corner of a tensor of the size's bound. Raises NoDerivativeError.
     """
-    outputs = [f.results[i] for i in differentiable(f.results)]
-    b = Builder(
-        [*f.arg_types, *(y.type for y in outputs)], [*(a.hint for a in f.args), *(bar(y.hint) for y in outputs)]
-    )
+    b = Builder.like([*f.args, *cotangents(f.results, f.args)])
     n = len(f.args)
     return b.function(f"vjp_{f.name}", _reverse(b, f, b.args[:n], wrt, lambda ys: b.args[n:]), loc=f.loc)
 
 
 def value_and_grad(f: Function, wrt: Sequence[int] | None = None) -> Function:
     """``(x...) -> (y, aux...)``, ``y`` an inexact scalar, becomes ``(x...) -> (y, aux..., y's x_bar for wrt...)``."""
-    b = Builder(f.arg_types, [a.hint for a in f.args], f.loc)
+    b = Builder.like(f.args, loc=f.loc)
     rest = len(differentiable(f.results)) - 1
 
     def seeds(ys: list[Value]) -> list[Value | None]:
