@@ -21,7 +21,7 @@ from dflow.ir.types import TensorType
 
 @dataclass
 class Choice:
-    """``saved`` values, sizes before what has them in its type, and the operations to repeat (in order) for the rest."""
+    """``saved`` values, sizes before what has them in its type, and operations to repeat (in order) for the rest."""
 
     saved: list[Value]
     recomputed: list[Op]

@@ -1,7 +1,6 @@
 """Fusion: which kernels there are, what is in them, and that programs mean what they meant."""
 
 import random
-import time
 
 import numpy as np
 import pytest
@@ -289,9 +288,7 @@ def test_long_chains_are_cut():
     y = b.args[0]
     for _ in range(2000):
         y = b.sin(y)
-    start = time.perf_counter()
     g = fused(b.function("f", [y]), vector())
-    assert time.perf_counter() - start < 20
     assert 2000 / 60 < kernels(g) < 2000 / 30
 
 
