@@ -9,15 +9,20 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.check import check_grads
+from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
 from dflow.export import compile_library
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+from dflow.recompute import checkpoint
 from dflow.trees import register
 
 __version__ = "0.1.0"
 
 __all__ = [
     "check_grads",
+    "checkpoint",
     "compile_library",
+    "custom_jvp",
+    "custom_vjp",
     "grad",
     "hessian",
     "hvp",
@@ -29,6 +34,9 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "register",
+    "register_jvp",
+    "register_vjp",
+    "stop_gradient",
     "value_and_grad",
     "vjp",
 ]

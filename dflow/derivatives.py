@@ -13,8 +13,9 @@ from dflow import trees
 from dflow.errors import DerivativeError, failure, function_location
 from dflow.ir.core import Function, Location, Value
 from dflow.ir.passes.dce import dce
-from dflow.ir.passes.jvp import NoDerivativeError, differentiable
+from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.transpose import NotLinearError
+from dflow.ir.registry import NoDerivativeError
 from dflow.pipeline import differentiate
 from dflow.signature import Arguments, leaf_names, parameter_names
 from dflow.tracing.array import Array

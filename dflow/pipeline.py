@@ -19,8 +19,11 @@ from typing import Any
 from dflow.backends.bufferize import bufferize
 from dflow.backends.engine import CompiledFunction
 from dflow.backends.plan import Plan
+from dflow.errors import DerivativeError, failure
 from dflow.ir.core import Function
-from dflow.ir.passes import optimize
+from dflow.ir.passes import PASSES, optimize
+from dflow.ir.passes.expand import expand, expand_late, has_late
+from dflow.ir.registry import NoDerivativeError
 
 STAGES = ("traced", "optimized", "lowered")
 _numbers = itertools.count(1)
@@ -36,7 +39,18 @@ class Stages:
 
     @cached_property
     def optimized(self) -> Function:
-        return optimize(self.traced, check=checking(), observe=self.dump.write)
+        simple = optimize(expand(self.traced), check=checking(), observe=self.dump.write)
+        if not has_late(simple):
+            return simple
+        try:
+            plain = expand_late(simple)
+        except NoDerivativeError as e:
+            mend = "use dflow.grad, vjp or jacrev, or give the function a rule by custom_jvp"
+            raise failure(DerivativeError, str(e), mend=mend, location=e.loc) from None
+        for name in ("canonicalize", "dce"):  # no cse: what a checkpoint computes again stays apart
+            plain = PASSES[name](plain)
+            self.dump.write(name, plain)
+        return plain
 
     @cached_property
     def plan(self) -> Plan:

@@ -77,6 +77,9 @@ class Builder:
         if name == "if":
             for r, t in zip(op.results, if_types(regions, op.results)):
                 r.type = t
+        elif name == "custom":  # a size may be a result beside what it bounds
+            for r in op.results:
+                r.type = substitute(r.type, dict(zip(regions[0].results, op.results)))
         self.ops.append(op)
         return op.results
 
@@ -224,6 +227,9 @@ def infer(
         return types[1:]
     if name == "while":
         return types
+    if name == "custom":
+        names = dict(zip(regions[0].args, operands))
+        return [substitute(r.type, names) for r in regions[0].results]
     if name == "kernel":
         kept = attrs["domain"][: len(attrs["domain"]) - attrs["reduced"]]
         return [TensorType(r.type.dtype, tuple(kept)) for r in regions[0].results]

@@ -101,6 +101,12 @@ class _Evaluator:
             raise EvaluationError(f"there is no function @{op.attrs['callee']} in the module")
         return self.function(callee, operands)
 
+    def _custom(self, op: Op, operands: list[Array], env: Environment) -> Sequence[Any]:
+        return self.block(op.regions[0], operands, env)
+
+    def _reverse_only(self, op: Op, operands: list[Array], env: Environment) -> Sequence[Any]:
+        raise EvaluationError(f"@{op.attrs['rule'].name} has a transpose alone, and no values")
+
     def _check(self, op: Op, operands: list[Array], env: Environment) -> Sequence[Any]:
         ok, *details = operands
         if not ok:

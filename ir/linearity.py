@@ -15,6 +15,7 @@ import numpy as np
 
 from dflow.ir.core import Block, Function, Module, Op, Value
 from dflow.ir.registry import OPS
+from dflow.ir.rules import RULED
 
 
 class State(Enum):
@@ -36,6 +37,9 @@ def linear_groups(op: Op) -> tuple[tuple[int, ...], ...]:
         return ()
     if any(not r.type.dtype.is_inexact for r in op.results):
         return ()
+    if op.name in RULED:
+        n, k = len(op.operands), op.attrs["linear"]
+        return (tuple(range(n - k, n)),) if k else ()
     return OPS[op.name].linear_groups(len(op.operands))
 
 
@@ -133,6 +137,13 @@ class _Checker:
             if after == carried:
                 return carried
             carried = after
+
+    def _custom(self, op: Op) -> list[State]:
+        if not op.attrs["rule"].recomputes:
+            return [self.plain(op)] * len(op.results)
+        (region,) = op.regions
+        self.states.update((a, self.states[v]) for a, v in zip(region.args, op.operands))
+        return self.block(region)
 
     def _kernel(self, op: Op) -> list[State]:
         (region,) = op.regions

@@ -16,6 +16,7 @@ import numpy as np
 
 from dflow.ir.core import Block, Function, Location, Module, Op, Value
 from dflow.ir.printer import ANNOTATED, SECOND_REGION
+from dflow.ir.rules import find_rule
 from dflow.ir.types import DTYPES, F64, GROWS, Size, TensorType, scalar
 
 T = TypeVar("T")
@@ -149,6 +150,10 @@ class _Parser:
         except ValueError:
             self.fail("this string has an escape that JSON does not know", token)
 
+    def symbol(self) -> str:
+        """A name after ``@``."""
+        return self.string() if self.token.kind == "string" else self.take("word").text
+
     def integer(self) -> int:
         token = self.take("number", "an integer")
         if not re.fullmatch(r"-?[0-9]+", token.text):
@@ -229,6 +234,8 @@ class _Parser:
             return tuple(self.listed(self.attribute, ")"))
         if self.accept("["):
             return self.listed(self.attribute, "]")
+        if self.accept("@"):
+            return find_rule(self.symbol())
         return self.word()
 
     def number(self) -> int | float:
@@ -278,7 +285,7 @@ class _Parser:
         self.scope = {}
         self.expect("func")
         self.expect("@")
-        name = self.string() if self.token.kind == "string" else self.take("word").text
+        name = self.symbol()
         linear: set[int] = set()
         self.expect("(")
         args = self.arguments(linear)

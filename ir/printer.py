@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Block, Function, Location, Module, Op, Value
+from dflow.ir.rules import Rule
 from dflow.ir.types import DType, Size, TensorType, type_of_array
 
 # Attributes that repeat the result annotation, which is printed in their place.
-ANNOTATED = {"constant": "type", "empty": "type", "sequence": "type", "call": "types"}
+ANNOTATED = {"constant": "type", "empty": "type", "sequence": "type", "call": "types", "reverse_only": "types"}
 # The word before the second region.
 SECOND_REGION = {"if": "else", "while": "do"}
 
@@ -91,6 +92,8 @@ class Printer:
             return f"{self.name(a.value)}<={a.bound}"
         if isinstance(a, TensorType):
             return f"{a.dtype.name}[{self._sizes(a.shape)}]"  # `f64[]`, for `f64` is a dtype
+        if isinstance(a, Rule):
+            return _symbol(a.name)
         if isinstance(a, tuple):
             return f"({', '.join(map(self.attribute, a))}{',' if len(a) == 1 else ''})"
         if isinstance(a, np.ndarray):

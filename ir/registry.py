@@ -14,7 +14,7 @@ from dflow.ir.types import DType, TensorType
 
 if TYPE_CHECKING:
     from dflow.ir.builder import Builder
-    from dflow.ir.core import Op, Value
+    from dflow.ir.core import Location, Op, Value
 
 Attrs = Mapping[str, Any]
 Types = Sequence[TensorType]
@@ -22,6 +22,14 @@ Types = Sequence[TensorType]
 
 class OpTypeError(TypeError):
     """An operation was given operands or attributes that its definition does not allow."""
+
+
+class NoDerivativeError(TypeError):
+    """Something that the result depends on cannot be differentiated. ``loc`` is the user's line."""
+
+    def __init__(self, message: str, loc: Location | None):
+        super().__init__(message)
+        self.loc = loc
 
 
 @dataclass(frozen=True)

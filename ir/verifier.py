@@ -18,14 +18,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dflow.ir.builder import if_types, infer
-from dflow.ir.core import Block, Function, Module, Op, Value, attribute_values, substitute
+from dflow.ir.core import Block, Function, Module, Op, Value, attribute_values, free_values, substitute
 from dflow.ir.linearity import check_linearity
 from dflow.ir.ops.reduction import KINDS
 from dflow.ir.printer import Printer
 from dflow.ir.registry import OPS, OpTypeError
+from dflow.ir.rules import Rule
 from dflow.ir.types import BOOL, GROWS, I64, Size, TensorType, scalar
 
-REGIONS = {"if": 2, "for": 1, "while": 2, "kernel": 1}
+REGIONS = {"if": 2, "for": 1, "while": 2, "kernel": 1, "custom": 1}
 WIDEST = 120  # longer lines are cut around the caret
 
 
@@ -158,6 +159,8 @@ class _Verifier:
             self.fail(op, f"has operands or attributes that do not fit ({type(e).__name__}: {e})")
         if op.name == "if" and len(types) == len(op.results):
             types = if_types(op.regions, op.results)
+        if op.name == "custom":
+            types = [substitute(t, dict(zip(op.regions[0].results, op.results))) for t in types]
         if len(types) != len(op.results):
             self.fail(op, f"has {len(op.results)} results, expected {len(types)}")
         for r, t in zip(op.results, types):
@@ -229,6 +232,24 @@ class _Verifier:
         self.signature(op, f"calls @{callee.name} with", op.operands, arguments, op)
         results = [substitute(t, names) for t in callee.result_types]
         self.signature(op, f"calls @{callee.name} for", op.results, results, op)
+
+    def _custom(self, op: Op) -> None:
+        (region,) = op.regions
+        self.ruled(op)
+        inside = dict(zip(op.operands, region.args))
+        self.signature(op, "takes", region.args, [substitute(v.type, inside) for v in op.operands], op)
+        for v in free_values(region):
+            self.fail(op, "is used in the region, which sees its arguments alone", v)
+
+    def _reverse_only(self, op: Op) -> None:
+        self.ruled(op)
+
+    def ruled(self, op: Op) -> None:
+        if not isinstance(op.attrs["rule"], Rule):
+            self.fail(op, "needs a rule: rule = @name")
+        k = op.attrs["linear"]
+        if not isinstance(k, int) or not 0 <= k <= len(op.operands):
+            self.fail(op, f"cannot be linear in its last {k} operands of {len(op.operands)}")
 
     def _kernel(self, op: Op) -> None:
         domain, reduced, combine = (op.attrs[k] for k in ("domain", "reduced", "combine"))

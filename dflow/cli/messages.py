@@ -8,8 +8,8 @@ from types import TracebackType
 from dflow.backends.library import LibraryError
 from dflow.errors import DflowError, is_user_frame
 from dflow.ir.evaluator import EvaluationError
-from dflow.ir.passes.jvp import NoDerivativeError
 from dflow.ir.passes.transpose import NotLinearError
+from dflow.ir.registry import NoDerivativeError
 from dflow.ir.verifier import VerificationError
 from dflow.signature_text import SignatureError
 

@@ -12,6 +12,7 @@ from dflow.cli.messages import UsageError
 from dflow.cli.program import FILE_HELP, read_program
 from dflow.ir.core import Function, Module
 from dflow.ir.passes import PASSES, inline_calls, optimize
+from dflow.ir.passes.expand import expand
 from dflow.ir.passes.jvp import differentiable, jvp
 from dflow.ir.passes.linearize import linearize
 from dflow.ir.passes.transpose import transpose
@@ -66,7 +67,7 @@ def _transpose(f: Function) -> list[Function]:
     return [transpose(f) if f.linear else transpose(f, differentiable(f.args), strict=True)]
 
 
-EACH: dict[str, Callable[[Function], Function]] = {**PASSES, "optimize": optimize, "fuse": fuse}
+EACH: dict[str, Callable[[Function], Function]] = {**PASSES, "expand": expand, "optimize": optimize, "fuse": fuse}
 ENTRY: dict[str, Callable[[Function], Sequence[Function]]] = {
     "inline": lambda f: [f],
     "jvp": lambda f: [jvp(f)],

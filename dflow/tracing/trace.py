@@ -46,14 +46,25 @@ class Traced:
 
 
 def trace(
-    fn: Callable[..., Any], args: Sequence[ArgSpec], call: Callable[[list[Array]], Sequence[Any]] | None = None
+    fn: Callable[..., Any],
+    args: Sequence[ArgSpec],
+    call: Callable[[list[Array]], Sequence[Any]] | None = None,
+    closure: Sequence[Array] = (),
 ) -> Traced:
-    """Traces ``call(arrays)``, which calls ``convert(fn)`` and returns the leaves of its result."""
+    """Traces ``call(arrays)``, which calls ``convert(fn)`` and returns the leaves of its result.
+
+    ``closure``: arrays of other traces (which may have ended) whose contents are the last of ``args``. They are not
+    among ``arrays``, but the function may close over them.
+    """
     name = getattr(fn, "__name__", type(fn).__name__)
     root = Region(TRACE, current(), Builder([a.type for a in args], [a.hint for a in args], _place(fn)), name)
     if root.parent is not None:
         root.unrolled = root.parent.unrolled
-    arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args, args)]
+    given = len(args) - len(closure)
+    arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args[:given], args)]
+    known = dict(zip((a.cell for a in closure), root.builder.args[given:]))
+    root.entry.update(known)
+    root.local.update(known)
     starts = [a.cell.value for a in arrays]
     with entered(root):
         try:
@@ -76,9 +87,10 @@ def trace(
         finals = [arrays[k].value for k in updated]
         _refuse_outer_updates(root)
         mutated = tuple((k, len(values) + i) for i, k in enumerate(updated))
-        root.builder.args = (*root.builder.args, *root.entry.values())
+        further = {cell: value for cell, value in root.entry.items() if cell not in known}
+        root.builder.args = (*root.builder.args, *further.values())
         function = root.builder.function(_identifier(name), [*values, *finals], loc=_place(fn))
-    captured = tuple(Array(cell, value.type) for cell, value in root.entry.items())
+    captured = tuple(Array(cell, value.type) for cell, value in further.items())
     return Traced(function, tuple(v.type for v in values), tuple(r.weak for r in results), mutated, captured)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.passes.rewrite import Env, append_copy, has_effect, open_block, overwritten, rebuild, rename
+from dflow.ir.rules import RULED
 from dflow.ir.types import TensorType
 
 # `max` and `min` are missing: of 0.0 and -0.0 they may give either.
@@ -51,16 +52,21 @@ class _Table:
                 for old, new in zip(op.results, found):
                     new.hint = new.hint or old.hint
                 continue
-            copy = append_copy(b, op, env, [self._region(r, env) for r in op.regions])
+            copy = append_copy(b, op, env, [self._region(r, env, op.name in RULED) for r in op.regions])
             if key is not None:
                 self.known[key] = copy.results
                 entered.append(key)
         for key in entered:
             del self.known[key]
 
-    def _region(self, block: Block, env: Env) -> Block:
+    def _region(self, block: Block, env: Env, closed: bool) -> Block:
+        """``closed``: the region sees nothing of the blocks around it."""
+        known = self.known
+        if closed:
+            self.known = {}
         b = open_block(block.args, env)
         self.fill(b, block, env)
+        self.known = known
         return b.finish(rename(block.results, env))
 
     def _key(self, op: Op, env: Env) -> Any:

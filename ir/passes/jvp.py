@@ -16,16 +16,9 @@ from collections.abc import Sequence
 from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Location, Op, Value, substitute
 from dflow.ir.passes.dependence import carried_values, dependents
-from dflow.ir.registry import definition
+from dflow.ir.registry import NoDerivativeError, definition
+from dflow.ir.rules import RULED
 from dflow.ir.types import TensorType
-
-
-class NoDerivativeError(TypeError):
-    """Something that the result depends on cannot be differentiated. ``loc`` is the user's line."""
-
-    def __init__(self, message: str, loc: Location | None):
-        super().__init__(message)
-        self.loc = loc
 
 
 def jvp(f: Function, wrt: Sequence[int] | None = None) -> Function:
@@ -89,6 +82,8 @@ class Jvp:
                 self.for_(b, op)
             elif op.name == "while":
                 self.while_(b, op)
+            elif op.name in RULED:
+                self.ruled(b, op)
             else:
                 self.primitive(b, op)
 
@@ -104,6 +99,22 @@ class Jvp:
         attrs = {k: substitute(v, self.primal) for k, v in op.attrs.items()}
         dots = rule(b, attrs, [self.get(v) for v in op.operands], ys, dots_in)
         for r, t in zip(op.results, dots):
+            if t is not None and r in self.active:
+                t.hint = t.hint or dot(r.hint)
+                self.tangent[r] = t
+
+    def ruled(self, b: Builder, op: Op) -> None:
+        """An operation that brings its derivative along."""
+        dots_in = [self.tangent.get(v) for v in op.operands]
+        if all(t is None for t in dots_in):
+            b.clone(op, self.primal)
+            return
+        renamed = Builder()
+        renamed.clone(op, dict(self.primal))
+        ys, dots = op.attrs["rule"].jvp(b, renamed.ops[0], dots_in)
+        self.primal.update(zip(op.results, ys))
+        for r, y, t in zip(op.results, ys, dots):
+            y.hint = y.hint or r.hint
             if t is not None and r in self.active:
                 t.hint = t.hint or dot(r.hint)
                 self.tangent[r] = t

@@ -107,17 +107,24 @@ def linearize_parts(f: Function, wrt: Sequence[int]) -> LinearParts:
     """Splits the derivative of ``f`` by the parameters ``wrt``. Raises NoDerivativeError."""
     forward = dce(jvp(f, wrt))
     n = len(f.args)
-    split = _Split(dependents(forward.body, forward.args[n:]))
+    return split(forward.body, forward.args[n:], len(f.results))
+
+
+def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
+    """Splits a block that is linear in its arguments ``dots``, but for its first ``count`` results.
+
+    The block uses nothing from around it.
+    """
+    pass_ = _Split(dependents(block, dots))
     root = Frame()
-    root.b = Builder.like(forward.args[:n], split.env)
-    linear_builder = Builder.like(forward.args[n:], split.env)
-    split.block(root, linear_builder, forward.body)
-    m = len(f.results)
-    linear = linear_builder.finish([split.env[v] for v in forward.results[m:]])
+    root.b = Builder.like([a for a in block.args if a not in dots], pass_.env)
+    linear_builder = Builder.like(dots, pass_.env)
+    pass_.block(root, linear_builder, block)
+    linear = linear_builder.finish([pass_.env[v] for v in block.results[count:]])
     finals = {cell.final: value for cell, value in root.current.items()}
     closed = Builder.like(linear.args)
     results = closed.inline(linear, closed.args, dict(finals))
-    return LinearParts(root.b, [split.env[v] for v in forward.results[:m]], closed.finish(results))
+    return LinearParts(root.b, [pass_.env[v] for v in block.results[:count]], closed.finish(results))
 
 
 def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:

@@ -19,9 +19,11 @@ import numpy as np
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Location, Op, Value, free_values, substitute
+from dflow.ir.linearity import linear_groups
 from dflow.ir.passes.dependence import dependents
 from dflow.ir.passes.packing import packed_type, unpack
 from dflow.ir.registry import Accumulate, Linear, definition
+from dflow.ir.rules import RULED
 from dflow.ir.types import I64, scalar
 
 
@@ -140,6 +142,8 @@ class _Transpose:
                     self.if_(b, op)
                 elif op.name == "for":
                     self.for_(b, op)
+                elif op.name in RULED:
+                    self.ruled(b, op)
                 else:
                     self.primitive(b, op)
 
@@ -155,6 +159,17 @@ class _Transpose:
             if isinstance(contribution, Value) and definition(op).elementwise:
                 contribution = self.masked(b, op, i, contribution, mask)
             self.add(b, op.operands[i], contribution)
+
+    def ruled(self, b: Builder, op: Op) -> None:
+        """A linear operation that brings its transpose along."""
+        if not (_is_transparent(op) or _fits(op, self.linear)):
+            raise NotLinearError(f"the function @{op.attrs['rule'].name} is not linear in its operands", op.loc)
+        renamed = Builder()
+        renamed.clone(op, dict(self.env))
+        known = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
+        bars = [self.bars.pop(r, None) for r in op.results]
+        for v, contribution in zip(op.operands, op.attrs["rule"].transpose(b, renamed.ops[0], known, bars)):
+            self.add(b, v, contribution)
 
     def masked(self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None) -> Value:
         """The contribution of an elementwise operation to operand ``i``, zero where the mask does not hold."""
@@ -219,10 +234,15 @@ class _Transpose:
             self.add(b, init, init_bar)
 
 
+def _is_transparent(op: Op) -> bool:
+    """Whether the operation is just what its region is."""
+    return op.name == "custom" and op.attrs["rule"].recomputes
+
+
 def _fits(op: Op, linear: set[Value]) -> bool:
     """Whether the operation is jointly linear in its linear operands."""
     at = {i for i, v in enumerate(op.operands) if v in linear}
-    return any(at <= set(group) for group in definition(op).linear_groups(len(op.operands)))
+    return any(at <= set(group) for group in linear_groups(op))
 
 
 def check_linear(block: Block, linear: set[Value]) -> None:
@@ -235,11 +255,16 @@ def check_linear(block: Block, linear: set[Value]) -> None:
     for op in block.ops:
         if not any(r in linear for r in op.results):
             continue
-        for region in op.regions:
+        if _is_transparent(op):
+            (region,) = op.regions
+            inside = [a for a, v in zip(region.args, op.operands) if v in linear]
+            check_linear(region, dependents(region, inside))
+            continue
+        for region in op.regions if op.name not in RULED else ():
             check_linear(region, linear)
-        if op.name == "while" or (not op.regions and not _fits(op, linear)):
+        if op.name == "while" or ((not op.regions or op.name in RULED) and not _fits(op, linear)):
             raise NotLinearError(f"{op.name} is not linear in its operands", op.loc)
-        starts = op.operands[1:] if op.name == "for" else () if op.regions else _added(op, linear)
+        starts = op.operands[1:] if op.name == "for" else () if op.name == "if" else _added(op, linear)
         for v in starts:
             if v not in linear and v.type.dtype.is_inexact and not _is_zero(v):
                 raise NotLinearError(f"{op.name} adds a value that does not depend on the arguments", op.loc)
@@ -248,7 +273,7 @@ def check_linear(block: Block, linear: set[Value]) -> None:
 def _added(op: Op, linear: set[Value]) -> list[Value]:
     """The operands that are added to the linear ones of an operation, in effect."""
     at = {i for i, v in enumerate(op.operands) if v in linear}
-    groups = [g for g in definition(op).linear_groups(len(op.operands)) if at <= set(g)]
+    groups = [g for g in linear_groups(op) if at <= set(g)]
     return [op.operands[i] for i in max(groups, key=len, default=())]
 
 

@@ -8,11 +8,11 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes.dce import dce
-from dflow.ir.passes.jvp import NoDerivativeError, differentiable, jvp
+from dflow.ir.passes.jvp import differentiable, jvp
 from dflow.ir.passes.linearize import linearize
 from dflow.ir.passes.transpose import transpose
 from dflow.ir.passes.vjp import value_and_grad, vjp
-from dflow.ir.registry import OPS, Sample
+from dflow.ir.registry import OPS, NoDerivativeError, Sample
 from dflow.ir.types import F64, FLOATS, I64, TensorType, scalar, type_of_array
 
 AT = ("at",)
