@@ -28,8 +28,8 @@ def functions(
 ) -> tuple[Callable[[], Any], Callable[[], Any]] | None:
     """Calls of ``name`` on ``args``: the value, and the derivative by the first; None when it is not in the library.
 
-    Arrays become pointers, and the shape of the first array follows the arrays. What Python adds to a call, some 0.3 us, is in the
-    times.
+    Arrays become pointers, and the shape of the first array follows the arrays. The times have in them what Python adds
+    to a call, some 0.3 us.
     """
     if not hasattr(compiled, name):
         return None
