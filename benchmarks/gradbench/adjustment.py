@@ -21,7 +21,7 @@ def rotate(r, x):
 
 
 def error(camera, x, w, seen):
-    """Two weighted errors. ``camera``: rotation, centre, focal length, principal point and two factors of distortion."""
+    """Two weighted errors. ``camera``: rotation, centre, focal length, principal point, two distortions."""
     y = rotate(camera[:3], x - camera[3:6])
     p = y[:2] / y[2]
     r = np.sum(p * p)

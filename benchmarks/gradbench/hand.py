@@ -84,7 +84,7 @@ def simple_jacobian(theta, model, seen, points):
 
 
 def complicated_jacobian(theta, u, model, seen, points):
-    """The Jacobian [3 c, 28]: by the point's own two coordinates, as there is no other that it varies with, and by theta."""
+    """The Jacobian [3 c, 28]: by the point's own two coordinates, the only ones that matter to it, and by theta."""
     result = np.empty((3 * len(seen), 2 + len(theta)))
     for k in range(2):
         direction = np.zeros_like(u)

@@ -72,7 +72,7 @@ def lstm(layers: int, c: int) -> Input:
 
 
 def ht(kind: str, number: int) -> Input:
-    """The file ``hand{number}`` of the kind, simple or complicated, and the small model; without files, random numbers."""
+    """The file ``hand{number}`` of that kind, and the small model; without files, random numbers."""
     root = folder()
     if root is None:
         return _any_hand(kind)
