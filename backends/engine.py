@@ -25,7 +25,9 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
+from dflow.backends import object_cache
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
+from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, externalize
 from dflow.ir.core import Function
@@ -89,51 +91,88 @@ class Timings:
     emit: float = 0
     optimize: float = 0
     generate: float = 0
-    link: float = 0
 
     @property
     def total(self) -> float:
-        return self.emit + self.optimize + self.generate + self.link
+        return self.emit + self.optimize + self.generate
 
 
-class CompiledFunction:
-    """Machine code of one function. It stays loaded as long as this object lives."""
+@dataclass(frozen=True)
+class Generated:
+    """What became of a plan."""
 
-    def __init__(self, plan: Plan, emitted: Emitted, optimized: llvm.ModuleRef, addresses: Mapping[str, int]):
-        self.plan, self.checks, self.addresses = plan, emitted.checks, addresses
-        self.name = emitted.function.name
-        self.address = addresses[self.name]
-        self.timings = Timings()
-        self._emitted, self._optimized = emitted, optimized
-        self._tracker: Any = None
-
-    @property
-    def unoptimized(self) -> str:
-        """LLVM's assembly language as it was emitted."""
-        return str(self._emitted.module)
+    object: ObjectCode
+    emitted: Emitted
+    optimized: llvm.ModuleRef
+    timings: Timings
 
     @property
     def llvm(self) -> str:
         """LLVM's assembly language after optimization."""
         with COMPILING:
-            return str(self._optimized)
+            return str(self.optimized)
 
     @property
     def asm(self) -> str:
         """The processor's assembly language."""
         with COMPILING:
-            return str(machine().emit_assembly(self._optimized))
+            return str(machine().emit_assembly(self.optimized))
+
+
+class CompiledFunction:
+    """Machine code of one function. It stays loaded as long as this object lives.
+
+    ``f`` has the types of its arguments and results; ``generate`` makes what the code was made from, when it is asked
+    for.
+    """
+
+    def __init__(
+        self,
+        object: ObjectCode,
+        f: Function,
+        generate: Callable[[], Generated],
+        symbols: Mapping[str, int] | None = None,
+    ):
+        self.object, self.function, self.checks, self.name = object, f, object.checks, object.name
+        self._generate = generate
+        self._tracker, self.addresses = _link(object, symbols or {})
+        self.address = self.addresses[self.name]
+        if object.release:
+            # The finalizer has a reference to the code, so it is still there.
+            release = ctypes.CFUNCTYPE(None)(self.addresses[object.release])
+            weakref.finalize(self, lambda code, free: free(), self._tracker, release).atexit = False
+
+    @functools.cached_property
+    def _generated(self) -> Generated:
+        return self._generate()
+
+    @property
+    def timings(self) -> Timings:
+        return self._generated.timings
+
+    @property
+    def unoptimized(self) -> str:
+        """LLVM's assembly language as it was emitted."""
+        return str(self._generated.emitted.module)
+
+    @property
+    def llvm(self) -> str:
+        return self._generated.llvm
+
+    @property
+    def asm(self) -> str:
+        return self._generated.asm
 
     @functools.cached_property
     def _call(self) -> Callable[..., int]:
-        f = self.plan.function
+        f = self.function
         args = [_scalar_ctype(t) if by_value(t) else ctypes.c_void_p for t in f.arg_types]
         pointers = [ctypes.c_void_p] * (len(f.results) + 1)
         return ctypes.CFUNCTYPE(ctypes.c_int32, *args, *pointers)(self.address)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The plain way in: arguments are converted to the types of the function."""
-        f = self.plan.function
+        f = self.function
         if len(args) != len(f.args):
             raise TypeError(f"{f.name} takes {len(f.args)} arguments, got {len(args)}")
         arrays = [_checked(a, t, k) for k, (a, t) in enumerate(zip(args, f.arg_types))]
@@ -186,31 +225,44 @@ def compile_plan(
     ``extend(module, function)`` may add functions to the module (a native entry); it returns the names whose addresses
     are wanted (`CompiledFunction.addresses`). ``symbols`` are addresses that those functions refer to.
     """
+    made = generate(plan, name=name, optimize_level=optimize_level, options=options, extend=extend)
+    return CompiledFunction(made.object, plan.function, lambda: made, symbols or {})
+
+
+def generate(
+    plan: Plan,
+    *,
+    name: str | None = None,
+    optimize_level: int = 2,
+    options: Options | None = None,
+    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
+) -> Generated:
+    """Emits and optimizes ``plan``, and generates machine code; see `compile_plan`."""
     name = name or f"dflow.{plan.function.name}"  # "free" would be taken for the one of libc
     clock = [time.perf_counter()]
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
-    if emitted.release:
-        wanted.append(emitted.release.name)
+    release = emitted.release.name if emitted.release else None
     shared = externalize(emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
-        known = {**_SHARED.addresses(shared), **(symbols or {})}
         target = machine(optimize_level=optimize_level)
         optimized = optimize(emitted.module, target, optimize_level)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
-        clock.append(time.perf_counter())
-        tracker = load(code, wanted, {**known, **_blas_symbols(optimized)})
+        imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
     clock.append(time.perf_counter())
-    compiled = CompiledFunction(plan, emitted, optimized, {n: int(tracker[n]) for n in wanted})
-    compiled.timings = Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock)))
-    compiled._tracker = tracker
-    if emitted.release:
-        # The finalizer has a reference to the code, so it is still there.
-        release = ctypes.CFUNCTYPE(None)(tracker[emitted.release.name])
-        weakref.finalize(compiled, lambda code, free: free(), tracker, release).atexit = False
-    return compiled
+    wanted += [release] if release else []
+    made = ObjectCode(name, code, emitted.checks, tuple(wanted), tuple(shared), tuple(imports), release)
+    return Generated(made, emitted, optimized, Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock))))
+
+
+def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
+    """Loads the code: what keeps it loaded, and its addresses."""
+    with COMPILING:
+        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_blas_symbols(object.imports)}
+        tracker = load(object.code, object.wanted, known)
+    return tracker, {n: int(tracker[n]) for n in object.wanted}
 
 
 def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
@@ -224,8 +276,13 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
 
 
 def _load_for_good(module: ir.Module, names: list[str]) -> dict[str, int]:
-    target = machine()
-    tracker = load(target.emit_object(optimize(module, target)), names, {})
+    key = object_cache.digest(str(module))
+    code = object_cache.read(key)
+    if code is None:
+        target = machine()
+        code = target.emit_object(optimize(module, target))
+        object_cache.write(key, code)
+    tracker = load(code, names, {})
     _FOR_GOOD.append(tracker)
     return {name: int(tracker[name]) for name in names}
 
@@ -234,9 +291,9 @@ _FOR_GOOD: list[Any] = []
 _SHARED = SharedCode(_load_for_good)
 
 
-def _blas_symbols(module: llvm.ModuleRef) -> dict[str, int]:
-    """Addresses of the BLAS functions that ``module`` calls. SciPy is imported only then: it takes 190 ms."""
-    needed = [f.name for f in module.functions if f.is_declaration and f.name.startswith("dflow_blas_")]
+def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
+    """Addresses of the BLAS functions among ``names``. SciPy is imported only then: it takes 190 ms."""
+    needed = [name for name in names if name.startswith("dflow_blas_")]
     if not needed:
         return {}
     from dflow.backends.blas import address
@@ -266,9 +323,11 @@ def _checked(a: Any, t: TensorType, position: int) -> Any:
 
 __all__ = [
     "CompiledFunction",
+    "Generated",
     "Timings",
     "compile_function",
     "compile_plan",
+    "generate",
     "load",
     "lower",
     "machine",

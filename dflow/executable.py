@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from dflow.backends import entry
+from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
-from dflow.backends.engine import CompiledFunction, compile_plan, raise_error
+from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
-from dflow.backends.plan import Plan
+from dflow.backends.object_code import ObjectCode
 from dflow.errors import run_time_error
+from dflow.ir.core import Function, walk
+from dflow.ir.printer import print_function
+from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.signature import LeafType
@@ -34,13 +37,13 @@ class Executable(NativeCallable):
     def __init__(self, stages: Stages, types: Sequence[LeafType], single: bool):
         self.stages = stages
         self.single = single
-        results = stages.optimized.result_types
+        results = stages.traced.result_types
         spec = EntrySpec(
             tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
             tuple(_leaf(t, False) for t in results),
             single,
         )
-        self.compiled = stages.compile(lambda plan: _build(plan, spec))
+        self.compiled = _compiled(stages, spec)
         self.address = self.compiled.addresses.get(_ENTRY)
         self._set_entry(self.address, keep=self.compiled)
 
@@ -73,13 +76,38 @@ def _leaf(t: TensorType, python: bool) -> Leaf:
     return Leaf(t.dtype.name, t.static_shape, python)
 
 
-def _build(plan: Plan, spec: EntrySpec) -> CompiledFunction:
-    """Machine code with a native entry beside it, where the process has the layout that the entry needs."""
-    if not entry.available() or any(t.dtype.name == "f16" and t.is_scalar for t in plan.function.arg_types):
-        return compile_plan(plan, name="dflow_program")
+def _compiled(stages: Stages, spec: EntrySpec) -> CompiledFunction:
+    """Machine code with a native entry beside it, where the process has the layout that the entry needs.
+
+    It comes from the disk when it was made before; while stages are dumped, all of them are made.
+    """
+    extended = entry.available() and not any(t.dtype.name == "f16" and t.is_scalar for t in stages.traced.arg_types)
 
     def extend(module: Any, kernel: Any) -> list[str]:
         entry.add_entry(module, kernel, spec, _ENTRY)
         return [_ENTRY]
 
-    return compile_plan(plan, name="dflow_program", extend=extend, symbols=entry.symbols())
+    def make() -> Generated:
+        return generate(stages.plan, name="dflow_program", extend=extend if extended else None)
+
+    symbols = entry.symbols() if extended else {}
+    key = None if stages.dump.active else _key(stages.traced, spec if extended else None)
+    data = key and object_cache.read(key)
+    if data:
+        return CompiledFunction(ObjectCode.from_bytes(data), stages.traced, make, symbols)
+    made = make()
+    stages.dump_machine_code(made)
+    if key:
+        object_cache.write(key, made.object.to_bytes())
+    return CompiledFunction(made.object, stages.traced, lambda: made, symbols)
+
+
+def _key(f: Function, spec: EntrySpec | None) -> str | None:
+    """What the machine code is kept under: the whole traced program, with places that errors name.
+
+    None when something in it means nothing to another process.
+    """
+    if object_cache.folder() is None or any(definition(op).effect and op.name != "check" for op in walk(f.body)):
+        return None
+    text = print_function(f, locations=True)
+    return None if " at 0x" in text else object_cache.digest(text, repr(spec))

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import CompiledFunction
+from dflow.backends.engine import Generated
+from dflow.backends.fusion import fuse
 from dflow.backends.plan import Plan
 from dflow.errors import DerivativeError, failure
 from dflow.ir.core import Function
@@ -54,22 +55,15 @@ class Stages:
 
     @cached_property
     def plan(self) -> Plan:
-        try:
-            from dflow.backends.fusion import fuse
-        except ImportError:
-            fuse = lambda f: f  # noqa: E731
         fused = fuse(self.optimized)
         self.dump.write("fuse", fused)
         plan = bufferize(fused)
         self.dump.write("lowered", plan.function)
         return plan
 
-    def compile(self, build: Callable[[Plan], CompiledFunction]) -> CompiledFunction:
-        """Machine code of the lowered function, made by ``build``."""
-        made = build(self.plan)
+    def dump_machine_code(self, made: Generated) -> None:
         self.dump.write_text("llvm", ".ll", lambda: made.llvm)
         self.dump.write_text("machine", ".s", lambda: made.asm)
-        return made
 
     def function(self, stage: str) -> Function:
         """The IR at a stage. Raises ValueError for an unknown one."""
@@ -88,6 +82,7 @@ class Dump:
 
     def __init__(self, folder: Path | None):
         self.folder = folder
+        self.active = folder is not None
         self.steps = itertools.count()
 
     @staticmethod

@@ -12,6 +12,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 # The verifier runs after each pass.
 os.environ["DFLOW_CHECK"] = "1"
 
+# Tests compile what they run.
+os.environ["DFLOW_CACHE"] = "off"
+
 # The same examples every time: a failure is seen again, and a test run on a busy machine does not fail for slowness.
 settings.register_profile("dflow", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("dflow")

@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 import dflow
-from dflow.backends import entry
+from dflow.backends import entry, object_cache
 from dflow.backends.library import LibraryError, linker
 from dflow.cli.messages import message
 
@@ -98,6 +98,14 @@ def _gpu() -> str:
     return f"{count} found (dflow makes no code for GPUs yet)"
 
 
+def _cache() -> str:
+    place = object_cache.folder()
+    if place is None:
+        return "off: functions are compiled anew in each process"
+    count, size = object_cache.size()
+    return f"{place} ({count} programs, {size / 2**20:.1f} of {object_cache.limit() / 2**20:.0f} MiB)"
+
+
 def _self_test() -> str:
     """Compiles and differentiates x*sin(x)."""
     x = 0.7
@@ -125,6 +133,6 @@ REPORT: dict[str, Callable[[], str]] = {
     "BLAS": _blas,
     "C compiler": _linker,
     "GPU": _gpu,
-    "cache": lambda: "none yet: functions are compiled anew in each process",
+    "cache": _cache,
     "self-test": _self_test,
 }

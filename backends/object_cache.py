@@ -1,0 +1,156 @@
+"""Machine code on disk, from one process to the next.
+
+    found = read(key)                      the bytes that were written under that key, or None
+    write(key, data)
+
+Keys are digests of everything that the data follows from (`digest`): the program, and what compiles it (`toolchain`).
+An entry is a file of its own, written beside and moved into place, with a checksum; one that is damaged, or that
+belongs to another user, counts as missing. When all together grow too large, those unused for the longest time go.
+Whatever goes wrong with the disk, a program is compiled as if there were no cache.
+
+``DFLOW_CACHE`` names the folder, or is ``off``; ``DFLOW_CACHE_SIZE`` is the limit in MiB (256).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import itertools
+import os
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import llvmlite.binding as llvm
+import numpy as np
+
+_MAGIC = b"dflow object 1\n"
+_SUFFIX = ".dflow"
+_written = itertools.count()
+
+
+def folder() -> Path | None:
+    """Where entries are; None when there is no cache."""
+    chosen = os.environ.get("DFLOW_CACHE", "")
+    if chosen.lower() in ("off", "0", "no", "false"):
+        return None
+    if chosen:
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+        return Path(base) / "dflow" / "cache" if base else None
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "dflow"
+    with contextlib.suppress(RuntimeError):  # no home
+        return Path.home() / ".cache" / "dflow"
+    return None
+
+
+def limit() -> int:
+    """The most bytes that entries may take together."""
+    try:
+        return int(float(os.environ.get("DFLOW_CACHE_SIZE", "256")) * 2**20)
+    except ValueError:
+        return 256 * 2**20
+
+
+def digest(*parts: str) -> str:
+    """The key of what follows from ``parts`` and from the toolchain."""
+    h = hashlib.sha256()
+    for part in (toolchain(), *parts):
+        data = part.encode(errors="surrogatepass")
+        h.update(len(data).to_bytes(8, "little") + data)
+    return h.hexdigest()
+
+
+@functools.cache
+def toolchain() -> str:
+    """What machine code depends on besides its program: this compiler, Python, NumPy, LLVM and the processor."""
+    modules = [sys.modules[name].__file__ or "" for name in ("dflow", "dflow.ir", "dflow.backends")]
+    sources = sorted({p for m in modules for p in Path(m).parent.rglob("*.py")})
+    stamp = [f"{p}:{s.st_size}:{s.st_mtime_ns}" for p in sources for s in [p.stat()]]
+    versions = [sys.version, np.__version__, version("llvmlite"), str(llvm.llvm_version_info)]
+    processor = [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+    return "\n".join([*stamp, *versions, *processor])
+
+
+def read(key: str) -> bytes | None:
+    """What was written under ``key``, if it is there and whole."""
+    place = folder()
+    if place is None:
+        return None
+    path = place / f"{key}{_SUFFIX}"
+    try:
+        with path.open("rb") as file:
+            if hasattr(os, "getuid") and os.fstat(file.fileno()).st_uid != os.getuid():
+                return None
+            content = file.read()
+        head = _head(key, content[len(_MAGIC) + 64 :])
+        if content[: len(head)] != head:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now
+        return content[len(head) :]
+    except OSError:
+        return None
+
+
+def write(key: str, data: bytes) -> None:
+    """Keeps ``data`` under ``key``, if the disk lets us."""
+    place = folder()
+    if place is None or len(data) > limit() // 4:
+        return
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".new-", dir=place)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_head(key, data) + data)
+            os.replace(name, place / f"{key}{_SUFFIX}")
+        except BaseException:
+            os.unlink(name)
+            raise
+        if next(_written) % 64 == 0:
+            _shrink(place)
+    except OSError:
+        return
+
+
+def size() -> tuple[int, int]:
+    """The number of entries and their bytes."""
+    place = folder()
+    entries = _entries(place) if place is not None else []
+    return len(entries), sum(bytes_ for _, bytes_, _ in entries)
+
+
+def _head(key: str, data: bytes) -> bytes:
+    return _MAGIC + hashlib.sha256(key.encode() + data).hexdigest().encode()
+
+
+def _entries(place: Path) -> list[tuple[int, int, Path]]:
+    """Time of last use, size and path of each entry."""
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in place.iterdir():
+            if entry.suffix == _SUFFIX or entry.name.startswith(".new-"):
+                with contextlib.suppress(OSError):
+                    s = entry.stat()
+                    found.append((s.st_mtime_ns, s.st_size, entry))
+    return found
+
+
+def _shrink(place: Path) -> None:
+    """Removes the entries unused for the longest time, down to three quarters of the limit, when there are too many."""
+    entries = sorted(_entries(place))
+    total = sum(bytes_ for _, bytes_, _ in entries)
+    if total <= limit():
+        return
+    for _, bytes_, path in entries:
+        if total <= limit() * 3 // 4:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+            total -= bytes_
