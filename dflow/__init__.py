@@ -8,21 +8,25 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
+from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
 from dflow.export import compile_library
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.recompute import checkpoint
+from dflow.shapes import ShapeDtypeStruct, eval_shape
 from dflow.trees import register
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ShapeDtypeStruct",
     "check_grads",
     "checkpoint",
     "compile_library",
     "custom_jvp",
     "custom_vjp",
+    "eval_shape",
     "grad",
     "hessian",
     "hvp",
@@ -39,4 +43,5 @@ __all__ = [
     "stop_gradient",
     "value_and_grad",
     "vjp",
+    "vmap",
 ]

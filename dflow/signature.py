@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import inspect
+import math
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,31 @@ class LeafType:
         return f"{self.type}{' (Python number)' if self.weak else ''}"
 
 
+class ShapeDtypeStruct:
+    """The shape and the dtype of an array, which it stands for where only these matter."""
+
+    def __init__(self, shape: Sequence[int], dtype: Any):
+        self.shape = tuple(shape)
+        self.dtype = np.dtype(dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ShapeDtypeStruct) and (self.shape, self.dtype) == (other.shape, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
+
+
 _PYTHON = {
     float: LeafType(TensorType(F64), True),
     int: LeafType(TensorType(I64), True),
@@ -43,6 +69,8 @@ def leaf_type(x: Any) -> LeafType | None:
         return found
     if isinstance(x, Array):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape), x.weak)
+    if isinstance(x, ShapeDtypeStruct):
+        return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
         if not hasattr(x, "__array__"):
             return None

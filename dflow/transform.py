@@ -49,7 +49,8 @@ class Program:
         """Whether the call's positional arguments are just the leaves, and what it returns just the results."""
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
-        return flat_in and not self.traced.mutated and (self.returns_leaf or self.returns_tuple)
+        flat_out = self.returns_leaf or (self.returns_tuple and self.result_count > 0)
+        return flat_in and flat_out and not self.traced.mutated
 
     @property
     def returns_leaf(self) -> bool:
@@ -191,6 +192,8 @@ class Runner:
         """Updates the caller's arrays, and puts the results together."""
         if self.executable.single:
             return results
+        if results is None:  # what native code gives for no results
+            results = ()
         if self.mutated:
             for position, _ in self.mutated:
                 check_apart(leaves, position, self.names)

@@ -1,0 +1,34 @@
+"""Types of results without computing them: ``eval_shape``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow import trees
+from dflow.errors import user_frames_only
+from dflow.signature import Arguments, ShapeDtypeStruct
+from dflow.transform import trace_program
+
+
+def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The tree that ``function(*args, **kwargs)`` returns, with a ``ShapeDtypeStruct`` for each leaf.
+
+    The function is traced and not run. Arguments may be ``ShapeDtypeStruct`` too.
+    """
+    with user_frames_only():
+        program = trace_program(function, Arguments(function, args, kwargs))
+    outputs = program.traced.outputs
+    return trees.unflatten(program.out_spec, [ShapeDtypeStruct(t.static_shape, t.dtype.numpy) for t in outputs])
+
+
+def shape_of(x: Any, axis: int | None = None) -> ShapeDtypeStruct:
+    """The type of an array, or of its slices along ``axis``."""
+    shape = np.shape(x)
+    kept = shape if axis is None else shape[:axis] + shape[axis + 1 :]
+    return ShapeDtypeStruct(kept, x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
+
+
+__all__ = ["ShapeDtypeStruct", "eval_shape", "shape_of"]
