@@ -32,6 +32,8 @@ def emit_scalar(
         return b.select(*values)
     if name == "convert":
         return convert(b, dtypes[0], attrs["dtype"], values[0])
+    if name == "bitcast":
+        return b.bitcast(values[0], value_type(attrs["dtype"]))
     dtype = dtypes[0]
     if dtype.name == "f16" and name not in ON_BITS:
         wide = WIDE if name in MATH_FUNCTIONS and name not in SINGLE_PRECISION else F32_DTYPE

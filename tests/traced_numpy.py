@@ -38,10 +38,10 @@ def run(f: Callable[..., Any], *args: Any) -> list[np.ndarray]:
     return list(evaluate(traced(f, *args)[0], [np.array(a) for a in args]))
 
 
-def agrees(f: Callable[..., Any], *args: Any, rtol: float | None = None) -> None:
-    """Whether ``f`` traced gives what ``f`` on NumPy arrays gives."""
+def agrees(f: Callable[..., Any], *args: Any, rtol: float | None = None, plain: Any = None) -> None:
+    """Whether ``f`` traced gives what ``f`` (or ``plain``) on NumPy arrays gives."""
     with np.errstate(all="ignore"):
-        wanted = flatten(f(*(a.copy() if isinstance(a, np.ndarray) else a for a in args)))
+        wanted = flatten((plain or f)(*(a.copy() if isinstance(a, np.ndarray) else a for a in args)))
     got = run(f, *args)
     assert len(got) == len(wanted)
     for g, w in zip(got, wanted):

@@ -12,16 +12,24 @@ import numpy as _np
 
 from dflow.numpy import (
     composed,
+    counting,
     creation,
     elementwise,
     introspection,
     joining,
     math_functions,
+    miscellany,
+    padding,
+    polynomials,
     products,
+    quantiles,
     reductions,
     running,
+    selection,
     shapes,
+    sorting,
     statistics,
+    ufunc_methods,
 )
 from dflow.numpy import dispatch as dispatch
 from dflow.numpy import linalg as linalg
@@ -36,6 +44,13 @@ for _module in (
     joining,
     products,
     composed,
+    sorting,
+    counting,
+    quantiles,
+    selection,
+    padding,
+    miscellany,
+    polynomials,
     creation,
     introspection,
 ):
@@ -53,6 +68,7 @@ for _alias, _name in (
     ("may_share_memory", "shares_memory"),
 ):
     _EXPORTED[_alias] = _EXPORTED[_name]
+_EXPORTED["topk"] = sorting.topk
 globals().update(_EXPORTED)
 
 
@@ -65,4 +81,4 @@ def __dir__() -> list[str]:
     return sorted((*_EXPORTED, "linalg"))
 
 
-__all__ = ["dispatch", "linalg", "math_functions", *_EXPORTED]
+__all__ = ["dispatch", "linalg", "math_functions", "ufunc_methods", *_EXPORTED]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import numpy
 
 from dflow.ir.core import Value
 from dflow.ir.types import I64
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
-from dflow.numpy.joining import concatenate, take_value
+from dflow.numpy.joining import take_value
 from dflow.numpy.products import operands
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import flat
@@ -19,6 +19,8 @@ from dflow.numpy.statistics import mean
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
 
 def along(axis: int, part: slice) -> tuple[slice, ...]:
@@ -42,29 +44,68 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 
 @implements(np.gradient)
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
-    """Central differences inside, one-sided ones at the ends, over evenly spaced points."""
+    """Differences of second order inside, of first or second order at the ends; spacings or coordinates an axis."""
     x = lift(f)
-    x = x if x.dtype.kind == "f" else s.as_dtype(x, np.float64)
-    axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    spacing = list(varargs) * len(axes) if len(varargs) == 1 else list(varargs) or [1.0] * len(axes)
-    if edge_order != 1 or len(spacing) != len(axes) or any(lift(h).ndim for h in spacing):
-        raise TypeError("np.gradient on traced arrays takes numbers as spacings, one or one an axis, and edge_order=1")
-    out = [_difference(x, s.one_axis(k, x.ndim), h) for k, h in zip(axes, spacing)]
+    x = x if x.dtype.kind in "fc" else s.as_dtype(x, np.float64)
+    axes = s.some_axes(None, x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    spacing = list(varargs) * len(axes) if len(varargs) == 1 and not lift(varargs[0]).ndim else list(varargs)
+    spacing = spacing or [1.0] * len(axes)
+    if len(spacing) != len(axes):
+        raise TypeError("invalid number of arguments")
+    if edge_order not in (1, 2):
+        raise ValueError("'edge_order' greater than 2 not supported")
+    out = [_slopes(x, s.one_axis(k, x.ndim), lift(h), edge_order) for k, h in zip(axes, spacing)]
     return out[0] if len(out) == 1 else tuple(out)
 
 
-def _difference(x: Array, axis: int, h: Any) -> Array:
-    if s.static(s.dims(x), "np.gradient")[axis] < 2:
+def _slopes(x: Array, axis: int, h: Array, edge_order: int) -> Array:
+    (n,) = s.static(s.dims(x)[axis : axis + 1], "np.gradient")
+    if n < edge_order + 1:
         raise ValueError(
-            "Shape of array too small to calculate a numerical gradient, at least 2 elements are required."
+            "Shape of array too small to calculate a numerical gradient, at least (edge_order + 1) elements are "
+            "required."
         )
+    if h.ndim and h.shape != (n,):
+        raise ValueError("when 1d, distances must match the length of the corresponding dimension")
+    y = np.moveaxis(x, axis, 0)
+    if h.ndim:
+        width = np.diff(h).reshape((-1, *(1,) * (x.ndim - 1)))
+        a, b = width[:-1], width[1:]
+        inside = -b / (a * (a + b)) * y[:-2] + (b - a) / (a * b) * y[1:-1] + a / (b * (a + b)) * y[2:]
+        first, last = width[0], width[-1]
+    else:
+        inside = (y[2:] - y[:-2]) / (2.0 * h)
+        first = last = a = b = h
+    if edge_order == 1:
+        ends = [(y[1] - y[0]) / first, (y[-1] - y[-2]) / last]
+    else:
+        widths = [(a[0], b[0]), (b[-1], a[-1])] if h.ndim else [(h, h), (h, h)]
+        ends = [_end(*y[:3], *widths[0]), -_end(*y[:-4:-1], *widths[1])]
+    parts = [ends[0][None], inside, ends[1][None]]
+    return np.moveaxis(np.concatenate(parts, 0), 0, axis)
 
-    def slope(late: slice, early: slice, width: float) -> Array:
-        rise = apply(np.subtract, x[along(axis, late)], x[along(axis, early)])
-        return apply(np.divide, rise, apply(np.multiply, h, width))
 
-    first, last = slope(slice(1, 2), slice(0, 1), 1.0), slope(slice(-1, None), slice(-2, -1), 1.0)
-    return concatenate.__wrapped__([first, slope(slice(2, None), slice(None, -2), 2.0), last], axis)
+def _end(y0: Any, y1: Any, y2: Any, a: Any, b: Any) -> Any:
+    """The slope at the first of three points, of the parabola through them."""
+    return -(2.0 * a + b) / (a * (a + b)) * y0 + (a + b) / (a * b) * y1 - a / (b * (a + b)) * y2
+
+
+@implements(np.unwrap)
+def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * np.pi) -> Array:
+    """Jumps of more than half a period taken back by whole periods."""
+    x = lift(p)
+    kind = s.result_type(x, period)
+    x = s.as_dtype(x, kind) if x.dtype != kind else x
+    step = np.diff(x, axis=axis)
+    half = period / 2 if kind.kind == "f" else period // 2
+    boundary_ambiguous = kind.kind == "f" or period % 2 == 0
+    wrapped = (step + half) % period - half
+    if boundary_ambiguous:
+        wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)
+    correction = np.where(np.abs(step) < (half if discont is None else np.maximum(discont, half)), 0, wrapped - step)
+    shape = [1 if k == s.one_axis(axis, x.ndim) else d for k, d in enumerate(x.shape)]
+    shifts = np.concatenate([np.zeros(shape, kind), s.as_dtype(np.cumsum(correction, axis), kind)], axis)
+    return x + shifts
 
 
 # -- searching in sorted arrays --------------------------------------------------------------------------------------
@@ -79,7 +120,7 @@ def rank_of(points: Value, x: Value, right: bool) -> Value:
         middle = b.shr(b.add(low, high), 1)
         point = b.gather(points, b.min(middle, n - 1))
         searching = b.lt(low, high)
-        before = b.le(point, x) if right else b.lt(point, x)
+        before = _precedes(b, point, x, right)
         return [
             b.select(b.and_(searching, before), b.add(middle, 1), low),
             b.select(b.and_(searching, b.not_(before)), middle, high),
@@ -90,11 +131,19 @@ def rank_of(points: Value, x: Value, right: bool) -> Value:
     return b.for_loop(b.index(n.bit_length()), [b.zeros(kind), b.full(n, kind)], halve)[0]
 
 
+def _precedes(b: Any, point: Value, x: Value, right: bool) -> Value:
+    """Whether a point comes before ``x``; NaN comes after everything else, as sorting has it."""
+    before = b.le(point, x) if right else b.lt(point, x)
+    if not x.type.dtype.is_float:
+        return before
+    return b.or_(before, b.isnan(x) if right else b.and_(b.isnan(x), b.not_(b.isnan(point))))
+
+
 @implements(np.searchsorted)
 def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Array:
-    if side not in ("left", "right") or sorter is not None:
-        raise ValueError(f"np.searchsorted on traced arrays takes side 'left' or 'right', and no sorter; got {side!r}")
-    points, x = operands(a, v)
+    if side not in ("left", "right"):
+        raise ValueError(f"search side must be 'left' or 'right' (got {side!r})")
+    points, x = operands(a if sorter is None else lift(a)[sorter], v)
     return wrap(rank_of(points, x, side == "right"))
 
 
@@ -102,7 +151,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Arra
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Array:
     """Linear interpolation between the points (xp, fp), whose xp increase; constant outside."""
     if period is not None:
-        raise TypeError("np.interp with a period is not supported on traced arrays")
+        return _periodic(x, xp, fp, period)
     v, px, py = (s.cast(lift(a).value, np.float64) for a in (x, xp, fp))
     if px.type.rank != 1 or px.type.shape != py.type.shape:
         raise ValueError(f"fp and xp are not of the same length: {s.show(py.type.shape)} and {s.show(px.type.shape)}")
@@ -120,6 +169,18 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         inside = b.select(b.eq(v, last), inside, line)
     y = b.select(b.lt(v, first), ends[0], b.select(b.gt(v, last), ends[1], inside))
     return wrap(b.select(b.isnan(v), v, y))
+
+
+def _periodic(x: Any, xp: Any, fp: Any, period: Any) -> Array:
+    """Interpolation on a circle: the points in order, the last one also before the first, the first after the last."""
+    if not isinstance(period, Array) and period == 0:
+        raise ValueError("period must be a non-zero value")
+    period = np.abs(lift(period))
+    x, at = lift(x) % period, lift(xp) % period
+    order = np.argsort(at)
+    at, values = at[order], lift(fp)[order]
+    at = np.concatenate([at[-1:] - period, at, at[:1] + period])
+    return interp.__wrapped__(x, at, np.concatenate([values[-1:], values, values[:1]]))
 
 
 # -- polynomials and convolution -------------------------------------------------------------------------------------
@@ -171,26 +232,56 @@ def _convolved(x: Value, y: Value, mode: str) -> Value:
 
 
 @implements(np.cov)
-def cov(m: Any, y: Any = None, rowvar: bool = True, bias: bool = False, ddof: Any = None) -> Array:
+def cov(
+    m: Any,
+    y: Any = None,
+    rowvar: bool = True,
+    bias: bool = False,
+    ddof: Any = None,
+    fweights: Any = None,
+    aweights: Any = None,
+    *,
+    dtype: Any = None,
+) -> Array:
+    rows = _variables(m, rowvar, dtype)
+    if y is not None:
+        rows = np.concatenate([rows, _variables(y, rowvar, dtype)], 0)
+    weights = None
+    for w in (fweights, aweights):
+        if w is not None:
+            weights = lift(w) * 1.0 if weights is None else weights * w
+    freedom = (0 if bias else 1) if ddof is None else ddof
+    if weights is None:
+        total, mean_row = rows.shape[1], mean.__wrapped__(rows, 1, keepdims=True)
+    else:
+        total = np.sum(weights)
+        mean_row = np.sum(rows * weights, 1, keepdims=True) / total
+        if aweights is not None and freedom:
+            freedom = freedom * np.sum(weights * aweights) / total
+    rest = rows - mean_row
+    scaled = rest if weights is None else rest * weights
+    product = (scaled @ np.conj(rest).T) / np.maximum(total - freedom, 0)
+    return product if product.shape[0] > 1 else product.reshape(())
+
+
+def _variables(m: Any, rowvar: bool, dtype: Any) -> Array:
+    """One variable a row, centred nowhere yet."""
     x = lift(m)
-    if y is not None or x.ndim > 2:
-        raise TypeError("np.cov on traced arrays takes one array with at most 2 axes")
+    if x.ndim > 2:
+        raise ValueError("m has more than 2 dimensions")
     rows = x.reshape((1, -1)) if x.ndim < 2 else x if rowvar else x.T
-    rows = rows if rows.dtype.kind == "f" else s.as_dtype(rows, np.float64)
-    rows = apply(np.subtract, rows, mean.__wrapped__(rows, 1, keepdims=True))
-    freedom = rows.shape[1] - ((0 if bias else 1) if ddof is None else ddof)
-    product = apply(np.divide, rows @ rows.T, max(freedom, 0))
-    return wrap(product.value) if x.ndim == 2 and rows.shape[0] > 1 else product.reshape(())
+    kind = s.result_type(rows, np.float64) if dtype is None else dtype
+    return s.as_dtype(rows, kind)
 
 
 @implements(np.corrcoef)
-def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Array:
-    c = cov.__wrapped__(x, y, rowvar)
+def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -> Array:
+    c = cov.__wrapped__(x, y, rowvar, dtype=dtype)
     if c.ndim == 0:
         return apply(np.divide, c, c)
-    spread = apply(np.sqrt, c.diagonal())
+    spread = apply(np.sqrt, np.real(c.diagonal()))
     scaled = apply(np.divide, apply(np.divide, c, spread[:, None]), spread[None, :])
-    return apply(np.minimum, apply(np.maximum, scaled, -1.0), 1.0)
+    return scaled if scaled.dtype.kind == "c" else apply(np.minimum, apply(np.maximum, scaled, -1.0), 1.0)
 
 
 # -- known positions -------------------------------------------------------------------------------------------------
@@ -216,13 +307,3 @@ def resize(a: Any, new_shape: Any) -> Array:
 @implements(np.astype)
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
     return s.as_dtype(x, dtype)
-
-
-@implements(np.isreal)
-def isreal(x: Any) -> Array:
-    return wrap(s.full(s.dims(lift(x)), True, bool))
-
-
-@implements(np.iscomplex)
-def iscomplex(x: Any) -> Array:
-    return wrap(s.full(s.dims(lift(x)), False, bool))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
+from dflow.numpy import eager
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import CREATION, any_traced, implements, located
 from dflow.numpy.elementwise import apply
@@ -28,8 +29,11 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
 
         @functools.wraps(f)
         def call(*args: Any, **kwargs: Any) -> Any:
-            traced = tracing() or any_traced(args, kwargs)
-            return CREATION[function](*args, **kwargs) if traced else function(*args, **kwargs)
+            if tracing() or any_traced(args, kwargs):
+                return CREATION[function](*args, **kwargs)
+            if eager.compiles():
+                return eager.compiled(CREATION[function], args, kwargs)
+            return function(*args, **kwargs)
 
         return call
 

@@ -14,22 +14,21 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.numpy import eager
 from dflow.tracing.array import Array
+from dflow.tracing.context import tracing
 
 Implementation = Callable[..., Any]
 
 UFUNCS: dict[np.ufunc, Implementation] = {}
 UFUNC_METHODS: dict[tuple[np.ufunc, str], Implementation] = {}
 FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
+CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the object comes first
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
-_SORTING = "sorting is not among dflow's operations yet"
-_COUNT = "the size of its result depends on the data; use a boolean condition with np.where"
 _DECOMPOSITION = "matrix decompositions are not among dflow's operations yet"
 UNSUPPORTED: dict[str, str] = {
-    **dict.fromkeys(("sort", "argsort", "median", "nanmedian", "percentile", "quantile", "partition"), _SORTING),
-    **dict.fromkeys(("argpartition", "lexsort", "digitize", "unique", "nanquantile"), _SORTING),
-    **dict.fromkeys(("nonzero", "argwhere", "flatnonzero", "extract", "compress", "trim_zeros"), _COUNT),
+    "trim_zeros": "the size of its result depends on the data",
     **dict.fromkeys(("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "cholesky", "solve", "inv"), _DECOMPOSITION),
     **dict.fromkeys(("det", "slogdet", "pinv", "lstsq", "matrix_rank", "cond"), _DECOMPOSITION),
     "save": "a compiled function does no input or output",
@@ -67,8 +66,9 @@ def located(f: Implementation) -> Implementation:
     return call
 
 
-def implements(*functions: Any) -> Callable[[Implementation], Any]:
-    """Registers an implementation for NumPy functions; gives the public function."""
+def implements(*functions: Any, extra: Sequence[str] = ()) -> Callable[[Implementation], Any]:
+    """Registers an implementation for NumPy functions; gives the public function. ``extra`` names arguments that
+    NumPy's do not have."""
 
     def register(f: Implementation) -> Any:
         traced = located(f)
@@ -77,20 +77,31 @@ def implements(*functions: Any) -> Callable[[Implementation], Any]:
                 UFUNCS[function] = traced
             else:
                 FUNCTIONS[function] = traced
-        return public(functions[0], f)
+        return public(functions[0], f, extra)
 
     return register
 
 
-def public(function: Callable[..., Any], f: Implementation) -> Any:
+def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequence[str] = ()) -> Any:
     """``f`` when an argument is traced, otherwise NumPy's own function. ``__wrapped__`` is ``f`` itself."""
     traced = located(f)
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return traced(*args, **kwargs) if any_traced(args, kwargs) else function(*args, **kwargs)
+        if any_traced(args, kwargs):
+            return traced(*args, **kwargs)
+        if function is None:
+            return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
+        if eager.compiles() or not kwargs.keys().isdisjoint(extra):
+            return eager.compiled(traced, args, kwargs)
+        return function(*args, **kwargs)
 
     return call
+
+
+def own(f: Implementation) -> Any:
+    """The public function of an implementation that NumPy has no counterpart of."""
+    return public(None, f)
 
 
 def name_of(function: Any) -> str:
@@ -136,6 +147,8 @@ def get(function: Any) -> Any:
         return None
     if isinstance(function, np.ufunc) and function in UFUNCS:
         return TracedUfunc(function)
+    if type(function) in CALLABLES:
+        return functools.partial(located(CALLABLES[type(function)]), function)
     found = None if isinstance(function, np.ufunc) else FUNCTIONS.get(function)
     return found or (lambda *args, **kwargs: refuse(name_of(function)))
 

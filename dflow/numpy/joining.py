@@ -292,39 +292,16 @@ def _as_end(e: Any, shape: s.Shape, axis: int) -> Array:
 
 
 @implements(np.ediff1d)
-def ediff1d(ary: Any) -> Array:
-    return diff.__wrapped__(wrap(flat(lift(ary).value)))
+def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
+    steps = diff.__wrapped__(wrap(flat(lift(ary).value)))
+    if to_end is None and to_begin is None:
+        return steps
+    ends = [None if e is None else s.as_dtype(wrap(flat(lift(e).value)), steps.dtype) for e in (to_begin, to_end)]
+    return concatenate.__wrapped__([p for p in (ends[0], steps, ends[1]) if p is not None])
 
 
-@implements(np.pad)
-def pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0, **kwargs: Any) -> Array:
-    """Constants are joined on; for the other modes the padding of positions tells what to repeat."""
-    x = lift(array)
-    widths = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
-    if mode == "constant":
-        return _pad_constant(x, widths, constant_values)
-    if mode not in ("edge", "reflect", "symmetric", "wrap") or kwargs.get("reflect_type", "even") != "even":
-        raise ValueError(
-            f"mode {mode!r} with {kwargs} is not supported on traced arrays; supported are 'constant', 'edge', "
-            "'reflect', 'symmetric' and 'wrap'"
-        )
-    v = x.value
-    for axis, (size, width) in enumerate(zip(s.static(s.dims(x), "np.pad"), widths)):
-        if any(width):
-            v = take_value(v, np.pad(np.arange(size), width, mode=mode), axis)  # type: ignore[call-overload]
-    return wrap(v)
-
-
-def _pad_constant(x: Array, widths: Sequence[Sequence[int]], constant_values: Any) -> Array:
-    v = x.value
-    if isinstance(constant_values, Array):
-        constant_values = [[constant_values] * 2] * x.ndim
-    else:
-        constant_values = np.broadcast_to(np.asarray(constant_values), (x.ndim, 2)).tolist()
-    for axis, (width, ends) in enumerate(zip(widths, constant_values)):
-        strips = [
-            s.expand(s.cast(lift(e).value, x.dtype), tuple(n if k == axis else d for k, d in enumerate(v.type.shape)))
-            for n, e in zip(width, ends)
-        ]
-        v = s.join([strips[0], v, strips[1]], axis) if any(width) else v
-    return wrap(v)
+@implements(np.dsplit)
+def dsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
+    if lift(ary).ndim < 3:
+        raise ValueError("dsplit only works on arrays of 3 or more dimensions")
+    return split.__wrapped__(ary, indices_or_sections, 2)

@@ -58,7 +58,7 @@ def reduce(
         v = s.cast(v, bool)
     axes = s.some_axes(axis, v.type.rank)
     if given(where) and where is not True:
-        v = _masked(v, where, neutral if initial is None or initial is EVERYTHING else initial, ufunc.__name__)
+        v = _masked(v, where, initial if neutral is None and given(initial) else neutral, ufunc.__name__)
     if kind in ("max", "min"):
         v = _with_initial(v, axes, initial, ufunc)
     y = reduce_value(v, kind, axes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+import numpy
 
 from dflow.ir.core import Value
 from dflow.numpy import support as s
@@ -13,10 +13,12 @@ from dflow.numpy.reductions import accumulator
 from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
+from dflow.tracing.lift import lift, wrap
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
 
-def _running(ufunc: np.ufunc) -> Any:
+def _running(ufunc: numpy.ufunc) -> Any:
     """A loop along the axis that carries the running value and the results so far."""
 
     def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
@@ -24,21 +26,32 @@ def _running(ufunc: np.ufunc) -> Any:
         v = s.cast(x.value, accumulator(x, dtype))
         if axis is None:
             v = s.reshaped(v, (int(np.prod(s.static(v.type.shape, "a running sum over the flattened array"))),))
-        return s.result(_scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
+        return s.result(scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
 
     return call
 
 
-def _scan(ufunc: np.ufunc, v: Value, axis: int) -> Value:
+def scan(ufunc: numpy.ufunc, v: Value, axis: int) -> Value:
+    """The running value along an axis, from the ufunc's neutral element or else from the first element on."""
     b, rule = builder(), rule_for(ufunc.__name__, v.type.dtype)
     index = tuple("at" if k == axis else "all" for k in range(v.type.rank))
-    first = b.full(1 if ufunc is np.multiply else 0, v.type.with_shape(_dropped(v.type.shape, axis)))
+    skip = 1 if ufunc.identity is None else 0
+    if skip and v.type.shape[axis] == 0:
+        return v
+    if skip:
+        first = b.extract(v, b.index(0), index=index)
+        results = b.update(b.zeros(v.type), first, b.index(0), index=index)
+    else:
+        first = b.full(ufunc.identity, v.type.with_shape(_dropped(v.type.shape, axis)))
+        results = b.zeros(v.type)
 
     def body(b: Any, k: Value, so_far: Value, results: Value) -> list[Value]:
-        so_far = rule(b, so_far, b.extract(v, k, index=index))
-        return [so_far, b.update(results, so_far, k, index=index)]
+        at = b.add(k, skip) if skip else k
+        so_far = rule(b, so_far, b.extract(v, at, index=index))
+        return [so_far, b.update(results, so_far, at, index=index)]
 
-    return b.for_loop(b.size(v.type.shape[axis]), [first, b.zeros(v.type)], body)[1]
+    count = b.size(v.type.shape[axis])
+    return b.for_loop(b.sub(count, skip) if skip else count, [first, results], body)[1]
 
 
 def _dropped(shape: s.Shape, axis: int) -> s.Shape:
@@ -57,16 +70,21 @@ UFUNC_METHODS[np.add, "accumulate"] = _accumulate(_running(np.add))
 UFUNC_METHODS[np.multiply, "accumulate"] = _accumulate(_running(np.multiply))
 
 
-def _cumulative(ufunc: np.ufunc) -> Any:
-    scan = _running(ufunc)
+def _cumulative(ufunc: numpy.ufunc) -> Any:
+    running = _running(ufunc)
 
     def call(
         x: Any, /, *, axis: Any = None, dtype: Any = None, out: Any = None, include_initial: bool = False
     ) -> Array:
         x = lift(x)
-        if include_initial or (axis is None and x.ndim != 1):
-            raise ValueError("cumulative sums and products take one axis here, without include_initial")
-        return scan(x, 0 if axis is None else axis, dtype, out)
+        if axis is None and x.ndim != 1:
+            raise ValueError("For arrays which have more than one dimension ``axis`` argument is required.")
+        at = 0 if axis is None else s.one_axis(axis, x.ndim)
+        found = running(x, at, dtype)
+        if include_initial:
+            first = s.full(tuple(1 if k == at else d for k, d in enumerate(s.dims(x))), ufunc.identity, found.dtype)
+            found = wrap(s.join([first, found.value], at))
+        return s.result(found.value, out)
 
     return call
 
@@ -74,4 +92,20 @@ def _cumulative(ufunc: np.ufunc) -> Any:
 # NumPy has them since 2.1.
 for _name, _ufunc in (("cumulative_sum", np.add), ("cumulative_prod", np.multiply)):
     if hasattr(np, _name):
-        implements(getattr(np, _name))(_cumulative(_ufunc))
+        globals()[_name] = implements(getattr(np, _name))(_cumulative(_ufunc))
+
+
+def _without_nan(ufunc: numpy.ufunc) -> Any:
+    running = _running(ufunc)
+
+    def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
+        x = lift(a)
+        if x.dtype.kind in "fc":
+            x = np.where(np.isnan(x), np.asarray(ufunc.identity, x.dtype), x)
+        return running(x, axis, dtype, out)
+
+    return call
+
+
+nancumsum = implements(np.nancumsum)(_without_nan(np.add))
+nancumprod = implements(np.nancumprod)(_without_nan(np.multiply))

@@ -13,6 +13,7 @@ from typing import Any
 
 from dflow.ir.core import Value
 from dflow.ir.types import BOOL, I64, DType
+from dflow.numpy import ufunc_bits
 from dflow.numpy.support import constant_of
 
 Rule = Callable[..., Any]
@@ -200,6 +201,9 @@ FLOAT: dict[str, str | Rule] = {
     "logaddexp2": _logaddexp("exp2", 1.0 / LN2),
     "modf": _modf,
     "ldexp": _ldexp,
+    "frexp": ufunc_bits.frexp,
+    "nextafter": ufunc_bits.nextafter,
+    "spacing": ufunc_bits.spacing,
 }
 INTEGER: dict[str, str | Rule] = {
     **NUMBER,
@@ -216,6 +220,7 @@ INTEGER: dict[str, str | Rule] = {
     "invert": "not",
     "left_shift": "shl",
     "right_shift": "shr",
+    "bitwise_count": ufunc_bits.bitwise_count,
     **{name: _same for name in ("floor", "ceil", "trunc")},
     "isnan": _false,
     "isinf": _false,

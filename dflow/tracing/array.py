@@ -56,7 +56,7 @@ class Array(Operators):
             value = views.write(builder(), self.steps, here.read(self.cell), value)
         here.write(self.cell, value)
 
-    def view(self, steps: tuple[views.Step, ...], shape: tuple[int, ...]) -> Array:
+    def refer(self, steps: tuple[views.Step, ...], shape: tuple[int, ...]) -> Array:
         """The part to which ``steps`` lead, as a view."""
         joined = self.steps
         for step in steps:
@@ -94,12 +94,28 @@ class Array(Operators):
         return self.transpose()
 
     @property
+    def mT(self) -> Array:
+        return numpy_functions().matrix_transpose(self)
+
+    @property
     def real(self) -> Array:
-        return self
+        return numpy_functions().real(self)
 
     @property
     def imag(self) -> Array:
-        return numpy_functions().zeros_like(self)
+        return numpy_functions().imag(self)
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Array:
+        if device != "cpu":
+            raise failure(TraceError, f"there is no device {device!r}; arrays are on the 'cpu'")
+        return self
+
+    def __array_namespace__(self, api_version: str | None = None) -> Any:
+        return numpy_functions()
 
     @property
     def flat(self) -> Array:
@@ -116,8 +132,8 @@ class Array(Operators):
     def __getitem__(self, index: Any) -> Array:
         part = _index.resolve(self.shape, index)
         if part.basic and part.shape:
-            return self.view(part.steps, part.shape)
-        found = self.view(part.steps, part.shape)
+            return self.refer(part.steps, part.shape)
+        found = self.refer(part.steps, part.shape)
         return found if part.basic and _has_ellipsis(index) else _lift.wrap(found.value)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -127,7 +143,7 @@ class Array(Operators):
             return self.assign(_where(mask, _spread(mask, new, self.shape), self.value, self.dtype))
         part = _index.resolve(self.shape, index)
         contents = fitted(new, part.shape, self.dtype)
-        self.view(part.steps, part.shape).assign(contents)
+        self.refer(part.steps, part.shape).assign(contents)
 
     def update(self, index: Any, operation: Callable[[Any, Any], Any], value: Any, op: str = "") -> None:
         """``self[index] = operation(self[index], value)``, as an augmented assignment does it."""
@@ -137,7 +153,7 @@ class Array(Operators):
             changed = operation(self, _lift.wrap(_spread(mask, new, self.shape)))
             return self.assign(_where(mask, changed.value, self.value, self.dtype))
         part = _index.resolve(self.shape, index)
-        target = self.view(part.steps, part.shape)
+        target = self.refer(part.steps, part.shape)
         step = target.steps[0] if len(target.steps) == 1 else None
         if op in ("add", "sub") and part.basic and self.dtype.kind in "iuf" and isinstance(step, views.Index):
             same_kind(_lift.result_dtype(self, new), self.dtype)
@@ -250,6 +266,12 @@ class Array(Operators):
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Array:
         return _lift.wrap(_lift.convert(self.value, _lift.ir_dtype(dtype)))
 
+    def view(self, dtype: Any = None, type: Any = None) -> Array:
+        """The same bits as another dtype of the same size (a copy), or without one a view of the whole."""
+        if dtype is None or np.dtype(dtype) == self.dtype:
+            return self.refer((), self.shape)
+        return _lift.wrap(_lift.emit("bitcast", self.value, dtype=_lift.ir_dtype(dtype)))
+
     def fill(self, value: Any) -> None:
         self[...] = value
 
@@ -265,8 +287,8 @@ class Array(Operators):
     def reshaped_view(self, shape: tuple[int, ...]) -> Array:
         """The view under ``shape`` (which must fit), or a copy where NumPy makes one; for dflow.numpy."""
         if shape == self.shape:
-            return self.view((), shape)
-        view = self.view((views.Reshape(self.shape, shape),), shape)
+            return self.refer((), shape)
+        view = self.refer((views.Reshape(self.shape, shape),), shape)
         return view if views.is_view(view.steps, self._base_shape()) else _lift.wrap(view.value)
 
     def _base_shape(self) -> tuple[int, ...]:
@@ -274,7 +296,7 @@ class Array(Operators):
 
     def transposed_view(self, perm: tuple[int, ...]) -> Array:
         """The view with the axes permuted; for dflow.numpy."""
-        return self.view((views.Transpose(perm),), tuple(self.shape[p] for p in perm))
+        return self.refer((views.Transpose(perm),), tuple(self.shape[p] for p in perm))
 
     def flatten(self, order: str = "C") -> Array:
         return self.reshape(-1).copy()

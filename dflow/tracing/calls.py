@@ -65,15 +65,12 @@ def captured_update(target: Any) -> TraceError:
 
 
 def _at(ufunc: Any, target: Any, index: Any, value: Any = None) -> None:
-    """``np.add.at`` and ``np.subtract.at``: repeated positions add up."""
-    from dflow.tracing.index import resolve
-    from dflow.tracing.scatter import add_at
+    """``np.add.at`` and its like: repeated positions count as often as they occur."""
+    from dflow.numpy.ufunc_methods import at
 
     if not isinstance(target, _array.Array):
         raise captured_update(target)
-    if ufunc.__name__ not in ("add", "subtract"):
-        raise unsupported(f"np.{ufunc.__name__}.at")
-    add_at(target, resolve(target.shape, index), value if ufunc.__name__ == "add" else -value)
+    at(ufunc, target, index, value)
 
 
 # -- calls of rewritten code -------------------------------------------------------------------------------------

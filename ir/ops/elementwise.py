@@ -320,3 +320,26 @@ define(
         samples=tuple(Sample(([0.0, 1.0, 2.5, 100.0],), {"dtype": d}) for d in (*FLOATS, *SIGNED, BOOL)),
     )
 )
+
+
+def _bitcast_infer(attrs: Any, types: Any) -> list[TensorType]:
+    require(len(types) == 1, f"takes 1 operand, got {len(types)}")
+    (x,), dtype = types, attrs["dtype"]
+    require(x.dtype in REAL and dtype in REAL, f"takes integers and floats, got {x.dtype} as {dtype}")
+    require(x.dtype.bits == dtype.bits, f"{x.dtype} and {dtype} differ in size")
+    return [x.with_dtype(dtype)]
+
+
+define(
+    OpDef(
+        "bitcast",
+        "the bits of x as another dtype of the same size",
+        _bitcast_infer,
+        lambda attrs, x: np.asarray(x).view(attrs["dtype"].numpy),
+        dtypes=REAL,
+        elementwise=True,
+        cheap=True,
+        no_derivative=_INTEGRAL,
+        samples=tuple(Sample(([0.0, 1.0, 2.5, 100.0],), {"dtype": d}) for d in REAL),
+    )
+)

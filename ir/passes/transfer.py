@@ -203,6 +203,10 @@ def _position(known: Known, op: Op) -> Interval:
     return 0, op.operands[0].type.bound[op.attrs["axis"]] - 1
 
 
+def _order(known: Known, op: Op) -> Interval:
+    return 0, max(op.result.type.bound[-1] - 1, 0)
+
+
 def _same(known: Known, op: Op) -> Interval:
     return known.interval(op.operands[0])
 
@@ -238,6 +242,7 @@ TRANSFER: dict[str, Transfer] = {
     "iota": _iota,
     "argmax": _position,
     "argmin": _position,
+    "argsort": _order,
     "reduce": _reduce,
     **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather"), _same),
     **dict.fromkeys(COMPARISONS, _compare),

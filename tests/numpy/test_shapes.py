@@ -161,7 +161,7 @@ def test_writing_functions():
         (lambda x: np.split(x, 2, axis=1), "equal division"),
         (lambda x: np.expand_dims(x, 5), "out of bounds"),
         (lambda x: np.take(x, 9), "out of bounds"),
-        (lambda x: np.pad(x, 1, "mean"), "mode 'mean'"),
+        (lambda x: np.pad(x, 1, "median", stat_length=0), "stat_length of 0"),
         (lambda x: np.tile(x, x[0, 0].astype(int)), "known when the function is compiled"),
     ],
 )

@@ -1,0 +1,178 @@
+"""Counting elements: bins, histograms, and the positions of flattened indices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+
+from dflow.errors import NeedsStatic, failure
+from dflow.numpy import support as s
+from dflow.numpy.composed import searchsorted
+from dflow.numpy.dispatch import implements
+from dflow.numpy.shapes import flat
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+
+
+@implements(np.bincount, extra=("length",))
+def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: Any = None) -> Array:
+    """How often 0, 1, ... occur, or the sums of their weights. ``length`` is the size of the result: of a traced ``x``
+    the largest element is not known. Elements that are not below it raise IndexError."""
+    at = lift(x)
+    if length is None:
+        if isinstance(x, Array):
+            raise failure(
+                NeedsStatic,
+                "how long the result of np.bincount is depends on the data",
+                mend="say how long: dflow.numpy.bincount(x, length=n)",
+            )
+        length = max(int(np.max(x, initial=-1)) + 1, minlength)
+    size = max(s.static_int(length, "length"), s.static_int(minlength, "minlength"))
+    if at.dtype.kind not in "biu":
+        raise TypeError(f"Cannot cast array data from {at.dtype} to int64 according to the rule 'safe'")
+    counts = wrap(s.full((size,), 0, np.int64 if weights is None else np.float64))
+    one = 1 if weights is None else s.as_dtype(weights, np.float64)
+    _check_positions(at)
+    np.add.at(counts, s.as_dtype(at, np.int64), one)
+    return counts
+
+
+def _check_positions(at: Array) -> None:
+    if at.dtype.kind == "i" and at.size:
+        b = builder()
+        low = b.reduce(at.value, kind="min", axes=tuple(range(at.ndim)))
+        b.check(b.ge(low, 0), error="ValueError", message="'list' argument must have no negative elements")
+
+
+@implements(np.digitize)
+def digitize(x: Any, bins: Any, right: bool = False) -> Array:
+    """The bin of each element. Bins that are known may fall; traced ones must rise."""
+    if not isinstance(bins, Array) and len(bins) > 1 and bins[0] > bins[-1]:
+        return len(bins) - searchsorted.__wrapped__(np.asarray(bins)[::-1].copy(), x, "left" if right else "right")
+    return searchsorted.__wrapped__(bins, x, "left" if right else "right")
+
+
+# -- histograms ------------------------------------------------------------------------------------------------------
+
+
+@implements(np.histogram_bin_edges)
+def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> Array:
+    """Evenly spaced edges over ``range``, or from the smallest to the largest element."""
+    if isinstance(bins, str):
+        raise TypeError("np.histogram of traced arrays takes a number of bins, or their edges; not a rule's name")
+    if np.ndim(bins):
+        return lift(bins)
+    x = lift(a)
+    if range is not None:
+        low, high = range
+    elif not x.size:
+        low, high = 0.0, 1.0
+    else:
+        low, high = (s.as_dtype(f(x), s.result_type(x, 0.5)) for f in (np.min, np.max))
+    low, high = lift(low) * 1.0, lift(high) * 1.0
+    flat_range = low == high
+    low, high = np.where(flat_range, low - 0.5, low), np.where(flat_range, high + 0.5, high)
+    kind = np.result_type(x.dtype, 0.5) if x.dtype.kind != "f" else x.dtype
+    return s.as_dtype(np.linspace(low, high, s.static_int(bins, "bins") + 1), kind)
+
+
+@implements(np.histogram)
+def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    """Counts (or sums of weights) in the bins, of which only the last one is closed on the right."""
+    x = lift(a)
+    edges = histogram_bin_edges.__wrapped__(x, bins, range)
+    counts = _binned([wrap(flat(x.value))], [edges], weights)
+    if density:
+        return counts / np.diff(edges) / np.sum(counts), edges
+    return counts, edges
+
+
+def _binned(columns: Sequence[Array], edges: Sequence[Array], weights: Any) -> Array:
+    """Counts over the product of the columns' bins; what lies in none is counted in a place that is dropped."""
+    shape = tuple(s.static_int(e.size, "bins") - 1 for e in edges)
+    position, inside = lift(0), lift(True)
+    for x, e, size in zip(columns, edges, shape):
+        bin_ = np.searchsorted(e, x, "right") - 1
+        bin_ = np.where(x == e[-1], size - 1, bin_)
+        inside = inside & (x >= e[0]) & (x <= e[-1])
+        position = position * size + bin_
+    total = math.prod(shape)
+    position = np.where(inside, position, total)
+    counts = wrap(s.full((total + 1,), 0, np.int64 if weights is None else lift(weights).dtype))
+    np.add.at(counts, position, 1 if weights is None else wrap(flat(lift(weights).value)))
+    return counts[:total].copy().reshape(shape)
+
+
+@implements(np.histogramdd)
+def histogramdd(sample: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None) -> Any:
+    columns = _columns(sample)
+    n = len(columns)
+    bins = bins if isinstance(bins, tuple | list) else [bins] * n
+    range = [None] * n if range is None else range
+    edges = [histogram_bin_edges.__wrapped__(x, k, r) for x, k, r in zip(columns, bins, range, strict=True)]
+    counts = s.as_dtype(_binned(columns, edges, weights), np.float64)
+    if density:
+        counts = counts / np.sum(counts)
+        for axis, e in enumerate(edges):
+            counts = counts / np.diff(e).reshape([-1 if k == axis else 1 for k in np.arange(n)])
+    return counts, tuple(edges)
+
+
+def _columns(sample: Any) -> list[Array]:
+    if isinstance(sample, tuple | list):
+        return [lift(x) for x in sample]
+    x = lift(sample)
+    x = x.reshape(-1, 1) if x.ndim == 1 else x
+    return [x[:, k] for k in np.arange(x.shape[1])]
+
+
+@implements(np.histogram2d)
+def histogram2d(
+    x: Any, y: Any, bins: Any = 10, range: Any = None, density: Any = None, weights: Any = None
+) -> tuple[Array, Array, Array]:
+    both = bins if isinstance(bins, tuple | list) and len(bins) == 2 else [bins, bins]
+    counts, edges = histogramdd.__wrapped__([x, y], both, range, density, weights)
+    return counts, edges[0], edges[1]
+
+
+# -- flattened indices -----------------------------------------------------------------------------------------------
+
+
+@implements(np.unravel_index)
+def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ...]:
+    """The index of each flat position."""
+    sizes = tuple(np.atleast_1d(shape).tolist())
+    rest, out = s.as_dtype(indices, np.int64), []
+    for size in sizes if order == "F" else sizes[::-1]:
+        out.append(rest % size)
+        rest = rest // size
+    return tuple(out if order == "F" else out[::-1])
+
+
+@implements(np.ravel_multi_index)
+def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: str = "C") -> Array:
+    """The flat position of each index; ``mode`` says what is done with positions outside: raise, wrap or clip."""
+    modes = mode if isinstance(mode, tuple) else (mode,) * len(dims)
+    parts = [_brought_inside(s.as_dtype(i, np.int64), n, m) for i, n, m in zip(multi_index, dims, modes, strict=True)]
+    pairs = list(zip(parts, dims))
+    total = lift(np.int64(0))
+    for part, size in pairs if order == "C" else pairs[::-1]:
+        total = total * size + part
+    return total
+
+
+def _brought_inside(i: Array, size: int, mode: str) -> Array:
+    if mode == "wrap":
+        return i % size
+    if mode == "clip":
+        return np.clip(i, 0, size - 1)
+    b = builder()
+    inside = ((i >= 0) & (i < size)).all()
+    b.check(inside.value, error="ValueError", message="invalid entry in coordinates array")
+    return i

@@ -1,0 +1,60 @@
+"""Calls outside of any traced function.
+
+They are NumPy's own. With ``DFLOW_EAGER=compile`` in the environment every call is compiled instead, so that suites
+which test conformance test the compiler. Functions and arguments that NumPy does not have are always compiled.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.tracing.context import tracing
+from dflow.tracing.lift import supported
+
+MAX_PROGRAMS = 4096
+
+_programs: dict[Any, Any] = {}
+
+
+def compiles() -> bool:
+    """Whether a call on concrete arrays is to be compiled."""
+    return os.environ.get("DFLOW_EAGER") == "compile" and not tracing()
+
+
+def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """``f`` compiled for these arguments: arrays are its arguments, all else is part of the program."""
+    from dflow import trees
+    from dflow.transform import Jit
+
+    leaves, spec = trees.flatten((list(args), kwargs))
+    arrays = [x for x in leaves if _is_array(x)]
+    fixed = [None if _is_array(x) else x for x in leaves]
+    key = (f, spec, tuple(map(_identity, fixed)))
+    program = _programs.get(key)
+    if program is None:
+        is_array = [_is_array(x) for x in leaves]
+
+        def call(*arrays: Any) -> Any:
+            given = iter(arrays)
+            everything = [next(given) if a else x for a, x in zip(is_array, fixed)]
+            args, kwargs = trees.unflatten(spec, everything)
+            return f(*args, **kwargs)
+
+        call.__name__ = call.__qualname__ = getattr(f, "__name__", "call")
+        if len(_programs) >= MAX_PROGRAMS:
+            _programs.pop(next(iter(_programs)))
+        program = _programs[key] = Jit(f, call)
+    return program(*arrays)
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, np.ndarray | np.generic) and supported(x.dtype)
+
+
+def _identity(x: Any) -> Any:
+    """What tells one fixed argument from another: -0.0 and 0.0, 1 and True differ, NaN is itself."""
+    return (type(x), repr(x)) if isinstance(x, bool | int | float | complex) else x

@@ -1,0 +1,124 @@
+"""Functions that are a line or two of others: comparisons of whole arrays, windows, series, NaN-skipping positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.numpy.reductions import EVERYTHING
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+
+SERIES_END = 20.0  # the Bessel function is summed as a power series below, as an asymptotic one above
+SERIES_TERMS = 50
+ASYMPTOTIC_TERMS = 26
+
+
+@implements(np.array_equiv)
+def array_equiv(a1: Any, a2: Any) -> Array:
+    x, y = lift(a1), lift(a2)
+    try:
+        s.broadcast_shapes(s.dims(x), s.dims(y))
+    except ValueError:
+        return lift(False)
+    return np.all(x == y)
+
+
+def _nan_position(plain: Any, worst: float, name: str) -> Any:
+    def call(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = EVERYTHING) -> Array:
+        x = lift(a)
+        if x.dtype.kind == "f":
+            missing = np.isnan(x)
+            empty = np.any(np.all(missing, axis=axis))
+            builder().check(builder().not_(empty.value), error="ValueError", message="All-NaN slice encountered")
+            x = np.where(missing, np.asarray(worst, x.dtype), x)
+        return plain(x, axis=axis, out=out, keepdims=keepdims)
+
+    call.__name__ = name
+    return call
+
+
+nanargmax = implements(np.nanargmax)(_nan_position(np.argmax, -np.inf, "nanargmax"))
+nanargmin = implements(np.nanargmin)(_nan_position(np.argmin, np.inf, "nanargmin"))
+
+
+@implements(np.i0)
+def i0(x: Any) -> Array:
+    """The modified Bessel function of order 0, by a power and an asymptotic series (DLMF 10.25.2, 10.40.1)."""
+    x = lift(x)
+    x = x if x.dtype.kind == "f" else s.as_dtype(x, np.float64)
+    size = np.abs(x)
+    near = np.minimum(size, SERIES_END)
+    far = np.maximum(size, SERIES_END)
+    quarter = near * near / 4.0
+    series = 1.0 + 0.0 * near
+    for k in range(SERIES_TERMS, 0, -1):
+        series = 1.0 + series * quarter / float(k * k)
+    tail = 1.0 + 0.0 * far
+    for k in range(ASYMPTOTIC_TERMS, 0, -1):
+        tail = 1.0 + tail * float((2 * k - 1) ** 2) / (8.0 * k * far)
+    return np.where(size <= SERIES_END, series, np.exp(far) * tail / np.sqrt(2.0 * np.pi * far))
+
+
+@implements(np.kaiser)
+def kaiser(M: Any, beta: Any) -> Array:
+    count = s.static_int(M, "M")
+    if count == 1:
+        return lift(np.ones(1))
+    n = np.arange(count)
+    alpha = (count - 1) / 2.0
+    beta = lift(beta)
+    return i0.__wrapped__(beta * np.sqrt(1 - ((n - alpha) / alpha) ** 2.0)) / i0.__wrapped__(beta)
+
+
+@implements(np.geomspace)
+def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Array:
+    """Evenly spaced on a logarithmic scale; both ends, where they belong to it, are exact."""
+    first, last = np.broadcast_arrays(lift(start) * 1.0, lift(stop) * 1.0)
+    count = s.static_int(num, "the number of points")
+    ratio = np.log(last / first)
+    shape = (count, *(1,) * first.ndim)
+    steps = (np.arange(count) / max(count - 1 if endpoint else count, 1)).reshape(shape)
+    points = first * np.exp(ratio * steps)
+    if count > 1 and endpoint:
+        points = np.concatenate([points[:-1], last[None]], 0)
+    return np.moveaxis(s.as_dtype(points, dtype or points.dtype), 0, axis)
+
+
+@implements(np.real_if_close)
+def real_if_close(a: Any, tol: Any = 100) -> Array:
+    x = lift(a)
+    if x.dtype.kind == "c":
+        raise TypeError("whether np.real_if_close gives real numbers depends on the data; take np.real(x)")
+    return x
+
+
+@implements(np.isscalar)
+def isscalar(element: Any) -> bool:
+    return isinstance(element, Array) and element.weak
+
+
+@implements(np.require, np.asarray_chkfinite, np.asfortranarray)
+def require(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Array:
+    return np.asarray(lift(a), dtype)
+
+
+@implements(np.array_repr, np.array_str)
+def array_repr(a: Any, *args: Any, **kwargs: Any) -> str:
+    return repr(a)
+
+
+@implements(np.isreal)
+def isreal(x: Any) -> Array:
+    return np.imag(lift(x)) == 0
+
+
+@implements(np.iscomplex)
+def iscomplex(x: Any) -> Array:
+    return np.imag(lift(x)) != 0

@@ -1,0 +1,172 @@
+"""Medians, percentiles and quantiles, by all of NumPy's methods.
+
+The elements are sorted along the axes; a quantile lies at a *virtual position* among them, between two neighbours, of
+which it is a weighted mean (Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996, number the methods). So
+derivatives go to the two neighbours. With NaN among the elements the result is NaN; the nan-functions sort them last
+and count the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.numpy.reductions import given
+from dflow.numpy.sorting import sorted_last
+from dflow.tracing.array import Array
+from dflow.tracing.lift import contains_traced, lift
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+
+Position = Callable[[Any, Any], Any]
+
+
+def _plotting(alpha: float, beta: float) -> Position:
+    """The position of a method that plots the k-th of n elements at (k - alpha) / (n + 1 - alpha - beta)."""
+    return lambda n, q: n * q + (alpha + q * (1.0 - alpha - beta)) - 1.0
+
+
+# method -> (the virtual position of quantile q among n elements, the weight of the later neighbour by the fraction of
+# the position; None for a method that takes elements as they are)
+def _fraction(fraction: Any) -> Any:
+    return fraction
+
+
+METHODS: dict[str, tuple[Position, Callable[[Any], Any] | None]] = {
+    "inverted_cdf": (lambda n, q: np.ceil(n * q - 1.0), None),
+    "averaged_inverted_cdf": (lambda n, q: n * q - 1.0, lambda fraction: np.where(fraction == 0.0, 0.5, 1.0)),
+    "closest_observation": (lambda n, q: _to_odd(n * q - 1.5), None),
+    "interpolated_inverted_cdf": (_plotting(0.0, 1.0), _fraction),
+    "hazen": (_plotting(0.5, 0.5), _fraction),
+    "weibull": (_plotting(0.0, 0.0), _fraction),
+    "linear": (lambda n, q: (n - 1) * q, _fraction),
+    "median_unbiased": (_plotting(1.0 / 3.0, 1.0 / 3.0), _fraction),
+    "normal_unbiased": (_plotting(0.375, 0.375), _fraction),
+    "lower": (lambda n, q: np.floor((n - 1) * q), None),
+    "higher": (lambda n, q: np.ceil((n - 1) * q), None),
+    "midpoint": (lambda n, q: (n - 1) * q, lambda fraction: np.where(fraction == 0.0, 0.0, 0.5)),
+    "nearest": (lambda n, q: np.round((n - 1) * q), None),
+}
+
+
+def _to_odd(position: Any) -> Any:
+    """The next position; an exact one stays where it is odd."""
+    down = np.floor(position)
+    stays = (position == down) & (down % 2 == 1)
+    return np.where(stays, down, down + 1.0)
+
+
+def _sorted(a: Any, axis: Any) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
+    """The elements sorted along a last axis that holds all of ``axis``, the axes, and the shape without them."""
+    x = lift(a)
+    if x.dtype.kind == "c":
+        raise TypeError("a must be an array of real numbers")
+    axes = s.some_axes(axis, x.ndim)
+    kept = tuple(k for k in range(x.ndim) if k not in axes)
+    shape = tuple(x.shape[k] for k in kept)
+    rows = np.transpose(x, (*kept, *axes)).reshape((*shape, math.prod(x.shape[k] for k in axes)))
+    return sorted_last(rows), axes, shape
+
+
+def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool) -> Array:
+    """Quantiles ``q`` (their axes in front) over ``axis``. Raises ValueError for an unknown method."""
+    if method not in METHODS:
+        raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
+    q = lift(q) if contains_traced(q) else q if _is_weak(q) else np.asarray(q)
+    x, axes, shape = _sorted(a, axis)
+    size = x.shape[-1]
+    if not size:
+        raise ValueError("a quantile of no elements: the array is empty along the axis")
+    whole = x.dtype.kind in "biu"
+    missing = lift(np.zeros(shape, np.int64)) if whole else np.sum(np.isnan(x), axis=-1)
+    count = np.maximum(size - missing, 1) if skip_nan and not whole else size
+    kind = np.result_type(np.float64 if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
+    q = q if isinstance(q, Array) else np.asarray(q)
+    place, weight = METHODS[method]
+    position = place(count, np.reshape(q, (*q.shape, *(1,) * len(shape))))
+    low = np.floor(position)
+    out = _at(x, np.clip(low, 0.0, count - 1), shape)
+    if weight is not None:
+        second = _at(x, np.clip(low + 1.0, 0.0, count - 1), shape)
+        out = _between(out, second, weight(position - low), kind)
+    if not whole:
+        nothing = missing == size if skip_nan else missing > 0
+        out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
+    return _kept(out, axes, lift(a).ndim, q.ndim) if given(keepdims) and keepdims else out
+
+
+def _is_weak(q: Any) -> bool:
+    return q.weak if isinstance(q, Array) else isinstance(q, int | float) and not isinstance(q, np.generic)
+
+
+def _at(x: Array, position: Any, shape: tuple[int, ...]) -> Array:
+    """The elements of sorted rows at positions of shape (q..., rows...)."""
+    full = np.broadcast_shapes(np.shape(position), shape)
+    at = np.broadcast_to(position.astype(np.int64), full)
+    rows = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
+    return x[(*rows, at)]
+
+
+def _between(first: Array, second: Array, gamma: Any, kind: Any) -> Array:
+    """Linear interpolation, from the nearer side."""
+    weight = gamma.astype(kind)
+    rise = np.where(first == second, np.zeros((), first.dtype), second - first)  # infinities have no difference
+    first, second, rise = (s.as_dtype(v, kind) for v in (first, second, rise))
+    return np.where(weight >= 0.5, second - rise * (1.0 - weight), first + rise * weight)
+
+
+def _kept(out: Array, axes: tuple[int, ...], rank: int, lead: int) -> Array:
+    sizes = iter(out.shape[lead:])
+    return out.reshape((*out.shape[:lead], *(1 if k in axes else next(sizes) for k in range(rank))))
+
+
+def _checked(q: Any, top: float) -> Any:
+    """``q`` as fractions; ValueError for known ones outside 0 .. top."""
+    if not contains_traced(q):
+        q = float(q) if _is_weak(q) else np.asarray(np.asarray(q) + np.float16(0.0))
+        if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= top)):
+            kind, high = ("Percentiles", 100) if top != 1.0 else ("Quantiles", 1)
+            raise ValueError(f"{kind} must be in the range [0, {high}]")
+    return (lift(q) if contains_traced(q) else q) / top if top != 1.0 else q
+
+
+def _function(top: float, skip_nan: bool) -> Any:
+    def call(
+        a: Any,
+        q: Any,
+        axis: Any = None,
+        out: Any = None,
+        overwrite_input: bool = False,
+        method: str = "linear",
+        keepdims: Any = False,
+        *,
+        weights: Any = None,
+    ) -> Array:
+        if weights is not None:
+            raise TypeError("quantiles with weights are not supported on traced arrays")
+        return s.result(quantiles(a, _checked(q, top), axis, method, keepdims, skip_nan).value, out)
+
+    return call
+
+
+quantile = implements(np.quantile)(_function(1.0, False))
+percentile = implements(np.percentile)(_function(100.0, False))
+nanquantile = implements(np.nanquantile)(_function(1.0, True))
+nanpercentile = implements(np.nanpercentile)(_function(100.0, True))
+
+
+def _median(skip_nan: bool) -> Any:
+    def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
+        """The middle element, or the mean of the two in the middle."""
+        return s.result(quantiles(a, 0.5, axis, "midpoint", keepdims, skip_nan).value, out)
+
+    return call
+
+
+median = implements(np.median)(_median(False))
+nanmedian = implements(np.nanmedian)(_median(True))

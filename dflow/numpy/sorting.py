@@ -1,0 +1,332 @@
+"""Sorting and what comes down to it: partitions, ranks, distinct elements, membership.
+
+One operation of the IR gives the order along the last axis (stable, NaN last, as NumPy has it); everything else gathers
+by it, so the derivative of sorted values goes to the elements that they were. Where the size of a result depends on the
+data, ``size`` says how many elements it gets: surplus ones are dropped, missing ones filled with ``fill_value``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy
+
+from dflow.errors import NeedsStatic, failure
+from dflow.ir.core import Value
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements, own
+from dflow.numpy.joining import take_along_axis
+from dflow.numpy.shapes import flat, moveaxis
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+
+
+SIZED = ("size", "fill_value")  # what NumPy's functions do not take
+
+
+def order(v: Value) -> Value:
+    """The positions along the last axis in sorted order."""
+    if v.type.dtype.kind == "b":
+        v = s.cast(v, np.uint8)
+    if v.type.dtype.kind == "c":
+        return _lexicographic([wrap(v).imag.value, wrap(v).real.value])
+    return builder().argsort(v)
+
+
+def _lexicographic(keys: Sequence[Value]) -> Value:
+    """The order by the last key; equal ones by the one before it, and so on: stable sorts, one key after the other."""
+    first, *rest = keys
+    found = wrap(order(first))
+    for key in rest:
+        found = np.take_along_axis(found, wrap(order(np.take_along_axis(wrap(key), found, -1).value)), -1)
+    return found.value
+
+
+def _axis_last(a: Any, axis: Any) -> tuple[Array, int]:
+    x = lift(a)
+    if axis is None:
+        return wrap(flat(x.value)), 0
+    at = s.one_axis(axis, x.ndim)
+    return moveaxis.__wrapped__(x, at, -1), at
+
+
+def _known_kind(kind: Any) -> None:
+    if kind not in (None, "quicksort", "mergesort", "heapsort", "stable"):
+        raise ValueError(f"sort kind must be one of 'quicksort', 'heapsort', 'mergesort' or 'stable', got {kind!r}")
+
+
+@implements(np.argsort)
+def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+    """The positions that sort ``a``, equal elements in their own order."""
+    _known_kind(kind)
+    x, at = _axis_last(a, axis)
+    return moveaxis.__wrapped__(wrap(_order(x.value)), -1, at)
+
+
+_order = order  # NumPy's functions have an argument of this name
+
+
+@implements(np.sort)
+def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+    """The elements of ``a`` along an axis in order. The derivative follows each element to its place."""
+    _known_kind(kind)
+    x, at = _axis_last(a, axis)
+    return moveaxis.__wrapped__(sorted_last(x), -1, at)
+
+
+def sorted_last(x: Array) -> Array:
+    return take_along_axis.__wrapped__(x, wrap(order(x.value)), -1)
+
+
+@implements(np.sort_complex)
+def sort_complex(a: Any) -> Array:
+    x = sort.__wrapped__(a)
+    narrow = x.dtype.kind in "biu" and x.dtype.itemsize < 4
+    return s.as_dtype(x, np.complex64 if narrow else np.result_type(x.dtype, np.complex64))
+
+
+@implements(np.partition)
+def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
+    """Sorted, which is a partition about every position."""
+    _check_kth(kth, a, axis)
+    return sort.__wrapped__(a, axis)
+
+
+@implements(np.argpartition)
+def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
+    _check_kth(kth, a, axis)
+    return argsort.__wrapped__(a, axis)
+
+
+def _check_kth(kth: Any, a: Any, axis: Any) -> None:
+    x = lift(a)
+    (size,) = s.static((x.size,) if axis is None else (s.dims(x)[s.one_axis(axis, x.ndim)],), "np.partition")
+    for k in np.ravel(kth):
+        if not -size <= s.static_int(k, "kth") < size:
+            raise ValueError(f"kth(={k}) out of bounds ({size})")
+
+
+@implements(np.lexsort)
+def lexsort(keys: Any, axis: int = -1) -> Array:
+    """The order by the last of the keys, then by the one before it, and so on."""
+    values = [moveaxis.__wrapped__(lift(k), axis, -1).value if lift(k).ndim else lift(k).value for k in keys]
+    if not values:
+        raise TypeError("need sequence of keys with len > 0 in lexsort")
+    if not values[0].type.rank:
+        return wrap(s.full((), 0, np.int64))
+    return moveaxis.__wrapped__(wrap(_lexicographic(s.broadcast(*values))), -1, axis)
+
+
+@own
+def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Array, Array]:
+    """The ``k`` largest (or smallest) elements along an axis, in order, and their positions; NaN counts as largest."""
+    moved, at = _axis_last(x, axis)
+    (size,) = s.static(s.dims(moved)[-1:], "topk")
+    count = s.static_int(k, "k")
+    if not 0 <= count <= size:
+        raise ValueError(f"topk of {size} elements along the axis: k must be in 0..{size}, got {count}")
+    positions = wrap(order(moved.value))
+    positions = positions[..., ::-1][..., :count] if largest else positions[..., :count]
+    values = take_along_axis.__wrapped__(moved, positions, -1)
+    return moveaxis.__wrapped__(values, -1, at), moveaxis.__wrapped__(positions, -1, at)
+
+
+# -- places of known number ------------------------------------------------------------------------------------------
+
+
+def required(size: Any, name: str) -> int:
+    if size is None:
+        raise failure(
+            NeedsStatic,
+            f"how many elements np.{name} gives depends on the data",
+            mend=f"say how many: dflow.numpy.{name}(..., size=n) drops surplus ones and fills up with fill_value",
+        )
+    return s.static_int(size, "size")
+
+
+def places(mask: Value, size: int) -> tuple[Value, Value]:
+    """The positions of the first ``size`` true elements of a vector in order, and which of them exist."""
+    b = builder()
+    (n,) = s.static(mask.type.shape, "a selection of known size")
+    found = order(b.not_(mask))
+    found = s.part(found, 0, 0, size) if size <= n else s.join([found, s.full((size - n,), 0, np.int64)], 0)
+    count = b.reduce(s.cast(mask, np.int64), kind="sum", axes=(0,))
+    return found, b.lt(b.iota(size=size), b.broadcast_scalar(count, (size,)))
+
+
+def filled(v: Value, exists: Value, fill: Any) -> Array:
+    """``v`` along its first axis, ``fill`` where nothing exists."""
+    mask = builder().broadcast(exists, shape=v.type.shape, dims=(0,))
+    return wrap(builder().select(mask, v, s.expand(s.cast(lift(fill).value, v.type.dtype), v.type.shape)))
+
+
+@implements(np.flatnonzero, extra=SIZED)
+def flatnonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
+    count = required(size, "flatnonzero")
+    found, exists = places(s.cast(flat(lift(a).value), bool), count)
+    return filled(found, exists, fill_value)
+
+
+@implements(np.nonzero, extra=SIZED)
+def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ...]:
+    x = lift(a)
+    count = required(size, "nonzero")
+    if not x.ndim:
+        raise ValueError("Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead.")
+    found, exists = places(s.cast(flat(x.value), bool), count)
+    fills = fill_value if isinstance(fill_value, tuple | list) else [fill_value] * x.ndim
+    indices = np.unravel_index(wrap(found), s.static(s.dims(x), "np.nonzero"))
+    return tuple(filled(i.value, exists, f) for i, f in zip(indices, fills))
+
+
+@implements(np.argwhere, extra=SIZED)
+def argwhere(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
+    return np.stack(nonzero.__wrapped__(a, size=required(size, "argwhere"), fill_value=fill_value), -1)
+
+
+@implements(np.compress, extra=SIZED)
+def compress(
+    condition: Any, a: Any, axis: Any = None, out: Any = None, *, size: Any = None, fill_value: Any = 0
+) -> Array:
+    """The slices of ``a`` where a condition holds: one that is known, or the first ``size`` ones."""
+    x = lift(a)
+    x, at = (wrap(flat(x.value)), 0) if axis is None else (x, s.one_axis(axis, x.ndim))
+    if not isinstance(condition, Array):
+        return s.result(np.take(x, np.flatnonzero(condition), at).value, out)
+    found, exists = places(s.cast(condition.value, bool), required(size, "compress"))
+    rows = moveaxis.__wrapped__(x, at, 0)[wrap(found)]
+    return s.result(moveaxis.__wrapped__(filled(rows.value, exists, fill_value), 0, at).value, out)
+
+
+@implements(np.extract, extra=SIZED)
+def extract(condition: Any, arr: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
+    flat_condition = wrap(flat(condition.value)) if isinstance(condition, Array) else np.ravel(condition)
+    return compress.__wrapped__(flat_condition, wrap(flat(lift(arr).value)), size=size, fill_value=fill_value)
+
+
+# -- distinct elements -----------------------------------------------------------------------------------------------
+
+
+class Distinct(NamedTuple):
+    """What is known of the distinct elements of a vector."""
+
+    values: Array
+    indices: Array
+    inverse: Array
+    counts: Array
+
+
+def distinct(x: Array, size: int, fill: Any, equal_nan: bool) -> Distinct:
+    """The first ``size`` distinct elements in order, where each is met first, which one each element is, how often."""
+    v, b = flat(x.value), builder()
+    (n,) = s.static(v.type.shape, "np.unique")
+    sorter = order(v)
+    ordered = b.gather(v, sorter)
+    starts = _starts(ordered, n, equal_nan)
+    group = b.sub(np.cumsum(wrap(s.cast(starts, np.int64))).value, 1)
+    inverse = wrap(b.scatter(b.zeros(group.type), group, sorter))
+    heads, exists = places(starts, size)
+    values, indices = b.gather(ordered, heads), b.gather(sorter, heads)
+    fill = wrap(s.part(ordered, 0, 0)) if fill is None and n else 0 if fill is None else fill
+    counts = b.scatter_add(s.full((max(size, n),), 0, np.int64), s.full((n,), 1, np.int64), inverse.value)
+    return Distinct(
+        filled(values, exists, fill),
+        filled(indices, exists, 0),
+        inverse.reshape(x.shape),
+        wrap(s.part(counts, 0, 0, size)),
+    )
+
+
+def _starts(ordered: Value, n: int, equal_nan: bool) -> Value:
+    """Where in a sorted vector another element begins."""
+    b, mask = builder(), ordered.type.with_dtype(s.dtype_of(bool))
+    if n < 2:
+        return b.full(True, mask)
+    later, earlier = wrap(s.part(ordered, 0, 1, n - 1)), wrap(s.part(ordered, 0, 0, n - 1))
+    differ = later != earlier
+    if equal_nan and ordered.type.dtype.is_inexact:
+        differ = differ & ~(np.isnan(later) & np.isnan(earlier))
+    return s.join([b.full(True, mask.with_shape((1,))), differ.value], 0)
+
+
+@implements(np.unique, extra=SIZED)
+def unique(
+    ar: Any,
+    return_index: bool = False,
+    return_inverse: bool = False,
+    return_counts: bool = False,
+    axis: Any = None,
+    *,
+    equal_nan: bool = True,
+    sorted: bool = True,
+    size: Any = None,
+    fill_value: Any = None,
+) -> Any:
+    """The distinct elements in order, ``size`` of them; missing ones are ``fill_value`` (else the smallest)."""
+    x = lift(ar)
+    if axis is not None and x.ndim != 1:
+        raise TypeError("np.unique of a traced array takes all elements (axis=None)")
+    found = distinct(x, required(size, "unique"), fill_value, equal_nan)
+    wanted = [found.values]
+    wanted += [found.indices] * return_index + [found.inverse] * return_inverse + [found.counts] * return_counts
+    return wanted[0] if len(wanted) == 1 else tuple(wanted)
+
+
+class UniqueAll(NamedTuple):
+    values: Array
+    indices: Array
+    inverse_indices: Array
+    counts: Array
+
+
+class UniqueCounts(NamedTuple):
+    values: Array
+    counts: Array
+
+
+class UniqueInverse(NamedTuple):
+    values: Array
+    inverse_indices: Array
+
+
+@implements(np.unique_all, extra=SIZED)
+def unique_all(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueAll:
+    return UniqueAll(*distinct(lift(x), required(size, "unique_all"), fill_value, False))
+
+
+@implements(np.unique_counts, extra=SIZED)
+def unique_counts(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueCounts:
+    found = distinct(lift(x), required(size, "unique_counts"), fill_value, False)
+    return UniqueCounts(found.values, found.counts)
+
+
+@implements(np.unique_inverse, extra=SIZED)
+def unique_inverse(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueInverse:
+    found = distinct(lift(x), required(size, "unique_inverse"), fill_value, False)
+    return UniqueInverse(found.values, found.inverse)
+
+
+@implements(np.unique_values, extra=SIZED)
+def unique_values(x: Any, *, size: Any = None, fill_value: Any = None) -> Array:
+    return distinct(lift(x), required(size, "unique_values"), fill_value, False).values
+
+
+@implements(np.isin)
+def isin(
+    element: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False, *, kind: Any = None
+) -> Array:
+    """Whether each element is among others: a search in these, sorted."""
+    common = s.result_type(lift(element), lift(test_elements))
+    x, others = (s.as_dtype(lift(a), common) for a in (element, test_elements))
+    others = wrap(flat(others.value))
+    if not others.size:
+        found = wrap(s.full(s.dims(x), False, bool))
+    else:
+        others = sorted_last(others)
+        at = np.minimum(np.searchsorted(others, x), others.size - 1)
+        found = others[at] == x
+    return ~found if invert else found

@@ -1,0 +1,118 @@
+"""Choosing, inserting, writing, functions along axes and polynomials, against NumPy."""
+
+import numpy as np
+import pytest
+from traced_numpy import agrees
+
+import dflow
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=7).round(1)
+M = RNG.normal(size=(4, 5)).round(1)
+T = RNG.integers(0, 4, (2, 3, 4))
+N = M.copy()
+N[1, 2] = np.nan
+N[3] = 1.0
+p, q = X[:4], X[4:6] + 0.3
+
+CASES = [
+    (lambda x: np.add.reduce(x, axis=(0, 2)), T),
+    (lambda x: np.bitwise_xor.reduce(x, axis=(0, 2)), T),
+    (lambda x: np.add.reduce(x, axis=None), T),
+    (lambda x: np.cumulative_sum(x, axis=1, include_initial=True), M),
+    (lambda x: np.cumulative_prod(x), X),
+    (lambda x: np.nancumsum(x, axis=0), N),
+    (lambda x: np.nancumprod(x), N),
+    (lambda a, x: np.choose(a, [x, x * 2, -x, 1]), T[0], M[:3, :4]),
+    (lambda a, x: np.choose(a, [x, x * 2], mode="wrap"), T[0], M[:3, :4]),
+    (lambda a, x: np.choose(a, [x, x * 2], mode="clip"), T[0], M[:3, :4]),
+    (lambda x: np.piecewise(x, [x < 0, x > 0.5], [lambda v: -v, lambda v: v**2, 7]), X),
+    (lambda x: np.insert(x, 2, 5), X),
+    (lambda x: np.insert(x, [1, 1, 4], [5, 6, 7]), X),
+    (lambda x: np.insert(x, 1, [1, 2, 3, 4, 5], axis=0), M),
+    (lambda x: np.insert(x, -1, [1, 2, 3, 4], axis=1), M),
+    (lambda x: np.insert(x, [1, 3], x[:, :2], axis=1), M),
+    (lambda x: np.insert(x, slice(0, 4, 2), 9), X),
+    (lambda x: np.insert(x, 1, 9), M),
+    (lambda x: np.apply_along_axis(lambda r: r.sum(), 0, x), M),
+    (lambda x: np.apply_along_axis(lambda r: r * 2, 1, x), M),
+    (lambda x: np.apply_along_axis(np.sort, 1, x), T),
+    (lambda x: np.apply_along_axis(lambda r: np.outer(r, r), 1, x), T),
+    (lambda x: np.apply_along_axis(np.diag, -1, x), T),
+    (lambda x: np.apply_along_axis(np.sum, 0, x), X),
+    (lambda x: np.apply_over_axes(np.sum, x, [0, 2]), T),
+    (lambda x, i: x[np.ix_(i, [0, 2])], M, np.array([1, 0, 3])),
+    (lambda x: x[np.ix_([True, False, True, True], [0, 2])], M),
+    (
+        lambda x: (x[np.tril_indices_from(x)], x[np.triu_indices_from(x, 1)], x[:, :4][np.diag_indices_from(x[:, :4])]),
+        M,
+    ),
+    (
+        lambda p, q: (
+            np.polyadd(p, q),
+            np.polysub(q, p),
+            np.polymul(p, q),
+            np.polyder(p),
+            np.polyder(p, 2),
+            np.polyint(p),
+            np.polyint(p, 2, [1, 2.0]),
+        ),
+        p,
+        q,
+    ),
+    (lambda p, q: np.polydiv(p, q)[0], p, q),
+    (lambda p: np.poly(p), p),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_against_numpy(case):
+    f, *args = case
+    agrees(f, *args)
+
+
+def test_piecewise_and_vectorize():
+    agrees(lambda x: np.piecewise(x, [x < 0, x > 0.5], [-1, 1]), X)
+
+    def f(x):
+        return np.vectorize(lambda a, b: a + b if a > b else a * b)(x, 0.2)
+
+    def two(x):
+        return np.vectorize(lambda a: (a, a * 2))(x)
+
+    np.testing.assert_array_equal(dflow.jit(f)(M), f(M))
+    for got, wanted in zip(dflow.jit(two)(M), two(M), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_writing():
+    def f(x):
+        y, z, w, v = (x.copy() for _ in range(4))
+        np.putmask(y, x > 0, [1, 2, 3])
+        np.place(z, x > 0, [1, 2, 3])
+        np.put(w, [0, 3, -1], [7, 8])
+        np.put(v, [0, 30, -1], [7, 8], mode="clip")
+        return y, z, w, v
+
+    agrees(f, X)
+    agrees(f, M)
+
+
+@pytest.mark.parametrize(
+    "f, x",
+    [
+        (lambda x: np.apply_along_axis(lambda r: np.outer(r, r), 1, x), M),
+        (lambda x: np.insert(x, 2, x[0]), X),
+        (lambda x: np.polydiv(x, np.array([1.0, 2.0]))[0], X),
+    ],
+)
+def test_derivatives(f, x):
+    h = 1e-6
+    weights = RNG.normal(size=np.shape(f(x)))
+
+    def loss(x):
+        return np.sum(weights * f(x))
+
+    steps = h * np.eye(x.size).reshape(-1, *x.shape)
+    numeric = [(loss(x + e) - loss(x - e)) / (2 * h) for e in steps]
+    np.testing.assert_allclose(dflow.grad(loss)(x).ravel(), numeric, rtol=1e-6, atol=1e-6)
