@@ -7,6 +7,7 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
+from dflow import lax
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.batching import vmap
 from dflow.check import check_grads
@@ -35,6 +36,7 @@ __all__ = [
     "jacrev",
     "jit",
     "jvp",
+    "lax",
     "linear_transpose",
     "linearize",
     "register",

@@ -127,9 +127,10 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
 def is_user_code(function: types.FunctionType) -> bool:
     """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
     package = (function.__module__ or "").partition(".")[0]
-    return package not in LIBRARIES and package not in sys.stdlib_module_names
+    return function.__module__ in PLAIN or (package not in LIBRARIES and package not in sys.stdlib_module_names)
 
 
+PLAIN = {"dflow.lax"}  # modules of dflow's that are written as a user would write them
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
