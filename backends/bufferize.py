@@ -23,7 +23,7 @@ Out-of-SSA Translation for Correctness, Code Quality, and Efficiency", 2009), wi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 
 from dflow.backends.liveness import LOOPS, WRITES, Interval, Liveness, identity_reads
@@ -34,15 +34,19 @@ from dflow.ir.core import Block, Function, Op, Value, substitute, walk
 from dflow.ir.types import Size, TensorType
 
 
-def bufferize(f: Function) -> Plan:
-    """Gives every tensor of ``f`` its buffer. ``f`` itself is not changed."""
+def bufferize(f: Function, in_place: Mapping[int, int] | None = None) -> Plan:
+    """Gives every tensor of ``f`` its buffer. ``f`` itself is not changed.
+
+    ``in_place`` maps results to arguments of the same type, a tensor of static size, in whose memory they are left.
+    """
     if not _has_tensors(f):
         return Plan(f)
-    g = isolate(f)
-    sets = coalesce(g)
+    in_place = in_place or {}
+    g = isolate(f, in_place.values())
+    sets = coalesce(g, in_place)
     dropped: dict[Value, Value] = {}
     _drop_copies(g.body, dropped, sets)
-    return place(g, {v: s for v, s in sets.items() if v not in dropped})
+    return place(g, {v: s for v, s in sets.items() if v not in dropped}, in_place)
 
 
 def _has_tensors(f: Function) -> bool:
@@ -53,16 +57,20 @@ def _has_tensors(f: Function) -> bool:
 # -- isolation -------------------------------------------------------------------------------------------------------
 
 
-def isolate(f: Function) -> Function:
-    """``f`` with a copy wherever two values must share a buffer."""
-    return Function(f.name, _isolate_block(f.body, {}), f.linear, f.loc)
+def isolate(f: Function, written: Collection[int] = ()) -> Function:
+    """``f`` with a copy wherever two values must share a buffer. The arguments ``written`` are copied at once."""
+    return Function(f.name, _isolate_block(f.body, {}, written=written), f.linear, f.loc)
 
 
-def _isolate_block(block: Block, env: dict[Value, Value], carried: int | None = None) -> Block:
+def _isolate_block(
+    block: Block, env: dict[Value, Value], carried: int | None = None, written: Collection[int] = ()
+) -> Block:
     """A copy of ``block`` that yields copies. The arguments from position ``carried`` on go round in a loop."""
     b = Builder()
     b.args = tuple(Value(substitute(a.type, env), a.hint) for a in block.args)
     env.update(zip(block.args, b.args))
+    for k in written:
+        env[block.args[k]] = _copy(b, b.args[k])
     if carried is not None:
         # An argument yielded in the place of another would be alive when that other one is written: `a, b = b, a`.
         for k, v in enumerate(block.results):
@@ -148,18 +156,19 @@ class Sharing:
         self.fixed = self.fixed or other.fixed
 
 
-def coalesce(g: Function) -> dict[Value, Sharing]:
-    """Which tensors of an isolated function share buffers."""
+def coalesce(g: Function, in_place: Mapping[int, int] | None = None) -> dict[Value, Sharing]:
+    """Which tensors of an isolated function share buffers. ``in_place``: see ``bufferize``."""
+    in_place = in_place or {}
     live = Liveness(g)
     roots = _roots(g)
     sets = {v: Sharing(v, intervals, roots.get(v, v)) for v, intervals in live.intervals.items()}
     for k, v in enumerate(g.args):
         if v in sets:
-            sets[v].fixed = Buffer(v.type, "argument", k)
+            sets[v].fixed = Buffer(v.type, "argument", k, writable=k in in_place.values())
     for k, v in enumerate(g.results):
-        if v in sets:
+        if v in sets and k not in in_place:
             sets[v].fixed = Buffer(v.type, "result", k)
-    for group in _must_share(g):
+    for group in [*([g.args[i], g.results[k]] for k, i in in_place.items()), *_must_share(g)]:
         for v in group[1:]:
             assert _merge(sets, group[0], v), f"{group[0]} and {v} must share a buffer and cannot"
     for x, y in _may_share(g, live):
@@ -186,7 +195,7 @@ def _fits(x: Sharing, y: Sharing) -> bool:
     """Whether ``y`` may live in the memory of ``x``, whatever the lives."""
     if (x.fixed is not None and y.fixed is not None) or x.memory != y.memory:
         return False
-    if x.fixed is None or x.fixed.space != "argument":
+    if x.fixed is None or x.fixed.writable:
         return True
     return all(root is x.roots[0] for root in y.roots)  # nothing may be written there
 

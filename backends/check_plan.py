@@ -42,12 +42,14 @@ class _Checker:
             if v.type.rank:
                 b = self.buffer(v)
                 _require(b.space == "argument" and b.index == k, f"argument {k} lies in {b}")
+                _require(b.writable == (k in self.plan.in_place.values()), f"{b} is written")
                 self.held[b] = v
         self.block(f.body)
         for k, v in enumerate(f.results):
             if v.type.rank:
-                b = self.buffer(v)
-                _require(b.space == "result" and b.index == k, f"result {k} lies in {b}")
+                b, argument = self.buffer(v), self.plan.in_place.get(k)
+                wanted = ("result", k) if argument is None else ("argument", argument)
+                _require((b.space, b.index) == wanted, f"result {k} lies in {b}")
 
     def buffer(self, v: Value) -> Buffer:
         b = self.plan.buffers.get(v)
@@ -69,7 +71,7 @@ class _Checker:
     def write(self, v: Value, by: str) -> None:
         if v.type.rank:
             b = self.buffer(v)
-            _require(b.space != "argument", f"{by} writes to an argument")
+            _require(b.writable, f"{by} writes to an argument")
             self.forget([b])
             self.held[b] = v
 

@@ -122,8 +122,8 @@ class Generated:
 class CompiledFunction:
     """Machine code of one function. It stays loaded as long as this object lives.
 
-    ``f`` has the types of its arguments and results; ``generate`` makes what the code was made from, when it is asked
-    for.
+    ``f`` has the types of its arguments and results, ``in_place`` is the plan's; ``generate`` makes what the code was
+    made from, when it is asked for.
     """
 
     def __init__(
@@ -131,11 +131,13 @@ class CompiledFunction:
         object: ObjectCode,
         f: Function,
         generate: Callable[[], Generated],
-        symbols: Mapping[str, int] | None = None,
+        symbols: Mapping[str, int],
+        in_place: Mapping[int, int],
     ):
-        self.object, self.function, self.checks, self.name = object, f, object.checks, object.name
+        self.function, self.checks, self.name = f, object.checks, object.name
+        self.in_place = in_place
         self._generate = generate
-        self._tracker, self.addresses = _link(object, symbols or {})
+        self._tracker, self.addresses = _link(object, symbols)
         self.address = self.addresses[self.name]
         if object.release:
             # The finalizer has a reference to the code, so it is still there.
@@ -171,12 +173,17 @@ class CompiledFunction:
         return ctypes.CFUNCTYPE(ctypes.c_int32, *args, *pointers)(self.address)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
-        """The plain way in: arguments are converted to the types of the function."""
+        """The plain way in: arguments are converted to the types of the function, and stay as they are."""
         f = self.function
         if len(args) != len(f.args):
             raise TypeError(f"{f.name} takes {len(f.args)} arguments, got {len(args)}")
         arrays = [_checked(a, t, k) for k, (a, t) in enumerate(zip(args, f.arg_types))]
-        results = [np.zeros(t.bound, t.dtype.numpy) for t in f.result_types]
+        for i in self.in_place.values():
+            arrays[i] = arrays[i].copy()
+        results = [
+            arrays[self.in_place[k]] if k in self.in_place else np.zeros(t.bound, t.dtype.numpy)
+            for k, t in enumerate(f.result_types)
+        ]
         passed = [_value(a, t) if by_value(t) else a.ctypes.data for a, t in zip(arrays, f.arg_types)]
         error = (ctypes.c_int64 * 4)()
         if self._call(*passed, *(r.ctypes.data for r in results), ctypes.addressof(error)):
@@ -226,7 +233,7 @@ def compile_plan(
     are wanted (`CompiledFunction.addresses`). ``symbols`` are addresses that those functions refer to.
     """
     made = generate(plan, name=name, optimize_level=optimize_level, options=options, extend=extend)
-    return CompiledFunction(made.object, plan.function, lambda: made, symbols or {})
+    return CompiledFunction(made.object, plan.function, lambda: made, symbols or {}, plan.in_place)
 
 
 def generate(

@@ -9,6 +9,8 @@ a function with CPython's vectorcall signature (PEP 590) for use by `callable.Na
     PyObject *entry(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames) {
         if (the number or a type, dtype, shape or layout of the arguments differs from the spec)
             return dflow_next(callable, args, nargsf, kwnames, entry);
+        if (an argument to be updated is read-only or overlaps another array)
+            return dflow_next(callable, args, nargsf, kwnames, entry);
         allocate the array results;                           on failure: release them, return NULL
         status = kernel(values and data pointers..., err);
         if (status != 0) { release the results; return dflow_error(callable, args, nargs, entry, status, err); }
@@ -25,7 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 from llvmlite import ir
 
 from dflow.backends import pyabi, trampoline
@@ -58,6 +62,10 @@ class Leaf:
         return ELEMENTS[self.dtype].llvm
 
     @property
+    def bytes(self) -> int:
+        return prod(self.shape) * np.dtype(ELEMENTS[self.dtype].scalar).itemsize
+
+    @property
     def symbol(self) -> str:
         """The symbol of the NumPy scalar type; with ``_descr`` its dtype, with ``_alloc`` its allocator."""
         return f"dflow_np_{ELEMENTS[self.dtype].name}"
@@ -67,6 +75,8 @@ class Leaf:
 class EntrySpec:
     """What an entry takes and returns. ``single``: the one result itself instead of a tuple of it.
 
+    ``in_place`` lists (result, argument): the kernel leaves that result in the argument's memory. It is not returned.
+
     ``release_gil`` lets other threads run while the kernel does: 50 ns, worth it for kernels of some microseconds.
     """
 
@@ -74,10 +84,17 @@ class EntrySpec:
     results: tuple[Leaf, ...]
     single: bool = False
     release_gil: bool = False
+    in_place: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.single and len(self.results) != 1:
-            raise ValueError(f"a single result was asked for, but there are {len(self.results)}")
+        if self.single and len(self.returned) != 1:
+            raise ValueError(f"a single result was asked for, but there are {len(self.returned)}")
+
+    @property
+    def returned(self) -> tuple[Leaf, ...]:
+        """The results that are not left in place."""
+        left = {k for k, _ in self.in_place}
+        return tuple(leaf for k, leaf in enumerate(self.results) if k not in left)
 
 
 def available() -> bool:
@@ -113,13 +130,14 @@ class _Writer:
         self.builder = ir.IRBuilder(entry.append_basic_block("start"))
         self.mismatch, self.failed = (entry.append_basic_block(n) for n in ("mismatch", "failed"))
         # The new references, which the exits must release; NULL until made.
-        self.objects, self.count = self.builder.alloca(PTR, len(spec.results)), ir.Constant(I64, len(spec.results))
+        self.objects, self.count = self.builder.alloca(PTR, len(spec.returned)), ir.Constant(I64, len(spec.returned))
 
     def write(self, kernel: ir.Function) -> None:
-        slots = [at(self.builder, self.objects, 8 * k) for k in range(len(self.spec.results))]
+        returned = self.spec.returned
+        slots = [at(self.builder, self.objects, 8 * k) for k in range(len(returned))]
         for slot in slots:
             self.builder.store(NULL, slot)
-        storage = [None if leaf.shape else self.builder.alloca(leaf.llvm) for leaf in self.spec.results]
+        storage = [None if leaf.shape else self.builder.alloca(leaf.llvm) for leaf in returned]
         err = self.builder.alloca(ir.ArrayType(I64, 4))
         self.builder.store(ir.Constant(ir.ArrayType(I64, 4), None), err)
         # Made at the very start: a slot elsewhere would grow the stack each time it is reached.
@@ -127,13 +145,17 @@ class _Writer:
 
         self.check_call()
         values = [self.read(i, leaf) for i, leaf in enumerate(self.spec.args)]
-        places = [
+        for _, i in self.spec.in_place:
+            self.require_own(i, values)
+        made = iter(
             self.make_array(leaf, slot) if place is None else place
-            for leaf, slot, place in zip(self.spec.results, slots, storage)
-        ]
+            for leaf, slot, place in zip(returned, slots, storage)
+        )
+        left = dict(self.spec.in_place)
+        places = [values[left[k]] if k in left else next(made) for k in range(len(self.spec.results))]
         status = self.run(kernel, [*values, *places, err])
         self.write_error(status, err)
-        for leaf, slot, place in zip(self.spec.results, slots, storage):
+        for leaf, slot, place in zip(returned, slots, storage):
             if place is not None:
                 self.box(leaf, slot, place)
         self.builder.ret(self.collect())
@@ -205,6 +227,18 @@ class _Writer:
         self.require(self.builder.icmp_unsigned("!=", found, NULL))
         return found
 
+    def require_own(self, i: int, values: list[ir.Value]) -> None:
+        """Argument `i`, an array, may be written, and shares no memory with another array."""
+        b = self.builder
+        flags = field(b, field(b, self.args, 8 * i, PTR), pyabi.ARRAY_FLAGS, I32)
+        writeable = ir.Constant(I32, pyabi.ARRAY_WRITEABLE)
+        self.require(self.equal(b.and_(flags, writeable), writeable))
+        starts = {k: b.ptrtoint(values[k], I64) for k, leaf in enumerate(self.spec.args) if leaf.shape}
+        ends = {k: b.add(start, ir.Constant(I64, self.spec.args[k].bytes)) for k, start in starts.items()}
+        for k in starts.keys() - {i}:
+            before, after = (b.icmp_unsigned("<=", ends[x], starts[y]) for x, y in ((i, k), (k, i)))
+            self.require(b.or_(before, after))
+
     # --- the kernel
 
     def run(self, kernel: ir.Function, args: list[ir.Value]) -> ir.Value:
@@ -255,7 +289,7 @@ class _Writer:
         """The object to return. It takes over the references in `self.objects`."""
         if self.spec.single:
             return self.builder.load(self.objects, typ=PTR)
-        if not self.spec.results:
+        if not self.spec.returned:
             none = data(self.module, "_Py_NoneStruct")
             self.builder.call(function(self.module, "Py_IncRef"), [none])
             return none

@@ -31,13 +31,13 @@ class Tenant(Protocol):
     def hull(self) -> tuple[int, int]: ...
 
 
-def place(f: Function, tenants: Mapping[Value, Tenant]) -> Plan:
-    """The plan for ``f``, whose tensors live in the sets ``tenants``."""
+def place(f: Function, tenants: Mapping[Value, Tenant], in_place: Mapping[int, int]) -> Plan:
+    """The plan for ``f``, whose tensors live in the sets ``tenants``. ``in_place``: see ``Plan``."""
     buffers: dict[Tenant, Buffer] = {}
     arena = Arena()
     for t in sorted(dict.fromkeys(tenants.values()), key=lambda t: t.hull):
         buffers[t] = t.fixed or _buffer(t, arena)
-    return Plan(f, {v: buffers[t] for v, t in tenants.items()}, arena.size)
+    return Plan(f, {v: buffers[t] for v, t in tenants.items()}, arena.size, in_place)
 
 
 def _buffer(t: Tenant, arena: Arena) -> Buffer:

@@ -7,8 +7,9 @@ decides about memory. It may rely on this:
 2. The result of ``update``, ``update_add``, ``scatter`` and ``scatter_add`` has the buffer of the first operand.
 3. Of a ``for`` or ``while``, the initial value, the region's arguments, the yielded value and the result have one
    buffer; of an ``if``, what both regions yield and the result.
-4. Result ``k`` of the function, when a tensor, has the buffer ``Buffer(space="result", index=k)``.
-5. Buffers of space ``"argument"`` are never written. They belong to the caller.
+4. Result ``k`` of the function, when a tensor, has the buffer ``Buffer(space="result", index=k)``, or that of the
+   argument ``in_place[k]``.
+5. Buffers of space ``"argument"`` belong to the caller and are never written, but for those of ``in_place``.
 6. ``reshape`` and ``copy`` of a value within one buffer do nothing.
 7. A ``kernel`` result shares a buffer with a tensor that the kernel reads only if it is read at just the index that is
    written.
@@ -17,6 +18,7 @@ All buffers are contiguous in row-major order, with the bounds of their type for
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,6 +42,7 @@ class Buffer:
     space: Space
     index: int = 0
     offset: int = 0
+    writable: bool = True  # False for arguments that the function may only read
 
     @property
     def bytes(self) -> int:
@@ -49,8 +52,12 @@ class Buffer:
 
 @dataclass(eq=False)
 class Plan:
-    """A function in its lowered form and the buffer of each of its tensors."""
+    """A function in its lowered form and the buffer of each of its tensors.
+
+    ``in_place`` maps the results that are left in the memory of an argument to that argument.
+    """
 
     function: Function
     buffers: dict[Value, Buffer] = field(default_factory=dict)
     arena_bytes: int = 0
+    in_place: Mapping[int, int] = field(default_factory=dict)

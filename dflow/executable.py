@@ -13,7 +13,7 @@ from dflow.backends.engine import CompiledFunction, Generated, generate, raise_e
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
 from dflow.errors import run_time_error
-from dflow.ir.core import Function, walk
+from dflow.ir.core import walk
 from dflow.ir.printer import print_function
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
@@ -21,6 +21,7 @@ from dflow.pipeline import Stages
 from dflow.signature import LeafType
 
 _ENTRY = "dflow_entry"
+Updated = Sequence[tuple[int, int]]
 
 
 class Mismatch(Exception):
@@ -30,20 +31,26 @@ class Mismatch(Exception):
 class Executable(NativeCallable):
     """One program for one signature, called with leaves: ``executable(*leaves)``.
 
-    It returns the only result itself when ``single``, otherwise a tuple. Raises Mismatch for leaves of other types or
-    layouts; ``convert_and_call`` takes those too.
+    It returns the only result itself when ``single``, otherwise a tuple. ``updated`` lists (argument, result) for
+    arguments that are given new contents, which come last among the program's results and are not returned. Raises
+    Mismatch for leaves of other types or layouts; ``convert_and_call`` takes those too.
     """
 
-    def __init__(self, stages: Stages, types: Sequence[LeafType], single: bool):
+    def __init__(
+        self, stages: Stages, types: Sequence[LeafType], single: bool, updated: Updated = (), names: Sequence[str] = ()
+    ):
         self.stages = stages
         self.single = single
+        self.updated, self.names = updated, names
         results = stages.traced.result_types
         spec = EntrySpec(
             tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
             tuple(_leaf(t, False) for t in results),
             single,
+            in_place=tuple(stages.in_place.items()),
         )
-        self.compiled = _compiled(stages, spec)
+        # An update that is not left in place needs the way through Python.
+        self.compiled = _compiled(stages, spec if len(stages.in_place) == len(updated) else None)
         self.address = self.compiled.addresses.get(_ENTRY)
         self._set_entry(self.address, keep=self.compiled)
 
@@ -56,6 +63,9 @@ class Executable(NativeCallable):
             return self(*leaves)
         except Mismatch:
             pass
+        for position, _ in self.updated:
+            check_writable(leaves[position], self.names[position])
+            check_apart(leaves, position, self.names)
         try:
             results = self.compiled(*(np.asarray(x) for x in leaves))
         except Exception as e:
@@ -63,7 +73,9 @@ class Executable(NativeCallable):
             if location is None:
                 raise
             raise run_time_error(e, location) from None
-        return results[0] if self.single else results
+        for position, k in self.updated:
+            np.copyto(leaves[position], results[k])
+        return results[0] if self.single else results[: len(results) - len(self.updated)]
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         try:
@@ -76,38 +88,62 @@ def _leaf(t: TensorType, python: bool) -> Leaf:
     return Leaf(t.dtype.name, t.static_shape, python)
 
 
-def _compiled(stages: Stages, spec: EntrySpec) -> CompiledFunction:
-    """Machine code with a native entry beside it, where the process has the layout that the entry needs.
+def check_writable(leaf: Any, name: str) -> None:
+    """Refuses to update what is not an array, or may not be written."""
+    if not isinstance(leaf, np.ndarray) or not leaf.flags.writeable:
+        raise ValueError(
+            f"argument {name} is updated by the function, but it is not a writable NumPy array; pass {name}.copy()"
+        )
+
+
+def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> None:
+    """Refuses an updated argument that is part of another: the compiled function would not see the update there."""
+    target = leaves[position]
+    for k, other in enumerate(leaves):
+        if k == position or not isinstance(other, np.ndarray):
+            continue
+        if np.may_share_memory(target, other) and np.shares_memory(target, other):
+            raise ValueError(
+                f"arguments {names[position]} and {names[k]} share memory, and the function updates {names[position]}; "
+                f"pass {names[k]}.copy()"
+            )
+
+
+def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
+    """Machine code with a native entry beside it, where ``spec`` is given and the process has the layout for it.
 
     It comes from the disk when it was made before; while stages are dumped, all of them are made.
     """
-    extended = entry.available() and not any(t.dtype.name == "f16" and t.is_scalar for t in stages.traced.arg_types)
+    if not entry.available() or any(t.dtype.name == "f16" and t.is_scalar for t in stages.traced.arg_types):
+        spec = None
 
     def extend(module: Any, kernel: Any) -> list[str]:
+        assert spec is not None
         entry.add_entry(module, kernel, spec, _ENTRY)
         return [_ENTRY]
 
     def make() -> Generated:
-        return generate(stages.plan, name="dflow_program", extend=extend if extended else None)
+        return generate(stages.plan, name="dflow_program", extend=extend if spec else None)
 
-    symbols = entry.symbols() if extended else {}
-    key = None if stages.dump.active else _key(stages.traced, spec if extended else None)
+    symbols = entry.symbols() if spec else {}
+    key = None if stages.dump.active else _key(stages, spec)
     data = key and object_cache.read(key)
     if data:
-        return CompiledFunction(ObjectCode.from_bytes(data), stages.traced, make, symbols)
+        return CompiledFunction(ObjectCode.from_bytes(data), stages.traced, make, symbols, stages.in_place)
     made = make()
     stages.dump_machine_code(made)
     if key:
         object_cache.write(key, made.object.to_bytes())
-    return CompiledFunction(made.object, stages.traced, lambda: made, symbols)
+    return CompiledFunction(made.object, stages.traced, lambda: made, symbols, stages.in_place)
 
 
-def _key(f: Function, spec: EntrySpec | None) -> str | None:
+def _key(stages: Stages, spec: EntrySpec | None) -> str | None:
     """What the machine code is kept under: the whole traced program, with places that errors name.
 
     None when something in it means nothing to another process.
     """
+    f = stages.traced
     if object_cache.folder() is None or any(definition(op).effect and op.name != "check" for op in walk(f.body)):
         return None
     text = print_function(f, locations=True)
-    return None if " at 0x" in text else object_cache.digest(text, repr(spec))
+    return None if " at 0x" in text else object_cache.digest(text, repr(spec), repr(stages.in_place))

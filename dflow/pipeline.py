@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
@@ -31,10 +31,14 @@ _numbers = itertools.count(1)
 
 
 class Stages:
-    """All stages of a program, each made when it is asked for."""
+    """All stages of a program, each made when it is asked for.
 
-    def __init__(self, traced: Function, dump: Dump):
+    ``in_place`` maps results to the arguments whose memory they are left in.
+    """
+
+    def __init__(self, traced: Function, dump: Dump, in_place: Mapping[int, int] | None = None):
         self.traced = traced
+        self.in_place = in_place or {}
         self.dump = dump
         dump.write("traced", traced)
 
@@ -55,9 +59,13 @@ class Stages:
 
     @cached_property
     def plan(self) -> Plan:
+        return self.lower(self.in_place)
+
+    def lower(self, in_place: Mapping[int, int]) -> Plan:
+        """The plan with just these results left in the memory of arguments."""
         fused = fuse(self.optimized)
         self.dump.write("fuse", fused)
-        plan = bufferize(fused)
+        plan = bufferize(fused, in_place)
         self.dump.write("lowered", plan.function)
         return plan
 

@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.errors import user_frames_only
@@ -49,12 +47,23 @@ class Program:
         """Whether the call's positional arguments are just the leaves, and what it returns just the results."""
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
-        flat_out = self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out and not self.traced.mutated
+        flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
+        return flat_in and flat_out
+
+    @property
+    def in_place(self) -> dict[int, int]:
+        """The results that can be left in the memory of the arguments whose new contents they are."""
+        f = self.traced.function
+        same = {k: i for i, k in self.traced.mutated if f.args[i].type == f.results[k].type}
+        return {k: i for k, i in same.items() if f.args[i].type.is_static and f.args[i].type.rank}
 
     @property
     def returns_leaf(self) -> bool:
         return bool(self.out_spec.is_leaf())
+
+    @property
+    def returns_nothing(self) -> bool:
+        return self.out_spec.type is type(None)
 
     @property
     def returns_tuple(self) -> bool:
@@ -122,7 +131,7 @@ class Jit(NativeCallable):
                 results = latest.executable(*leaves)
             except (Different, KeyError, Mismatch):
                 return self._find_and_call(args, kwargs)
-            return latest.finish(results, leaves)
+            return latest.finish(results)
         return self._find_and_call(args, kwargs)
 
     def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -132,7 +141,7 @@ class Jit(NativeCallable):
             key = arguments.key
             runner = self._programs.get(key) or self._prepare(key, arguments)
             self._latest = runner if runner.extract else None
-            return runner.finish(runner.executable.convert_and_call(arguments.leaves), arguments.leaves)
+            return runner.finish(runner.executable.convert_and_call(arguments.leaves))
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
@@ -161,12 +170,13 @@ class Jit(NativeCallable):
         name = getattr(self.function, "__name__", "function")
         with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
             program = trace_program(self.inner, arguments)
-            return program, Stages(program.traced.function, dump)
+            return program, Stages(program.traced.function, dump, program.in_place)
 
     def _prepare(self, key: Key, arguments: Arguments) -> Runner:
         """Compiles for a new signature."""
         program, stages = self._stages(arguments)
-        executable = Executable(stages, program.types, program.returns_leaf and not program.traced.mutated)
+        names = program.arguments.names()
+        executable = Executable(stages, program.types, program.returns_leaf, program.traced.mutated, names)
         if program.is_flat and executable.address is not None:
             self._direct[executable.address] = executable
             self._set_entries(list(self._direct)[::-1], keep=executable)
@@ -181,48 +191,17 @@ class Runner:
 
     def __init__(self, executable: Executable, program: Program):
         self.executable = executable
-        self.names = program.arguments.names()
         self.assemble = assembler(program.out_spec)
         a = program.arguments
         self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
-        self.mutated = program.traced.mutated
-        self.count = program.result_count
 
-    def finish(self, results: Any, leaves: Sequence[Any]) -> Any:
-        """Updates the caller's arrays, and puts the results together."""
+    def finish(self, results: Any) -> Any:
+        """Puts the results together."""
         if self.executable.single:
             return results
         if results is None:  # what native code gives for no results
             results = ()
-        if self.mutated:
-            for position, _ in self.mutated:
-                check_apart(leaves, position, self.names)
-            for (position, _), final in zip(self.mutated, results[self.count :]):
-                write_back(leaves[position], final, self.names[position])
-            results = results[: self.count]
         return self.assemble(results)
-
-
-def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> None:
-    """Refuses an updated argument that is part of another: the compiled function would not see the update there."""
-    target = leaves[position]
-    for k, other in enumerate(leaves):
-        if k == position or not isinstance(target, np.ndarray) or not isinstance(other, np.ndarray):
-            continue
-        if np.may_share_memory(target, other) and np.shares_memory(target, other):
-            raise ValueError(
-                f"arguments {names[position]} and {names[k]} share memory, and the function updates {names[position]}; "
-                f"pass {names[k]}.copy()"
-            )
-
-
-def write_back(target: Any, final: Any, name: str) -> None:
-    """Gives the caller's array what the function made of it."""
-    if not isinstance(target, np.ndarray) or not target.flags.writeable:
-        raise ValueError(
-            f"argument {name} is updated by the function, but it is not a writable NumPy array; pass {name}.copy()"
-        )
-    np.copyto(target, final)
 
 
 class Lowered:
@@ -237,7 +216,8 @@ class Lowered:
 
     @functools.cached_property
     def _executable(self) -> Executable:
-        return Executable(self.stages, self.program.types, single=False)
+        p = self.program
+        return Executable(self.stages, p.types, False, p.traced.mutated, p.arguments.names())
 
     def llvm(self) -> str:
         """LLVM's assembly language after optimization."""

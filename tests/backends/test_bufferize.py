@@ -10,6 +10,8 @@ from programs_aliasing import copies, random_aliasing, run_plan
 
 from dflow.backends.bufferize import bufferize
 from dflow.backends.check_plan import PlanError, check_plan
+from dflow.backends.engine import compile_plan
+from dflow.backends.fusion import fuse
 from dflow.backends.plan import Buffer
 from dflow.ir.builder import Builder
 from dflow.ir.core import Op, walk
@@ -22,9 +24,9 @@ SCALAR = TensorType(F64)
 AT = ("at",)
 
 
-def planned(f, *args):
+def planned(f, *args, in_place=None):
     """The plan of ``f``, checked, and run against the evaluator when there are arguments."""
-    plan = bufferize(f)
+    plan = bufferize(f, in_place)
     check_plan(plan)
     if args:
         for want, got in zip(evaluate(f, args), run_plan(plan, args)):
@@ -201,6 +203,52 @@ def test_random_programs(rng: random.Random):
     f = random_aliasing(rng, 4)
     for c in (0.25, 2.0):
         planned(f, vector()[:36], vector()[:36] ** 2, c)
+
+
+# -- results in the memory of arguments --------------------------------------------------------------------------------
+
+
+def test_update_in_place_copies_nothing():
+    b = Builder([X, SCALAR])
+
+    def body(b, k, x):
+        return [b.update(x, b.mul(b.extract(x, k, index=AT), b_scale), k, index=AT)]
+
+    b_scale = b.args[1]
+    (y,) = b.for_loop(b.index(N), [b.args[0]], body)
+    plan = planned(b.function("f", [y]), vector(), 3.0, in_place={0: 0})
+    assert depths(plan) == []
+    assert {p.space for p in plan.buffers.values()} == {"argument"}
+
+
+def test_the_old_contents_are_kept_where_they_are_needed():
+    b = Builder([X])
+    x = b.args[0]
+    y = b.update(x, b.constant(0.0), b.index(0), index=AT)
+    planned(b.function("f", [x, b.add(x, y), y]), vector(), in_place={2: 0})
+
+
+def test_arguments_change_places():
+    b = Builder([X, X])
+    x, y = b.args
+    planned(b.function("f", [y, x]), vector(), -vector(), in_place={0: 0, 1: 1})
+    planned(b.function("f", [x, y]), vector(), -vector(), in_place={0: 1, 1: 0})
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_random_programs_in_place(rng: random.Random):
+    f = random_aliasing(rng, 4)
+    tensors = [k for k, t in enumerate(f.result_types) if t == f.args[0].type]
+    in_place = dict(zip(tensors, rng.sample([0, 1], 2)))
+    args = vector()[:36], vector()[:36] ** 2, 0.25
+    planned(f, *args, in_place=in_place)
+    kept = [np.array(a) for a in args]
+    compiled = compile_plan(bufferize(fuse(f), in_place))
+    for want, got in zip(evaluate(f, args), compiled(*args)):
+        np.testing.assert_allclose(got, want, rtol=1e-12)
+    for before, after in zip(kept, args):
+        np.testing.assert_array_equal(after, before)
 
 
 # -- the checker sees broken plans -------------------------------------------------------------------------------------
