@@ -73,12 +73,28 @@ def _linker() -> llvm.LLJIT:
 
 
 def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2) -> llvm.ModuleRef:
-    """The module, checked by LLVM's verifier and optimized."""
+    """The module, checked by LLVM's verifier and optimized.
+
+    The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
+    functions, on which code generation would abort the process. Such a module is optimized without it.
+    """
     module.triple, module.data_layout = target.triple, str(target.target_data)
-    parsed = llvm.parse_assembly(str(module))
+    text = str(module)
+    made = _optimized(text, target, level, slp=level > 1)
+    try:
+        made.verify()
+    except RuntimeError:
+        made = _optimized(text, target, level, slp=False)
+        made.verify()
+    return made
+
+
+def _optimized(text: str, target: llvm.TargetMachine, level: int, slp: bool) -> llvm.ModuleRef:
+    parsed = llvm.parse_assembly(text)
     parsed.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=level)
-    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_interleaving = level > 1
+    tuning.loop_vectorization = tuning.loop_interleaving = level > 1
+    tuning.slp_vectorization = slp
     builder = llvm.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return parsed

@@ -150,7 +150,7 @@ class Arguments:
                     seen=", ".join(f"{k}: {type(v).__name__}" for k, v in self.static),
                     mend="pass a tuple for a list, or leave the argument out of static_argnums",
                 ) from None
-        return Key(self.spec, self.types, self.static)
+        return Key(self.spec, self.types, tuple((k, _exact(v)) for k, v in self.static))
 
     def names(self) -> list[str]:
         """What the user would call each numeric leaf."""
@@ -184,18 +184,42 @@ class Arguments:
         )
 
 
+def _exact(x: Any) -> Any:
+    """A static value as a key: 1, 1.0 and True are equal, and make different programs; so do 0.0 and -0.0."""
+    if isinstance(x, tuple):
+        return type(x), tuple(map(_exact, x))
+    return type(x), repr(x) if isinstance(x, float | complex) else x
+
+
 _FACTS = str | bytes | type | np.dtype | types.ModuleType | enum.Enum | slice | type(Ellipsis)
 
 
+def completed(
+    function: Callable[..., Any], nums: Sequence[int], names: Sequence[str]
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Static arguments by number and by name, each also in the other way, since a call may pass them in either."""
+    known, rest = _positional(function)
+    if rest is None:
+        nums = [i + len(known) if -len(known) <= i < 0 else i for i in nums]
+    by_name = (known.index(n) for n in names if n in known)
+    by_number = (known[i] for i in nums if 0 <= i < len(known))
+    return tuple(dict.fromkeys([*nums, *by_name])), tuple(dict.fromkeys([*names, *by_number]))
+
+
 def parameter_names(function: Callable[..., Any], count: int) -> list[str]:
-    """The names of the positional parameters, as far as they can be known."""
+    """The names of the first ``count`` positional parameters, as far as they can be known."""
+    names, rest = _positional(function)
+    return names[:count] + [f"{rest or 'arg'}_{i}" for i in range(len(names), count)]
+
+
+def _positional(function: Callable[..., Any]) -> tuple[list[str], str | None]:
+    """The names of the positional parameters, and that of ``*args``."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        parameters = []
+        return [], None
     names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "arg")
-    return names[:count] + [f"{rest}_{i}" for i in range(len(names), count)]
+    return names, next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
 
 
 def leaf_names(function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from dflow.backends.callable import NativeCallable
 from dflow.errors import user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.pipeline import STAGES, Dump, Stages
-from dflow.signature import Arguments, Key, LeafType
+from dflow.signature import Arguments, Key, LeafType, completed
 from dflow.tracing.array import Array
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
@@ -114,8 +114,7 @@ class Jit(NativeCallable):
         self.function = function
         self.inner = inner or function
         self.kind = kind
-        self.static_argnums = tuple(static_argnums)
-        self.static_argnames = tuple(static_argnames)
+        self.static_argnums, self.static_argnames = completed(function, static_argnums, static_argnames)
         self._programs: dict[Key, Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments

@@ -24,12 +24,8 @@ _registered: set[type] = set()
 def flatten(tree: Tree) -> tuple[list[Any], Spec]:
     """The leaves of a tree and its structure."""
     leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
-    fresh = {type(x) for x in leaves if dataclasses.is_dataclass(x) and type(x) not in _registered}
-    if not fresh:
-        return leaves, spec
-    for cls in fresh:
-        register_attributes(cls)
-    return flatten(tree)
+    fresh = [x for x in leaves if register_dataclass(x)]
+    return flatten(tree) if fresh else (leaves, spec)
 
 
 def unflatten(spec: Spec, leaves: Iterable[Any]) -> Tree:
@@ -60,13 +56,22 @@ def register(
     return cls
 
 
+def register_dataclass(x: Any) -> bool:
+    """Makes the class of a dataclass's instance one of nodes; whether it was not yet one."""
+    if not dataclasses.is_dataclass(x) or isinstance(x, type) or type(x) in _registered:
+        return False
+    register_attributes(type(x))
+    return True
+
+
 def register_attributes(cls: type) -> None:
     """Makes instances of ``cls`` nodes whose children are their numeric attributes."""
     if cls in _registered:
         return
 
     def apart(x: Any) -> tuple[list[Any], Any]:
-        names = [k for k, v in vars(x).items() if _is_numeric(v)]
+        # None is the tangent of a number that cannot vary, so it counts with the numbers.
+        names = [k for k, v in vars(x).items() if v is None or _is_numeric(v)]
         rest = tuple((k, _Static(v)) for k, v in vars(x).items() if k not in set(names))
         return [vars(x)[k] for k in names], (tuple(names), rest)
 

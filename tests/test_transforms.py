@@ -71,6 +71,22 @@ def test_static_argnames():
     assert f(1.0) == pytest.approx(np.sin(1.0))
 
 
+def test_static_arguments_are_found_by_number_and_by_name():
+    def f(x, n):
+        return np.zeros(n) + x
+
+    for made in (dflow.jit(f, static_argnames="n"), dflow.jit(f, static_argnums=-1)):
+        assert made(1.0, 2).shape == (2,)
+        assert made(1.0, n=3).shape == (3,)
+        assert made(n=4, x=1.0).shape == (4,)
+
+
+def test_static_values_that_are_equal_but_differ_make_their_own_programs():
+    f = dflow.jit(lambda x, n: x * 0 + n, static_argnums=1)
+    assert [f(1, n).dtype.kind for n in (1, 1.0)] == ["i", "f"]
+    assert [np.signbit(dflow.jit(lambda x, n: x * n, static_argnums=1)(1.0, z)) for z in (0.0, -0.0)] == [False, True]
+
+
 def test_strings_and_functions_among_the_arguments_are_static():
     f = dflow.jit(lambda g, x, how: g(x) if how == "once" else g(g(x)))
     assert f(np.sin, 1.0, "once") == pytest.approx(np.sin(1.0))
@@ -467,3 +483,17 @@ def test_what_is_not_chosen_does_not_touch_the_derivative(f, x):
     assert dflow.grad(f)(x) == 0.0
     assert dflow.jvp(f, (x,), (1.0,))[1] == 0.0
     assert dflow.grad(dflow.grad(f))(x) == 0.0
+
+
+@dataclasses.dataclass
+class Counted:
+    x: float
+    n: int
+
+
+def test_tangents_of_integers_in_a_dataclass_are_none():
+    value, dot = dflow.jvp(lambda c: c.x * c.n, (Counted(2.0, 3),), (Counted(1.0, None),))
+    assert (value, dot) == (6.0, 3.0)
+    assert (
+        dflow.jvp(lambda c: c.x * c.n, (Counted(2.0, 3),), (dflow.grad(lambda c: c.x**2)(Counted(2.0, 3)),))[1] == 12.0
+    )

@@ -6,6 +6,7 @@ import ast
 import builtins
 from typing import Any
 
+from dflow.tracing.bindings import Bindings
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.jumps import Jumps, assign, load, located
 from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
@@ -37,12 +38,13 @@ class Blocks(Expressions):
         """The rewritten body of a function."""
         if _is_generator(body):
             return body
+        doc, body = _without_doc(body)
         parameters = arguments(args)
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
         self.global_stores = self.globals & set(stores(body))
-        lowered = Jumps().function(body)
+        lowered = Jumps().function(Bindings().block(body))
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
         self.assigned_inside = (assigned_inside(body) | outer) & self.locals
@@ -52,9 +54,8 @@ class Blocks(Expressions):
         rest = self.statements(lowered)
         declarations = [s for s in rest if isinstance(s, ast.Global | ast.Nonlocal)]
         rest = [s for s in rest if not isinstance(s, ast.Global | ast.Nonlocal)]
-        doc = rest[:1] if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else []
         start = [assign(n, call("Undefined", body[0], ast.Constant(n)), body[0]) for n in sorted(undefined)]
-        return [*doc, *declarations, *start, *rest[len(doc) :]]
+        return [*doc, *declarations, *start, *rest]
 
     def _shared(self, body: list[ast.stmt]) -> set[str]:
         found: set[str] = set()
@@ -91,7 +92,7 @@ class Blocks(Expressions):
             self._run(
                 "if_",
                 node.test,
-                self.visit(node.test),
+                self.condition(node.test),
                 load(then),
                 load(orelse),
                 *_access(k),
@@ -110,7 +111,7 @@ class Blocks(Expressions):
             self._run(
                 "while_",
                 node.test,
-                lambda_(self.visit(node.test)),
+                lambda_(self.condition(node.test)),
                 load(f"_dflow_body_{k}"),
                 *_access(k),
                 *self._facts(node, names),
@@ -232,6 +233,16 @@ class Blocks(Expressions):
             ast.match_case(c.pattern, c.guard and self.visit(c.guard), self.statements(c.body)) for c in node.cases
         ]
         return located(ast.Match(self.visit(node.subject), cases), node)
+
+
+def _without_doc(body: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt]]:
+    """The docstring, and the statements after it (one at least)."""
+    first = body[0]
+    if not (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    ):
+        return [], body
+    return [first], body[1:] or [located(ast.Pass(), first)]
 
 
 def _access(k: int) -> list[ast.expr]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure
+from dflow.errors import DflowError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.ops.control import ERRORS
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Cell, Region, builder, entered, region
+from dflow.tracing.holders import Changed, Holders, refused
 from dflow.tracing.state import (
     Snapshot,
     Undefined,
@@ -64,17 +65,50 @@ def if_(
         then() if test else orelse()
         return
     pred = truth(test)
-    before = get()
+    holders = Holders("branch")
+    while True:
+        state = _State(
+            holders.reading(get),
+            holders.writing(put, len(names)),
+            [*names, *holders.names],
+            {*live, *holders.names},
+            uses,
+            holders,
+        )
+        try:
+            return _traced_if(pred, then, orelse, state)
+        except Changed:
+            continue
+        except DflowError:
+            if not holders.deepen():
+                raise
+
+
+@dataclass
+class _State:
+    """What the branches may assign: variables, then the contents of the objects that they change."""
+
+    get: Get
+    put: Set
+    names: Sequence[str]
+    live: set[str]
+    uses: Callable[[], Sequence[Any]]
+    holders: Holders
+
+
+def _traced_if(pred: Value, then: Block, orelse: Block, state: _State) -> None:
+    before = state.get()
     arms: list[_Arm] = []
     for block, holds in ((then, True), (orelse, False)):
-        arm = _traced_arm(block, before, get, put, Snapshot([*before, *uses()], names))
+        arm = _traced_arm(block, before, state)
         if arm.raised is not None:
             _check(pred, holds, arm.raised)
-            put(before)
+            state.put(before)
             (orelse if holds else then)()
             return
         arms.append(arm)
-    put(_Merge(pred, arms[0], arms[1]).variables(names, set(live)))
+    state.put(before)
+    state.put(_Merge(pred, arms[0], arms[1]).variables(state.names, state.live, set(state.holders.names)))
 
 
 @dataclass
@@ -84,20 +118,21 @@ class _Arm:
     raised: BaseException | None = None
 
 
-def _traced_arm(block: Block, before: Sequence[Any], get: Get, put: Set, snapshot: Snapshot) -> _Arm:
+def _traced_arm(block: Block, before: Sequence[Any], state: _State) -> _Arm:
     """Traces one branch in a region of its own."""
-    put(before)
+    state.put(before)
+    snapshot = Snapshot([*before, *state.uses()], state.names)
     inner = Region(BRANCH, region())
     with entered(inner):
         try:
             block()
         except Exception as e:
             if getattr(e, "_dflow_raised", None) is not inner:
-                put(before)
+                state.put(before)
                 raise
             return _Arm(inner, (), e)
-        snapshot.require_unchanged("branch")
-        return _Arm(inner, get())
+        state.holders.check(snapshot)
+        return _Arm(inner, state.get())
 
 
 def raised(error: Any) -> Any:
@@ -149,12 +184,15 @@ class _Merge:
         self.counts: dict[Cell, int] = {}
         self.where = line_of_block()
 
-    def variables(self, names: Sequence[str], live: set[str]) -> list[Any]:
-        """The variables after the ``if``, and its operation emitted."""
+    def variables(self, names: Sequence[str], live: set[str], needed: set[str]) -> list[Any]:
+        """The variables after the ``if``, and its operation emitted; those ``needed`` must have values."""
         merged = [
             self.merged(n, a, b) if n in live else (a if same(a, b) else Undefined(n))
             for n, a, b in zip(names, self.arms[0].after, self.arms[1].after)
         ]
+        for k, n in enumerate(names):
+            if n in needed and isinstance(merged[k], Undefined):
+                raise refused(n, "branch", seen=" and ".join(describe(arm.after[k]) for arm in self.arms))
         results = self.emit()
         return [m(results) if isinstance(m, _Later) else m for m in merged]
 

@@ -83,9 +83,17 @@ class Expressions(ast.NodeTransformer):
         name = "and_" if isinstance(node.op, ast.And) else "or_"
         return call(name, node, *(lambda_(self.visit(v)) for v in node.values))
 
+    def condition(self, node: ast.expr) -> Any:
+        """An expression of which only the truth is wanted: the operands of ``and`` and ``or`` may differ in type."""
+        if not isinstance(node, ast.BoolOp) or _binds(node):
+            return self.visit(node)
+        name = "and_" if isinstance(node.op, ast.And) else "or_"
+        tests = (call("test", v, self.condition(v)) for v in node.values)
+        return call(name, node, *map(lambda_, tests))
+
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         if isinstance(node.op, ast.Not):
-            return call("not_", node, self.visit(node.operand))
+            return call("not_", node, self.condition(node.operand))
         return self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> Any:
@@ -101,7 +109,7 @@ class Expressions(ast.NodeTransformer):
         if _binds(node):
             return self.generic_visit(node)
         return call(
-            "choose", node, self.visit(node.test), lambda_(self.visit(node.body)), lambda_(self.visit(node.orelse))
+            "choose", node, self.condition(node.test), lambda_(self.visit(node.body)), lambda_(self.visit(node.orelse))
         )
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
@@ -216,7 +224,7 @@ class Expressions(ast.NodeTransformer):
 
     def visit_Assert(self, node: ast.Assert) -> Any:
         message = self.visit(node.msg) if node.msg else ast.Constant("")
-        return located(ast.Expr(call("assert_", node, self.visit(node.test), lambda_(message))), node)
+        return located(ast.Expr(call("assert_", node, self.condition(node.test), lambda_(message))), node)
 
     def visit_Raise(self, node: ast.Raise) -> Any:
         if node.exc is None:

@@ -127,10 +127,6 @@ class Jumps:
         return [new], flags
 
     def loop(self, s: Any, place: _Place) -> tuple[Statements, set[str]]:
-        if isinstance(s, ast.While) and not s.orelse and any(isinstance(n, ast.NamedExpr) for n in ast.walk(s.test)):
-            # A condition that binds a name is part of the body: `while True: if not (y := f()): break`.
-            leave = located(ast.If(ast.UnaryOp(ast.Not(), s.test), [ast.Break()], []), s.test)
-            s = located(ast.While(ast.Constant(True), [leave, *s.body], []), s)
         self.count += 1
         broke, continued = f"_dflow_broke_{self.count}", f"_dflow_continued_{self.count}"
         body, _ = self.block(s.body, _Place(False, True, broke, continued))

@@ -32,6 +32,11 @@ def not_(x: Any) -> Any:
     return _lift.wrap(builder().not_(truth(x)))
 
 
+def test(x: Any) -> Any:
+    """Whether ``x`` is true."""
+    return _lift.wrap(truth(x)) if traced_condition(x) else bool(x)
+
+
 def and_(*operands: Callable[[], Any]) -> Any:
     """``a and b``: b counts (and its checks hold) only where a holds."""
     return _chain(operands, lambda x, rest: choose(x, rest, lambda: x), stops=False)
@@ -222,6 +227,7 @@ __all__ = [
     "refuse_globals",
     "setitem",
     "slice",
+    "test",
     "values",
     "while_",
 ]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import optree
 
-from dflow.errors import CarriedError, UndefinedError, failure, user_location
+from dflow.errors import UndefinedError, failure, user_location
 from dflow.tracing.array import Array
+from dflow.trees import NAMESPACE, register_dataclass
 
-NAMESPACE = "dflow"
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
 
 
@@ -55,6 +55,8 @@ def line_of_block() -> str:
 def flatten(value: Any) -> tuple[list[Any], Any]:
     """The leaves and the structure of a tree."""
     leaves, structure = optree.tree_flatten(value, none_is_leaf=True, namespace=NAMESPACE)
+    if any(map(register_dataclass, leaves)):
+        return flatten(value)
     return leaves, structure
 
 
@@ -143,33 +145,10 @@ class Snapshot:
             self.cells.append((cell, contents))
             self._visit(contents)
 
-    def changed(self) -> Any:
-        """An object that is not as it was, or None."""
-        for cell, then in self.cells:
-            if not same(cell.cell_contents, then):
-                return cell
-        for now, then in self.saved:
-            if len(now) != len(then):
-                return now
-            if isinstance(now, list) and all(map(operator.is_, now, then)):
-                continue
-            pairs = zip(now, then) if isinstance(now, list) else ((now.get(k, now), v) for k, v in _items(then))
-            if isinstance(now, set) and now != then:
-                return now
-            if not isinstance(now, set) and any(not same(a, b) for a, b in pairs):
-                return now
-        return None
-
-    def require_unchanged(self, where: str) -> None:
-        found = self.changed()
-        if found is not None:
-            self.restore()
-            what = "variable of another function" if isinstance(found, types.CellType) else type(found).__name__
-            raise failure(
-                CarriedError,
-                f"a {what} from outside is changed inside a {where} that is traced",
-                mend="fill an array made before the loop, or assign a new value to a variable",
-            )
+    def changed(self) -> list[Any]:
+        """The objects that are not as they were: lists, dicts, sets, and cells of variables of other functions."""
+        cells = [cell for cell, then in self.cells if not same(cell.cell_contents, then)]
+        return cells + [now for now, then in self.saved if not _alike(now, then)]
 
     def restore(self) -> None:
         for cell, contents in self.cells:
@@ -182,5 +161,12 @@ class Snapshot:
 _FOREIGN = {"numpy", "builtins", "module"}
 
 
-def _items(x: Any) -> Iterable[tuple[Any, Any]]:
-    return x.items() if isinstance(x, dict) else ()
+def _alike(now: Any, then: Any) -> bool:
+    """Whether a list, dict or set holds what it did."""
+    if len(now) != len(then):
+        return False
+    if isinstance(now, set):
+        return bool(now == then)
+    if isinstance(now, list):
+        return all(map(operator.is_, now, then)) or all(map(same, now, then))
+    return all(k in now and same(now[k], v) for k, v in then.items())

@@ -19,6 +19,7 @@ from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
+from dflow.tracing.holders import MARK, Changed, Holders, refused
 from dflow.tracing.rename import rename
 from dflow.tracing.slots import Again, Learnt, Loop, Slot, Variable, has_value, is_kept, slot_array, value_after
 from dflow.tracing.state import (
@@ -47,7 +48,8 @@ class TracedLoop:
         positive: bool = False,
         only_if_traced: bool = False,
     ):
-        self.loop = loop
+        self.plain = self.loop = loop
+        self.holders = Holders("loop")
         self.body = body
         self.test = test
         self.count = count
@@ -64,8 +66,25 @@ class TracedLoop:
             try:
                 return self.attempt()
             except Again:
-                self.loop.put(list(self.before.values()))
+                self.restore()
+            except Changed:
+                self.extend()
+            except DflowError:
+                self.restore()
+                if not self.holders.deepen():
+                    raise
+                self.learnt = Learnt()
+                self.extend()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
+
+    def restore(self) -> None:
+        self.loop.put(list(self.before.values()))
+
+    def extend(self) -> None:
+        """Takes the contents of changed objects among the variables."""
+        self.restore()
+        self.loop = self.holders.with_loop(self.plain)
+        self.before = dict(zip(self.loop.names, self.loop.get()))
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -75,7 +94,7 @@ class TracedLoop:
         self.counter = Cell(builder().constant(0, I64), self.here) if self.count is not None else None
         snapshot = Snapshot(self.uses, self.loop.names)
         self.region = self.trace_body()
-        snapshot.require_unchanged("loop")
+        self.holders.check(snapshot)
         after = dict(zip(self.loop.names, self.loop.get()))
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
         if self.only_if_traced and not flagged and not self.test_is_traced():
@@ -230,6 +249,8 @@ class TracedLoop:
         slot.final = array
 
     def changes(self, name: str, old: str, new: str) -> DflowError:
+        if MARK in name:
+            return refused(name, "loop")
         shown = "the result" if name.startswith("_dflow") else f"variable {name!r}"
         return failure(
             CarriedError,

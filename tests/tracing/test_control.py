@@ -346,3 +346,43 @@ def test_other_branch(check):
     for fn in (branch, nested_branch, early_return, inner_return, conditional, conditional_array):
         check(fn, -X)
     check(logic, -X)
+
+
+def test_early_return_below_a_docstring(check):
+    def f(x):
+        """Has a text."""
+        for i in range(len(x)):
+            if x[i] < 0:
+                return x[i]
+        return 0.0
+
+    check(f, np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]))
+
+
+def test_conditions_join_numbers_and_booleans(check):
+    def f(x):
+        n = 0
+        for i in range(len(x)):
+            k = i % 3
+            n += 1 if x[i] > 2 or (x[i] > 1 and k) else 0
+            if not (k and x[i]):
+                n += 10
+        return n
+
+    check(f, np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]))
+
+
+def test_names_bound_within_conditions(check):
+    def f(x):
+        total, i = 0.0, 0
+        while i < len(x) and (v := x[i]) < 4.5:
+            if v > 1 and (w := v * v) > 4:
+                total += w
+            if v < 2 or (w := v - 10) > 0:
+                total += 1
+            elif v > 3 and (u := v + 1) > 4 and not (t := u) < 1:
+                total -= u * t
+            i += 1
+        return total, i
+
+    check(f, np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]))

@@ -1,0 +1,277 @@
+"""The NumPy kernels of NPBench, as they stand, under ``dflow.jit`` and ``dflow.value_and_grad``.
+
+``python -m benchmarks.npbench CHECKOUT [kernel ...]`` takes a checkout of https://github.com/spcl/npbench. Each kernel
+runs in a process of its own. Its results (what it returns, and the arrays that it updates) are compared with NumPy's,
+its gradient along one direction with central differences; then NumPy, dflow and, where it is installed, Numba take
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import importlib
+import inspect
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dflow
+from benchmarks.measure import Table, Time, duration, measure, peer, write
+
+LIMIT = 180
+COLUMNS = [
+    "kernel",
+    "value",
+    "NumPy",
+    "dflow",
+    "/ NumPy",
+    "Numba",
+    "first call",
+    "gradient",
+    "gradient / value",
+    "first",
+]
+
+
+class Kernel:
+    """One kernel: its function and fresh arguments."""
+
+    def __init__(self, checkout: Path, name: str, preset: str):
+        info = json.loads((checkout / "bench_info" / f"{name}.json").read_text())["benchmark"]
+        module = f"npbench.benchmarks.{info['relative_path'].replace('/', '.')}.{info['module_name']}"
+        self.function = getattr(importlib.import_module(f"{module}_numpy"), info["func_name"])
+        data = dict(info["parameters"][preset])
+        if init := info.get("init"):
+            made = getattr(importlib.import_module(module), init["func_name"])(*(data[a] for a in init["input_args"]))
+            outputs = init["output_args"]
+            data.update(zip(outputs, made if len(outputs) > 1 else [made]))
+        self.arguments = [data[a] for a in info["input_args"]]
+        self.parameters = list(inspect.signature(self.function).parameters)
+        self.static = [p for p, a in zip(self.parameters, self.arguments) if isinstance(a, int | str)]
+        self.updated = [k for k, a in enumerate(info["input_args"]) if a in info["output_args"]]
+        self.varying = [k for k, a in enumerate(self.arguments) if np.asarray(a).dtype.kind in "fc"]
+
+    def fresh(self) -> list[Any]:
+        return copy.deepcopy(self.arguments)
+
+    def results(self, function: Callable[..., Any]) -> list[Any]:
+        """What ``function`` returns and leaves in its arguments."""
+        args = self.fresh()
+        return [*leaves(function(*args)), *(a for a in args if isinstance(a, np.ndarray))]
+
+    def total(self, *args: Any) -> Any:
+        """All float results as one number, weighted so that no part of them cancels."""
+        returned = self.function(*args)
+        return weigh([*leaves(returned), *(args[k] for k in self.updated)])
+
+
+def leaves(result: Any) -> list[Any]:
+    if isinstance(result, tuple | list):
+        return [x for part in result for x in leaves(part)]
+    return [] if result is None else [result]
+
+
+def weigh(results: list[Any]) -> Any:
+    total = 0.0
+    for r in results:
+        if not isinstance(r, int) and r.dtype.kind in "fc":
+            for part in (r.real, r.imag) if r.dtype.kind == "c" else (r,):
+                total = total + np.sum(part * weights(r.shape))
+    return total
+
+
+def weights(shape: tuple[int, ...]) -> Any:
+    n = int(np.prod(shape))
+    return np.cos(np.arange(n)).reshape(shape) / np.sqrt(max(n, 1))
+
+
+def compile_with(kernel: Kernel, make: Callable[..., Any], first: Callable[[Any], Any]) -> tuple[Any, float, list[str]]:
+    """The compiled kernel, the seconds of its first call, and its arguments that had to be static."""
+    for static in ([], kernel.static):
+        function = make(static)
+        start = time.perf_counter()
+        try:
+            first(function)
+        except dflow.errors.DflowError:
+            if static == kernel.static:
+                raise
+            continue
+        return function, time.perf_counter() - start, static
+    raise AssertionError
+
+
+def examine(kernel: Kernel, timed: bool) -> dict[str, str]:
+    """One row of the table."""
+    row: dict[str, str] = {}
+    try:
+        value(kernel, row, timed)
+        gradient(kernel, row, timed)
+    except Exception as e:
+        row["gradient" if "value" in row else "value"] = " ".join(f"{type(e).__name__}: {e}".split())[:1000]
+    return row
+
+
+def value(kernel: Kernel, row: dict[str, str], timed: bool) -> None:
+    wanted = kernel.results(kernel.function)
+    function, seconds, static = compile_with(
+        kernel, lambda static: dflow.jit(kernel.function, static_argnames=static), kernel.results
+    )
+    got = kernel.results(function)
+    assert len(got) == len(wanted), f"{len(got)} results, not {len(wanted)}"
+    for g, w in zip(got, wanted):
+        scale = np.max(np.abs(w), initial=0.0, where=np.isfinite(w))
+        tolerance = 1e-5 if np.asarray(w).dtype.name in ("float32", "complex64") else 1e-9
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * scale)
+    row |= {"value": "right" + (" (static integers)" if static else ""), "first call": duration(seconds)}
+    if timed:
+        runs = {"NumPy": kernel.function, "dflow": function}
+        compiled = numba(kernel)
+        if callable(compiled):
+            runs["Numba"] = compiled
+        times = measure_fresh(kernel, runs)
+        row |= {name: str(t) for name, t in times.items()}
+        row["/ NumPy"] = f"{times['dflow'].least / times['NumPy'].least:.3g}"
+        row.setdefault("Numba", str(compiled))
+
+
+def numba(kernel: Kernel) -> Any:
+    """The kernel compiled by Numba, or why it is not."""
+    found = peer("numba")
+    if found is None:
+        return ""
+    for name, f in vars(inspect.getmodule(kernel.function)).items():
+        if inspect.isfunction(f) and f is not kernel.function:
+            setattr(inspect.getmodule(kernel.function), name, found.njit(f))
+    try:
+        compiled = found.njit(kernel.function)
+        kernel.results(compiled)
+    except Exception as e:
+        return type(e).__name__
+    return compiled
+
+
+def gradient(kernel: Kernel, row: dict[str, str], timed: bool) -> None:
+    if not kernel.varying or not any(r.dtype.kind in "fc" for r in map(np.asarray, kernel.results(kernel.function))):
+        row["gradient"] = "nothing varies"
+        return
+    name = {p: k for k, p in enumerate(kernel.parameters)}
+
+    def total(*args: Any) -> Any:
+        return kernel.total(*args)
+
+    def make(static: list[str]) -> Any:
+        fixed = {name[s] for s in static}
+        moving = [k for k in range(len(name)) if k not in fixed]
+
+        def of(*args: Any) -> Any:
+            every = kernel.fresh()
+            for k, a in zip(moving, args):
+                every[k] = a
+            return total(*every)
+
+        wrt = tuple(moving.index(k) for k in kernel.varying)
+        pick = lambda args: [args[k] for k in moving]  # noqa: E731
+        both, alone = dflow.value_and_grad(of, argnums=wrt), dflow.jit(of)
+        return (lambda *args: both(*pick(args))), (lambda *args: alone(*pick(args)))
+
+    (both, alone), seconds, _ = compile_with(kernel, make, lambda made: made[0](*kernel.fresh()))
+    _, bars = both(*kernel.fresh())
+    dots = directions(kernel)
+    slope = sum(float(np.sum(np.real(b * np.asarray(d)))) for b, d in zip(bars, dots))
+    numeric = central(kernel, dots)
+    error = abs(slope - numeric) / max(abs(numeric), 1e-6)
+    row |= {"gradient": "right" if error < 1e-4 else f"differs: {slope:.8g}, numeric {numeric:.8g}"}
+    row["first"] = duration(seconds)
+    if timed:
+        times = measure_fresh(kernel, {"value": alone, "gradient": both})
+        row["gradient / value"] = f"{times['gradient'].least / times['value'].least:.3g}"
+
+
+def directions(kernel: Kernel) -> list[Any]:
+    rng = np.random.default_rng(0)
+    made = []
+    for k in kernel.varying:
+        a = np.asarray(kernel.arguments[k])
+        d = rng.normal(size=a.shape) * (np.abs(a) + 0.1 * np.mean(np.abs(a)))
+        made.append(d + 0j if a.dtype.kind == "c" else d)
+    return made
+
+
+def central(kernel: Kernel, dots: list[Any], eps: float = 1e-6) -> float:
+    ends = []
+    for sign in (1, -1):
+        args = kernel.fresh()
+        for k, d in zip(kernel.varying, dots):
+            moved = np.asarray(args[k]) + sign * eps * d
+            args[k] = moved if isinstance(args[k], np.ndarray) else moved.item()
+        ends.append(float(kernel.total(*args)))
+    return (ends[0] - ends[1]) / (2 * eps)
+
+
+def measure_fresh(kernel: Kernel, runs: dict[str, Callable[..., Any]]) -> dict[str, Time]:
+    """Times calls on arguments that are made anew when a kernel updates them."""
+    args = kernel.fresh()
+
+    def caller(f: Callable[..., Any]) -> Callable[[], Any]:
+        def run() -> None:
+            for k in kernel.updated:
+                if isinstance(args[k], np.ndarray):
+                    args[k][...] = kernel.arguments[k]
+            f(*args)
+
+        return run
+
+    return measure({name: caller(f) for name, f in runs.items()}, rounds=5, seconds=0.02)
+
+
+def separately(checkout: Path, name: str, options: list[str], limit: float) -> dict[str, str]:
+    """``examine`` in a process of its own, so that no kernel can disturb another."""
+    command = [sys.executable, "-m", "benchmarks.npbench", str(checkout), name, "--alone", *options]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"value": f"more than {limit:g} s"}
+    try:
+        found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+        return found
+    except (IndexError, json.JSONDecodeError):
+        return {"value": f"ended with {done.returncode}: {done.stderr[-500:]}"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.npbench", description=__doc__)
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("kernels", nargs="*", help="names as in bench_info; all when none is named")
+    parser.add_argument("--preset", default="S", help="sizes, S by default")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one kernel")
+    parser.add_argument("--untimed", action="store_true", help="only compare results")
+    parser.add_argument("--alone", action="store_true", help="in this process, as JSON")
+    options = parser.parse_args()
+    sys.path.insert(0, str(options.checkout))
+    if options.alone:
+        print(json.dumps(examine(Kernel(options.checkout, *options.kernels, options.preset), not options.untimed)))
+        return
+    names = options.kernels or sorted(p.stem for p in (options.checkout / "bench_info").glob("*.json"))
+    flags = ["--preset", options.preset, *(["--untimed"] if options.untimed else [])]
+    table = Table(f"NPBench, preset {options.preset}", COLUMNS)
+    for name in names:
+        row = separately(options.checkout, name, flags, options.limit)
+        table.rows.append([name, *(row.get(c, "") for c in COLUMNS[1:])])
+        print(table.rows[-1], flush=True)
+    right = sum(row[1].startswith("right") for row in table.rows)
+    print(f"\n{table}\n\n{right} of {len(names)} right")
+    if not options.kernels and not options.untimed:
+        write("npbench", [table])
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    main()
