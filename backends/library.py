@@ -31,7 +31,7 @@ from dflow.backends.emit_core import untyped
 from dflow.backends.emit_types import I8, I32, I64, PTR
 from dflow.backends.engine import COMPILING, lower, machine, optimize
 from dflow.backends.plan import Plan
-from dflow.ir.core import Function
+from dflow.ir.core import Function, walk
 
 C_KEYWORDS = frozenset(
     """
@@ -116,11 +116,19 @@ def write_library(
     return path, path.with_suffix(".h")
 
 
+def _refuse_prints(f: Function) -> None:
+    for op in walk(f.body):
+        if op.name in ("print", "breakpoint"):
+            raise LibraryError(f"{op.loc}: a library needs no Python, and so cannot {op.name}; leave it out")
+
+
 def _build(name: str, functions: Sequence[tuple[Any, ...]]) -> tuple[ir.Module, list[Export]]:
     names = [f[0] for f in functions]
     _check_names([*names, *(f"{n}_error_message" for n in names)])
     for n in LIBC_NAMES.intersection(names):
         raise LibraryError(f"{n!r} is a function of the C library; choose another name")
+    for f in functions:
+        _refuse_prints(getattr(f[1], "function", f[1]))
     module, releases = ir.Module(name), list[ir.Function]()
     exports = [_add(module, _export(*f), releases) for f in functions]
     if releases:

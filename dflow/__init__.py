@@ -7,7 +7,7 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
-from dflow import lax
+from dflow import debug, lax
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.batching import vmap
 from dflow.check import check_grads
@@ -15,8 +15,9 @@ from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, sto
 from dflow.export import compile_library
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.recompute import checkpoint
+from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
-from dflow.trees import register
+from dflow.tracing.printing import print
 
 __version__ = "0.1.0"
 
@@ -27,7 +28,9 @@ __all__ = [
     "compile_library",
     "custom_jvp",
     "custom_vjp",
+    "debug",
     "eval_shape",
+    "field",
     "grad",
     "hessian",
     "hvp",
@@ -39,10 +42,12 @@ __all__ = [
     "lax",
     "linear_transpose",
     "linearize",
+    "print",
     "register",
     "register_jvp",
     "register_vjp",
     "stop_gradient",
+    "struct",
     "value_and_grad",
     "vjp",
     "vmap",

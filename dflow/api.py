@@ -22,10 +22,12 @@ from dflow.errors import user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
+from dflow.reference import BACKENDS
 from dflow.sharing import shared
 from dflow.signature import Arguments
 from dflow.tracing.context import tracing
 from dflow.transform import Jit, trace_program
+from dflow.zero_gradients import warn_of_zeros
 
 
 def _tuple(x: Any) -> tuple[Any, ...]:
@@ -38,6 +40,7 @@ def jit(
     static_argnums: int | Sequence[int] = (),
     static_argnames: str | Sequence[str] = (),
     donate_argnums: int | Sequence[int] = (),
+    backend: str = "native",
 ) -> Any:
     """Compiles a function to machine code, for each signature when it is first called with it.
 
@@ -50,19 +53,32 @@ def jit(
     anew.
     ``donate_argnums``: arguments that the caller will not use again; their memory may be reused. It changes no result.
 
+    ``backend``: ``"native"`` compiles to machine code, ``"reference"`` runs the reference evaluator, one operation
+    after the other, in which ``dflow.debug.breakpoint`` stops.
+
     Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
     ``lower(*args)``, which gives the program's stages as text.
     """
     if function is None:
         return functools.partial(
-            jit, static_argnums=static_argnums, static_argnames=static_argnames, donate_argnums=donate_argnums
+            jit,
+            static_argnums=static_argnums,
+            static_argnames=static_argnames,
+            donate_argnums=donate_argnums,
+            backend=backend,
         )
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
     nums, names = _tuple(static_argnums), _tuple(static_argnames)
     _tuple(donate_argnums)
     if isinstance(function, MethodType):  # attributes of the instance are arguments, not constants
         shifted = tuple(i + 1 if i >= 0 else i for i in nums)
-        return jit(function.__func__, static_argnums=shifted, static_argnames=names).__get__(function.__self__)
-    return shared(lambda: Jit(function, static_argnums=nums, static_argnames=names), function, "jit", nums, names)
+        return jit(function.__func__, static_argnums=shifted, static_argnames=names, backend=backend).__get__(
+            function.__self__
+        )
+    make = BACKENDS[backend]
+    made = lambda: Jit(function, static_argnums=nums, static_argnames=names, make=make)  # noqa: E731
+    return shared(made, function, "jit", nums, names, backend)
 
 
 def grad(
@@ -113,6 +129,8 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
         selection = Selection(program.arguments, nums, names, verb)
         check_scalar(program, has_aux, verb)
         made = derive(pure(program), lambda f: vjp_pass.value_and_grad(f, selection.wrt))
+        name = getattr(function, "__name__", "the function")
+        warn_of_zeros(pure(program), made, selection.wrt, program.arguments.names(), program.result_count, name)
         results = inline(made, operands(program))
         n = program.result_count
         value = trees.unflatten(program.out_spec, results[:n])

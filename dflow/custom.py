@@ -51,8 +51,9 @@ class CallRecord:
         self.arguments = arguments
         self.nondiff = tuple(nondiff)
         self.program: Program = trace_program(function, arguments)
-        if self.program.traced.mutated:
-            names = ", ".join(arguments.names()[k] for k, _ in self.program.traced.mutated)
+        if not self.program.returns_all:
+            arrays = [arguments.names()[k] for k, _ in self.program.traced.mutated]
+            names = ", ".join([*arrays, *(str(u.key) for u in self.program.updates)])
             raise failure(
                 DerivativeError,
                 f"{self.name} has a derivative rule, and updates its argument {names}",

@@ -67,7 +67,10 @@ class Selection:
     def _part(self, start: int, tree: Any, verb: str, name: str) -> tuple[trees.Spec, list[int]]:
         leaves, spec = trees.flatten(tree)
         types = self.arguments.all_types[start : start + len(leaves)]
-        inexact = [start + i for i, t in enumerate(types) if t is not None and t.type.dtype.is_inexact]
+        fixed = trees.constants(tree)
+        inexact = [
+            start + i for i, t in enumerate(types) if t is not None and t.type.dtype.is_inexact and i not in fixed
+        ]
         if not inexact:
             seen = ", ".join(f"{n}: {t}" for n, t in zip(trees.paths(tree, name), types)) or "nothing"
             raise failure(
@@ -96,7 +99,7 @@ class Selection:
 def pure(program: Program) -> Function:
     """The traced function without what it writes back to its arguments: a derivative leaves those alone."""
     f = program.traced.function
-    if not program.traced.mutated:
+    if program.returns_all:
         return f
     kept = type(f.body)(f.args, f.body.ops, f.results[: program.result_count])
     return dce(Function(f.name, kept, f.linear, f.loc))
@@ -171,7 +174,8 @@ def _made_at(v: Value | None) -> Location | None:
 def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -> list[Value | None]:
     """The leaves of a tree of tangents or cotangents as values of the types of what they belong to.
 
-    None for what cannot vary. Raises DerivativeError when structure or shapes differ.
+    None for what cannot vary, or must not (fields that are not differentiable). Raises DerivativeError when structure
+    or shapes differ.
     """
     flat, spec = trees.flatten(trees.map_leaves(lambda x: x, tree))
     wanted_leaves, wanted = trees.flatten(like)
@@ -179,8 +183,9 @@ def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -
     if leaves is None or len(leaves) != len(wanted_leaves):
         raise failure(DerivativeError, f"{what} must have the structure of {name}", seen=f"{spec}", wanted=f"{wanted}")
     values: list[Value | None] = []
-    for x, t in zip(leaves, types):
-        if not t.dtype.is_inexact or x is None:
+    fixed = trees.constants(like)
+    for k, (x, t) in enumerate(zip(leaves, types)):
+        if not t.dtype.is_inexact or x is None or k in fixed:
             values.append(None)
             continue
         a = lift(x)

@@ -46,12 +46,16 @@ class ShapeError(TraceError, ValueError):
     """Shapes do not fit."""
 
 
+class TraceAttributeError(TraceError, AttributeError):
+    """What NumPy's arrays have and traced arrays have not."""
+
+
 class UndefinedError(TraceError, NameError):
     """A variable is used that has no value, or only one in some of the ways that lead here."""
 
 
 def failure(
-    kind: type[DflowError],
+    kind: Any,
     what: str,
     *,
     seen: str | None = None,
@@ -84,7 +88,7 @@ def _excerpt(location: Location | None) -> list[str]:
 
 def is_user_frame(frame: FrameType) -> bool:
     package = frame.f_globals.get("__name__", "").partition(".")[0]
-    return package not in ("dflow", "numpy", "optree")
+    return package not in ("dflow", "numpy", "scipy", "optree") and package not in sys.stdlib_module_names
 
 
 def user_location() -> Location | None:
@@ -112,6 +116,10 @@ def _positions(code: CodeType) -> list[tuple[Any, ...]]:
 
 class DerivativeError(DflowError, TypeError):
     """What is asked to be differentiated cannot be."""
+
+
+class ZeroGradientWarning(UserWarning):
+    """A gradient is zero whatever the arguments are."""
 
 
 class RunTimeError(DflowError):

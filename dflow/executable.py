@@ -12,8 +12,8 @@ from dflow.backends.callable import NativeCallable
 from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
-from dflow.errors import run_time_error
-from dflow.ir.core import walk
+from dflow.errors import TraceError, failure, run_time_error
+from dflow.ir.core import Function, walk
 from dflow.ir.printer import print_function
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
@@ -49,6 +49,7 @@ class Executable(NativeCallable):
             single,
             in_place=tuple(stages.in_place.items()),
         )
+        _refuse_breakpoints(stages.traced)
         # An update that is not left in place needs the way through Python.
         self.compiled = _compiled(stages, spec if len(stages.in_place) == len(updated) else None)
         self.address = self.compiled.addresses.get(_ENTRY)
@@ -86,6 +87,17 @@ class Executable(NativeCallable):
 
 def _leaf(t: TensorType, python: bool) -> Leaf:
     return Leaf(t.dtype.name, t.static_shape, python)
+
+
+def _refuse_breakpoints(f: Function) -> None:
+    for op in walk(f.body):
+        if op.name == "breakpoint":
+            raise failure(
+                TraceError,
+                "a breakpoint stops in the reference backend only",
+                mend='dflow.jit(f, backend="reference"), also around a derivative',
+                location=op.loc,
+            )
 
 
 def check_writable(leaf: Any, name: str) -> None:

@@ -174,6 +174,9 @@ def _result_names(lowered: Lowered, kind: str, wrt: Sequence[int]) -> Iterator[s
         several = isinstance(slopes, tuple) and len(wrt) > 1
         for k, part in zip(wrt, slopes if several else [slopes]):
             yield from trees.paths(part, f"grad_{names[k]}")
+    for update in program.updates:
+        place = "_".join(map(str, (*update.path[1:], update.key)))
+        yield from trees.paths(update.value(range(len(program.traced.function.results))), f"{place}_out")
     for position, _ in program.traced.mutated:
         yield f"{program.arguments.names()[position]}_out"
 

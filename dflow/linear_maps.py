@@ -19,6 +19,7 @@ from dflow.errors import DerivativeError, failure, user_frames_only
 from dflow.executable import Executable
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function
+from dflow.ir.passes.dce import dce
 from dflow.ir.passes.jvp import jvp as jvp_pass
 from dflow.ir.passes.linearize import linearize as linearize_pass
 from dflow.ir.passes.transpose import transpose as transpose_pass
@@ -126,7 +127,10 @@ class Linearized:
         if allow_sequences or not any(t.grows for t in residual_types):
             return Parts(program, wrt, primal, linear, self._reverse(program, linear), residual_types)
         # Everything again: the arguments stand in for the residuals.
-        back, forward = derive(f, lambda f: vjp_pass(f, wrt)), derive(f, lambda f: jvp_pass(f, wrt))
+        back, forward = (
+            dce(derive(f, lambda f: vjp_pass(f, wrt)), quiet=True),
+            dce(derive(f, lambda f: jvp_pass(f, wrt)), quiet=True),
+        )
         again = _extended(f)
         return Parts(
             program, wrt, again, _results(forward, n), self._first_only(program, _results(back, n)), list(f.arg_types)
@@ -211,6 +215,8 @@ def _in_structure(parts: Parts, arguments: Arguments, bars: Sequence[Any]) -> An
     rest = iter(bars)
     by_leaf = iter([next(rest) if i in parts.wrt else None for i in range(len(arguments.leaves))])
     everything = [None if i in arguments.fixed else next(by_leaf) for i in range(len(arguments.all_leaves))]
+    for i in trees.constants((arguments.args, arguments.kwargs)):
+        everything[i] = None
     return trees.unflatten(arguments.spec, everything)[0]
 
 

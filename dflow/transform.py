@@ -22,8 +22,10 @@ from dflow.signature import Arguments, Key, LeafType, completed
 from dflow.tracing.array import Array
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
+from dflow.tracing.objects import Snapshot
 from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
+from dflow.updates import Update, apply, changed
 
 MAX_PROGRAMS = 512  # signatures kept for one function
 
@@ -36,11 +38,13 @@ class Program:
     out_spec: trees.Spec  # the tree of what the user's function returned
     types: tuple[LeafType, ...]
     arguments: Arguments
+    updates: list[Update]  # what changes in objects among the arguments; their results come after those of the call
+    result_count: int  # the number of results, without those that are written back to arguments
 
     @property
-    def result_count(self) -> int:
-        """The number of results, without those that are written back to arguments."""
-        return len(self.traced.function.results) - len(self.traced.mutated)
+    def returns_all(self) -> bool:
+        """Whether nothing is written back to the arguments."""
+        return not self.traced.mutated and not self.updates
 
     @property
     def is_flat(self) -> bool:
@@ -48,7 +52,7 @@ class Program:
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
         flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out
+        return flat_in and flat_out and not self.updates
 
     @property
     def in_place(self) -> dict[int, int]:
@@ -83,17 +87,23 @@ def _flat_spec(count: int) -> trees.Spec:
 def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program:
     """Traces ``function`` for the types of the arguments."""
     specs = [ArgSpec(t.type, t.weak, n) for t, n in zip(arguments.types, arguments.names())]
-    out: list[trees.Spec] = []
+    made: list[Any] = []
 
     def run(leaves: list[Array]) -> list[Any]:
         args, kwargs = arguments.rebuild(leaves)
-        results, spec = trees.flatten(call(function, *args, **kwargs))
-        out.append(spec)
-        return results
+        before = Snapshot([args, kwargs])
+        try:
+            results, spec = trees.flatten(call(function, *args, **kwargs))
+            updates, arrays = changed(before, (tuple(args), kwargs))
+        finally:
+            before.restore()
+        made[:] = spec, updates, len(results)
+        return [*results, *arrays]
 
     traced = trace(arguments.function, specs, run)
     captured = tuple(LeafType(v.value.type, v.weak) for v in traced.captured)
-    return Program(traced, out[-1], (*arguments.types, *captured), arguments)
+    spec, updates, count = made
+    return Program(traced, spec, (*arguments.types, *captured), arguments, updates, count)
 
 
 class Jit(NativeCallable):
@@ -109,12 +119,14 @@ class Jit(NativeCallable):
         kind: str = "jit",
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
+        make: Callable[..., Any] = Executable,
     ):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.inner = inner or function
         self.kind = kind
         self.static_argnums, self.static_argnames = completed(function, static_argnums, static_argnames)
+        self.make = make  # what runs a program: machine code, or the reference evaluator
         self._programs: dict[Key, Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
@@ -130,7 +142,7 @@ class Jit(NativeCallable):
                 results = latest.executable(*leaves)
             except (Different, KeyError, Mismatch):
                 return self._find_and_call(args, kwargs)
-            return latest.finish(results)
+            return latest.finish(results, args, kwargs)
         return self._find_and_call(args, kwargs)
 
     def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -140,7 +152,8 @@ class Jit(NativeCallable):
             key = arguments.key
             runner = self._programs.get(key) or self._prepare(key, arguments)
             self._latest = runner if runner.extract else None
-            return runner.finish(runner.executable.convert_and_call(arguments.leaves))
+            results = runner.executable.convert_and_call(arguments.leaves)
+            return runner.finish(results, args, kwargs)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
@@ -152,7 +165,7 @@ class Jit(NativeCallable):
         return super().__get__(instance, owner)
 
     def __reduce__(self) -> Any:
-        return Jit, (self.function, self.inner, self.kind, self.static_argnums, self.static_argnames)
+        return Jit, (self.function, self.inner, self.kind, self.static_argnums, self.static_argnames, self.make)
 
     def __repr__(self) -> str:
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
@@ -174,8 +187,9 @@ class Jit(NativeCallable):
     def _prepare(self, key: Key, arguments: Arguments) -> Runner:
         """Compiles for a new signature."""
         program, stages = self._stages(arguments)
+        single = program.returns_leaf and not program.updates
         names = program.arguments.names()
-        executable = Executable(stages, program.types, program.returns_leaf, program.traced.mutated, names)
+        executable = self.make(stages, program.types, single, program.traced.mutated, names)
         if program.is_flat and executable.address is not None:
             self._direct[executable.address] = executable
             self._set_entries(list(self._direct)[::-1], keep=executable)
@@ -193,14 +207,18 @@ class Runner:
         self.assemble = assembler(program.out_spec)
         a = program.arguments
         self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
+        self.updates = program.updates
+        self.count = program.result_count
 
-    def finish(self, results: Any) -> Any:
-        """Puts the results together."""
+    def finish(self, results: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Updates the caller's objects, and puts the results together."""
         if self.executable.single:
             return results
         if results is None:  # what native code gives for no results
             results = ()
-        return self.assemble(results)
+        if self.updates:
+            apply(self.updates, (tuple(args), kwargs), results[self.count :])
+        return self.assemble(results[: self.count])
 
 
 class Lowered:

@@ -1,31 +1,35 @@
-"""Trees of arguments and results: dict, list, tuple, named tuple, dataclass; leaves are numbers and arrays.
+"""Trees of arguments and results: dict, list, tuple, named tuple, objects (``dflow.records``); leaves are numbers and
+arrays.
 
-The work is done by ``optree``. Classes of a user's own become nodes by ``register``; dataclasses, and the class of a
-method's ``self``, are registered when they are first seen: their numeric attributes are leaves, the others are part of
-the structure.
+The work is done by ``optree``. Classes of objects are registered when they are first seen.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import optree
 
-NAMESPACE = "dflow"
+from dflow.errors import TraceError, failure
+from dflow.records import CONSTANT, NAMESPACE, marks, register, register_attributes, registered_anew
+
 Tree = Any
 Spec = optree.PyTreeSpec
 
-_registered: set[type] = set()
 
-
-def flatten(tree: Tree) -> tuple[list[Any], Spec]:
+def flatten(tree: Tree, none_is_leaf: bool = False) -> tuple[list[Any], Spec]:
     """The leaves of a tree and its structure."""
-    leaves, spec = optree.tree_flatten(tree, namespace=NAMESPACE)
-    fresh = [x for x in leaves if register_dataclass(x)]
-    return flatten(tree) if fresh else (leaves, spec)
+    try:
+        leaves, spec = optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
+    except RecursionError:
+        raise failure(
+            TraceError,
+            "an object refers to itself, and so has no end as a tree of numbers",
+            seen=f"a {type(tree).__name__}",
+            mend="leave the reference out (an index instead of an object), or mark the field dflow.field(static=True)",
+        ) from None
+    return flatten(tree, none_is_leaf) if registered_anew(leaves) else (leaves, spec)
 
 
 def unflatten(spec: Spec, leaves: Iterable[Any]) -> Tree:
@@ -42,80 +46,20 @@ def paths(tree: Tree, root: str = "") -> list[str]:
     return [a.codify(root) for a in accessors]
 
 
-def register(
-    cls: type,
-    flatten: Callable[[Any], tuple[Iterable[Any], Any]],
-    unflatten: Callable[[Any, Any], Any],
-) -> type:
-    """Makes instances of ``cls`` nodes of trees.
-
-    ``flatten(x) -> (children, rest)`` and ``unflatten(rest, children) -> x``; ``rest`` must be hashable and comparable.
-    """
-    optree.register_pytree_node(cls, lambda x: (*flatten(x), None), unflatten, namespace=NAMESPACE)
-    _registered.add(cls)
-    return cls
+def constants(tree: Tree) -> set[int]:
+    """The positions of the leaves that stand in fields marked as not differentiable."""
+    accessors, _, _ = optree.tree_flatten_with_accessor(tree, namespace=NAMESPACE)
+    return {k for k, a in enumerate(accessors) if any(marks(e.type).get(e.entry) == CONSTANT for e in a)}
 
 
-def register_dataclass(x: Any) -> bool:
-    """Makes the class of a dataclass's instance one of nodes; whether it was not yet one."""
-    if not dataclasses.is_dataclass(x) or isinstance(x, type) or type(x) in _registered:
-        return False
-    register_attributes(type(x))
-    return True
-
-
-def register_attributes(cls: type) -> None:
-    """Makes instances of ``cls`` nodes whose children are their numeric attributes."""
-    if cls in _registered:
-        return
-
-    def apart(x: Any) -> tuple[list[Any], Any]:
-        # None is the tangent of a number that cannot vary, so it counts with the numbers.
-        names = [k for k, v in vars(x).items() if v is None or _is_numeric(v)]
-        rest = tuple((k, _Static(v)) for k, v in vars(x).items() if k not in set(names))
-        return [vars(x)[k] for k in names], (tuple(names), rest)
-
-    def together(kept: Any, children: Any) -> Any:
-        names, rest = kept
-        x: Any = object.__new__(cls)
-        for k, v in (*zip(names, children), *((k, s.value) for k, s in rest)):
-            object.__setattr__(x, k, v)
-        return x
-
-    register(cls, apart, together)
-
-
-class _Static:
-    """An attribute that is part of the structure: compared by value, or by identity where that fails."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Static):
-            return False
-        if self.value is other.value:
-            return True
-        try:
-            return bool(self.value == other.value)
-        except Exception:
-            return False
-
-    def __hash__(self) -> int:
-        try:
-            return hash(self.value)
-        except TypeError:
-            return id(type(self.value))
-
-
-def _is_numeric(x: Any) -> bool:
-    from dflow.tracing.array import Array
-
-    if isinstance(x, bool | str | bytes) or x is None or callable(x):
-        return False
-    if isinstance(x, int | float | complex | np.ndarray | np.generic | Array):
-        return True
-    if isinstance(x, dict | list | tuple) or dataclasses.is_dataclass(x):
-        leaves, _ = flatten(x)
-        return bool(leaves) and all(_is_numeric(leaf) for leaf in leaves)
-    return type(x) in _registered
+__all__ = [
+    "Spec",
+    "Tree",
+    "constants",
+    "flatten",
+    "map_leaves",
+    "paths",
+    "register",
+    "register_attributes",
+    "unflatten",
+]

@@ -22,7 +22,7 @@ from dflow.ir.types import GROWS, Size, TensorType
 
 Array = np.ndarray[Any, Any]
 Environment = dict[Value, Array]
-OnOp = Callable[[Op, tuple[Array, ...]], None]
+OnOp = Callable[[Op, tuple[Array, ...], tuple[Array, ...]], None]
 
 
 class EvaluationError(Exception):
@@ -35,7 +35,7 @@ def evaluate(
     """The results of ``f`` as new arrays.
 
     Arguments are arrays of exactly the parameter types, or Python numbers. ``module`` holds the functions that ``f``
-    calls. ``on_op(op, results)`` is called after every operation, those in regions included.
+    calls. ``on_op(op, results, operands)`` is called after every operation, those in regions included.
     """
     with np.errstate(all="ignore"):
         return tuple(np.array(r) for r in _Evaluator(module or Module.of(f), on_op).function(f, args))
@@ -58,11 +58,13 @@ class _Evaluator:
                 results = self.op(op, env)
                 _bind(op.results, results, env, op.name)
             except Exception as e:
+                if not hasattr(e, "location"):
+                    e.location = op.loc  # type: ignore[attr-defined]
                 if op.loc and not getattr(e, "__notes__", None):  # the innermost operation says where
                     e.add_note(f"at {op.loc}")
                 raise
             if self.on_op:
-                self.on_op(op, tuple(env[r] for r in op.results))
+                self.on_op(op, tuple(env[r] for r in op.results), tuple(env[v] for v in op.operands))
         return [env[v] for v in block.results]
 
     def op(self, op: Op, env: Environment) -> Sequence[Any]:

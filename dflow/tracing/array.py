@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.errors import NeedsStatic, TraceAttributeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType
 from dflow.tracing import index as _index
@@ -26,7 +26,6 @@ class Array(Operators):
 
     __slots__ = ("__weakref__", "cell", "steps", "type", "weak")
     __array_priority__ = 1000.0
-    __hash__ = None  # type: ignore[assignment]
     inside = False  # whether it is a position that needs no check
 
     def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool = False):
@@ -186,6 +185,24 @@ class Array(Operators):
             raise failure(NeedsStatic, f"{what} is known only when the program runs", seen=repr(self), mend=mend)
         return static.item()
 
+    def __hash__(self) -> int:
+        raise failure(
+            TraceError,
+            "a traced value is used as a key of a dict, an element of a set or an argument of a cached function",
+            seen=repr(self),
+            mend="compare with ==, or use an array that the value indexes",
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise failure(
+            TraceAttributeError,
+            f"a traced array has no attribute .{name}",
+            seen=repr(self),
+            mend="use the functions of dir(dflow.numpy), or do it outside of the traced function",
+        )
+
     def __bool__(self) -> bool:
         if self.ndim and self.size != 1:
             raise failure(
@@ -197,7 +214,8 @@ class Array(Operators):
         return bool(
             self._known(
                 "whether this holds",
-                "use np.where, or write it as an `if` statement of a function whose source is a file",
+                "use np.where, or write it as an `if` statement of a function whose source is a file; `match`, "
+                "sorted() and generators need values that are known",
             )
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dflow.tracing.bindings import Bindings
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
+from dflow.tracing.folds import Folds
 from dflow.tracing.jumps import Jumps, assign, load, located
 from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
 
@@ -39,6 +40,7 @@ class Blocks(Expressions):
         if _is_generator(body):
             return body
         doc, body = _without_doc(body)
+        body = Folds().body(body)
         parameters = arguments(args)
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
@@ -216,6 +218,10 @@ class Blocks(Expressions):
     def visit_Try(self, node: ast.Try) -> Any:
         new = located(type(node)(**dict(ast.iter_fields(node))), node)
         new.body, new.orelse = self.statements(node.body), self.statements(node.orelse)
+        if node.handlers:
+            kinds = [ast.Constant(None) if h.type is None else self.visit(h.type) for h in node.handlers]
+            item = ast.withitem(call("trying", node, lambda_(ast.Tuple(kinds, ast.Load()))), None)
+            new.body = [located(ast.With([item], new.body), node)]
         new.finalbody = self.statements(node.finalbody)
         new.handlers = [
             located(

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import DflowError, TraceError, failure
+from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.ops.control import ERRORS
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Cell, Region, builder, entered, region
-from dflow.tracing.holders import Changed, Holders, refused
-from dflow.tracing.state import (
-    Snapshot,
-    Undefined,
-    describe,
-    flatten,
-    is_number,
-    line_of_block,
-    same,
-    unflatten,
-)
+from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
+from dflow.tracing.state import Undefined, describe, is_number, line_of_block, load
 
 Block = Callable[[], Any]
 Get = Callable[[], tuple[Any, ...]]
@@ -65,74 +57,59 @@ def if_(
         then() if test else orelse()
         return
     pred = truth(test)
-    holders = Holders("branch")
-    while True:
-        state = _State(
-            holders.reading(get),
-            holders.writing(put, len(names)),
-            [*names, *holders.names],
-            {*live, *holders.names},
-            uses,
-            holders,
-        )
-        try:
-            return _traced_if(pred, then, orelse, state)
-        except Changed:
-            continue
-        except DflowError:
-            if not holders.deepen():
-                raise
-
-
-@dataclass
-class _State:
-    """What the branches may assign: variables, then the contents of the objects that they change."""
-
-    get: Get
-    put: Set
-    names: Sequence[str]
-    live: set[str]
-    uses: Callable[[], Sequence[Any]]
-    holders: Holders
-
-
-def _traced_if(pred: Value, then: Block, orelse: Block, state: _State) -> None:
-    before = state.get()
+    before = get()
+    snapshot = Snapshot([*before, *uses()], names)
     arms: list[_Arm] = []
     for block, holds in ((then, True), (orelse, False)):
-        arm = _traced_arm(block, before, state)
+        put(before)
+        try:
+            arm = _traced_arm(block, get, snapshot)
+        finally:
+            snapshot.restore()
         if arm.raised is not None:
             _check(pred, holds, arm.raised)
-            state.put(before)
+            put(before)
             (orelse if holds else then)()
             return
         arms.append(arm)
-    state.put(before)
-    state.put(_Merge(pred, arms[0], arms[1]).variables(state.names, state.live, set(state.holders.names)))
+    places = list({**arms[0].places, **arms[1].places})
+    for arm in arms:
+        arm.after += tuple(arm.places.get(p, snapshot.then(p)) for p in places)
+    merge = _Merge(pred, arms[0], arms[1], snapshot)
+    values = merge.variables([*names, *(p.name for p in places)], {*live, *(p.name for p in places)})
+    put(values[: len(names)])
+    for place, value in zip(places, values[len(names) :]):
+        place.put(load(value))
 
 
 @dataclass
 class _Arm:
+    """One branch: the variables after it, the parts of objects that it changes, and all objects as it leaves them."""
+
     region: Region
-    after: tuple[Any, ...]
+    after: tuple[Any, ...] = ()
+    places: dict[Place, Any] = field(default_factory=dict)
+    view: Snapshot = field(default_factory=lambda: Snapshot(()))
     raised: BaseException | None = None
 
+    def opened(self, x: Any) -> Anatomy | None:
+        """``x`` taken apart as this branch leaves it."""
+        return anatomy(x, lambda x: self.view.saved[id(x)][1] if x in self.view else parts(x))
 
-def _traced_arm(block: Block, before: Sequence[Any], state: _State) -> _Arm:
+
+def _traced_arm(block: Block, get: Get, snapshot: Snapshot) -> _Arm:
     """Traces one branch in a region of its own."""
-    state.put(before)
-    snapshot = Snapshot([*before, *state.uses()], state.names)
     inner = Region(BRANCH, region())
     with entered(inner):
         try:
             block()
         except Exception as e:
             if getattr(e, "_dflow_raised", None) is not inner:
-                state.put(before)
                 raise
-            return _Arm(inner, (), e)
-        state.holders.check(snapshot)
-        return _Arm(inner, state.get())
+            return _Arm(inner, raised=e)
+        snapshot.new_places("branch")
+        places, after = snapshot.changes(), get()
+        return _Arm(inner, after, places, Snapshot([*after, *places.values()]))
 
 
 def raised(error: Any) -> Any:
@@ -174,83 +151,119 @@ class _Slot:
     aliases: list[Cell]
 
 
+class _Unmerged(Exception):
+    """Two values that do not go together; ``value`` is the variable then."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
 class _Merge:
     """What two branches leave behind, as the results of one ``if`` operation."""
 
-    def __init__(self, pred: Value, then: _Arm, orelse: _Arm):
+    def __init__(self, pred: Value, then: _Arm, orelse: _Arm, before: Snapshot):
         self.pred = pred
         self.arms = (then, orelse)
+        self.before = before
         self.slots: list[_Slot] = []
         self.counts: dict[Cell, int] = {}
+        self.objects: dict[tuple[int, int], tuple[_Later, Any, Any]] = {}
         self.where = line_of_block()
 
-    def variables(self, names: Sequence[str], live: set[str], needed: set[str]) -> list[Any]:
-        """The variables after the ``if``, and its operation emitted; those ``needed`` must have values."""
+    def variables(self, names: Sequence[str], live: set[str]) -> list[Any]:
+        """The variables after the ``if``, and its operation emitted."""
         merged = [
-            self.merged(n, a, b) if n in live else (a if same(a, b) else Undefined(n))
+            self.merged(n, a, b) if n in live else (a if kept(a, b) else Undefined(n))
             for n, a, b in zip(names, self.arms[0].after, self.arms[1].after)
         ]
-        for k, n in enumerate(names):
-            if n in needed and isinstance(merged[k], Undefined):
-                raise refused(n, "branch", seen=" and ".join(describe(arm.after[k]) for arm in self.arms))
         results = self.emit()
-        return [m(results) if isinstance(m, _Later) else m for m in merged]
+        made = [_with_results(m, results) for m in merged]
+        self.watch_objects(results)
+        return made
 
     def merged(self, name: str, a: Any, b: Any) -> Any:
         """A variable's value after the ``if``; a ``_Later`` when it depends on the operation's results."""
-        if same(a, b):
-            return a
-        if isinstance(a, Undefined) or isinstance(b, Undefined):
-            return self.half_defined(name, a, b)
-        (xs, structure), (ys, other) = flatten(a), flatten(b)
-        if structure != other:
+        try:
+            return self.merge(name, a, b)
+        except _Unmerged as e:
+            return e.value
+        except _Different:
             return self.differs(name, a, b, "values of different structure")
-        leaves: list[Any] = []
-        for x, y in zip(xs, ys):
-            if isinstance(x, Undefined) or isinstance(y, Undefined):
-                return self.half_defined(name, x, y)
-            leaf = x if same(x, y) else self.slot(x, y)
+
+    def merge(self, name: str, x: Any, y: Any) -> Any:
+        if kept(x, y):
+            return x
+        if isinstance(x, Undefined) or isinstance(y, Undefined):
+            return self.half_defined(name, x, y)
+        a, b = self.arms[0].opened(x), self.arms[1].opened(y)
+        if a is None and b is None:
+            leaf = self.slot(x, y)
             if leaf is None:
-                return self.differs(name, x, y, "values that cannot be merged")
-            leaves.append(leaf)
-        return _Later(structure, leaves)
+                raise _Unmerged(self.differs(name, x, y, "values that cannot be merged"))
+            return leaf
+        if a is None or b is None or a.kind != b.kind:
+            raise _Different
+        if (id(x), id(y)) not in self.objects:
+            later = _Later(a.made, {})
+            self.objects[id(x), id(y)] = later, x, y
+            later.parts.update({k: self.merge(name, a.parts[k], b.parts[k]) for k in a.parts})
+        return self.objects[id(x), id(y)][0]
 
     def half_defined(self, name: str, a: Any, b: Any) -> Any:
         defined, missing = (b, a) if isinstance(a, Undefined) else (a, b)
         if isinstance(defined, Undefined):
             return defined if defined.reason else missing
         if missing.filler:
-            leaves, structure = flatten(defined)
-            if all(is_number(x) for x in leaves):
-                k = 0 if defined is a else 1
-                return _Later(structure, [self.filled(x, k) for x in leaves])
-            return defined if not any(isinstance(x, Array) for x in leaves) else missing
+            return self.filled(defined, 0 if defined is a else 1)
         if missing.reason:
             return missing
         return Undefined(
             name,
-            f"variable {name!r} is defined in one branch only, of the `if` at {self.where}",
+            f"{shown(name)} is defined in one branch only, of the `if` at {self.where}",
             f"give {name!r} a value in the other branch, or before the `if`",
         )
 
     def differs(self, name: str, a: Any, b: Any, how: str) -> Undefined:
         what = {"_dflow_result": "the function returns", "_dflow_expression": "the expression has"}.get(name)
-        what = what or f"variable {name!r} has"
+        what = what or f"{shown(name)} has"
         return Undefined(
             name,
             f"{what} {how} in the branches of the `if` at {self.where}: {describe(a)} and {describe(b)}",
-            "make both of one type and shape",
+            "make both of one type and shape"
+            if all(x is None or is_number(x) or anatomy(x) for x in (a, b))
+            else "branches on traced values give numbers and arrays only: use in the branch what is chosen there, "
+            "or make the condition static",
         )
 
-    def filled(self, x: Any, k: int) -> _SlotNumber:
-        """A slot with ``x`` in branch ``k`` and anything in the other."""
+    def filled(self, x: Any, k: int) -> Any:
+        """``x`` in branch ``k``, and anything in the other."""
+        opened = self.arms[k].opened(x)
+        if opened is not None:
+            key = (id(x), k)
+            if key not in self.objects:
+                later = _Later(opened.made, {})
+                self.objects[key] = later, x, x
+                later.parts.update({n: self.filled(p, k) for n, p in opened.parts.items()})
+            return self.objects[key][0]
+        if not is_number(x):
+            return x
         with entered(self.arms[k].region):
             known = _lift.lift(x)
             value = known.value
         with entered(self.arms[1 - k].region):
             filler = builder().zeros(value.type)
-        self.slots.append(_Slot((value, filler) if k == 0 else (filler, value), known.weak, []))
+        outside = known.ndim and known.cell.home is not self.arms[k].region
+        values = (value, filler) if k == 0 else (filler, value)
+        self.slots.append(_Slot(values, known.weak, [known.cell] if outside else []))
         return _SlotNumber(len(self.slots) - 1)
+
+    def watch_objects(self, results: list[Array]) -> None:
+        """Copies stand for the objects of both branches; where those have other names, none must change any more."""
+        seen = Counter(i for _, x, y in self.objects.values() for i in {id(x), id(y)})
+        for later, x, y in self.objects.values():
+            outside = [o for o in (x, y) if o in self.before]
+            if is_mutable(x) and (outside or seen[id(x)] > 1 or seen[id(y)] > 1):
+                watch(region(), [later(results), *outside])
 
     def slot(self, x: Any, y: Any) -> Any:
         """A slot for two leaves, or None when they do not go together."""
@@ -304,16 +317,28 @@ class _SlotNumber(int):
     """Stands for a result of the operation among a variable's leaves."""
 
 
-class _Later:
-    """A tree of which some leaves are results of the operation."""
+class _Different(Exception):
+    """The values of a variable are not put together alike."""
 
-    def __init__(self, structure: Any, leaves: list[Any]):
-        self.structure = structure
-        self.leaves = leaves
+
+class _Later:
+    """A value of which some parts are results of the operation."""
+
+    def __init__(self, make: Callable[[dict[Any, Any]], Any], parts: dict[Any, Any]):
+        self.make = make
+        self.parts = parts
+        self.made: Any = None
 
     def __call__(self, results: list[Array]) -> Any:
-        leaves = [results[x] if isinstance(x, _SlotNumber) else x for x in self.leaves]
-        return unflatten(self.structure, leaves)
+        if self.made is None:
+            self.made = self.make({k: _with_results(x, results) for k, x in self.parts.items()})
+        return self.made
+
+
+def _with_results(x: Any, results: list[Array]) -> Any:
+    if isinstance(x, _SlotNumber):
+        return results[x]
+    return x(results) if isinstance(x, _Later) else x
 
 
 def choose(test: Any, then: Block, orelse: Block) -> Any:
@@ -328,7 +353,8 @@ def choose(test: Any, then: Block, orelse: Block) -> Any:
     def run(block: Block) -> Block:
         return lambda: put([block()])
 
-    if_(test, run(then), run(orelse), lambda: (box[0],), put, ("_dflow_expression",), ("_dflow_expression",))
+    name = ("_dflow_expression",)
+    if_(test, run(then), run(orelse), lambda: (box[0],), put, name, name, lambda: (then, orelse))
     if isinstance(box[0], Undefined):
         raise box[0].error()
     return box[0]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import os
 import random
 import sys
+import time
 import types
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import CarriedError, TraceError, failure
+from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.tracing import array as _array
+from dflow.tracing import printing
 from dflow.tracing.branches import traced_condition, truth
 from dflow.tracing.context import TRACE, builder, region, tracing
 from dflow.tracing.lift import contains_traced, elementwise, lift, static_value, supported, wrap
@@ -100,8 +103,25 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if isinstance(method, types.FunctionType) and is_user_code(method):
         return _call_function(method, (function, *args), kwargs)
     if _is_numpy(function):
+        if type(function).__hash__ is None:
+            raise unsupported(f"np.{type(function).__name__}")
         return _call_native(function, args, kwargs)
-    return function(*args, **kwargs)
+    return _call_foreign(function, args, kwargs)
+
+
+def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
+    """What is neither the user's nor ours: it may not know what to do with traced values."""
+    try:
+        return function(*args, **kwargs)
+    except (TypeError, ValueError, AttributeError) as e:
+        if isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
+            raise
+        raise failure(
+            TraceError,
+            f"{getattr(function, '__qualname__', type(function).__name__)}() cannot be called with traced values",
+            seen=f"{type(e).__name__}: {e}"[:200],
+            mend="write it with functions of NumPy or math, or call it outside and pass its result",
+        ) from None
 
 
 def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
@@ -109,7 +129,7 @@ def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
         return rewritten(function)(*args, **kwargs)
     if _is_numpy(function):
         return _call_native(function, args, kwargs)
-    return function(*args, **kwargs)
+    return _call_foreign(function, args, kwargs)
 
 
 def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
@@ -146,6 +166,8 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return _call_method(function, owner, args, kwargs)
     if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
         raise _random(function)
+    if function in ONCE:
+        raise _once(function)
     for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
         if isinstance(target, np.ndarray):
             raise captured_update(target)
@@ -156,11 +178,23 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return dispatch().get(function)(*args, **kwargs)
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
-    return function(*args, **kwargs)
+    return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
 RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
+
+
+_CLOCKS = (f for name, f in vars(time).items() if isinstance(f, types.BuiltinFunctionType) and name[0] != "_")
+ONCE = frozenset([input, open, os.urandom, *_CLOCKS])
+
+
+def _once(function: Any) -> TraceError:
+    return failure(  # type: ignore[return-value]
+        TraceError,
+        f"{function.__name__}() would be called once, while tracing, and never when the program runs",
+        mend="call it outside, and pass its result as an argument",
+    )
 
 
 def _random(function: Any) -> TraceError:
@@ -365,6 +399,10 @@ BUILTINS: dict[Any, Any] = {
     type: type_,
     next: next_,
     pow: pow_,
+    print: printing.print,
+    str: printing.str_,
+    repr: printing.repr_,
+    format: printing.format_,
     any: any_,
     all: all_,
 }

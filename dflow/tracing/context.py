@@ -42,7 +42,19 @@ class Cell:
 class Region:
     """A part of the program under construction; see the module's text."""
 
-    __slots__ = ("builder", "constants", "entry", "kind", "local", "name", "parent", "undo", "unrolled")
+    __slots__ = (
+        "builder",
+        "constants",
+        "entry",
+        "kind",
+        "local",
+        "name",
+        "outside",
+        "parent",
+        "undo",
+        "unrolled",
+        "watched",
+    )
 
     def __init__(self, kind: str, parent: Region | None, builder: Builder | None = None, name: str = ""):
         self.kind = kind
@@ -52,6 +64,8 @@ class Region:
         self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
         self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
+        self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
+        self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[tuple[Cell, Value]] | None = None  # earlier contents of own cells, while a mark is set
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 

@@ -9,7 +9,7 @@ from dflow.tracing.jumps import assign, load, located, runtime
 from dflow.tracing.names import COMPREHENSIONS, arguments
 
 # Calls that look at the frame of their caller, or that need no rewriting.
-UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec", "print"}
+UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}
 OPERATORS = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -76,6 +76,16 @@ class Expressions(ast.NodeTransformer):
         keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
         args = [self.visit(node.func), *(self.visit(a) for a in node.args)]
         return located(ast.Call(runtime("call", node), args, keywords), node)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
+        parts = [v if isinstance(v, ast.Constant) else self._formatted(v) for v in node.values]
+        return call("joined", node, *parts)
+
+    def _formatted(self, node: Any) -> ast.expr:
+        """A value of an f-string with its conversion and its format."""
+        conversion = ast.Constant("" if node.conversion < 0 else chr(node.conversion))
+        spec = ast.Constant("") if node.format_spec is None else self.visit(node.format_spec)
+        return located(ast.Tuple([self.visit(node.value), conversion, spec], ast.Load()), node)
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         if _binds(node):

@@ -9,9 +9,9 @@ from typing import Any
 from dflow.errors import DflowError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
+from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import as_sequence
 from dflow.tracing.slots import Loop
-from dflow.tracing.state import Snapshot
 from dflow.tracing.traced_loop import TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often

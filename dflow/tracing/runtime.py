@@ -5,20 +5,25 @@ from __future__ import annotations
 import builtins
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.ir.core import Block, walk
+from dflow.ir.ops.control import ERRORS
 from dflow.ir.types import BOOL
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
 from dflow.tracing.calls import call, captured_update
-from dflow.tracing.context import builder, current, tracing
+from dflow.tracing.context import builder, current, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.loops import for_, while_
+from dflow.tracing.objects import Place, outside_change
+from dflow.tracing.printing import joined
 from dflow.tracing.state import UNSET, Undefined, load
 
 slice = builtins.slice
@@ -108,6 +113,29 @@ def assert_(test: Any, message: Callable[[], Any]) -> None:
     builder().check(truth(test), error="AssertionError", message=text)
 
 
+def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any], *start: Any) -> Any:
+    """``sum(generator)`` and its like: while tracing, the loop that it is (``dflow.tracing.folds``)."""
+    if not tracing() or function not in (sum, min, max, any, all):
+        return call(function, generator(), *start)
+    return loop(*start) if start else loop(0 if function is sum else UNSET)
+
+
+def better(name: str, first: Any, best: Any, x: Any) -> Any:
+    """One step of ``min`` or ``max``; ``best`` has no meaning at the ``first``."""
+    if isinstance(best, Undefined) or first is True:
+        return x
+    return choose(first, lambda: x, lambda: call(getattr(builtins, name), best, x))
+
+
+def not_empty(name: str, first: Any, best: Any) -> Any:
+    if first is True:
+        raise ValueError(f"{name}() arg is an empty sequence")
+    if isinstance(first, Array):
+        b = builder()
+        b.check(b.not_(truth(first)), error="ValueError", message=f"{name}() arg is an empty sequence")
+    return best
+
+
 # -- items and updates -------------------------------------------------------------------------------------------
 
 
@@ -142,6 +170,9 @@ def located(error: Exception) -> Exception:
 def setitem(value: Any, base: Any, index: Any) -> None:
     if isinstance(base, np.ndarray) and tracing():
         raise captured_update(base)
+    table = isinstance(base, dict) and not isinstance(value, Array) and index not in base  # may be filled while tracing
+    if isinstance(base, list | dict) and not table and tracing() and base in region().root().outside:
+        raise outside_change(base, Place(base, index).name)
     if isinstance(base, list | dict) and isinstance(index, Array):
         static = _lift.static_value(index)
         if static is None or static.ndim:
@@ -194,6 +225,29 @@ def caught() -> None:
         raise error
 
 
+@contextmanager
+def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
+    """The body of a ``try`` with handlers: what they would catch must not depend on traced values."""
+    if not tracing():
+        yield
+        return
+    here = region().builder
+    start = len(here.ops)
+    yield
+    checks = [op for op in walk(Block((), here.ops[start:], ())) if op.name == "check"]
+    if not checks:
+        return
+    caught = tuple(x for k in kinds() for x in ((BaseException,) if k is None else k if isinstance(k, tuple) else (k,)))
+    for op in checks:
+        if issubclass(ERRORS[op.attrs["error"]], caught):
+            raise failure(
+                TraceError,
+                f"{op.attrs['error']}: whether it is raised is known only when the program runs; it cannot be caught",
+                mend="test for it by an `if`, or catch it where the function is called",
+                location=op.loc,
+            )
+
+
 def values(*reads: Callable[[], Any]) -> list[Any]:
     """The variables that have a value."""
     found = []
@@ -212,22 +266,27 @@ __all__ = [
     "assert_",
     "augment",
     "augment_item",
+    "better",
     "call",
     "caught",
     "choose",
     "compare",
+    "fold",
     "for_",
     "getitem",
     "if_",
+    "joined",
     "load",
     "named",
     "not_",
+    "not_empty",
     "or_",
     "raised",
     "refuse_globals",
     "setitem",
     "slice",
     "test",
+    "trying",
     "values",
     "while_",
 ]

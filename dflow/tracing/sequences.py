@@ -24,7 +24,11 @@ class Indexable:
     def __len__(self) -> int:
         if isinstance(self.length, int):
             return self.length
-        raise failure(NeedsStatic, "this length is known only when the program runs", mend="loop with `for`")
+        raise failure(
+            NeedsStatic,
+            "this length is known only when the program runs",
+            mend="fill an array of a known size in a `for` loop",
+        )
 
     def __iter__(self) -> Iterator[Any]:
         return (self.item(k) for k in range(len(self)))

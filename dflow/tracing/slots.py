@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Get, Set
 from dflow.tracing.context import Cell
-from dflow.tracing.state import Undefined, unflatten
+from dflow.tracing.objects import Place
+from dflow.tracing.state import Undefined
+
+Path = tuple[Any, ...]  # where a leaf stands: the name of the variable, keys
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,58 @@ class Again(Exception):
 
 
 @dataclass
+class Node:
+    """A part of a variable that is taken apart itself."""
+
+    kind: Any
+    parts: dict[Any, Any]  # nodes, slots and static values
+    made: Callable[[dict[Any, Any]], Any]
+    origin: Any  # the object on entry
+    final: Any = None  # the one that the body leaves
+
+    def built(self, value: Callable[[Any], Any], objects: dict[int, Any]) -> Any:
+        """The object with ``value(leaf)`` for its leaves; ``objects`` gets it by the id of the node."""
+        inner = {k: p.built(value, objects) if isinstance(p, Node) else value(p) for k, p in self.parts.items()}
+        objects[id(self)] = made = self.made(inner)
+        return made
+
+
+@dataclass
 class Variable:
-    """A variable that iterations read: its structure, and its leaves, slots or static values."""
+    """A variable that iterations read: a node, a slot, or a static value."""
 
     name: str
     value: Any
-    structure: Any
-    leaves: list[Any]
+    tree: Any
 
-    def start(self) -> Any:
-        leaves = [slot_array(x) if isinstance(x, Slot) else x for x in self.leaves]
-        return unflatten(self.structure, leaves)
+    def built(self, value: Callable[[Any], Any], objects: dict[int, Any]) -> Any:
+        return self.tree.built(value, objects) if isinstance(self.tree, Node) else value(self.tree)
+
+    def leaves(self) -> list[Any]:
+        return [leaf for leaf in _leaves(self.tree)]
+
+    def nodes(self) -> list[Node]:
+        return [node for node in _nodes(self.tree)]
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, Node):
+        for p in tree.parts.values():
+            yield from _leaves(p)
+    else:
+        yield tree
+
+
+def _nodes(tree: Any) -> Iterator[Node]:
+    if isinstance(tree, Node):
+        yield tree
+        for p in tree.parts.values():
+            yield from _nodes(p)
+
+
+def at_start(x: Any) -> Any:
+    """A leaf at the start of an iteration."""
+    return slot_array(x) if isinstance(x, Slot) else x
 
 
 def slot_array(slot: Slot) -> Array:
@@ -86,9 +130,11 @@ def slot_array(slot: Slot) -> Array:
 class Learnt:
     """What earlier attempts found out, by variable and leaf."""
 
-    types: dict[tuple[str, int], tuple[Any, bool]] = field(default_factory=dict)  # dtype, weak
+    types: dict[Path, tuple[Any, bool]] = field(default_factory=dict)  # dtype, weak
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
-    static: set[tuple[str, int]] = field(default_factory=set)  # numbers that do not change
+    static: set[Path] = field(default_factory=set)  # numbers that do not change
+    opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
+    places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
 
 
 def is_kept(slot: Slot) -> bool:

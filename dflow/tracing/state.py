@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import types
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +9,9 @@ from typing import Any
 import numpy as np
 import optree
 
+from dflow import trees
 from dflow.errors import UndefinedError, failure, user_location
 from dflow.tracing.array import Array
-from dflow.trees import NAMESPACE, register_dataclass
-
-MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
 
 
 class Undefined:
@@ -53,11 +50,8 @@ def line_of_block() -> str:
 
 
 def flatten(value: Any) -> tuple[list[Any], Any]:
-    """The leaves and the structure of a tree."""
-    leaves, structure = optree.tree_flatten(value, none_is_leaf=True, namespace=NAMESPACE)
-    if any(map(register_dataclass, leaves)):
-        return flatten(value)
-    return leaves, structure
+    """The leaves (with every None) and the structure of a tree."""
+    return trees.flatten(value, none_is_leaf=True)
 
 
 def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
@@ -96,77 +90,6 @@ def describe(x: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in x.items()) + "}"
     if x is None:
         return "None"
+    if isinstance(x, types.FunctionType):
+        return f"the function {x.__name__}"
     return f"{type(x).__name__} {x!r}"[:60]
-
-
-class Snapshot:
-    """The mutable Python objects that can be reached from some values, as they are now."""
-
-    def __init__(self, values: Iterable[Any], variables: Iterable[str] = ()):
-        self.saved: list[tuple[Any, Any]] = []
-        self.cells: list[tuple[Any, Any]] = []  # variables of other functions, but for those named in `variables`
-        self._variables = set(variables)
-        self._seen: set[int] = set()
-        for v in values:
-            self._visit(v)
-
-    def _visit(self, x: Any) -> None:
-        if isinstance(x, types.FunctionType):
-            return self._visit_closure(x)
-        attributes = getattr(x, "__dict__", None)
-        if not isinstance(x, list | dict | set | tuple) and (
-            not isinstance(attributes, dict) or isinstance(x, type) or callable(x) or type(x).__module__ in _FOREIGN
-        ):
-            return
-        if id(x) in self._seen or len(self._seen) > 10_000:
-            return
-        self._seen.add(id(x))
-        if isinstance(x, list | dict | set):
-            self.saved.append((x, x.copy()))
-        elif not isinstance(x, tuple):
-            self.saved.append((attributes, dict(attributes)))  # type: ignore[arg-type]
-        mapping = x if isinstance(x, dict) else attributes
-        if len(mapping or x) > MOST_ITEMS:
-            return
-        for item in x if isinstance(x, list | tuple | set) else (mapping or {}).values():
-            self._visit(item)
-
-    def _visit_closure(self, f: types.FunctionType) -> None:
-        if id(f) in self._seen or (f.__module__ or "").partition(".")[0] == "dflow":
-            return
-        self._seen.add(id(f))
-        for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
-            if name.startswith(("dflow__", "_dflow")) or name in self._variables:
-                continue
-            try:
-                contents = cell.cell_contents
-            except ValueError:  # not bound yet
-                continue
-            self.cells.append((cell, contents))
-            self._visit(contents)
-
-    def changed(self) -> list[Any]:
-        """The objects that are not as they were: lists, dicts, sets, and cells of variables of other functions."""
-        cells = [cell for cell, then in self.cells if not same(cell.cell_contents, then)]
-        return cells + [now for now, then in self.saved if not _alike(now, then)]
-
-    def restore(self) -> None:
-        for cell, contents in self.cells:
-            cell.cell_contents = contents
-        for now, then in self.saved:
-            now.clear()
-            now.extend(then) if isinstance(now, list) else now.update(then)
-
-
-_FOREIGN = {"numpy", "builtins", "module"}
-
-
-def _alike(now: Any, then: Any) -> bool:
-    """Whether a list, dict or set holds what it did."""
-    if len(now) != len(then):
-        return False
-    if isinstance(now, set):
-        return bool(now == then)
-    if isinstance(now, list):
-        return all(map(operator.is_, now, then)) or all(map(same, now, then))
-    return all(k in now and same(now[k], v) for k, v in then.items())

@@ -17,6 +17,8 @@ from dflow.tracing.array import Array
 from dflow.tracing.calls import is_user_code
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
 from dflow.tracing.lift import lift
+from dflow.tracing.objects import Snapshot, check_watched
+from dflow.tracing.printing import Text
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.state import Undefined
 
@@ -66,9 +68,12 @@ def trace(
     root.entry.update(known)
     root.local.update(known)
     starts = [a.cell.value for a in arrays]
+    root.outside = outside = Snapshot([fn])
     with entered(root):
         try:
             leaves = call(arrays) if call else _leaves(convert(fn)(*arrays))
+            outside.require_unchanged(_place(fn))
+            check_watched(root, _place(fn))
         except RecursionError:
             raise failure(
                 TraceError,
@@ -114,11 +119,12 @@ def _result(x: Any) -> Array:
         raise x.error()
     if isinstance(x, Array | bool | int | float | np.ndarray | np.generic):
         return lift(x)
+    kind = "str" if isinstance(x, Text) else type(x).__name__
     raise failure(
         TraceError,
-        f"the function returns a {type(x).__name__}, which is not an array or a number",
-        seen=f"{x!r}"[:200],
-        mend="return arrays and numbers only",
+        f"the function returns a {kind}, which is not an array or a number",
+        seen=None if isinstance(x, types.GeneratorType) or callable(x) else f"{x!r}"[:200],
+        mend="return its values, list(...)" if isinstance(x, types.GeneratorType) else "return arrays and numbers only",
     )
 
 

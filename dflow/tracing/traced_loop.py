@@ -7,6 +7,7 @@ two names turn out to be one array, the tracing is repeated with what was learnt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,20 +20,25 @@ from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
-from dflow.tracing.holders import MARK, Changed, Holders, refused
+from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown, watch
 from dflow.tracing.rename import rename
-from dflow.tracing.slots import Again, Learnt, Loop, Slot, Variable, has_value, is_kept, slot_array, value_after
-from dflow.tracing.state import (
-    Snapshot,
-    Undefined,
-    describe,
-    flatten,
-    is_number,
-    line_of_block,
-    same,
-    unflatten,
+from dflow.tracing.slots import (
+    Again,
+    Learnt,
+    Loop,
+    Node,
+    Path,
+    Slot,
+    Variable,
+    at_start,
+    has_value,
+    is_kept,
+    slot_array,
+    value_after,
 )
+from dflow.tracing.state import Undefined, describe, flatten, is_number, line_of_block, same, unflatten
 
+MOST_ATTEMPTS = 32
 _UNKNOWN = object()  # a leaf that is one thing when the loop runs and another when it does not
 
 
@@ -48,8 +54,7 @@ class TracedLoop:
         positive: bool = False,
         only_if_traced: bool = False,
     ):
-        self.plain = self.loop = loop
-        self.holders = Holders("loop")
+        self.loop = loop
         self.body = body
         self.test = test
         self.count = count
@@ -58,44 +63,45 @@ class TracedLoop:
         self.learnt = Learnt()
         self.where = line_of_block()
         self.here = region()
-        self.before = dict(zip(loop.names, loop.get()))
         self.uses = [*loop.get(), *loop.uses()]
+        self.look()
+
+    def look(self) -> None:
+        """Takes note of the variables, and of the parts of objects that are variables too, as they are on entry."""
+        self.places = list(self.learnt.places)
+        extra = [p.name for p in self.places]
+        self.names = [*self.loop.names, *extra]
+        self.live_in = [*self.loop.live_in, *extra]
+        self.live_out = {*self.loop.live_out, *extra}
+        self.before = dict(zip(self.names, self.get()))
+
+    def get(self) -> list[Any]:
+        return [*self.loop.get(), *(p.get() for p in self.places)]
+
+    def put(self, values: Sequence[Any]) -> None:
+        self.loop.put(values[: len(self.loop.names)])
+        for place, value in zip(self.places, values[len(self.loop.names) :]):
+            place.put(value)
 
     def run(self) -> bool:
-        for _ in range(16):
+        for _ in range(MOST_ATTEMPTS):
             try:
                 return self.attempt()
             except Again:
-                self.restore()
-            except Changed:
-                self.extend()
-            except DflowError:
-                self.restore()
-                if not self.holders.deepen():
-                    raise
-                self.learnt = Learnt()
-                self.extend()
+                self.put(list(self.before.values()))
+                self.look()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
-
-    def restore(self) -> None:
-        self.loop.put(list(self.before.values()))
-
-    def extend(self) -> None:
-        """Takes the contents of changed objects among the variables."""
-        self.restore()
-        self.loop = self.holders.with_loop(self.plain)
-        self.before = dict(zip(self.loop.names, self.loop.get()))
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
     def attempt(self) -> bool:
-        self.variables = {n: self.enter(n) for n in self.loop.live_in if has_value(self.before[n])}
-        self.slots = [x for v in self.variables.values() for x in v.leaves if isinstance(x, Slot)]
+        self.variables = {n: self.enter(n) for n in self.live_in if has_value(self.before[n])}
+        self.slots = [x for v in self.variables.values() for x in v.leaves() if isinstance(x, Slot)]
         self.counter = Cell(builder().constant(0, I64), self.here) if self.count is not None else None
-        snapshot = Snapshot(self.uses, self.loop.names)
+        self.outside = Snapshot(self.uses, self.loop.names, self.places)
         self.region = self.trace_body()
-        self.holders.check(snapshot)
-        after = dict(zip(self.loop.names, self.loop.get()))
+        self.find_places()
+        after = dict(zip(self.names, self.get()))
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
         if self.only_if_traced and not flagged and not self.test_is_traced():
             return False
@@ -123,33 +129,33 @@ class TracedLoop:
         """The variable as an iteration finds it."""
         value = self.before[name]
         if name in self.learnt.shared or isinstance(value, Undefined):
-            return Variable(name, value, None, []) if isinstance(value, Undefined) else self._static(name, value)
-        leaves, structure = flatten(value)
-        new = []
-        for k, x in enumerate(leaves):
-            if is_number(x) and (name, k) not in self.learnt.static:
-                new.append(self.slot(name, x, self.learnt.types.get((name, k))))
-            else:
-                new.append(x)
-        return Variable(name, value, structure, new)
+            return Variable(name, value, value)
+        return Variable(name, value, self.enter_part((name,), value))
 
-    def _static(self, name: str, value: Any) -> Variable:
-        leaves, structure = flatten(value)
-        return Variable(name, value, structure, leaves)
+    def enter_part(self, path: Path, value: Any) -> Any:
+        if is_number(value):
+            return value if path in self.learnt.static else self.slot(path, value, self.learnt.types.get(path))
+        if is_mutable(value) and id(value) not in self.learnt.opened:
+            return value  # the object stays what it is; what changes in it is a place of its own
+        opened = anatomy(value)
+        if opened is None:
+            return value
+        parts = {k: self.enter_part((*path, k), p) for k, p in opened.parts.items()}
+        return Node(opened.kind, parts, opened.made, value)
 
-    def slot(self, name: str, initial: Any, learnt: tuple[Any, bool] | None, read: bool = True) -> Slot:
+    def slot(self, path: Path, initial: Any, learnt: tuple[Any, bool] | None, read: bool = True) -> Slot:
         array = _lift.lift(initial)
         dtype, weak = learnt or (array.dtype, array.weak)
         value = _lift.convert(array.value, dtype)
-        return Slot(name, Cell(value, self.here), initial, weak, read)
+        return Slot(path[0], Cell(value, self.here), initial, weak, read)
 
     def start_state(self, flags: dict[str, Any]) -> list[Any]:
         """The variables at the start of an iteration; those that it cannot need are undefined."""
         state = []
-        for n in self.loop.names:
+        self.started: dict[int, Any] = {}
+        for n in self.names:
             if n in self.variables:
-                v = self.variables[n]
-                state.append(v.value if isinstance(v.value, Undefined) else v.start())
+                state.append(self.variables[n].built(at_start, self.started))
             else:
                 state.append(flags.get(n, Undefined(n)))
         return state
@@ -157,12 +163,28 @@ class TracedLoop:
     def trace_body(self) -> Region:
         inner = Region(LOOP, self.here)
         with entered(inner):
-            self.loop.put(self.start_state({}))
+            self.put(self.start_state({}))
+            fresh = Snapshot([x for x in self.started.values() if is_mutable(x)])
             if self.counter is None:
                 self.body()
             else:
                 self.body(Array(self.counter, scalar(I64), weak=True))
+        for place in fresh.changes():
+            raise failure(
+                CarriedError,
+                f"an object is updated in place and also replaced in the loop at {self.where}",
+                seen=f"{place.name} is assigned",
+                mend="always update the object, or always make a new one",
+            )
         return inner
+
+    def find_places(self) -> None:
+        """Parts of objects that the body changes become variables of the loop."""
+        found = self.outside.new_places("loop")
+        if found:
+            self.outside.restore()
+            self.learnt.places.update(dict.fromkeys(found))
+            raise Again
 
     def trace_test(self, outs: dict[str, Any]) -> tuple[Region, Value]:
         """The condition of a ``while`` in a region of its own."""
@@ -172,11 +194,11 @@ class TracedLoop:
                 flags[n] = slot_array(x) if isinstance(x, Slot) else x
         inner = Region(LOOP, self.here)
         with entered(inner):
-            self.loop.put(self.start_state(flags))
+            self.put(self.start_state(flags))
             stop = self.loop.stopped()
             holds = choose(stop, lambda: False, self.condition)
             value = truth(_lift.lift(holds if isinstance(holds, Array) else bool(holds)))
-            self.loop.put(list(self.before.values()))
+            self.put(list(self.before.values()))
         if inner.changed():
             raise failure(TraceError, "the condition of a traced loop updates an array", mend="update it in the body")
         return inner, value
@@ -204,16 +226,36 @@ class TracedLoop:
             raise self.fill(v, after)
         if isinstance(after, Undefined):
             raise after.error()
-        leaves, structure = flatten(after)
-        if structure != v.structure:
-            raise self.changes(v.name, f"structure {v.structure}", f"{structure}")
-        for k, (old, new) in enumerate(zip(v.leaves, leaves)):
-            if isinstance(old, Slot):
-                self.fill_slot(old, k, new)
-            elif not same(old, new):
-                if is_number(old) and is_number(new) and (v.name, k) in self.learnt.static:
-                    self.learnt.static.discard((v.name, k))
-                raise self.changes(v.name, describe(old), describe(new))
+        if v.name in self.learnt.shared:
+            if not same(v.value, after):
+                raise self.changes(v.name, describe(v.value), describe(after))
+            return
+        self.replaced: list[Any] = []
+        self.leave_part((v.name,), v.tree, after)
+        if self.replaced:
+            self.learnt.opened.update((id(x), x) for x in self.replaced)
+            raise Again
+
+    def leave_part(self, path: Path, old: Any, new: Any) -> None:
+        if isinstance(old, Slot):
+            return self.fill_slot(old, path, new)
+        opened = anatomy(new)
+        before = old if isinstance(old, Node) else anatomy(old)
+        if isinstance(old, Node) or (is_mutable(old) and old is not new):
+            if opened is None or before is None or opened.kind != before.kind:
+                origin = old.origin if isinstance(old, Node) else old
+                raise self.changes(path[0], describe(origin), describe(new))
+            if isinstance(old, Node):
+                old.final = new
+            else:
+                self.replaced.append(old)
+            for k, part in before.parts.items():
+                if isinstance(old, Node) or is_mutable(part):
+                    self.leave_part((*path, k), part, opened.parts[k])
+        elif not kept(old, new):
+            if is_number(old) and is_number(new) and path in self.learnt.static:
+                self.learnt.static.discard(path)
+            raise self.changes(path[0], describe(old), describe(new))
 
     def fill(self, v: Variable, after: Any) -> Exception:
         """A variable without a value on entry (a result to be returned): any value will do."""
@@ -225,7 +267,7 @@ class TracedLoop:
         self.before[v.name] = unflatten(structure, made)
         return Again()
 
-    def fill_slot(self, slot: Slot, k: int, new: Any) -> None:
+    def fill_slot(self, slot: Slot, path: Path, new: Any) -> None:
         if isinstance(new, Undefined):
             raise new.error()
         if not is_number(new):
@@ -240,23 +282,22 @@ class TracedLoop:
         if (dtype_of(dtype), weak) != (slot.type.dtype, slot.weak):
             if dtype_of(dtype).kind != "b" and slot.type.dtype.kind == "b":
                 raise self.changes(slot.name, str(slot.type), str(array.type))
-            self.learnt.types[slot.name, k] = (dtype, weak)
+            self.learnt.types[path] = (dtype, weak)
             raise Again
         unchanged = array.cell is slot.cell and not array.steps and slot.cell not in self.region.changed()
         if unchanged and not isinstance(slot.initial, Array) and slot.cell in self.region.local:
-            self.learnt.static.add((slot.name, k))
+            self.learnt.static.add(path)
             raise Again
         slot.final = array
 
     def changes(self, name: str, old: str, new: str) -> DflowError:
-        if MARK in name:
-            return refused(name, "loop")
-        shown = "the result" if name.startswith("_dflow") else f"variable {name!r}"
         return failure(
             CarriedError,
-            f"{shown} changes its type in the loop at {self.where}: from {old} to {new}",
+            f"{shown(name)} changes its type in the loop at {self.where}: from {old} to {new}",
             wanted="what a loop carries keeps its shape and structure",
-            mend="make the array in its full size before the loop and fill it in the loop",
+            mend="make the array in its full size before the loop and fill it in the loop"
+            if "[" in old and "[" in new
+            else f"give {shown(name)} a value of its final type before the loop",
         )
 
     def final_value(self, slot: Slot) -> Value:
@@ -265,8 +306,8 @@ class TracedLoop:
     def results_only(self, after: dict[str, Any]) -> dict[str, tuple[Any, list[Any]]]:
         """Variables that iterations do not read but that are used later: slots for them, by name."""
         outs: dict[str, tuple[Any, list[Any]]] = {}
-        for n in self.loop.names:
-            if n in self.variables or n not in {*self.loop.live_out, *self.loop.flags}:
+        for n in self.names:
+            if n in self.variables or n not in {*self.live_out, *self.loop.flags}:
                 continue
             before, value = self.before[n], after[n]
             if isinstance(value, Undefined) or same(before, value):
@@ -296,7 +337,7 @@ class TracedLoop:
         if before is not None and _lift.lift(before).shape == array.shape:
             first = _lift.lift(before)
             dtype = _lift.result_dtype(first, array)
-            slot = self.slot(name, before, (dtype, first.weak and array.weak), read=False)
+            slot = self.slot((name,), before, (dtype, first.weak and array.weak), read=False)
         elif before is not None and not self.positive:
             return _UNKNOWN
         else:
@@ -329,12 +370,13 @@ class TracedLoop:
         self, inner: Region, carried: list[Cell], args: list[Value], results: list[Value], skip: Cell | None = None
     ) -> IRBlock:
         """The region as a block whose arguments are the carried cells; what does not change is read from outside."""
-        kept = {c: inner.entry.get(c) or Value(self.here.read(c).type) for c in carried}
-        outer = {v: self.here.read(c) for c, v in inner.entry.items() if c not in kept and c is not skip}
-        inner.builder.args = (*args, *kept.values())
+        given = {c: inner.entry.get(c) or Value(self.here.read(c).type) for c in carried}
+        outer = {v: self.here.read(c) for c, v in inner.entry.items() if c not in given and c is not skip}
+        inner.builder.args = (*args, *given.values())
         for slot in self.slots:
-            if slot.cell in kept and not slot.name.startswith("_dflow"):
-                kept[slot.cell].hint = slot.name
+            hint = slot.name.rpartition(".")[2]
+            if slot.cell in given and hint.isidentifier() and not hint.startswith("_dflow"):
+                given[slot.cell].hint = hint
         block = inner.builder.finish(results)
         rename(block, outer)
         return block
@@ -348,17 +390,37 @@ class TracedLoop:
 
     def set_variables(self, outs: dict[str, tuple[Any, list[Any]]], after: dict[str, Any]) -> None:
         state = []
-        for n in self.loop.names:
+        made: dict[int, Any] = {}
+        copies: list[Any] = []
+        for n in self.names:
             if n in self.variables:
-                state.append(self.after_loop(self.variables[n]))
+                state.append(self.after_loop(self.variables[n], made))
             elif n in outs and (self.positive or not isinstance(self.before[n], Undefined) or n in self.loop.flags):
                 structure, leaves = outs[n]
                 state.append(unflatten(structure, [value_after(x) for x in leaves]))
+                copies.append(state[-1])
             elif same(self.before[n], after[n]):
                 state.append(after[n])
             else:
                 state.append(self.undefined(n))
-        self.loop.put(state)
+        self.put(state)
+        self.watch_objects(made, [after[n] for n in outs], copies)
+
+    def watch_objects(self, made: dict[int, Any], last: list[Any], after: list[Any]) -> None:
+        """Objects that are replaced in the loop are copies afterwards: those that have other names must not change.
+
+        ``last`` are the final objects of variables that are not carried, ``after`` the copies of them.
+        """
+        nodes = [n for v in self.variables.values() for n in v.nodes() if is_mutable(n.final)]
+        finals, count = Snapshot(last), Counter(id(n.final) for n in nodes)
+        others = Snapshot([*self.loop.uses(), *(x for n, x in self.before.items() if n not in self.variables)])
+        first = Counter(id(n.origin) for n in nodes)
+        for n in nodes:
+            started_elsewhere = not self.positive and (n.origin in others or first[id(n.origin)] > 1)
+            if started_elsewhere or n.final in self.outside or n.final in finals or count[id(n.final)] > 1:
+                watch(self.here, [made[id(n)], *(x for x in (n.final, n.origin) if x in self.outside)])
+        if any(x in self.outside or count[id(x)] for x, _ in finals.saved.values()):
+            watch(self.here, [*after, *last])
 
     def undefined(self, name: str) -> Undefined:
         if not isinstance(self.before[name], Undefined):
@@ -367,10 +429,10 @@ class TracedLoop:
         reason = f"variable {name!r} is defined only inside the loop at {self.where}, which may not run at all"
         return Undefined(name, reason, f"give {name!r} a value before the loop")
 
-    def after_loop(self, v: Variable) -> Any:
+    def after_loop(self, v: Variable, made: dict[int, Any]) -> Any:
         if isinstance(v.value, Undefined):
             return v.value
-        slots = [x for x in v.leaves if isinstance(x, Slot)]
-        if all(is_kept(s) for s in slots):
+        slots = [x for x in v.leaves() if isinstance(x, Slot)]
+        if all(is_kept(s) for s in slots) and not any(is_mutable(n.final) for n in v.nodes()):
             return v.value
-        return unflatten(v.structure, [value_after(x) if isinstance(x, Slot) else x for x in v.leaves])
+        return v.built(value_after, made)

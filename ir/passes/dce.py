@@ -18,13 +18,15 @@ from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename
 
 # Control operations of which single results can be dropped. Of others (kernels) all results stay or none.
+SHOWING = frozenset({"print", "breakpoint"})
 _SPLIT = ("if", "for", "while")
 
 
-def dce(f: Function) -> Function:
+def dce(f: Function, quiet: bool = False) -> Function:
+    """``quiet`` also drops what only writes texts, from a program that computes once more what has been computed."""
     alias = _Aliases()
     alias.block(f.body)
-    live = _Liveness(alias)
+    live = _Liveness(alias, SHOWING if quiet else frozenset())
     live.roots(f.body)
     for r in f.results:
         live.need(r)
@@ -85,8 +87,9 @@ def carried_args(op: Op, i: int) -> list[Value]:
 
 
 class _Liveness:
-    def __init__(self, alias: _Aliases) -> None:
+    def __init__(self, alias: _Aliases, dropped: frozenset[str]) -> None:
         self.alias = alias
+        self.dropped = dropped
         self.values: set[Value] = set()
         self.ops: set[Op] = set()
         self.todo: list[Value] = []
@@ -98,7 +101,7 @@ class _Liveness:
         for op in block.ops:
             if op in self.alias.idle:
                 continue
-            effect = has_effect(op)
+            effect = has_effect(op) and op.name not in self.dropped
             if op.regions:
                 self._note(op)
                 effect |= any([self.roots(r) for r in op.regions])

@@ -265,5 +265,5 @@ def test_every_operation_can_be_observed() -> None:
       return %y
     }
     """)
-    evaluate(f, [2.0, 3], on_op=lambda op, results: seen.append((op.name, bool(np.isnan(results[0])))))
+    evaluate(f, [2.0, 3], on_op=lambda op, results, _: seen.append((op.name, bool(np.isnan(results[0])))))
     assert seen == [("log", False), ("log", False), ("log", True), ("for", True)]

@@ -205,7 +205,7 @@ def test_random_programs_come_back(p: Program) -> None:
 def test_random_programs_are_bounded(p: Program) -> None:
     """The strategy promises values that stay small and finite, for whoever compares results."""
     largest = []
-    evaluate(p.function, p.args, on_op=lambda op, results: largest.extend(np.abs(r).max(initial=0) for r in results))
+    evaluate(p.function, p.args, on_op=lambda op, results, _: largest.extend(np.abs(r).max(initial=0) for r in results))
     assert np.isfinite(largest).all() and max(largest, default=0) < 30
     assert len(list(walk(p.function.body))) == len(list(walk(parse_function(str(p.function)).body)))
 

@@ -338,7 +338,7 @@ def test_ranges_hold(f: Function, seed: int) -> None:
         found = run(f, args)
         assert same(found, run(g, args)), f"{f}\nbecame\n{g}\nargs {args}"
         if not isinstance(found, str):
-            evaluate(g, args, on_op=lambda op, results, seen=seen: note(seen, op, results))
+            evaluate(g, args, on_op=lambda op, results, _, seen=seen: note(seen, op, results))
         for v, (lo, hi) in seen.items():
             low, high = known.interval(v)
             assert low <= lo and hi <= high, f"{g}\nargs {args}: {v} is {lo} to {hi}, thought {low} to {high}"

@@ -184,10 +184,11 @@ update would not be seen
         """,
         errors.CarriedError,
         """
-        case.py:6: a list from outside is changed inside a loop that is traced
+        case.py:6: a list from outside grows or shrinks inside a loop that is traced
             for i in range(int(x[0])):
                      ^^^^^^^^^^^^^^^^
-        mend: fill an array made before the loop, or assign a new value to a variable
+        seen: list[0] is set or removed there
+        mend: give it all its parts before, and change their values only; or fill an array
         """,
     ),
     "mask": (

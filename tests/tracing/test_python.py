@@ -122,8 +122,8 @@ def swallows(x):
 
 
 REFUSED = {
-    cache_in_loop: "a dict from outside is changed inside a loop",
-    list_in_branch: "a list from outside is changed inside a branch",
+    cache_in_loop: "changes a dict from outside",
+    list_in_branch: "a list from outside grows or shrinks inside a branch",
     next_in_loop: "next() inside a branch or loop",
     draws: "random() would be drawn once",
     draws_array: "normal() would be drawn once",

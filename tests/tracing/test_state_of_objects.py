@@ -151,4 +151,4 @@ def test_an_object_both_changed_and_replaced_is_refused(fails):
             state["inner"] = {"w": 1.0}
         return first["w"]
 
-    assert "from outside is changed inside a loop" in fails(f, X)
+    assert "an object is updated in place and also replaced in the loop" in fails(f, X)

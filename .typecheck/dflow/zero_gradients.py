@@ -1,0 +1,1 @@
+../../dflow/zero_gradients.py

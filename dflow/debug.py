@@ -1,0 +1,48 @@
+"""Looking into compiled functions while they run: ``check_finite`` and ``breakpoint``."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from dflow.errors import is_user_frame
+from dflow.reference import Finite
+from dflow.tracing.array import Array
+from dflow.tracing.calls import BUILTINS
+from dflow.tracing.context import builder, tracing
+from dflow.transform import Jit
+
+
+def check_finite(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function``, run step by step; stops at the first operation that makes NaN or infinity of finite numbers.
+
+    Raises FloatingPointError with the operation, its operands and the user's line. ``function`` may be compiled or
+    a derivative (``check_finite(dflow.grad(f))``). It is slow: the reference evaluator runs it.
+    """
+    if isinstance(function, Jit):
+        return Jit(
+            function.function, function.inner, function.kind, function.static_argnums, function.static_argnames, Finite
+        )
+    return Jit(function, make=Finite)
+
+
+def breakpoint() -> None:
+    """Stops in Python's debugger with the values of the variables around; in a trace it needs ``backend="reference"``.
+
+    The variables are those that the surrounding function, branch or loop uses. So does Python's own ``breakpoint()``.
+    """
+    if not tracing():
+        builtins.breakpoint()
+        return
+    frame = sys._getframe(1)
+    while not is_user_frame(frame) and frame.f_back is not None:
+        frame = frame.f_back
+    found = {n: v for n, v in frame.f_locals.items() if isinstance(v, Array) and not n.startswith("_dflow")}
+    builder().append("breakpoint", [v.value for v in found.values()], {"names": tuple(found)})
+
+
+BUILTINS[builtins.breakpoint] = breakpoint
+
+__all__ = ["breakpoint", "check_finite"]

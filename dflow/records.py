@@ -1,0 +1,202 @@
+"""Objects with attributes as trees: dataclasses, attrs classes, plain classes of a user's own, ``dflow.struct``.
+
+The attributes that hold numbers (or None, as gradients do) are the parts of the tree; the others, and fields marked
+static, belong to its structure. An object is put together without its ``__init__``, which may want other values than
+numbers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import sys
+import types
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, dataclass_transform
+
+import numpy as np
+import optree
+
+NAMESPACE = "dflow"
+LIBRARIES = {"dflow", "numpy", "scipy", "optree", "builtins"}
+STATIC, CONSTANT = "static", "constant"
+
+_registered: set[type] = set()
+_custom: set[type] = set()  # those registered with functions of the user's
+
+
+def field(*, static: bool = False, differentiable: bool = True, **options: Any) -> Any:
+    """A field of a dataclass, as ``dataclasses.field`` (whose ``options`` are taken too).
+
+    ``static``: its value is known while compiling (a size, a name), and a new one compiles anew.
+    ``differentiable=False``: its value is data, but gradients have None in its place.
+    """
+    kind = STATIC if static else None if differentiable else CONSTANT
+    return dataclasses.field(metadata={**options.pop("metadata", {}), "dflow": kind}, **options)
+
+
+@dataclass_transform(field_specifiers=(field, dataclasses.field))
+def struct(cls: Any = None, /, **options: Any) -> Any:
+    """Makes a class a dataclass (``options`` are those of ``dataclasses.dataclass``) and a tree.
+
+    Instances are arguments, results and variables of loops like others; gradients come back as instances. Fields are
+    marked by ``dflow.field``.
+    """
+    if cls is None:
+        return lambda c: struct(c, **options)
+    made: Any = cls if dataclasses.is_dataclass(cls) and not options else dataclasses.dataclass(**options)(cls)
+    register_attributes(made)
+    return made
+
+
+def register(
+    cls: type,
+    flatten: Callable[[Any], tuple[Iterable[Any], Any]],
+    unflatten: Callable[[Any, Any], Any],
+) -> type:
+    """Makes instances of ``cls`` nodes of trees.
+
+    ``flatten(x) -> (children, rest)`` and ``unflatten(rest, children) -> x``; ``rest`` must be hashable and comparable.
+    """
+    optree.register_pytree_node(cls, lambda x: (*flatten(x), None), unflatten, namespace=NAMESPACE)
+    _registered.add(cls)
+    _custom.add(cls)
+    return cls
+
+
+def register_attributes(cls: type) -> None:
+    """Makes instances of ``cls`` nodes whose children are the attributes that hold numbers."""
+    if cls in _registered:
+        return
+    static = {name for name, kind in marks(cls).items() if kind == STATIC}
+
+    def apart(x: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
+        found = attributes(x)
+        names = tuple(k for k, v in found.items() if k not in static and (v is None or holds_numbers(v)))
+        rest = tuple((k, Fixed(v)) for k, v in found.items() if k not in names)
+        return [found[k] for k in names], (names, rest), names
+
+    def together(kept: Any, children: Any) -> Any:
+        names, rest = kept
+        return with_attributes(cls, (*zip(names, children), *((k, s.value) for k, s in rest)))
+
+    optree.register_pytree_node(cls, apart, together, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE)
+    _registered.add(cls)
+
+
+def is_registered(cls: type) -> bool:
+    return cls in _registered
+
+
+def is_custom(cls: type) -> bool:
+    """Whether functions of the user's take instances apart and put them together."""
+    return cls in _custom
+
+
+def registered_anew(leaves: Iterable[Any]) -> bool:
+    """Registers the classes of leaves that are records with numbers; whether there are any."""
+    fresh = {type(x) for x in leaves if not is_registered(type(x)) and is_record(x) and holds_numbers(x)}
+    for cls in fresh:
+        register_attributes(cls)
+    return bool(fresh)
+
+
+def with_attributes(cls: type, values: Iterable[tuple[str, Any]]) -> Any:
+    """An instance of ``cls`` with these attributes."""
+    x: Any = cls() if cls is types.SimpleNamespace else object.__new__(cls)
+    for k, v in values:
+        object.__setattr__(x, k, v)
+    return x
+
+
+def attributes(x: Any) -> dict[str, Any]:
+    """The attributes that an object has of its own, in slots or in its ``__dict__``."""
+    found = {k: getattr(x, k) for k in _slots(type(x)) if hasattr(x, k)}
+    return {**found, **getattr(x, "__dict__", {})}
+
+
+def _slots(cls: type) -> list[str]:
+    found = []
+    for c in reversed(cls.__mro__):
+        names = c.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            private = name.startswith("__") and not name.endswith("__")
+            found.append(f"_{c.__name__.lstrip('_')}{name}" if private else name)
+    return [n for n in found if n not in ("__dict__", "__weakref__")]
+
+
+def marks(cls: type) -> dict[str, str | None]:
+    """How ``dflow.field`` marked the fields of a dataclass (or, by their metadata, of an attrs class)."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else getattr(cls, "__attrs_attrs__", ())
+    return {f.name: f.metadata.get("dflow") for f in fields}
+
+
+def is_record(x: Any) -> bool:
+    """Whether ``x`` is an object whose attributes are data: of a dataclass, an attrs class, or a user's plain class."""
+    cls = type(x)
+    if cls in _registered:
+        return True
+    if isinstance(x, _NO_RECORDS) or hasattr(cls, "__array__"):
+        return False
+    package = (cls.__module__ or "").partition(".")[0]
+    return cls is types.SimpleNamespace or (package not in LIBRARIES and package not in sys.stdlib_module_names)
+
+
+_NO_RECORDS = (
+    type, types.ModuleType, types.FunctionType, types.MethodType, types.GeneratorType, BaseException, enum.Enum,
+    int, float, complex, str, bytes, list, tuple, dict, set, frozenset, deque, np.ndarray, np.generic,
+)  # fmt: skip
+
+
+def holds_numbers(x: Any, _inside: frozenset[int] = frozenset()) -> bool:
+    """Whether a number or an array stands in ``x``; a bool, as an attribute, is a mode and not a number."""
+    from dflow.tracing.array import Array
+
+    if isinstance(x, bool | str | bytes) or x is None:
+        return False
+    if isinstance(x, int | float | complex | np.generic | Array):
+        return not isinstance(x, enum.Enum)
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind in "biufc"
+    if id(x) in _inside:
+        return False
+    inside = _inside | {id(x)}
+    if isinstance(x, dict | list | tuple | deque):
+        return any(holds_numbers(v, inside) for v in (x.values() if isinstance(x, dict) else x))
+    if type(x) in _custom:
+        return any(holds_numbers(v, inside) for v in optree.tree_leaves(x, namespace=NAMESPACE))
+    return is_record(x) and any(holds_numbers(v, inside) for v in attributes(x).values())
+
+
+class Fixed:
+    """A fact that is part of the structure: compared by what is in it, or by identity where that fails."""
+
+    def __init__(self, value: Any):
+        self.value = value
+        self.contents = _contents(value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Fixed):
+            return False
+        if self.contents is other.contents:
+            return True
+        try:
+            return bool(self.contents == other.contents)
+        except Exception:
+            return False
+
+    def __hash__(self) -> int:
+        try:
+            return hash(self.contents)
+        except TypeError:
+            return id(type(self.value))
+
+
+def _contents(x: Any) -> Any:
+    """``x`` as it is now: containers may change later."""
+    if type(x) is list or type(x) is tuple:
+        return (type(x), *map(_contents, x))
+    if type(x) is dict:
+        return (dict, *((k, _contents(v)) for k, v in x.items()))
+    return (set, frozenset(x)) if type(x) is set else x

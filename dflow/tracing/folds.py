@@ -1,0 +1,91 @@
+"""``sum``, ``min``, ``max``, ``any``, ``all`` of a generator expression, as the loops that they are; see ``rewrite``.
+
+    sum(x[i] for i in r if p(i))    ->    def fold(total):
+                                              for i in r:
+                                                  if p(i):
+                                                      total = total + x[i]
+                                              return total
+
+The function stands at the start of the one around it, whose variables it sees as the expression does. So the loop can
+be one of the program, of any length.
+"""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from dflow.tracing.jumps import assign, load, located, runtime
+from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS
+
+FOLDS = ("sum", "min", "max", "any", "all")
+TOTAL, FIRST = "_dflow_total", "_dflow_first"
+
+
+class Folds:
+    """Finds the expressions of one function body; ``functions`` are the definitions for them."""
+
+    def __init__(self) -> None:
+        self.functions: list[ast.stmt] = []
+
+    def body(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        new = [self._copy(s) for s in body]
+        doc = 1 if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) else 0
+        return [*new[:doc], *self.functions, *new[doc:]]
+
+    def _copy(self, node: Any) -> Any:
+        if not isinstance(node, ast.AST) or isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)):
+            return node
+        if _is_fold(node):
+            return self._fold(node)
+        fields = {
+            name: [self._copy(x) for x in old] if isinstance(old, list) else self._copy(old)
+            for name, old in ast.iter_fields(node)
+        }
+        return ast.copy_location(type(node)(**fields), node)
+
+    def _fold(self, node: Any) -> ast.expr:
+        name = f"_dflow_fold_{len(self.functions)}"
+        generator, *start = node.args
+        self.functions.append(_function(name, node.func.id, generator))
+        thunk = ast.Lambda(ast.arguments([], [], None, [], [], None, []), generator)
+        args = [node.func, thunk, load(name), *map(self._copy, start)]
+        return located(ast.Call(runtime("fold", node), args, []), node)
+
+
+def _is_fold(node: Any) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FOLDS):
+        return False
+    if node.keywords or len(node.args) not in ((1, 2) if node.func.id == "sum" else (1,)):
+        return False
+    generator = node.args[0]
+    if not isinstance(generator, ast.GeneratorExp) or any(g.is_async for g in generator.generators):
+        return False
+    return not any(isinstance(n, ast.NamedExpr | ast.Await) for n in ast.walk(generator))
+
+
+def _function(name: str, fold: str, generator: ast.GeneratorExp) -> ast.stmt:
+    inner, last, start = _parts(fold, generator.elt)
+    for g in reversed(generator.generators):
+        for test in reversed(g.ifs):
+            inner = [located(ast.If(test, inner, []), test)]
+        inner = [located(ast.For(g.target, g.iter, inner, []), g.iter)]
+    parameters = ast.arguments([], [ast.arg(TOTAL)], None, [], [], None, [])
+    return located(ast.FunctionDef(name, parameters, [*start, *inner, last], []), generator)
+
+
+def _parts(fold: str, element: ast.expr) -> tuple[list[ast.stmt], ast.stmt, list[ast.stmt]]:
+    """What is done with an element, the end of the function, and its beginning."""
+    if fold == "sum":
+        added = ast.BinOp(load(TOTAL), ast.Add(), element)
+        return [assign(TOTAL, added, element)], located(ast.Return(load(TOTAL)), element), []
+    if fold in ("any", "all"):
+        test = element if fold == "any" else ast.UnaryOp(ast.Not(), element)
+        leave = ast.Return(ast.Constant(fold == "any"))
+        end = located(ast.Return(ast.Constant(fold == "all")), element)
+        return [located(ast.If(test, [leave], []), element)], end, []
+    name = ast.Constant(fold)
+    better = ast.Call(runtime("better", element), [name, load(FIRST), load(TOTAL), element], [])
+    step = [assign(TOTAL, better, element), assign(FIRST, ast.Constant(False), element)]
+    end = ast.Call(runtime("not_empty", element), [name, load(FIRST), load(TOTAL)], [])
+    return step, located(ast.Return(end), element), [assign(FIRST, ast.Constant(True), element)]

@@ -1,0 +1,141 @@
+"""``print`` of traced values: texts with traced values in them, and the operation that writes them."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from typing import Any
+
+from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder, tracing
+from dflow.tracing.state import flatten, unflatten
+
+Hole = tuple[Array, str, str]  # a value with its conversion ("", "r" or "s") and its format
+
+
+class Text:
+    """A text in which traced values stand, as f-strings, ``str``, ``repr`` and ``format`` make it, to be printed."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: list[str | Hole]):
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return "".join(p if isinstance(p, str) else repr(p[0]) for p in self.parts)
+
+    __repr__ = __str__
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
+
+    def __add__(self, other: Any) -> Text:
+        return Text([*self.parts, *pieces(other)])
+
+    def __radd__(self, other: Any) -> Text:
+        return Text([*pieces(other), *self.parts])
+
+    def __hash__(self) -> int:
+        raise self._refused("used as a key")
+
+    def __eq__(self, other: object) -> bool:
+        raise self._refused("compared")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise self._refused(f"asked for .{name}")
+
+    def _refused(self, what: str) -> Exception:
+        return failure(
+            NeedsStatic,
+            f"a text is {what} that is known only when the program runs",
+            seen=str(self),
+            mend="print it, or make texts of results outside of the traced function",
+        )
+
+
+class _Mark:
+    """Stands for a traced value in an object that is shown."""
+
+    def __init__(self, k: int):
+        self.k = k
+
+    def __repr__(self) -> str:
+        return f"\0{self.k}\0"
+
+
+def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]:
+    """What an object shows as: text, and traced values in it."""
+    if isinstance(value, Text):
+        if spec:
+            raise value._refused("padded")
+        return value.parts
+    if isinstance(value, Array):
+        return [(value, conversion, spec)]
+    leaves, structure = flatten(value)
+    if not any(isinstance(x, Array) for x in leaves):
+        return [format(repr(value) if conversion == "r" else str(value) if conversion == "s" else value, spec)]
+    marked = unflatten(structure, [_Mark(k) if isinstance(x, Array) else x for k, x in enumerate(leaves)])
+    texts = (repr(marked) if conversion == "r" else str(marked)).split("\0")
+    return [leaves_hole(leaves[int(t)]) if k % 2 else t for k, t in enumerate(texts)]
+
+
+def leaves_hole(leaf: Array) -> Hole:
+    return leaf, "r", ""
+
+
+def joined(*parts: Any) -> Any:
+    """An f-string: texts, and (value, conversion, format)."""
+    made: list[str | Hole] = []
+    for p in parts:
+        made += [p] if isinstance(p, str) else pieces(p[0], p[1], str(p[2]))
+    return Text(made) if any(not isinstance(p, str) for p in made) else "".join(made)  # type: ignore[arg-type]
+
+
+def str_(*args: Any) -> Any:
+    return joined((args[0], "s", "")) if len(args) == 1 else str(*args)
+
+
+def repr_(x: Any) -> Any:
+    return joined((x, "r", ""))
+
+
+def format_(x: Any, spec: str = "") -> Any:
+    return joined((x, "", spec))
+
+
+def print(*values: Any, sep: str | None = " ", end: str | None = "\n", file: Any = None, flush: bool = False) -> None:
+    """Python's ``print``; in a compiled function it writes when the program runs, in the order of the program.
+
+    Traced values may stand in the arguments, in containers and objects, and in f-strings with formats. Under a
+    derivative each text is written once. In a trace ``file`` must be the standard output.
+    """
+    if not tracing():
+        builtins.print(*values, sep=sep, end=end, file=file, flush=flush)
+        return
+    if file is not None and file is not sys.stdout:
+        raise failure(
+            TraceError, "a traced function prints to a file", mend="leave `file` out, or print the result outside"
+        )
+    text: list[str | Hole] = []
+    for k, v in enumerate(values):
+        text += [" " if sep is None else sep] if k else []
+        text += pieces(v, "" if isinstance(v, Array) else "s")
+    text.append("\n" if end is None else end)
+    holes = [p for p in text if not isinstance(p, str)]
+    numbers = iter(range(len(holes)))
+    template = "".join(_escaped(p) if isinstance(p, str) else _hole(next(numbers), p) for p in text)
+    python = tuple(a.weak for a, _, _ in holes)
+    operands = [a.value for a, _, _ in holes]
+    builder().append("print", operands, {"format": template, "python": python})
+
+
+def _escaped(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _hole(k: int, hole: Hole) -> str:
+    _, conversion, spec = hole
+    return "{" + str(k) + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "") + "}"

@@ -1,0 +1,180 @@
+"""Objects as arguments and results: gradients in the same structure, updates that reach the caller, marked fields."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import dflow
+
+
+@dataclass
+class Vector:
+    x: float
+    y: float
+
+    def __add__(self, other):
+        return Vector(self.x + other.x, self.y + other.y)
+
+    def __rmul__(self, scale):
+        return Vector(scale * self.x, scale * self.y)
+
+
+class Plain:
+    def __init__(self, x, y, mode="sum"):
+        self.x, self.y, self.mode = x, y, mode
+
+    def __add__(self, other):
+        return Plain(self.x + other.x, self.y + other.y)
+
+    def __rmul__(self, scale):
+        return Plain(scale * self.x, scale * self.y)
+
+
+@dflow.struct
+class Model:
+    weights: np.ndarray
+    scale: float = dflow.field(differentiable=False, default=2.0)
+    order: int = dflow.field(static=True, default=3)
+
+    def loss(self):
+        return sum(self.scale * np.sum(self.weights**k) for k in range(1, self.order))
+
+
+@dflow.struct(frozen=True)
+class Nested:
+    model: Model
+    point: Vector
+
+
+@pytest.mark.parametrize("cls", [Vector, Plain, SimpleNamespace])
+def test_gradient_in_the_structure_of_the_argument(cls):
+    slope = dflow.grad(lambda p: p.x * p.x + 3.0 * p.y)(cls(x=2.0, y=5.0))
+    assert type(slope) is cls and (slope.x, slope.y) == (4.0, 3.0)
+
+
+@pytest.mark.parametrize("cls", [Vector, Plain])
+def test_descent_with_a_vector_type(cls):
+    """Addition and scaling are all that a user's vector needs."""
+    p = cls(2.0, 5.0)
+    gradient = dflow.grad(lambda p: (p.x - 1.0) ** 2 + (p.y + p.x) ** 2)
+    for _ in range(200):
+        p = p + -0.1 * gradient(p)
+    assert (p.x, p.y) == pytest.approx((1.0, -1.0), abs=1e-6)
+
+
+def test_results():
+    made = dflow.jit(lambda p: p + p)(Plain(1.0, 2.0))
+    assert type(made) is Plain and (made.x, made.y, made.mode) == (2.0, 4.0, "sum")
+
+
+def test_marked_fields():
+    m = Model(np.array([1.0, 2.0]))
+    slope = dflow.grad(Model.loss)(m)
+    np.testing.assert_allclose(slope.weights, [6.0, 10.0])
+    assert slope.scale is None and slope.order == 3
+    assert dflow.vjp(Model.loss, m)[1](1.0)[0].scale is None
+    assert dflow.jvp(Model.loss, (m,), (Model(np.ones(2), 1.0),))[1] == 16.0
+    assert dflow.jit(Model.loss)(Model(np.array([1.0, 2.0]), order=2)) == 6.0
+
+
+def test_nested_and_frozen():
+    n = Nested(Model(np.ones(2)), Vector(1.0, 2.0))
+    slope = dflow.grad(lambda n: n.model.loss() * n.point.x)(n)
+    assert isinstance(slope, Nested) and slope.point.x == 8.0
+    with pytest.raises(AttributeError):
+        n.point = n.point
+
+
+def test_static_attributes_are_compared_by_what_is_in_them():
+    f = dflow.jit(lambda p: p.x * len(p.mode))
+    p = Plain(1.0, 2.0, mode=["a"])
+    assert f(p) == 1.0
+    p.mode.append("b")
+    assert f(p) == 2.0
+
+
+# -- updates of arguments --------------------------------------------------------------------------------------------
+
+
+@dflow.jit
+def advance(p):
+    p.x += 1.0
+    p.y = p.x * 2
+
+
+@dflow.jit
+def edit(items, table, v):
+    items[0] = items[0] * 2
+    items.append(v)
+    table["new"] = table["old"] + v
+    del table["old"]
+
+
+class Simulation:
+    def __init__(self):
+        self.time = 0.0
+        self.position = np.zeros(2)
+        self.count = 0
+
+    @dflow.jit
+    def step(self, h):
+        self.time += h
+        self.position += self.time
+        self.count += 1
+        return self.time
+
+
+def test_attributes_are_updated_for_the_caller():
+    p = Vector(1.0, 2.0)
+    advance(p)
+    advance(p)
+    assert p == Vector(3.0, 6.0)
+
+
+def test_items_are_updated_for_the_caller():
+    items, table = [1.0, 2.0], {"old": 3.0}
+    edit(items, table, 5.0)
+    assert items == [2.0, 2.0, 5.0] and table == {"new": 8.0}
+
+
+def test_state_of_a_method():
+    s = Simulation()
+    position = s.position
+    assert [s.step(0.5) for _ in range(3)] == [0.5, 1.0, 1.5]
+    assert s.count == 3 and s.position is position
+    np.testing.assert_allclose(position, 3.0)
+
+
+def test_derivatives_leave_the_callers_objects_alone():
+    def f(p):
+        p.x = p.x * p.y
+        return p.x**2
+
+    p = Vector(2.0, 3.0)
+    slope = dflow.grad(f)(p)
+    assert p == Vector(2.0, 3.0) and slope == Vector(36.0, 24.0)
+
+
+def test_one_object_at_two_places():
+    @dflow.jit
+    def f(a, b):
+        a.x += 1.0
+        return b.x
+
+    p = Vector(1.0, 2.0)
+    with pytest.raises(ValueError, match="one Vector stands at two places in the arguments"):
+        f(p, p)
+    assert p == Vector(1.0, 2.0) and f(p, Vector(5.0, 6.0)) == 5.0
+
+
+class Linked:
+    def __init__(self, v):
+        self.v = v
+        self.itself = self
+
+
+def test_an_object_that_refers_to_itself():
+    with pytest.raises(dflow.errors.TraceError, match="refers to itself"):
+        dflow.jit(lambda a: a.v)(Linked(1.0))
