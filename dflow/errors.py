@@ -46,6 +46,10 @@ class ShapeError(TraceError, ValueError):
     """Shapes do not fit."""
 
 
+class RangeError(TraceError, OverflowError):
+    """A Python integer does not fit the type that it is to have."""
+
+
 class UndefinedError(TraceError, NameError):
     """A variable is used that has no value, or only one in some of the ways that lead here."""
 
@@ -95,9 +99,14 @@ def user_location() -> Location | None:
     return None if frame is None else location_of(frame.f_code, frame.f_lasti)
 
 
-@lru_cache(maxsize=65536)
 def location_of(code: CodeType, instruction: int) -> Location:
     """The place of an instruction (by its offset) in the source."""
+    return _location(code, code.co_filename, instruction)
+
+
+@lru_cache(maxsize=65536)
+def _location(code: CodeType, file: str, instruction: int) -> Location:
+    """``file`` is there for the cache: code objects of two files with the same text are equal."""
     line, end_line, column, end_column = _positions(code)[instruction // 2]
     line = line or code.co_firstlineno
     if end_line != line or column is None or end_column is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import optree
 NAMESPACE = "dflow"
 Tree = Any
 Spec = optree.PyTreeSpec
+
+_HEAP_TYPE = 1 << 9  # of a class: made by a class statement, not in C
 
 _registered: set[type] = set()
 
@@ -61,19 +64,21 @@ def register_dataclass(x: Any) -> bool:
     if not dataclasses.is_dataclass(x) or isinstance(x, type) or type(x) in _registered:
         return False
     register_attributes(type(x))
-    return True
+    return type(x) in _registered
 
 
 def register_attributes(cls: type) -> None:
-    """Makes instances of ``cls`` nodes whose children are their numeric attributes."""
-    if cls in _registered:
+    """Makes instances of ``cls`` nodes whose children are their numeric attributes, if it is a class of Python code all
+    the way up: what a list or an array holds is not in its attributes."""
+    if cls in _registered or not all(c.__flags__ & _HEAP_TYPE for c in cls.__mro__ if c is not object):
         return
 
     def apart(x: Any) -> tuple[list[Any], Any]:
         # None is the tangent of a number that cannot vary, so it counts with the numbers.
-        names = [k for k, v in vars(x).items() if v is None or _is_numeric(v)]
-        rest = tuple((k, _Static(v)) for k, v in vars(x).items() if k not in set(names))
-        return [vars(x)[k] for k in names], (tuple(names), rest)
+        everything = _attributes(x)
+        names = [k for k, v in everything.items() if v is None or _is_numeric(v)]
+        rest = tuple((k, _Static(v)) for k, v in everything.items() if k not in set(names))
+        return [everything[k] for k in names], (tuple(names), rest)
 
     def together(kept: Any, children: Any) -> Any:
         names, rest = kept
@@ -83,6 +88,12 @@ def register_attributes(cls: type) -> None:
         return x
 
     register(cls, apart, together)
+
+
+def _attributes(x: Any) -> dict[str, Any]:
+    """The attributes of an instance, those in ``__slots__`` too."""
+    slots = [n for c in type(x).__mro__ for n, d in vars(c).items() if isinstance(d, MemberDescriptorType)]
+    return {**{n: getattr(x, n) for n in slots if hasattr(x, n)}, **getattr(x, "__dict__", {})}
 
 
 class _Static:

@@ -378,7 +378,8 @@ def test_arguments_to_differentiate_by(refused):
         .startswith("doubled(x) has no argument y to differentiate by; it has x")
     )
     assert refused(*base, "f64", "--wrt", "3") == (
-        "grad by argument 3, but the call has 1 positional arguments\nmend: pass it by position, or name it in argnames"
+        "grad by argument 3, but the call has 1 positional arguments\n"
+        "mend: call it with that argument, or choose others by argnums or argnames"
     )
     assert refused(*base, "i64").startswith("grad by argument x, which holds no floats\nseen: x: i64\n")
     assert refused("show", "sample.py:doubled", "-s", "f64", "--wrt", "x") == (
