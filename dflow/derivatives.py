@@ -80,6 +80,7 @@ def check_scalar(program: Program, has_aux: bool, verb: str) -> None:
     name = getattr(program.arguments.function, "__name__", "the function")
     many = leaf.is_leaf() and value is not None
     seen = f"{value.type}" if many and value is not None else f"{leaf.num_leaves} values in {leaf}"
+    seen = seen if program.result_count else "nothing is returned"
     mend = (
         "return a float"
         if many and value is not None and value.type.is_scalar

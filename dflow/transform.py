@@ -18,7 +18,7 @@ from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
-from dflow.errors import user_frames_only
+from dflow.errors import shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.methods import BoundMethod
 from dflow.pipeline import STAGES, Dump, Stages
@@ -137,21 +137,24 @@ class Jit(NativeCallable):
                 leaves = latest.extract(args)  # type: ignore[misc]
                 results = latest.executable(*leaves)
             except (Different, KeyError, Mismatch):
-                return self._find_and_call(args, kwargs)
-            return latest.finish(results)
-        return self._find_and_call(args, kwargs)
+                pass
+            else:
+                return latest.finish(results)
+        try:
+            return self._find_and_call(args, kwargs)
+        except Exception as e:
+            raise shortened(e)  # noqa: B904 (it is the same exception)
 
     def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The way of a call whose types are not those of the last one."""
-        with user_frames_only():
-            arguments = self.arguments(args, kwargs)
-            key = arguments.key
-            runner = self._programs.get(key)
-            if runner is None:
-                runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments))
-                self._add(key, runner)
-            self._latest = runner if runner.extract else None
-            return runner.finish(runner.executable.convert_and_call(arguments.leaves))
+        arguments = self.arguments(args, kwargs)
+        key = arguments.key
+        runner = self._programs.get(key)
+        if runner is None:
+            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments))
+            self._add(key, runner)
+        self._latest = runner if runner.extract else None
+        return runner.finish(runner.executable.convert_and_call(arguments.leaves))
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
