@@ -102,6 +102,11 @@ def write_library(
         raise LibraryError(f"emit must be one of {', '.join(WRITERS)}, not {emit!r}")
     if triple is not None and (emit == "shared" or cpu == "host"):
         raise LibraryError(f"for the target {triple}, emit an object for a named cpu, and link it there")
+    for file in (path, path.with_suffix(".h")) if path.name else ():
+        if file.exists() and not file.is_file():
+            raise LibraryError(f"cannot write {file}: it is {'a folder' if file.is_dir() else 'no ordinary file'}")
+    if not path.name or not path.parent.is_dir():
+        raise LibraryError(f"cannot write {str(path)!r}: " + ("no file name" if not path.name else "no such folder"))
     module, exports = _build(path.stem, functions)
     target = machine(cpu=cpu, triple=triple, optimize_level=optimize_level)
     with COMPILING:
@@ -155,7 +160,7 @@ def _export(
 def _check_names(names: Sequence[str]) -> None:
     for k, name in enumerate(names):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in C_KEYWORDS:
-            raise LibraryError(f"{name!r} is not a name that C allows")
+            raise LibraryError(f"{name!r} is not a name that C allows; choose another name")
         if name in names[:k]:
             raise LibraryError(f"there are two things of the name {name!r}")
 
@@ -219,7 +224,7 @@ def _link(compiled: Path, made: Path) -> None:
 
 
 def _write_shared(target: Any, module: Any, path: Path) -> None:
-    compiled = path.with_suffix(".o")
+    compiled = path.with_name("code.o" if path.name != "code.o" else "object.o")
     compiled.write_bytes(target.emit_object(module))
     _link(compiled, path)
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import MethodType
 from typing import Any
 
 from dflow import trees
 from dflow.derivatives import (
-    Argnums,
-    Selection,
     check_scalar,
     derive,
     inline,
@@ -18,20 +15,18 @@ from dflow.derivatives import (
     operands,
     pure,
 )
-from dflow.errors import user_frames_only
+from dflow.errors import DerivativeError, user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
+from dflow.methods import after_self, decorated, taken_apart
 from dflow.reference import BACKENDS
+from dflow.selection import Argnums, Selection, argument_names, argument_numbers, chosen_numbers, require_parameters
 from dflow.sharing import shared
 from dflow.signature import Arguments
 from dflow.tracing.context import tracing
 from dflow.transform import Jit, trace_program
 from dflow.zero_gradients import warn_of_zeros
-
-
-def _tuple(x: Any) -> tuple[Any, ...]:
-    return (x,) if isinstance(x, int | str) else tuple(x)
 
 
 def jit(
@@ -69,16 +64,29 @@ def jit(
         )
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    nums, names = _tuple(static_argnums), _tuple(static_argnames)
-    _tuple(donate_argnums)
-    if isinstance(function, MethodType):  # attributes of the instance are arguments, not constants
-        shifted = tuple(i + 1 if i >= 0 else i for i in nums)
-        return jit(function.__func__, static_argnums=shifted, static_argnames=names, backend=backend).__get__(
-            function.__self__
-        )
-    make = BACKENDS[backend]
-    made = lambda: Jit(function, static_argnums=nums, static_argnames=names, make=make)  # noqa: E731
-    return shared(made, function, "jit", nums, names, backend)
+    argument_numbers("donate_argnums", donate_argnums)
+    return _jit(
+        function,
+        argument_numbers("static_argnums", static_argnums),
+        argument_names("static_argnames", static_argnames),
+        backend,
+    )
+
+
+def _jit(function: Callable[..., Any], nums: tuple[int, ...], names: tuple[str, ...], backend: str) -> Any:
+    inside = decorated(function, lambda f: _jit(f, nums, names, backend))
+    if inside is not None:
+        return inside
+    bound = taken_apart(function)
+    if bound is not None:  # attributes of the instance are arguments, not constants
+        return _jit(bound[0], after_self(nums), names, backend).__get__(bound[1])
+    recipe = (_jit, nums, names, backend)
+
+    def make() -> Jit:
+        require_parameters(function, nums, names)
+        return Jit(function, None, "jit", nums, names, recipe, BACKENDS[backend])
+
+    return shared(make, function, recipe)
 
 
 def grad(
@@ -115,14 +123,18 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
     verb = "value_and_grad" if with_value else "grad"
     if function is None:
         return functools.partial(_gradient, argnums=argnums, argnames=argnames, has_aux=has_aux, with_value=with_value)
-    if argnums is None and argnames is None:
-        argnums = 0
-    nums = argnums if argnums is None or isinstance(argnums, int) else tuple(argnums)
-    if isinstance(function, MethodType):
-        shifted = trees.map_leaves(lambda i: i + 1 if i >= 0 else i, nums)
-        made = _gradient(function.__func__, shifted, argnames, has_aux, with_value)
-        return made.__get__(function.__self__)
-    names = argnames if argnames is None or isinstance(argnames, str) else tuple(argnames)
+    nums = chosen_numbers(argnums, argnames)
+    names = (
+        argnames
+        if argnames is None or isinstance(argnames, str)
+        else argument_names("argnames", argnames, DerivativeError)
+    )
+    inside = decorated(function, lambda f: _gradient(f, nums, names, has_aux, with_value))
+    if inside is not None:
+        return inside
+    bound = taken_apart(function)
+    if bound is not None:
+        return _gradient(bound[0], after_self(nums), names, has_aux, with_value).__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs))
@@ -139,7 +151,8 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
             return value, gradient
         return (gradient, value[1]) if has_aux else gradient
 
-    return shared(lambda: Jit(function, inner, verb), function, verb, nums, names, has_aux)
+    recipe = (_gradient, nums, names, has_aux, with_value)
+    return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
 
 
 def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
@@ -162,7 +175,7 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
         return trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
 
     with user_frames_only():
-        run = shared(lambda: Jit(function, inner, "jvp"), function, "jvp")
+        run = shared(lambda: Jit(function, inner, "jvp", recipe=("jvp",)), function, ("jvp",))
         return run(tuple(primals), tuple(tangents))
 
 
@@ -188,7 +201,7 @@ def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callabl
 def _linearized(function: Callable[..., Any], has_aux: bool) -> Linearized:
     if tracing():
         return Linearized(function, has_aux)
-    return shared(lambda: Linearized(function, has_aux), function, "linearize", has_aux)
+    return shared(lambda: Linearized(function, has_aux), function, ("linearize", has_aux))
 
 
 def linear_transpose(function: Callable[..., Any], *primals: Any) -> Callable[..., Any]:
@@ -201,5 +214,6 @@ def linear_transpose(function: Callable[..., Any], *primals: Any) -> Callable[..
         program = trace_program(function, Arguments(function, primals, {}))
         return transposed(program, bars)
 
-    run = shared(lambda: Jit(function, inner, "linear_transpose"), function, "linear_transpose")
+    recipe = ("linear_transpose",)
+    run = shared(lambda: Jit(function, inner, "linear_transpose", recipe=recipe), function, recipe)
     return lambda bars: run(tuple(primals), bars)

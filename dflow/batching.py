@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import MethodType
 from typing import Any
 
 import optree
@@ -22,6 +21,7 @@ from dflow.ir.core import Function, Op, Value, free_values
 from dflow.ir.passes import optimize
 from dflow.ir.passes.batch import batch
 from dflow.ir.types import TensorType
+from dflow.methods import taken_apart
 from dflow.shapes import shape_of
 from dflow.sharing import shared
 from dflow.signature import Arguments, leaf_names, leaf_type
@@ -46,9 +46,10 @@ def vmap(
     """
     if function is None:
         return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes, axis_size=axis_size)
-    if isinstance(function, MethodType):
+    bound = taken_apart(function)
+    if bound is not None:
         axes = _Axes(in_axes, out_axes, axis_size, first=1)
-        return _mapped(function.__func__, axes).__get__(function.__self__)
+        return _mapped(bound[0], axes).__get__(bound[1])
     return _mapped(function, _Axes(in_axes, out_axes, axis_size))
 
 
@@ -64,6 +65,12 @@ class _Axes:
         inputs, spec = optree.tree_flatten(self.inputs, none_is_leaf=True)  # type: ignore[arg-type]
         outputs, other = optree.tree_flatten(self.outputs, none_is_leaf=True)
         return tuple(inputs), spec, tuple(outputs), other, self.size, self.first
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Axes) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
     def of_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
         """The axis of every leaf."""
@@ -104,7 +111,8 @@ def _mapped(function: Callable[..., Any], axes: _Axes) -> Jit:
     def inner(*args: Any, **kwargs: Any) -> Any:
         return _Map(function, axes, args, kwargs).run()
 
-    return shared(lambda: Jit(function, inner, "vmap"), function, "vmap", axes.key)
+    recipe = (_mapped, axes)
+    return shared(lambda: Jit(function, inner, "vmap", recipe=recipe), function, recipe)
 
 
 class _Map:

@@ -21,11 +21,15 @@ def check_finite(function: Callable[..., Any]) -> Callable[..., Any]:
     Raises FloatingPointError with the operation, its operands and the user's line. ``function`` may be compiled or
     a derivative (``check_finite(dflow.grad(f))``). It is slow: the reference evaluator runs it.
     """
-    if isinstance(function, Jit):
-        return Jit(
-            function.function, function.inner, function.kind, function.static_argnums, function.static_argnames, Finite
-        )
-    return Jit(function, make=Finite)
+    if not isinstance(function, Jit):
+        return Jit(function, recipe=(check_finite,), make=Finite)
+    nums, names = function.static_argnums, function.static_argnames
+    recipe = (_checked, *function.recipe)
+    return Jit(function.function, function.inner, function.kind, nums, names, recipe, Finite)
+
+
+def _checked(function: Callable[..., Any], make: Callable[..., Any], *options: Any) -> Callable[..., Any]:
+    return check_finite(make(function, *options))
 
 
 def breakpoint() -> None:

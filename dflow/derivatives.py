@@ -17,83 +17,11 @@ from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.transpose import NotLinearError
 from dflow.ir.registry import NoDerivativeError
 from dflow.pipeline import differentiate
-from dflow.signature import Arguments, leaf_names, parameter_names
+from dflow.signature import leaf_names
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import convert, lift, wrap
 from dflow.transform import Program, trace_program
-
-Argnums = int | Sequence[int]
-
-
-class Selection:
-    """The arguments to differentiate by: their trees, and which leaves among them can carry a derivative."""
-
-    def __init__(self, arguments: Arguments, argnums: Argnums | None, argnames: str | Sequence[str] | None, verb: str):
-        self.arguments = arguments
-        self.single = isinstance(argnums, int) and not argnames
-        count = len(arguments.args)
-        numbers = () if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        for i in numbers:
-            if not -count <= i < count:
-                raise failure(
-                    DerivativeError,
-                    f"{verb} by argument {i}, but the call has {count} positional arguments",
-                    mend="pass it by position, or name it in argnames",
-                )
-        self.numbers = [i % count for i in numbers]
-        self.names = [argnames] if isinstance(argnames, str) else list(argnames or ())
-        missing = [n for n in self.names if n not in arguments.kwargs]
-        if missing:
-            raise failure(
-                DerivativeError,
-                f"{verb} by argument {missing[0]!r}, which the call does not give by name",
-                mend=f"call with {missing[0]}=..., or give its position in argnums",
-            )
-        self.parts = [self._part(start, tree, verb, name) for start, tree, name in self._chosen()]
-
-    def _chosen(self) -> list[tuple[int, Any, str]]:
-        """Where the leaves of each chosen argument begin, the argument, and its name."""
-        a = self.arguments
-        labels = parameter_names(a.function, len(a.args))
-        entries: list[tuple[Any, Any, str]] = [(i, x, n) for i, (x, n) in enumerate(zip(a.args, labels))]
-        entries += [(k, a.kwargs[k], k) for k in sorted(a.kwargs)]
-        starts, total = {}, 0
-        for key, tree, name in entries:
-            starts[key] = (total, tree, name)
-            total += len(trees.flatten(tree)[0])
-        return [starts[k] for k in (*self.numbers, *self.names)]
-
-    def _part(self, start: int, tree: Any, verb: str, name: str) -> tuple[trees.Spec, list[int]]:
-        leaves, spec = trees.flatten(tree)
-        types = self.arguments.all_types[start : start + len(leaves)]
-        fixed = trees.constants(tree)
-        inexact = [
-            start + i for i, t in enumerate(types) if t is not None and t.type.dtype.is_inexact and i not in fixed
-        ]
-        if not inexact:
-            seen = ", ".join(f"{n}: {t}" for n, t in zip(trees.paths(tree, name), types)) or "nothing"
-            raise failure(
-                DerivativeError,
-                f"{verb} by argument {name}, which holds no floats",
-                seen=seen,
-                wanted="floating-point numbers: integers do not vary continuously",
-                mend=f"pass {name} as float (3.0 for 3, {name}.astype(float)), or choose other arguments by argnums",
-            )
-        return spec, [p if p in inexact else -1 for p in range(start, start + len(leaves))]
-
-    @property
-    def wrt(self) -> list[int]:
-        """The chosen leaves that can carry a derivative, as positions among the numeric leaves."""
-        numeric = [i for i, t in enumerate(self.arguments.all_types) if t is not None]
-        place = {p: k for k, p in enumerate(numeric)}
-        return [place[p] for _, positions in self.parts for p in positions if p >= 0]
-
-    def rebuild(self, derivatives: Sequence[Any]) -> Any:
-        """Derivatives in the structure of the arguments; None where there is none."""
-        rest = iter(derivatives)
-        made = [trees.unflatten(spec, [next(rest) if p >= 0 else None for p in at]) for spec, at in self.parts]
-        return made[0] if self.single else tuple(made)
 
 
 def pure(program: Program) -> Function:
@@ -152,6 +80,7 @@ def check_scalar(program: Program, has_aux: bool, verb: str) -> None:
     name = getattr(program.arguments.function, "__name__", "the function")
     many = leaf.is_leaf() and value is not None
     seen = f"{value.type}" if many and value is not None else f"{leaf.num_leaves} values in {leaf}"
+    seen = seen if program.result_count else "nothing is returned"
     mend = (
         "return a float"
         if many and value is not None and value.type.is_scalar
@@ -217,7 +146,6 @@ def _with_none(tree: Any, like: Any) -> list[Any] | None:
 
 
 __all__ = [
-    "Selection",
     "check_scalar",
     "derive",
     "differentiable",

@@ -46,6 +46,10 @@ class ShapeError(TraceError, ValueError):
     """Shapes do not fit."""
 
 
+class RangeError(TraceError, OverflowError):
+    """A Python integer does not fit the type that it is to have."""
+
+
 class TraceAttributeError(TraceError, AttributeError):
     """What NumPy's arrays have and traced arrays have not."""
 
@@ -99,9 +103,14 @@ def user_location() -> Location | None:
     return None if frame is None else location_of(frame.f_code, frame.f_lasti)
 
 
-@lru_cache(maxsize=65536)
 def location_of(code: CodeType, instruction: int) -> Location:
     """The place of an instruction (by its offset) in the source."""
+    return _location(code, code.co_filename, instruction)
+
+
+@lru_cache(maxsize=65536)
+def _location(code: CodeType, file: str, instruction: int) -> Location:
+    """``file`` is there for the cache: code objects of two files with the same text are equal."""
     line, end_line, column, end_column = _positions(code)[instruction // 2]
     line = line or code.co_firstlineno
     if end_line != line or column is None or end_column is None:
@@ -148,15 +157,41 @@ def function_location(function: Any) -> Location | None:
 
 
 class user_frames_only:
-    """Cuts the frames of dflow out of the traceback of its own errors; ``DFLOW_TRACEBACK=full`` leaves them."""
+    """Cuts the frames of dflow out of tracebacks, as ``shortened`` does it."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, DflowError) and os.environ.get("DFLOW_TRACEBACK") != "full":
-            error.__traceback__ = _cut(error.__traceback__)
-            error.__suppress_context__ = True
+        if error is not None:
+            shortened(error)
+
+
+def shortened(error: BaseException) -> BaseException:
+    """The error without the frames of dflow, if it is dflow's own or the user's code raised it.
+
+    ``DFLOW_TRACEBACK=full`` leaves them.
+    """
+    trace = error.__traceback__
+    if os.environ.get("DFLOW_TRACEBACK") == "full" or trace is None:
+        return error
+    if isinstance(error, DflowError):
+        error.__suppress_context__ = True
+        if error.__cause__ is not None and not _is_users(error.__cause__.__traceback__):
+            error.__cause__ = None
+    elif not _is_users(trace):
+        return error
+    error.__traceback__ = _cut(trace)
+    return error
+
+
+def _is_users(trace: TracebackType | None) -> bool:
+    """Whether an error was raised by the user's code, or by an operation that was carried out for it."""
+    if trace is None:
+        return False
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return is_user_frame(trace.tb_frame) or trace.tb_frame.f_globals.get("__name__") == "dflow.tracing.runtime"
 
 
 def _cut(trace: TracebackType | None) -> TracebackType | None:

@@ -18,14 +18,31 @@ from dflow.ir.printer import print_function
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
-from dflow.signature import LeafType
+from dflow.signature import LeafType, leaf_type
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
 
 
-class Mismatch(Exception):
+class Mismatch(TypeError):
     """The leaves of a call are not just what the program was compiled for."""
+
+    def __init__(self, wanted: Sequence[LeafType], leaves: Sequence[Any]):
+        self.wanted, self.leaves = wanted, leaves
+
+    def __str__(self) -> str:
+        wanted, got = ", ".join(map(str, self.wanted)), ", ".join(map(_described, self.leaves))
+        return f"this program takes ({wanted}), got ({got})"
+
+
+def _described(x: Any) -> str:
+    found = leaf_type(x)
+    return type(x).__name__ if found is None else f"{found}{_layout(x)}"
+
+
+def _layout(x: Any) -> str:
+    plain = not isinstance(x, np.ndarray) or (x.flags.c_contiguous and x.flags.aligned and x.dtype.isnative)
+    return "" if plain else " in another layout"
 
 
 class Executable(NativeCallable):
@@ -42,6 +59,7 @@ class Executable(NativeCallable):
         self.stages = stages
         self.single = single
         self.updated, self.names = updated, names
+        self.types = types
         results = stages.traced.result_types
         spec = EntrySpec(
             tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
@@ -56,7 +74,10 @@ class Executable(NativeCallable):
         self._set_entry(self.address, keep=self.compiled)
 
     def _fallback(self, *leaves: Any) -> Any:
-        raise Mismatch
+        raise Mismatch(self.types, leaves)
+
+    def __repr__(self) -> str:
+        return f"<dflow machine code of {self.stages.traced.name}({', '.join(map(str, self.types))})>"
 
     def convert_and_call(self, leaves: Sequence[Any]) -> Any:
         """Calls with leaves of the right dtypes and shapes, whatever their layout in memory."""

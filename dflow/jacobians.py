@@ -10,20 +10,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import numpy as np
 
 from dflow import trees
 from dflow.api import grad, jvp
-from dflow.derivatives import Argnums, Selection, derive, inline, operands, pure
+from dflow.derivatives import derive, inline, operands, pure
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Value
 from dflow.ir.passes.linearize import linearize as linearize_pass
 from dflow.ir.passes.transpose import transpose_block
 from dflow.ir.types import TensorType
+from dflow.methods import after_self, taken_apart
+from dflow.selection import Argnums, Selection, chosen_numbers
 from dflow.sharing import shared
 from dflow.signature import Arguments, leaf_type
 from dflow.tracing.context import builder
@@ -78,10 +79,10 @@ def _holds_floats(tree: Any) -> bool:
 def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
     if function is None:
         return functools.partial(_matrix, verb, argnums=argnums, has_aux=has_aux)
-    nums = argnums if isinstance(argnums, int) else tuple(argnums)
-    if isinstance(function, MethodType):
-        shifted = trees.map_leaves(lambda i: i + 1 if i >= 0 else i, nums)
-        return _matrix(verb, function.__func__, shifted, has_aux).__get__(function.__self__)
+    nums = chosen_numbers(argnums, None)
+    bound = taken_apart(function)
+    if bound is not None:
+        return _matrix(verb, bound[0], after_self(nums), has_aux).__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs))
@@ -95,7 +96,11 @@ def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
         tree = trees.unflatten(spec, blocks)
         return (tree, trees.unflatten(program.out_spec, values)[1]) if has_aux else tree
 
-    return shared(lambda: Jit(function, inner, verb), function, verb, nums, has_aux)
+    recipe = (_BY_VERB[verb], nums, has_aux)
+    return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
+
+
+_BY_VERB = {"jacfwd": jacfwd, "jacrev": jacrev, "jacobian": jacobian}
 
 
 def _value_spec(program: Program, has_aux: bool) -> trees.Spec:

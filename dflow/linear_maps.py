@@ -8,7 +8,7 @@ program takes the primals instead and runs the nonlinear part again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from dflow.ir.passes.transpose import transpose as transpose_pass
 from dflow.ir.passes.vjp import vjp as vjp_pass
 from dflow.ir.types import TensorType
 from dflow.pipeline import Dump, Stages
+from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
@@ -42,6 +43,7 @@ class Parts:
     linear: Function
     reverse: Function
     residual_types: list[TensorType]
+    maps: dict[Any, Jit] = field(default_factory=dict)  # the compiled linear programs
 
     @property
     def result_types(self) -> list[TensorType]:
@@ -62,7 +64,7 @@ class Linearized:
         def pull(bars: Any) -> Any:
             with user_frames_only():
                 outputs = parts.result_types[: len(trees.flatten(value)[0])]
-                results = _apply(parts.reverse, residuals, _call_types(parts.reverse), bars, value, outputs, "vjp")
+                results = _apply(parts, "vjp", residuals, bars, value, outputs)
                 return _in_structure(parts, arguments, results)
 
         return (value, pull, aux) if self.has_aux else (value, pull)
@@ -73,9 +75,7 @@ class Linearized:
         def push(*tangents: Any) -> Any:
             with user_frames_only():
                 inputs = [t.type for t in arguments.types]
-                results = _apply(
-                    parts.linear, residuals, _call_types(parts.linear), tangents, arguments.args, inputs, "linearize"
-                )
+                results = _apply(parts, "linearize", residuals, tangents, arguments.args, inputs)
                 rest = iter(results)
                 moving = [next(rest) if t.dtype.is_inexact else None for t in parts.result_types]
                 return trees.unflatten(parts.program.out_spec, moving)
@@ -102,13 +102,16 @@ class Linearized:
     def _compiled(self, arguments: Arguments) -> tuple[Parts, Executable]:
         key = arguments.key
         if key not in self._parts:
-            name = getattr(self.function, "__name__", "function")
-            with Dump.of(f"linearize_{name}") as dump:
-                program = trace_program(self.function, arguments)
-                parts = self._split(program, allow_sequences=False)
-                executable = Executable(Stages(parts.primal, dump), program.types, single=False)
-            self._parts[key] = parts, executable
+            recipe = ("linearize", self.has_aux)
+            self._parts[key] = PROGRAMS.get(self.function, recipe, key, lambda: self._compile(arguments))
         return self._parts[key]
+
+    def _compile(self, arguments: Arguments) -> tuple[Parts, Executable]:
+        name = getattr(self.function, "__name__", "function")
+        with Dump.of(f"linearize_{name}") as dump:
+            program = trace_program(self.function, arguments)
+            parts = self._split(program, allow_sequences=False)
+            return parts, Executable(Stages(parts.primal, dump), program.types, single=False)
 
     def _split(self, program: Program, allow_sequences: bool) -> Parts:
         f = pure(program)
@@ -162,20 +165,12 @@ def _results(f: Function, start: int) -> Function:
     return Function(f.name, type(f.body)(f.args, f.body.ops, f.results[start:]), f.linear, f.loc)
 
 
-def _call_types(f: Function) -> list[TensorType]:
-    return list(f.arg_types)
-
-
 def _apply(
-    f: Function,
-    residuals: list[Any],
-    types: list[TensorType],
-    tree: Any,
-    like: Any,
-    like_types: Sequence[TensorType],
-    what: str,
+    parts: Parts, what: str, residuals: list[Any], tree: Any, like: Any, like_types: Sequence[TensorType]
 ) -> list[Any]:
     """Applies a linear program to a tree of tangents or cotangents: in the trace if there is one, or compiled."""
+    f = parts.reverse if what == "vjp" else parts.linear
+    types = f.arg_types
 
     def inner(residuals: Any, tree: Any) -> Any:
         names = ("cotangents", "the value") if what == "vjp" else ("tangents", "the arguments")
@@ -191,11 +186,8 @@ def _apply(
 
     if tracing():
         return list(inner(residuals, tree))
-    run = _compiled_maps.setdefault((id(f), _structure(tree)), (f, Jit(_named(f), inner, what)))[1]
+    run = parts.maps.setdefault((what, _structure(tree)), Jit(_named(f), inner, what))
     return list(run(tuple(residuals), tree))
-
-
-_compiled_maps: dict[Any, tuple[Function, Jit]] = {}
 
 
 def _structure(tree: Any) -> Any:

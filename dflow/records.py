@@ -21,6 +21,7 @@ import optree
 NAMESPACE = "dflow"
 LIBRARIES = {"dflow", "numpy", "scipy", "optree", "builtins"}
 STATIC, CONSTANT = "static", "constant"
+_HEAP_TYPE = 1 << 9  # of a class: made by a class statement, not in C
 
 _registered: set[type] = set()
 _custom: set[type] = set()  # those registered with functions of the user's
@@ -66,8 +67,9 @@ def register(
 
 
 def register_attributes(cls: type) -> None:
-    """Makes instances of ``cls`` nodes whose children are the attributes that hold numbers."""
-    if cls in _registered:
+    """Makes instances of ``cls`` nodes whose children are the attributes that hold numbers, if it is a class of Python
+    code all the way up: what a list or an array holds is not in its attributes."""
+    if cls in _registered or not all(c.__flags__ & _HEAP_TYPE for c in cls.__mro__ if c is not object):
         return
     static = {name for name, kind in marks(cls).items() if kind == STATIC}
 
@@ -99,7 +101,7 @@ def registered_anew(leaves: Iterable[Any]) -> bool:
     fresh = {type(x) for x in leaves if not is_registered(type(x)) and is_record(x) and holds_numbers(x)}
     for cls in fresh:
         register_attributes(cls)
-    return bool(fresh)
+    return any(map(is_registered, fresh))
 
 
 def with_attributes(cls: type, values: Iterable[tuple[str, Any]]) -> Any:

@@ -26,11 +26,12 @@ class Reference:
         self, stages: Stages, types: Sequence[LeafType], single: bool, updated: Updated = (), names: Sequence[str] = ()
     ):
         self.stages = stages
+        self.types = types
         self.single = single
         self.updated, self.names = updated, names
 
     def __call__(self, *leaves: Any) -> Any:
-        raise Mismatch
+        raise Mismatch(self.types, leaves)
 
     def convert_and_call(self, leaves: Sequence[Any]) -> Any:
         """Calls with leaves of the right dtypes and shapes."""

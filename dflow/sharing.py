@@ -1,100 +1,69 @@
-"""One compiled function for one function and transformation, however often the transformation is asked for.
+"""One compiled program for one function and transformation, however often the transformation is asked for.
 
-So ``dflow.grad(f)(x)`` inside a loop compiles once. A function that is made anew each time (a lambda in the loop) is
-the same as the last one when its code, the values of its closure and its defaults are the same.
+So ``dflow.grad(f)(x)`` inside a loop compiles once. There are two steps:
+
+- what was made of a function object is kept on it, and found again as long as the names in the function refer to the
+  same things;
+- a function that is made anew each time (a lambda in the loop) shares its compiled programs with earlier ones that mean
+  the same (``dflow.identity``), down to the contents of the arrays that it closes over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import BuiltinFunctionType
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from types import FunctionType
 from typing import Any
 
-import numpy as np
+from dflow.identity import Bindings, identity, is_transformed
 
-MAX_SHARED = 4096
-MAX_DEPTH = 4  # of functions in closures of functions
+MAX_SHARED = 1024
 
 _ATTRIBUTE = "__dflow__"  # on a function: what was made of it, so that both go away together
-_by_code: dict[Any, Any] = {}
 
 
-class _NotShareable(Exception):
-    """A function refers to something whose contents may change."""
-
-
-def shared(make: Callable[[], Any], function: Any, *key: Any) -> Any:
-    """``make()``, or what it made before for the same function and key (which must be hashable)."""
-    table = _table_of(function)
-    if table is not None and key in table:
-        return table[key]
-    made = _shared_by_code(make, function, key)
-    if table is not None:
-        table[key] = made
+def shared(make: Callable[[], Any], function: Any, recipe: Hashable) -> Any:
+    """``make()``, or what it made before for just this function object and recipe."""
+    if not (isinstance(function, FunctionType) or is_transformed(function)):
+        return make()
+    table = vars(function).setdefault(_ATTRIBUTE, {})
+    found = table.get(recipe)
+    if found is not None and found[1].hold():
+        return found[0]
+    made = make()
+    table[recipe] = made, Bindings(function)
     return made
 
 
-def _table_of(function: Any) -> dict[Any, Any] | None:
-    """What was made of just this function object; None when it cannot hold that."""
-    try:
-        return vars(function).setdefault(_ATTRIBUTE, {})
-    except (AttributeError, TypeError):
-        return None
+class Programs:
+    """Compiled programs by what they mean; those that were used last are kept."""
 
+    def __init__(self) -> None:
+        self._made: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
 
-def _shared_by_code(make: Callable[[], Any], function: Any, key: Any) -> Any:
-    try:
-        identity = _identity(function, 0)
-    except _NotShareable:
-        return make()
-    if identity is None:
-        if not isinstance(function, np.ufunc | BuiltinFunctionType):
+    def get(self, function: Any, recipe: Hashable, signature: Hashable, make: Callable[[], Any]) -> Any:
+        """The program of ``function`` as it is now, transformed by ``recipe``, for ``signature``."""
+        meaning = identity(function)
+        if meaning is None:
             return make()
-        identity = function
-    entry = (identity, key)
-    if entry not in _by_code:
-        while len(_by_code) >= MAX_SHARED:
-            _by_code.pop(next(iter(_by_code)))
-        _by_code[entry] = make()
-    return _by_code[entry]
+        key = meaning, recipe, signature
+        with self._lock:
+            if key in self._made:
+                self._made.move_to_end(key)
+                return self._made[key]
+        made = make()
+        with self._lock:
+            self._made[key] = made
+            while len(self._made) > MAX_SHARED:
+                self._made.popitem(last=False)
+        return made
+
+    def clear(self) -> None:
+        """Forgets all programs; functions that have them keep theirs."""
+        with self._lock:
+            self._made.clear()
 
 
-def _identity(function: Any, depth: int) -> Any:
-    """What a lambda or a nested function has in common with its next incarnation; None for anything else."""
-    code = getattr(function, "__code__", None)
-    if code is None or set(getattr(function, "__dict__", ())) - {_ATTRIBUTE}:
-        return None
-    if "<locals>" not in function.__qualname__ and "<lambda>" not in function.__qualname__:
-        return None
-    if depth > MAX_DEPTH:
-        raise _NotShareable
-    cells = tuple(_cell(c, depth) for c in function.__closure__ or ())
-    defaults = tuple(_Same(d, depth) for d in function.__defaults__ or ())
-    keywords = tuple((k, _Same(v, depth)) for k, v in (function.__kwdefaults__ or {}).items())
-    return code, id(function.__globals__), cells, defaults, keywords
-
-
-def _cell(cell: Any, depth: int) -> Any:
-    try:
-        return _Same(cell.cell_contents, depth)
-    except ValueError:  # not bound yet
-        return None
-
-
-class _Same:
-    """Equal when the same: numbers and strings by type and value, functions as above, anything else by identity."""
-
-    def __init__(self, value: Any, depth: int):
-        if isinstance(value, list | dict | set) or hasattr(value, "__array__"):
-            raise _NotShareable
-        self.value = value  # kept, so that its id stays its own
-        if isinstance(value, bool | int | float | str | bytes | type(None)):
-            self.key: Any = (type(value), repr(value))
-        else:
-            self.key = _identity(value, depth + 1) or id(value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
+PROGRAMS = Programs()

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.errors import TraceError, failure
+from dflow.errors import RangeError, TraceError, failure
 from dflow.ir.types import BOOL, F64, I64, TensorType, dtype_of
 from dflow.tracing.array import Array
+from dflow.tracing.lift import is_plain
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def leaf_type(x: Any) -> LeafType | None:
     """The type of a leaf, or None when it is no number and no array of numbers."""
     found = _PYTHON.get(type(x))
     if found is not None:
-        return found
+        return None if type(x) is int and not -(2**63) <= x < 2**63 else found
     if isinstance(x, Array):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape), x.weak)
     if isinstance(x, ShapeDtypeStruct):
@@ -75,6 +76,8 @@ def leaf_type(x: Any) -> LeafType | None:
         if not hasattr(x, "__array__"):
             return None
         x = np.asarray(x)
+    elif isinstance(x, np.ndarray) and not is_plain(x):
+        return None
     key = (x.dtype, x.shape)
     found = _ARRAYS.get(key)
     if found is None:
@@ -173,6 +176,20 @@ class Arguments:
     def _refuse(self, i: int) -> None:
         x = self.all_leaves[i]
         name = leaf_names(self.function, self.args, self.kwargs)[i]
+        if isinstance(x, int):
+            raise failure(
+                RangeError,
+                f"argument {name} does not fit a 64-bit integer",
+                seen=f"{x}"[:80],
+                mend=f"pass it as a float: float({name})",
+            )
+        if isinstance(x, np.ndarray) and not is_plain(x):
+            raise failure(
+                TraceError,
+                f"argument {name} is a {type(x).__name__}, an array with rules of its own, which are not known",
+                wanted="a plain NumPy array",
+                mend=f"pass {name}.filled(...) of a masked array, np.asarray({name}) of others",
+            )
         seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if hasattr(x, "dtype") else f" {x!r}"[:80])
         function = getattr(self.function, "__name__", "the function")
         raise failure(

@@ -8,16 +8,21 @@ one. So transformations nest in any order.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import operator
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
-from dflow.errors import user_frames_only
+from dflow.errors import shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
+from dflow.methods import BoundMethod
 from dflow.pipeline import STAGES, Dump, Stages
+from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments, Key, LeafType, completed
 from dflow.tracing.array import Array
 from dflow.tracing.calls import call
@@ -109,7 +114,8 @@ def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program
 class Jit(NativeCallable):
     """A function that is compiled for each signature; calls of known ones go straight to machine code.
 
-    ``inner`` is what is traced; ``function`` is the user's, which names and errors speak of.
+    ``inner`` is what is traced; ``function`` is the user's, which names and errors speak of. ``recipe`` says how it was
+    made, ``recipe[0](function, *recipe[1:])``: equal recipes of equal functions give equal programs.
     """
 
     def __init__(
@@ -119,12 +125,14 @@ class Jit(NativeCallable):
         kind: str = "jit",
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
+        recipe: Sequence[Any] = (),
         make: Callable[..., Any] = Executable,
     ):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.inner = inner or function
         self.kind = kind
+        self.recipe = tuple(recipe) or (kind, inner)
         self.static_argnums, self.static_argnames = completed(function, static_argnums, static_argnames)
         self.make = make  # what runs a program: machine code, or the reference evaluator
         self._programs: dict[Key, Runner] = {}
@@ -141,31 +149,44 @@ class Jit(NativeCallable):
                 leaves = latest.extract(args)  # type: ignore[misc]
                 results = latest.executable(*leaves)
             except (Different, KeyError, Mismatch):
-                return self._find_and_call(args, kwargs)
-            return latest.finish(results, args, kwargs)
-        return self._find_and_call(args, kwargs)
+                pass
+            else:
+                return latest.finish(results, args, kwargs)
+        try:
+            return self._find_and_call(args, kwargs)
+        except Exception as e:
+            raise shortened(e)  # noqa: B904 (it is the same exception)
 
     def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The way of a call whose types are not those of the last one."""
-        with user_frames_only():
-            arguments = self.arguments(args, kwargs)
-            key = arguments.key
-            runner = self._programs.get(key) or self._prepare(key, arguments)
-            self._latest = runner if runner.extract else None
-            results = runner.executable.convert_and_call(arguments.leaves)
-            return runner.finish(results, args, kwargs)
+        arguments = self.arguments(args, kwargs)
+        key = arguments.key
+        runner = self._programs.get(key)
+        if runner is None:
+            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments))
+            self._add(key, runner)
+        self._latest = runner if runner.extract else None
+        return runner.finish(runner.executable.convert_and_call(arguments.leaves), args, kwargs)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
             return self._direct[entry]._on_error(entry, status, record, args)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is not None:
+        if instance is None:
+            return self
+        if not isinstance(instance, type):  # of a class method
             trees.register_attributes(type(instance))
-        return super().__get__(instance, owner)
+        return BoundMethod(self, instance)
 
     def __reduce__(self) -> Any:
-        return Jit, (self.function, self.inner, self.kind, self.static_argnums, self.static_argnames, self.make)
+        """By name where the name leads here, as for functions; else by the recipe, without what is compiled."""
+        module = sys.modules.get(self.__module__)
+        name = self.__qualname__
+        with contextlib.suppress(AttributeError):
+            if operator.attrgetter(name)(module) is self:
+                return name
+        return _remade, (self.function, *self.recipe)
 
     def __repr__(self) -> str:
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
@@ -184,19 +205,25 @@ class Jit(NativeCallable):
             program = trace_program(self.inner, arguments)
             return program, Stages(program.traced.function, dump, program.in_place)
 
-    def _prepare(self, key: Key, arguments: Arguments) -> Runner:
-        """Compiles for a new signature."""
+    def _compiled(self, arguments: Arguments) -> Runner:
         program, stages = self._stages(arguments)
         single = program.returns_leaf and not program.updates
         names = program.arguments.names()
-        executable = self.make(stages, program.types, single, program.traced.mutated, names)
-        if program.is_flat and executable.address is not None:
+        return Runner(self.make(stages, program.types, single, program.traced.mutated, names), program)
+
+    def _add(self, key: Key, runner: Runner) -> None:
+        """Makes the program of a new signature one of those of this function."""
+        executable = runner.executable
+        if runner.is_flat and executable.address is not None:
             self._direct[executable.address] = executable
             self._set_entries(list(self._direct)[::-1], keep=executable)
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.pop(next(iter(self._programs)))
-        runner = self._programs[key] = Runner(executable, program)
-        return runner
+        self._programs[key] = runner
+
+
+def _remade(function: Callable[..., Any], make: Callable[..., Any], *options: Any) -> Any:
+    return make(function, *options)
 
 
 class Runner:
@@ -204,6 +231,7 @@ class Runner:
 
     def __init__(self, executable: Executable, program: Program):
         self.executable = executable
+        self.is_flat = program.is_flat
         self.assemble = assembler(program.out_spec)
         a = program.arguments
         self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
@@ -245,7 +273,10 @@ class Lowered:
         return self._executable.compiled.asm
 
     def compile(self) -> Executable:
-        """The machine code: a callable on leaves (in the order of the tree) that returns the tuple of results."""
+        """The machine code: a callable on leaves (in the order of the tree) that returns the tuple of results.
+
+        It takes just the types that it was compiled for, and raises TypeError for others.
+        """
         return self._executable
 
     def __repr__(self) -> str:

@@ -288,13 +288,23 @@ def test_emit(dflow_says, folder):
     assert code[:4] == b"\x7fELF" and code[18] == 183  # the number of that architecture
 
 
+def test_any_file_name_will_do(dflow_says, folder):
+    for name in ("square", "square.o", "code.o"):
+        dflow_says("compile", "sample.py:Model.square", "-s", "f64", "-o", name)
+        assert ctypes.CDLL(str(folder / name)).square
+
+
 def test_compile_errors(refused, folder):
     base = ["compile", "sample.py:Model.square", "-s", "f64", "-o"]
-    assert refused(*base, "nowhere/x.so") == "cannot write nowhere/x.so: No such file or directory"
+    assert refused(*base, "nowhere/x.so") == "cannot write 'nowhere/x.so': no such folder"
     (folder / "taken").mkdir()
-    assert refused(*base, "taken", "--emit", "llvm") == "cannot write taken: Is a directory"
+    assert refused(*base, "taken", "--emit", "llvm") == "cannot write taken: it is a folder"
+    assert refused(*base, "") == "cannot write '.': no file name"
+    os.mkfifo(folder / "pipe")
+    assert refused(*base, "pipe") == "cannot write pipe: it is no ordinary file"
+    assert (folder / "pipe").is_fifo()
     assert refused(*base, "x.h") == "x.h: the header will have this name; give the library another, such as libx.so"
-    assert refused(*base, "x.so", "--name", "a-b") == "'a-b' is not a name that C allows"
+    assert refused(*base, "x.so", "--name", "a-b") == "'a-b' is not a name that C allows; choose another name"
     assert refused(*base, "x.so", "--cpu", "nonesuch") == "LLVM knows no processor 'nonesuch' of this architecture"
     assert refused(*base, "x.so", "--target", "aarch64-linux-gnu") == (
         "for the target aarch64-linux-gnu, emit an object for a named cpu, and link it there"
@@ -378,7 +388,8 @@ def test_arguments_to_differentiate_by(refused):
         .startswith("doubled(x) has no argument y to differentiate by; it has x")
     )
     assert refused(*base, "f64", "--wrt", "3") == (
-        "grad by argument 3, but the call has 1 positional arguments\nmend: pass it by position, or name it in argnames"
+        "grad by argument 3, but the call has 1 positional arguments\n"
+        "mend: call it with that argument, or choose others by argnums or argnames"
     )
     assert refused(*base, "i64").startswith("grad by argument x, which holds no floats\nseen: x: i64\n")
     assert refused("show", "sample.py:doubled", "-s", "f64", "--wrt", "x") == (
@@ -525,6 +536,19 @@ def test_unknown_commands(refused):
     assert refused().endswith("`dflow --help` shows how it is used")
     assert refused("opt", "norm.ir", "--nope") == (
         "unrecognized arguments: --nope\n`dflow opt --help` shows how it is used"
+    )
+
+
+def test_linearize_then_transpose(dflow_says, folder):
+    text = dflow_says("opt", "norm.ir", "--passes", "linearize,transpose,optimize", "--verify")
+    nonlinear, linear = text.split("\n\n")
+    assert nonlinear.startswith("func @norm_primal(")
+    assert re.match(r"func @.*norm_linear.*_bar: lin f64\) -> \(f64\[3\], f64\)", linear)
+
+
+def test_text_is_no_argument(refused):
+    assert refused("run", "norm.ir", "--args", "[1, 2, 'a']", "1").endswith(
+        "expected %x: f64[3] as a number, a nested list of numbers or a .npy file"
     )
 
 

@@ -50,7 +50,7 @@ X = np.linspace(0.0, 1.0, 5)
 
 def fresh(scale=2.0):
     """A program that nothing in this process has compiled yet, as after a new start."""
-    sharing._by_code.clear()
+    sharing.PROGRAMS.clear()
     return program(scale)
 
 

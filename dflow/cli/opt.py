@@ -28,11 +28,13 @@ passes that keep the meaning of each function:
   {", ".join([*EACH])}
 passes that make another function of the first one, after the calls in it are replaced by what they call:
   {", ".join(ENTRY)}
-Derivatives are taken by all floating-point parameters.
+Derivatives are taken by all floating-point parameters. transpose takes all functions with parameters marked lin, such
+as the second one that linearize makes; where there is none, the first function, if it is linear.
 
 examples:
   dflow opt f.ir --passes cse,dce
   dflow opt f.ir --passes vjp,optimize --verify
+  dflow opt f.ir --passes linearize,transpose,optimize
   dflow show model.py:loss -s "f64[3]" --stage traced | dflow opt - --passes value_and_grad
 """
     parser.add_argument("file", metavar="FILE.ir", help=FILE_HELP)
@@ -59,12 +61,10 @@ def applied(name: str, module: Module) -> Module:
     """The module after the pass ``name``."""
     if name in EACH:
         return Module.of(*(EACH[name](f) for f in module.functions.values()))
+    linear = [f for f in module.functions.values() if f.linear]
+    if name == "transpose" and linear:  # what linearize made, say, beside the nonlinear part
+        return Module.of(*(transpose(f) if f.linear else f for f in module.functions.values()))
     return Module.of(*ENTRY[name](inline_calls(module)))
-
-
-def _transpose(f: Function) -> list[Function]:
-    """By the parameters in which ``f`` is declared linear; where there are none, by all, if it is."""
-    return [transpose(f) if f.linear else transpose(f, differentiable(f.args), strict=True)]
 
 
 EACH: dict[str, Callable[[Function], Function]] = {**PASSES, "expand": expand, "optimize": optimize, "fuse": fuse}
@@ -74,6 +74,6 @@ ENTRY: dict[str, Callable[[Function], Sequence[Function]]] = {
     "vjp": lambda f: [vjp(f)],
     "value_and_grad": lambda f: [value_and_grad(f)],
     "linearize": lambda f: linearize(f, differentiable(f.args)),
-    "transpose": _transpose,
+    "transpose": lambda f: [transpose(f, differentiable(f.args), strict=True)],
     "bufferize": lambda f: [bufferize(f).function],
 }

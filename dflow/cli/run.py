@@ -99,6 +99,8 @@ def _literal(text: str, parameter: Value) -> np.ndarray[Any, Any]:
     try:
         value = ast.literal_eval(readable)
         natural = np.asarray(value)
+        if natural.dtype.kind in "SU":
+            raise ValueError("text")
         if natural.dtype.kind in ("iuO" if dtype.kind in "iu" else "O") or natural.size == 0:
             return np.asarray(value, dtype)  # refuses integers that do not fit; makes nan of None
         return natural

@@ -95,6 +95,8 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return _call_function(function.__func__, (function.__self__, *args), kwargs)
     if isinstance(function, functools.partial):
         return call(function.func, *function.args, *args, **{**function.keywords, **kwargs})
+    if isinstance(function, _CACHED) and (contains_traced(args) or contains_traced([*kwargs.values()])):
+        return call(function.__wrapped__, *args, **kwargs)  # traced values are no keys of a cache
     if isinstance(function, type):
         return _call_class(function, args, kwargs)
     if isinstance(function, types.BuiltinFunctionType | np.ufunc):
@@ -124,6 +126,9 @@ def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
         ) from None
 
 
+_CACHED = type(functools.lru_cache(len))
+
+
 def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
     if is_user_code(function):
         return rewritten(function)(*args, **kwargs)
@@ -146,8 +151,13 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
 
 def is_user_code(function: types.FunctionType) -> bool:
     """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
-    package = (function.__module__ or "").partition(".")[0]
-    return function.__module__ in PLAIN or (package not in LIBRARIES and package not in sys.stdlib_module_names)
+    return not is_library(function.__module__)
+
+
+def is_library(module: str | None) -> bool:
+    """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
+    package = (module or "").partition(".")[0]
+    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
 
 
 PLAIN = {"dflow.lax"}  # modules of dflow's that are written as a user would write them

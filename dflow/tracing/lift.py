@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import ShapeError, TraceError, failure
+from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of
@@ -29,11 +29,14 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
     if isinstance(x, bool | np.bool_):
         return wrap(builder().constant(bool(x)))
     if isinstance(x, int | float) and not isinstance(x, np.generic):
+        if isinstance(x, int) and not -(2**63) <= x < 2**64:
+            raise failure(RangeError, f"the integer {x} has more than 64 bits", mend=f"write it as a float: {x:.6g}")
         weak = like_dtype is None
         return wrap(builder().constant(x, None if weak else dtype_of(like_dtype)), weak=weak)
     if isinstance(x, np.generic) and supported(x.dtype):
         return wrap(builder().constant(x))
     if isinstance(x, np.ndarray) and supported(x.dtype):
+        refuse_subclass(x)
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
@@ -44,6 +47,22 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         wanted="an array or a number",
         mend="convert it before the call",
     )
+
+
+def is_plain(x: Any) -> bool:
+    """Whether NumPy's own rules hold for an array: not for masked arrays, matrices and other subclasses."""
+    return type(x) in (np.ndarray, np.memmap)
+
+
+def refuse_subclass(x: np.ndarray[Any, Any]) -> None:
+    if not is_plain(x):
+        name = type(x).__name__
+        raise failure(
+            TraceError,
+            f"a {name} cannot take part in array operations, since its own rules are not known",
+            seen=f"an array of class {name}",
+            mend="pass a plain array: x.filled(...) of a masked array, np.asarray(x) of others",
+        )
 
 
 def supported(dtype: np.dtype[Any]) -> bool:
@@ -83,6 +102,11 @@ def static_value(x: Any) -> np.ndarray[Any, Any] | None:
     return np.asarray(x)
 
 
+def is_constant(x: Array) -> bool:
+    """Whether the elements of a traced array are known while tracing."""
+    return x.value.op is not None and x.value.op.name == "constant"
+
+
 # -- promotion ---------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +134,44 @@ def convert(value: Value, dtype: Any) -> Value:
 def promote(*arrays: Array) -> tuple[np.dtype[Any], list[Value]]:
     """The common dtype of arrays, and their values in it."""
     dtype = result_dtype(*arrays)
-    return dtype, [convert(a.value, dtype) for a in arrays]
+    return dtype, [_operand(a, dtype) for a in arrays]
+
+
+def _operand(a: Array, dtype: np.dtype[Any]) -> Value:
+    """The value of ``a`` as ``dtype``. As in NumPy, a Python number that does not fit is refused."""
+    if not _fits(a, dtype):
+        raise failure(
+            RangeError,
+            f"the Python integer {static_value(a)} is out of bounds for {dtype}",
+            mend=f"convert the array first (astype), or use a number that {dtype} holds",
+        )
+    return convert(a.value, dtype)
+
+
+def _fits(a: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether a Python integer is known to be one of ``dtype``; other values are not looked at."""
+    if not a.weak or a.dtype.kind not in "iu" or np.dtype(dtype).kind not in "iu" or not is_constant(a):
+        return True
+    bounds = np.iinfo(dtype)
+    return bool(bounds.min <= int(static_value(a)) <= bounds.max)  # type: ignore[arg-type]
+
+
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+def _comparison_dtype(arrays: Sequence[Array], common: np.dtype[Any]) -> np.dtype[Any]:
+    """Where integers are compared with a Python integer: by their values, as NumPy does it."""
+    if common.kind not in "iu" or not any(a.weak for a in arrays):
+        return common
+    if all(is_constant(a) and _fits(a, common) for a in arrays if a.weak):
+        return common
+    if common != np.uint64:
+        return np.dtype(np.int64)
+    raise failure(
+        TraceError,
+        "64-bit unsigned integers are compared with a Python integer that may be negative",
+        mend="convert one of the two: x.astype(np.int64), or np.uint64(n)",
+    )
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -166,9 +227,11 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
     common = result_dtype(*arrays) if dtype is None else np.dtype(dtype)
     if as_float and common.kind != "f":
         common = np.dtype(np.float64) if weak or op == "div" else floating(common)
+    if op in COMPARISONS:
+        common = _comparison_dtype(arrays, common)
     if common.kind == "b" and op in _ON_BOOLS:
         op = _ON_BOOLS[op]
-    values = broadcast_together(*(convert(a.value, common) for a in arrays))
+    values = broadcast_together(*(_operand(a, common) for a in arrays))
     result = emit(op, *values, **attrs)
     return wrap(result, weak=weak and result.type.dtype is not BOOL)
 

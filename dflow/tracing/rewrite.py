@@ -16,11 +16,15 @@ from __future__ import annotations
 import ast
 import inspect
 import linecache
+import os
+import time
 import types
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from dflow.errors import TraceError, failure
+from dflow.ir.core import Location
 from dflow.tracing.blocks import Blocks
 
 RUNTIME = "dflow__"
@@ -32,7 +36,7 @@ def rewritten(function: types.FunctionType) -> types.FunctionType:
     code = function.__code__
     if RUNTIME in code.co_freevars:
         return function
-    new = _rewritten_code(code, function.__qualname__)
+    new = _rewritten_code(code, code.co_filename, function.__qualname__)
     if new is None:
         return function
     cells = dict(zip(code.co_freevars, function.__closure__ or ()))
@@ -53,7 +57,8 @@ def _runtime_cell() -> types.CellType:
 
 
 @lru_cache(maxsize=4096)
-def _rewritten_code(code: types.CodeType, qualname: str) -> types.CodeType | None:
+def _rewritten_code(code: types.CodeType, file: str, qualname: str) -> types.CodeType | None:
+    """``file`` is there for the cache: code objects of two files with the same text are equal."""
     if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         return None
     node = _find(code)
@@ -88,10 +93,51 @@ def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
     lines = linecache.getlines(code.co_filename)
     if not lines:
         return None
-    found = [n for n in _functions_at("".join(lines), code.co_firstlineno) if _matches(n, code)]
+    source = "".join(lines)
+    if not _is_compiled_from(code, source):
+        raise failure(
+            TraceError,
+            f"the source of {code.co_name} is not what Python runs: its file has changed since it was imported",
+            mend="import the module again (importlib.reload), or start Python anew",
+            location=Location(code.co_filename, code.co_firstlineno, function=code.co_name),
+        )
+    found = [n for n in _functions_at(source, code.co_firstlineno) if _matches(n, code)]
     if len(found) > 1:  # the innermost: one lambda may stand in another
         found = sorted((n for n in found if _holds(n, code)), key=lambda n: (n.lineno, n.col_offset), reverse=True)
     return found[0] if found else None
+
+
+def _is_compiled_from(code: types.CodeType, source: str) -> bool:
+    """Whether ``source`` is what ``code`` was made from.
+
+    It is when its file is older than this process. Otherwise it is compiled again, and compared; names with an ``@``
+    come from tools that add code of their own to a module (pytest to each ``assert``), and prevent that.
+    """
+    try:
+        if os.stat(code.co_filename).st_mtime < _STARTED:
+            return True
+    except OSError:  # a cell of a notebook, say, which cannot change
+        return True
+    if any("@" in name for name in (*code.co_names, *code.co_varnames)):
+        return True
+    return code in _codes(source, code.co_flags & _FUTURES)
+
+
+_STARTED = time.time()
+
+
+@lru_cache(maxsize=64)
+def _codes(source: str, flags: int) -> frozenset[types.CodeType]:
+    """All code objects of a module, compiled as a whole and each statement by itself, as notebooks do it: an import
+    beside a function changes how it is compiled."""
+    tree = _parsed(source)
+    if tree is None:
+        return frozenset()
+    parts = [tree, *(ast.Module([statement], []) for statement in tree.body)]
+    found = [compile(part, "<source>", "exec", flags=flags, dont_inherit=True) for part in parts]
+    for code in found:  # which grows
+        found += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+    return frozenset(found)
 
 
 def _functions_at(source: str, line: int) -> Iterator[Any]:

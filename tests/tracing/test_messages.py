@@ -288,3 +288,20 @@ def test_tracebacks_show_the_users_line(module):
         traced(f, X)
     frames = [(s.filename, s.lineno) for s in traceback.extract_tb(e.value.__traceback__)]
     assert ("case.py", 3) in frames
+
+
+def test_tracebacks_of_errors_in_the_users_code(module):
+    """Those that dflow does not make itself are cut as well, and show no search for another program."""
+    import traceback
+
+    import dflow
+
+    f = module('def f(p, x):\n    if x > 0:\n        x = x + p["missing"]\n    return x\n').f
+    compiled = dflow.jit(f)
+    compiled({"missing": 1.0}, 1.0)
+    with pytest.raises(KeyError) as e:
+        compiled({"other": 1.0}, 1.0)
+    frames = traceback.extract_tb(e.value.__traceback__)[1:]
+    assert [s.name for s in frames if s.filename != "case.py"] == ["_fallback"]
+    assert frames[-1].lineno == 3
+    assert e.value.__context__ is None
