@@ -7,15 +7,19 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
-from dflow import lax
+from dflow import lax, tree
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
 from dflow.export import compile_library
+from dflow.implicit import custom_root
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
 from dflow.recompute import checkpoint
 from dflow.shapes import ShapeDtypeStruct, eval_shape
+from dflow.solvers import fixed_point, odeint
+from dflow.tree import ravel_pytree
 from dflow.trees import register
 
 __version__ = "0.1.0"
@@ -24,10 +28,15 @@ __all__ = [
     "ShapeDtypeStruct",
     "check_grads",
     "checkpoint",
+    "closure_convert",
     "compile_library",
     "custom_jvp",
+    "custom_linear_solve",
+    "custom_root",
+    "custom_transpose",
     "custom_vjp",
     "eval_shape",
+    "fixed_point",
     "grad",
     "hessian",
     "hvp",
@@ -39,10 +48,13 @@ __all__ = [
     "lax",
     "linear_transpose",
     "linearize",
+    "odeint",
+    "ravel_pytree",
     "register",
     "register_jvp",
     "register_vjp",
     "stop_gradient",
+    "tree",
     "value_and_grad",
     "vjp",
     "vmap",

@@ -130,7 +130,7 @@ def is_user_code(function: types.FunctionType) -> bool:
     return function.__module__ in PLAIN or (package not in LIBRARIES and package not in sys.stdlib_module_names)
 
 
-PLAIN = {"dflow.lax"}  # modules of dflow's that are written as a user would write them
+PLAIN = {"dflow.lax", "dflow.solvers"}  # modules of dflow's that are written as a user would write them
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
