@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
@@ -18,7 +16,7 @@ from dflow.ir.printer import print_function
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
-from dflow.signature import LeafType
+from dflow.signature import LeafType, as_array
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
@@ -67,7 +65,7 @@ class Executable(NativeCallable):
             check_writable(leaves[position], self.names[position])
             check_apart(leaves, position, self.names)
         try:
-            results = self.compiled(*(np.asarray(x) for x in leaves))
+            results = self.compiled(*map(as_array, leaves))
         except Exception as e:
             location = getattr(e, "location", None)
             if location is None:
