@@ -19,6 +19,7 @@ from dflow.linear_rules import closure_convert, custom_linear_solve, custom_tran
 from dflow.recompute import checkpoint
 from dflow.shapes import ShapeDtypeStruct, eval_shape
 from dflow.solvers import fixed_point, odeint
+from dflow.sparse import sparse_hessian, sparse_jacobian
 from dflow.tree import ravel_pytree
 from dflow.trees import register
 
@@ -53,6 +54,8 @@ __all__ = [
     "register",
     "register_jvp",
     "register_vjp",
+    "sparse_hessian",
+    "sparse_jacobian",
     "stop_gradient",
     "tree",
     "value_and_grad",
