@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error

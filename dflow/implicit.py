@@ -53,7 +53,7 @@ class _RootRule(Rule):
             return call(solve, lambda x: run_program(self.equation, (x,), consts), guess)
 
         self._require_like(guess, "the equation", f, self.equation)
-        self.record = CallRecord(solved, Arguments(solved, (consts, guess), {}))
+        self.record = CallRecord(solved, Arguments(solved, (consts, guess), {}), rules=(solve, tangent_solve))
         self._require_like(guess, "solve", solve, self.record.program)
 
     def _require_like(self, guess: Any, what: str, function: Any, program: Program) -> None:

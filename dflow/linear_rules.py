@@ -69,9 +69,17 @@ def run_program(program: Program, args: Sequence[Any], consts: Sequence[Any]) ->
 class LinearRule(Rule):
     """``f(known, x)``, linear in ``x``. Operands: the leaves of ``known``, the closure's contents, those of ``x``."""
 
-    def __init__(self, name: str, function: Callable[..., Any], known: Any, x: Any, back: Callable[..., Any]):
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        known: Any,
+        x: Any,
+        back: Callable[..., Any],
+        rules: Sequence[Any] = (),
+    ):
         super().__init__(unused_name(name))
-        self.record = CallRecord(function, Arguments(function, (known, x), {}))
+        self.record = CallRecord(function, Arguments(function, (known, x), {}), rules=rules or (back,))
         self.back = back  # (known, cotangent) -> cotangent of x
         self.known = len(trees.flatten(known)[0])
         self.linear = self.record.count - self.known
@@ -219,7 +227,7 @@ class _SolveRule(LinearRule):
 
         zeros = trees.map_leaves(lambda t: np.zeros(t.shape, t.dtype), trees.map_leaves(shape_of, b))
         self.matrix = matrix.traced.function
-        super().__init__("linear_solve", solved, consts, b, back)
+        super().__init__("linear_solve", solved, consts, b, back, (matvec, solve, transpose_solve))
 
     def by_known(
         self, b: Builder, op: Op, ys: Sequence[Value], dots: Tangents

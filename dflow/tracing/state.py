@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,21 @@ class Snapshot:
         """The objects that are not as they were: lists, dicts, sets, and cells of variables of other functions."""
         cells = [cell for cell, then in self.cells if not same(cell.cell_contents, then)]
         return cells + [now for now, then in self.saved if not _alike(now, then)]
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Things are as they were meanwhile, and afterwards as they are now."""
+        if self.changed() is None:
+            yield
+            return
+        now = Snapshot(())
+        now.cells = [(cell, cell.cell_contents) for cell, _ in self.cells]
+        now.saved = [(x, x.copy()) for x, _ in self.saved]
+        self.restore()
+        try:
+            yield
+        finally:
+            now.restore()
 
     def restore(self) -> None:
         for cell, contents in self.cells:
