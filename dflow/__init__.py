@@ -7,17 +7,22 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
-from dflow import debug, lax
+from dflow import debug, lax, tree
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
 from dflow.export import compile_library
+from dflow.implicit import custom_root
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
 from dflow.recompute import checkpoint
 from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
+from dflow.solvers import fixed_point, odeint
+from dflow.sparse import sparse_hessian, sparse_jacobian
 from dflow.tracing.printing import print
+from dflow.tree import ravel_pytree
 
 __version__ = "0.1.0"
 
@@ -25,12 +30,17 @@ __all__ = [
     "ShapeDtypeStruct",
     "check_grads",
     "checkpoint",
+    "closure_convert",
     "compile_library",
     "custom_jvp",
+    "custom_linear_solve",
+    "custom_root",
+    "custom_transpose",
     "custom_vjp",
     "debug",
     "eval_shape",
     "field",
+    "fixed_point",
     "grad",
     "hessian",
     "hvp",
@@ -42,12 +52,17 @@ __all__ = [
     "lax",
     "linear_transpose",
     "linearize",
+    "odeint",
     "print",
+    "ravel_pytree",
     "register",
     "register_jvp",
     "register_vjp",
+    "sparse_hessian",
+    "sparse_jacobian",
     "stop_gradient",
     "struct",
+    "tree",
     "value_and_grad",
     "vjp",
     "vmap",

@@ -26,6 +26,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.calls import BUILTINS, call
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert, lift, wrap
+from dflow.tracing.objects import Snapshot
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.trace import ArgSpec, trace
 from dflow.transform import Program, trace_program
@@ -44,9 +45,20 @@ def stop_gradient(x: Any) -> Any:
 
 
 class CallRecord:
-    """One call of a function with a rule: what its rule needs to be traced for just this call."""
+    """One call of a function with a rule: what its rule needs to be traced for just this call.
 
-    def __init__(self, function: Callable[..., Any], arguments: Arguments, nondiff: Sequence[int] = ()):
+    That happens later, when variables that ``rules`` close over may have other values: the next round of a loop has
+    begun, say. So the values of now are noted, and are put back for that time.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        arguments: Arguments,
+        nondiff: Sequence[int] = (),
+        rules: Sequence[Callable[..., Any]] = (),
+    ):
+        self.closures = Snapshot([function, *rules])
         self.name = getattr(function, "__name__", "function")
         self.arguments = arguments
         self.nondiff = tuple(nondiff)
@@ -100,7 +112,8 @@ class CallRecord:
 
     def trace(self, rule: Callable[..., Any], specs: Sequence[ArgSpec], run: Callable[..., Sequence[Any]]) -> Function:
         """Traces ``run(arrays)``, which calls ``rule``. The function takes ``specs``, then the closure's contents."""
-        traced = trace(rule, [*specs, *(ArgSpec(a.type) for a in self._contents())], run, self.closure)
+        with self.closures.in_force():
+            traced = trace(rule, [*specs, *(ArgSpec(a.type) for a in self._contents())], run, self.closure)
         if traced.captured:
             raise failure(
                 DerivativeError,
@@ -147,9 +160,13 @@ class WithRule:
         with user_frames_only():
             args = self._positional(args, kwargs)
             nondiff = [i % len(args) for i in self.nondiff_argnums]
-            record = CallRecord(self.function, Arguments(self.function, args, {}, nondiff), nondiff)
+            record = CallRecord(self.function, Arguments(self.function, args, {}, nondiff), nondiff, self.rules())
             values = apply(builder(), self.rule(record), record.operands(), record.function.body)
             return record.results(values)
+
+    def rules(self) -> tuple[Callable[..., Any], ...]:
+        """The functions that make up the rule."""
+        raise self.missing()
 
     def rule(self, record: CallRecord) -> Rule:
         """The rule of one call."""
@@ -212,10 +229,13 @@ class custom_jvp(WithRule):
 
         self.jvp = jvp
 
-    def rule(self, record: CallRecord) -> Rule:
+    def rules(self) -> tuple[Callable[..., Any], ...]:
         if self.jvp is None:
             raise self.missing()
-        return _JvpRule(record, self.jvp)
+        return (self.jvp,)
+
+    def rule(self, record: CallRecord) -> Rule:
+        return _JvpRule(record, *self.rules())
 
 
 class _JvpRule(Rule):
@@ -286,16 +306,19 @@ class custom_vjp(WithRule):
 
     def __init__(self, function: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()):
         super().__init__(function, nondiff_argnums)
-        self.rules: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+        self.pair: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Sets the rule."""
-        self.rules = fwd, bwd
+        self.pair = fwd, bwd
+
+    def rules(self) -> tuple[Callable[..., Any], ...]:
+        if self.pair is None:
+            raise self.missing()
+        return self.pair
 
     def rule(self, record: CallRecord) -> Rule:
-        if self.rules is None:
-            raise self.missing()
-        return _VjpRule(record, *self.rules)
+        return _VjpRule(record, *self.rules())
 
 
 class _VjpRule(Rule):

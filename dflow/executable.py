@@ -18,7 +18,7 @@ from dflow.ir.printer import print_function
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
-from dflow.signature import LeafType, leaf_type
+from dflow.signature import LeafType, as_array, leaf_type
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
@@ -89,7 +89,7 @@ class Executable(NativeCallable):
             check_writable(leaves[position], self.names[position])
             check_apart(leaves, position, self.names)
         try:
-            results = self.compiled(*(np.asarray(x) for x in leaves))
+            results = self.compiled(*map(as_array, leaves))
         except Exception as e:
             location = getattr(e, "location", None)
             if location is None:

@@ -20,6 +20,7 @@ from dflow.derivatives import derive, inline, operands, pure
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Value
+from dflow.ir.passes.expand import reverse_only
 from dflow.ir.passes.linearize import linearize as linearize_pass
 from dflow.ir.passes.transpose import transpose_block
 from dflow.ir.types import TensorType
@@ -152,7 +153,8 @@ class _Split:
     def matrices(self, verb: str, residuals: Sequence[Value]) -> list[list[Value] | None]:
         """For each result the derivatives by each input; None for a result that cannot vary."""
         varying = [t for t in self.outputs if t.dtype.is_inexact]
-        forward = verb == "jacfwd" or (verb == "jacobian" and _elements(self.inputs) <= _elements(varying))
+        cheaper = _elements(self.inputs) <= _elements(varying) and not reverse_only(self.linear)
+        forward = verb == "jacfwd" or (verb == "jacobian" and cheaper)
         rows = iter(self.forward(residuals, varying) if forward else self.reverse(residuals, varying))
         return [next(rows) if t.dtype.is_inexact else None for t in self.outputs]
 

@@ -63,6 +63,11 @@ _PYTHON = {
 _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
 
 
+def as_array(x: Any) -> np.ndarray[Any, Any]:
+    """An array-like of another library as a NumPy array, by one of the two protocols for that."""
+    return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+
+
 def leaf_type(x: Any) -> LeafType | None:
     """The type of a leaf, or None when it is no number and no array of numbers."""
     found = _PYTHON.get(type(x))
@@ -73,9 +78,9 @@ def leaf_type(x: Any) -> LeafType | None:
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
-        if not hasattr(x, "__array__"):
+        if not (hasattr(x, "__array__") or hasattr(x, "__dlpack__")):
             return None
-        x = np.asarray(x)
+        x = as_array(x)
     elif isinstance(x, np.ndarray) and not is_plain(x):
         return None
     key = (x.dtype, x.shape)

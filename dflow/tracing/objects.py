@@ -14,6 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -289,6 +290,17 @@ class Snapshot:
             if self.then(place) is not MISSING or any(isinstance(x, Array) for x in flatten(now)[0]):
                 self.restore()
                 raise outside_change(place.owner, place.name, location)
+
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Things are as they were meanwhile, and afterwards as they are now."""
+        now = Snapshot(())
+        now.saved = {k: (owner, parts(owner)) for k, (owner, _) in self.saved.items()}
+        self.restore()
+        try:
+            yield
+        finally:
+            now.restore()
 
     def restore(self) -> None:
         """Puts everything back."""

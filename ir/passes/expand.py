@@ -31,6 +31,11 @@ def expand_late(f: Function) -> Function:
     return _expanded(f, late=True)
 
 
+def reverse_only(f: Function) -> bool:
+    """Whether there are tangents in it of which only the transpose is known."""
+    return any(op.name == "reverse_only" for op in walk(f.body))
+
+
 def has_late(f: Function) -> bool:
     """Whether ``expand_late`` has anything to do."""
     return any(op.name in ("custom", "reverse_only") for op in walk(f.body))

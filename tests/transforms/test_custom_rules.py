@@ -173,6 +173,46 @@ def test_residuals_shared_with_a_constant_closure():
     assert outer(2.0, 3.0) == 14.0 + 14.0 * 14.0
 
 
+def test_rules_see_the_variables_of_their_call():
+    """Rules are traced when the loop is over; what they close over is what it was when the function was called."""
+
+    def by_variable(x):
+        for k in range(1, 4):
+
+            @dflow.custom_jvp
+            def f(v):
+                return v * k  # noqa: B023
+
+            f.defjvp(lambda p, t: (f(*p), 10 * k * t[0]))  # noqa: B023
+            x = f(x)
+        return x
+
+    def by_list(x):
+        scale = [0.0]
+
+        @dflow.custom_vjp
+        def f(v):
+            return v * scale[0]
+
+        f.defvjp(lambda v: (f(v), v), lambda v, bar: (10 * bar * scale[0],))
+        for k in range(1, 4):
+            scale[0] = float(k)
+            x = f(x)
+        return x + 0 * scale[0]
+
+    for g in (by_variable, by_list):
+        assert g(1.0) == 6.0
+        assert dflow.value_and_grad(g)(1.0) == (6.0, 6000.0)
+
+
+def test_jacobian_takes_the_mode_that_there_is():
+    def f(x):
+        return np.stack([product(x, x)["value"], x, x * x])
+
+    np.testing.assert_allclose(dflow.jacobian(f)(2.0), [40.0, 1.0, 4.0])
+    assert "reverse mode alone" in refused(dflow.jacfwd(f), 2.0)
+
+
 def test_methods():
     class Model:
         def __init__(self):

@@ -1,0 +1,1 @@
+../../dflow/linear_rules.py

@@ -1,0 +1,37 @@
+"""dflow's functions inside JAX programs; runs where JAX is installed."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+jax.config.update("jax_enable_x64", True)
+
+
+def simulate(x, n):
+    y = x.copy()
+    for _ in range(n):
+        for i in range(1, len(y)):
+            if y[i] > 0:
+                y[i] += 0.1 * np.sin(y[i - 1])
+    return {"y": y, "n": n}
+
+
+X = np.array([0.3, -1.2, 0.8])
+
+
+def test_values_and_gradients():
+    import dflow
+    from dflow.interop.jax import wrap
+
+    f = wrap(simulate)
+    np.testing.assert_allclose(f(X, 4)["y"], simulate(X, 4)["y"])
+    np.testing.assert_allclose(jax.jit(f)(X, 4)["y"], simulate(X, 4)["y"])
+
+    def loss(x):
+        return jax.numpy.sum(f(x, 4)["y"] ** 2)
+
+    want = dflow.grad(lambda x: np.sum(simulate(x, 4)["y"] ** 2))(X)
+    np.testing.assert_allclose(jax.grad(loss)(X), want)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), want)
+    batch = np.stack([X, 2 * X])
+    np.testing.assert_allclose(jax.vmap(jax.grad(loss))(batch)[0], want)
