@@ -31,7 +31,7 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
         def call(*args: Any, **kwargs: Any) -> Any:
             if tracing() or any_traced(args, kwargs):
                 return CREATION[function](*args, **kwargs)
-            if eager.compiles():
+            if eager.compiles(args, kwargs):
                 return eager.compiled(CREATION[function], args, kwargs)
             return function(*args, **kwargs)
 

@@ -92,7 +92,7 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
             return traced(*args, **kwargs)
         if function is None:
             return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
-        if eager.compiles() or not kwargs.keys().isdisjoint(extra):
+        if eager.compiles(args, kwargs) or not kwargs.keys().isdisjoint(extra):
             return eager.compiled(traced, args, kwargs)
         return function(*args, **kwargs)
 

@@ -20,9 +20,21 @@ MAX_PROGRAMS = 4096
 _programs: dict[Any, Any] = {}
 
 
-def compiles() -> bool:
-    """Whether a call on concrete arrays is to be compiled."""
-    return os.environ.get("DFLOW_EAGER") == "compile" and not tracing()
+def compiles(args: Any, kwargs: Any) -> bool:
+    """Whether a call on concrete arrays is to be compiled. Dtypes that programs do not have stay NumPy's affair."""
+    if os.environ.get("DFLOW_EAGER") != "compile" or tracing():
+        return False
+    from dflow import trees
+
+    return all(map(_compilable, trees.flatten((list(args), kwargs))[0]))
+
+
+def _compilable(x: Any) -> bool:
+    if isinstance(x, np.ndarray | np.generic):
+        return supported(x.dtype)
+    if isinstance(x, np.dtype) or (isinstance(x, type) and (issubclass(x, np.generic) or x is complex)):
+        return supported(np.dtype(x))
+    return not isinstance(x, complex)
 
 
 def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -148,7 +148,9 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
 
 
 @implements(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Array:
+def clip(
+    a: Any, /, min: Any = None, max: Any = None, out: Any = None, *, a_min: Any = None, a_max: Any = None
+) -> Array:
     low, high = a_min if min is None else min, a_max if max is None else max
     bounds = [lift(x) for x in (low, high) if x is not None]
     dtype = s.result_type(lift(a), *bounds)
