@@ -11,6 +11,7 @@ from dflow import trees
 from dflow.derivatives import (
     Argnums,
     Selection,
+    check_holomorphic,
     check_scalar,
     derive,
     inline,
@@ -71,6 +72,7 @@ def grad(
     argnames: str | Sequence[str] | None = None,
     *,
     has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Any:
     """The gradient of a function that returns one float.
 
@@ -78,10 +80,13 @@ def grad(
     tuple for several. Integer leaves give None. With ``has_aux`` the function returns ``(value, aux)`` and the gradient
     function ``(gradient, aux)``. It is compiled; it never changes its arguments.
 
+    By a complex argument ``x + iy`` it is ``d/dx - i d/dy``, as in JAX. With ``holomorphic`` the arguments and the
+    result are complex, and the function must be holomorphic: then it is the complex derivative.
+
     Raises DerivativeError when the result is no float scalar, when an argument holds no floats, or when something in
     between has no derivative.
     """
-    return _gradient(function, argnums, argnames, has_aux, with_value=False)
+    return _gradient(function, argnums, argnames, has_aux, False, holomorphic)
 
 
 def value_and_grad(
@@ -90,28 +95,34 @@ def value_and_grad(
     argnames: str | Sequence[str] | None = None,
     *,
     has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Any:
     """As ``grad``, but returns ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``."""
-    return _gradient(function, argnums, argnames, has_aux, with_value=True)
+    return _gradient(function, argnums, argnames, has_aux, True, holomorphic)
 
 
-def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool) -> Any:
+def _gradient(
+    function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool, holomorphic: bool = False
+) -> Any:
     verb = "value_and_grad" if with_value else "grad"
     if function is None:
-        return functools.partial(_gradient, argnums=argnums, argnames=argnames, has_aux=has_aux, with_value=with_value)
+        options = {"has_aux": has_aux, "with_value": with_value, "holomorphic": holomorphic}
+        return functools.partial(_gradient, argnums=argnums, argnames=argnames, **options)
     if argnums is None and argnames is None:
         argnums = 0
     nums = argnums if argnums is None or isinstance(argnums, int) else tuple(argnums)
     if isinstance(function, MethodType):
         shifted = trees.map_leaves(lambda i: i + 1 if i >= 0 else i, nums)
-        made = _gradient(function.__func__, shifted, argnames, has_aux, with_value)
+        made = _gradient(function.__func__, shifted, argnames, has_aux, with_value, holomorphic)
         return made.__get__(function.__self__)
     names = argnames if argnames is None or isinstance(argnames, str) else tuple(argnames)
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs))
         selection = Selection(program.arguments, nums, names, verb)
-        check_scalar(program, has_aux, verb)
+        check_scalar(program, has_aux, verb, holomorphic)
+        if holomorphic:
+            check_holomorphic(program, selection.wrt, verb)
         made = derive(pure(program), lambda f: vjp_pass.value_and_grad(f, selection.wrt))
         results = inline(made, operands(program))
         n = program.result_count
@@ -121,7 +132,7 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
             return value, gradient
         return (gradient, value[1]) if has_aux else gradient
 
-    return shared(lambda: Jit(function, inner, verb), function, verb, nums, names, has_aux)
+    return shared(lambda: Jit(function, inner, verb), function, verb, nums, names, has_aux, holomorphic)
 
 
 def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:

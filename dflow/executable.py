@@ -43,14 +43,17 @@ class Executable(NativeCallable):
         self.single = single
         self.updated, self.names = updated, names
         results = stages.traced.result_types
-        spec = EntrySpec(
-            tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
-            tuple(_leaf(t, False) for t in results),
-            single,
-            in_place=tuple(stages.in_place.items()),
-        )
+        spec = None
         # An update that is not left in place needs the way through Python.
-        self.compiled = _compiled(stages, spec if len(stages.in_place) == len(updated) else None)
+        enterable = len(stages.in_place) == len(updated)
+        if enterable and not any(map(_passed_otherwise, (*stages.traced.arg_types, *results))):
+            spec = EntrySpec(
+                tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
+                tuple(_leaf(t, False) for t in results),
+                single,
+                in_place=tuple(stages.in_place.items()),
+            )
+        self.compiled = _compiled(stages, spec)
         self.address = self.compiled.addresses.get(_ENTRY)
         self._set_entry(self.address, keep=self.compiled)
 
@@ -109,13 +112,17 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
             )
 
 
+def _passed_otherwise(t: TensorType) -> bool:
+    """Whether the native entry does not take or give such a scalar."""
+    return t.is_scalar and (t.dtype.name == "f16" or t.dtype.kind == "c")
+
+
 def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
     """Machine code with a native entry beside it, where ``spec`` is given and the process has the layout for it.
 
     It comes from the disk when it was made before; while stages are dumped, all of them are made.
     """
-    if not entry.available() or any(t.dtype.name == "f16" and t.is_scalar for t in stages.traced.arg_types):
-        spec = None
+    spec = spec if entry.available() else None
 
     def extend(module: Any, kernel: Any) -> list[str]:
         assert spec is not None

@@ -32,7 +32,7 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
             if tracing() or any_traced(args, kwargs):
                 return CREATION[function](*args, **kwargs)
             if eager.compiles(args, kwargs):
-                return eager.compiled(CREATION[function], args, kwargs)
+                return eager.as_array(eager.compiled(CREATION[function], args, kwargs))
             return function(*args, **kwargs)
 
         return call

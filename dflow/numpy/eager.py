@@ -70,3 +70,13 @@ def _is_array(x: Any) -> bool:
 def _identity(x: Any) -> Any:
     """What tells one fixed argument from another: -0.0 and 0.0, 1 and True differ, NaN is itself."""
     return (type(x), repr(x)) if isinstance(x, bool | int | float | complex) else x
+
+
+def count(found: Any) -> int:
+    """How many elements a result has whose size depends on the data."""
+    return len(found[0] if isinstance(found, tuple) else found)
+
+
+def as_array(found: Any) -> Any:
+    """A number as NumPy's creation functions give it: an array without axes."""
+    return np.asarray(found) if isinstance(found, np.generic | float | int | complex) else found

@@ -6,7 +6,19 @@ from dflow.ir.registry import OPS
 
 # The names of the operations in each table, in the order of definition.
 TABLES: dict[str, tuple[str, ...]] = {}
-_NAMES = ("control", "creation", "elementwise", "math", "reduction", "shape", "indexing", "sorting", "linalg", "rules")
+_NAMES = (
+    "control",
+    "creation",
+    "elementwise",
+    "complex",
+    "math",
+    "reduction",
+    "shape",
+    "indexing",
+    "sorting",
+    "linalg",
+    "rules",
+)
 for _table in _NAMES:
     _before = len(OPS)
     import_module(f"{__name__}.{_table}")
