@@ -46,7 +46,7 @@ class Executable(NativeCallable):
         spec = None
         # An update that is not left in place needs the way through Python.
         enterable = len(stages.in_place) == len(updated)
-        if enterable and not any(map(_passed_otherwise, (*stages.traced.arg_types, *results))):
+        if enterable and not _has_other_scalars(stages.traced.arg_types, results):
             spec = EntrySpec(
                 tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
                 tuple(_leaf(t, False) for t in results),
@@ -112,9 +112,10 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
             )
 
 
-def _passed_otherwise(t: TensorType) -> bool:
-    """Whether the native entry does not take or give such a scalar."""
-    return t.is_scalar and (t.dtype.name == "f16" or t.dtype.kind == "c")
+def _has_other_scalars(args: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+    """Whether there are scalars that the native entry does not take (f16) or does not pass (complex numbers)."""
+    halves = any(t.is_scalar and t.dtype.name == "f16" for t in args)
+    return halves or any(t.is_scalar and t.dtype.kind == "c" for t in (*args, *results))
 
 
 def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
