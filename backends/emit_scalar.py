@@ -236,7 +236,38 @@ FLOAT: dict[str, Rule] = {
     "ne": lambda b, d, x, y: b.fcmp_unordered("!=", x, y),
 }
 
-TABLES = {"b": BITS, "i": INTEGER, "u": INTEGER, "f": FLOAT, "c": {}}
+
+def _parts(b: ir.IRBuilder, z: ir.Value) -> list[ir.Value]:
+    return [b.extract_value(z, k) for k in (0, 1)]
+
+
+def _pair(b: ir.IRBuilder, t: ir.Type, parts: Sequence[ir.Value]) -> ir.Value:
+    z: ir.Value = ir.Constant(t, ir.Undefined)
+    for k, part in enumerate(parts):
+        z = b.insert_value(z, part, k)
+    return z
+
+
+def _by_parts(name: str) -> Rule:
+    def rule(b: ir.IRBuilder, d: DType, *zs: ir.Value) -> ir.Value:
+        return _pair(b, zs[0].type, [FLOAT[name](b, d, *ps) for ps in zip(*(_parts(b, z) for z in zs))])
+
+    return rule
+
+
+def _equal(b: ir.IRBuilder, d: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    return b.and_(*(b.fcmp_ordered("==", p, q) for p, q in zip(_parts(b, x), _parts(b, y))))
+
+
+COMPLEX: dict[str, Rule] = {
+    **{name: _by_parts(name) for name in ("add", "sub", "neg")},
+    "eq": _equal,
+    "ne": lambda b, d, x, y: b.not_(_equal(b, d, x, y)),
+    "real": lambda b, d, z: b.extract_value(z, 0),
+    "imag": lambda b, d, z: b.extract_value(z, 1),
+}
+FLOAT["complex"] = lambda b, d, x, y: _pair(b, ir.LiteralStructType([x.type, x.type]), [x, y])
+TABLES = {"b": BITS, "i": INTEGER, "u": INTEGER, "f": FLOAT, "c": COMPLEX}
 ON_BITS = {"signbit"}  # what f16 needs no f32 for, and must not: a NaN's sign may get lost
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dflow import trees
 from dflow.derivatives import (
+    check_holomorphic,
     check_scalar,
     derive,
     inline,
@@ -95,6 +96,7 @@ def grad(
     argnames: str | Sequence[str] | None = None,
     *,
     has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Any:
     """The gradient of a function that returns one float.
 
@@ -102,10 +104,13 @@ def grad(
     tuple for several. Integer leaves give None. With ``has_aux`` the function returns ``(value, aux)`` and the gradient
     function ``(gradient, aux)``. It is compiled; it never changes its arguments.
 
+    By a complex argument ``x + iy`` it is ``d/dx - i d/dy``, as in JAX. With ``holomorphic`` the arguments and the
+    result are complex, and the function must be holomorphic: then it is the complex derivative.
+
     Raises DerivativeError when the result is no float scalar, when an argument holds no floats, or when something in
     between has no derivative.
     """
-    return _gradient(function, argnums, argnames, has_aux, with_value=False)
+    return _gradient(function, argnums, argnames, has_aux, False, holomorphic)
 
 
 def value_and_grad(
@@ -114,32 +119,39 @@ def value_and_grad(
     argnames: str | Sequence[str] | None = None,
     *,
     has_aux: bool = False,
+    holomorphic: bool = False,
 ) -> Any:
     """As ``grad``, but returns ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``."""
-    return _gradient(function, argnums, argnames, has_aux, with_value=True)
+    return _gradient(function, argnums, argnames, has_aux, True, holomorphic)
 
 
-def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool) -> Any:
+def _gradient(
+    function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool, holomorphic: bool = False
+) -> Any:
     verb = "value_and_grad" if with_value else "grad"
     if function is None:
-        return functools.partial(_gradient, argnums=argnums, argnames=argnames, has_aux=has_aux, with_value=with_value)
+        options = {"has_aux": has_aux, "with_value": with_value, "holomorphic": holomorphic}
+        return functools.partial(_gradient, argnums=argnums, argnames=argnames, **options)
     nums = chosen_numbers(argnums, argnames)
     names = (
         argnames
         if argnames is None or isinstance(argnames, str)
         else argument_names("argnames", argnames, DerivativeError)
     )
-    inside = decorated(function, lambda f: _gradient(f, nums, names, has_aux, with_value))
+    inside = decorated(function, lambda f: _gradient(f, nums, names, has_aux, with_value, holomorphic))
     if inside is not None:
         return inside
     bound = taken_apart(function)
     if bound is not None:
-        return _gradient(bound[0], after_self(nums), names, has_aux, with_value).__get__(bound[1])
+        made = _gradient(bound[0], after_self(nums), names, has_aux, with_value, holomorphic)
+        return made.__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs))
         selection = Selection(program.arguments, nums, names, verb)
-        check_scalar(program, has_aux, verb)
+        check_scalar(program, has_aux, verb, holomorphic)
+        if holomorphic:
+            check_holomorphic(program, selection.wrt, verb)
         made = derive(pure(program), lambda f: vjp_pass.value_and_grad(f, selection.wrt))
         name = getattr(function, "__name__", "the function")
         warn_of_zeros(pure(program), made, selection.wrt, program.arguments.names(), program.result_count, name)
@@ -151,7 +163,7 @@ def _gradient(function: Any, argnums: Any, argnames: Any, has_aux: bool, with_va
             return value, gradient
         return (gradient, value[1]) if has_aux else gradient
 
-    recipe = (_gradient, nums, names, has_aux, with_value)
+    recipe = (_gradient, nums, names, has_aux, with_value, holomorphic)
     return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
 
 

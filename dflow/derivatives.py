@@ -63,7 +63,7 @@ def inline(f: Function, values: Sequence[Value]) -> list[Array]:
     return [wrap(v) for v in builder().inline(f.body, list(values))]
 
 
-def check_scalar(program: Program, has_aux: bool, verb: str) -> None:
+def check_scalar(program: Program, has_aux: bool, verb: str, holomorphic: bool = False) -> None:
     """Refuses a function whose (first) result is not a float scalar."""
     children = program.out_spec.children() if has_aux else []
     if has_aux and len(children) != 2:
@@ -76,7 +76,16 @@ def check_scalar(program: Program, has_aux: bool, verb: str) -> None:
     leaf = children[0] if has_aux else program.out_spec
     value = program.traced.function.results[0] if program.result_count else None
     if leaf.is_leaf() and value is not None and value.type.is_scalar and value.type.dtype.is_inexact:
-        return
+        if value.type.dtype.kind == "f" or holomorphic:
+            return
+        raise failure(
+            DerivativeError,
+            f"{verb} of a function that returns a complex number",
+            seen=f"{value.type}",
+            wanted="a float",
+            mend="return np.abs, np.real or np.imag of it, or say holomorphic=True for a function that is",
+            location=_made_at(value) or function_location(program.arguments.function),
+        )
     name = getattr(program.arguments.function, "__name__", "the function")
     many = leaf.is_leaf() and value is not None
     seen = f"{value.type}" if many and value is not None else f"{leaf.num_leaves} values in {leaf}"
@@ -94,6 +103,20 @@ def check_scalar(program: Program, has_aux: bool, verb: str) -> None:
         mend=f"{mend}; for all derivatives of several results use dflow.jvp or dflow.vjp",
         location=_made_at(value) or function_location(program.arguments.function),
     )
+
+
+def check_holomorphic(program: Program, wrt: Sequence[int], verb: str) -> None:
+    """Refuses real arguments or results where a complex derivative is asked for."""
+    f = program.traced.function
+    real = [v.type for v in (*(f.args[i] for i in wrt), f.results[0]) if v.type.dtype.kind != "c"]
+    if real:
+        raise failure(
+            DerivativeError,
+            f"{verb} with holomorphic=True takes complex arguments and gives a complex number",
+            seen=", ".join(map(str, real)),
+            mend="convert them with astype(complex), or leave holomorphic out",
+            location=function_location(program.arguments.function),
+        )
 
 
 def _made_at(v: Value | None) -> Location | None:
@@ -146,6 +169,7 @@ def _with_none(tree: Any, like: Any) -> list[Any] | None:
 
 
 __all__ = [
+    "check_holomorphic",
     "check_scalar",
     "derive",
     "differentiable",

@@ -61,15 +61,18 @@ class Executable(NativeCallable):
         self.updated, self.names = updated, names
         self.types = types
         results = stages.traced.result_types
-        spec = EntrySpec(
-            tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
-            tuple(_leaf(t, False) for t in results),
-            single,
-            in_place=tuple(stages.in_place.items()),
-        )
         _refuse_breakpoints(stages.traced)
+        spec = None
         # An update that is not left in place needs the way through Python.
-        self.compiled = _compiled(stages, spec if len(stages.in_place) == len(updated) else None)
+        enterable = len(stages.in_place) == len(updated)
+        if enterable and not _has_other_scalars(stages.traced.arg_types, results):
+            spec = EntrySpec(
+                tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
+                tuple(_leaf(t, False) for t in results),
+                single,
+                in_place=tuple(stages.in_place.items()),
+            )
+        self.compiled = _compiled(stages, spec)
         self.address = self.compiled.addresses.get(_ENTRY)
         self._set_entry(self.address, keep=self.compiled)
 
@@ -142,13 +145,18 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
             )
 
 
+def _has_other_scalars(args: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
+    """Whether there are scalars that the native entry does not take (f16) or does not pass (complex numbers)."""
+    halves = any(t.is_scalar and t.dtype.name == "f16" for t in args)
+    return halves or any(t.is_scalar and t.dtype.kind == "c" for t in (*args, *results))
+
+
 def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
     """Machine code with a native entry beside it, where ``spec`` is given and the process has the layout for it.
 
     It comes from the disk when it was made before; while stages are dumped, all of them are made.
     """
-    if not entry.available() or any(t.dtype.name == "f16" and t.is_scalar for t in stages.traced.arg_types):
-        spec = None
+    spec = spec if entry.available() else None
 
     def extend(module: Any, kernel: Any) -> list[str]:
         assert spec is not None

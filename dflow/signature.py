@@ -14,7 +14,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import RangeError, TraceError, failure
-from dflow.ir.types import BOOL, F64, I64, TensorType, dtype_of
+from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
 from dflow.tracing.array import Array
 from dflow.tracing.lift import is_plain
 
@@ -59,6 +59,7 @@ _PYTHON = {
     float: LeafType(TensorType(F64), True),
     int: LeafType(TensorType(I64), True),
     bool: LeafType(TensorType(BOOL)),
+    complex: LeafType(TensorType(C128), True),
 }
 _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
 
@@ -89,8 +90,6 @@ def leaf_type(x: Any) -> LeafType | None:
         try:
             dtype = dtype_of(x.dtype)
         except TypeError:
-            return None
-        if dtype.kind == "c":
             return None
         found = _ARRAYS[key] = LeafType(TensorType(dtype, x.shape))
     return found
@@ -201,7 +200,7 @@ class Arguments:
             TraceError,
             f"argument {name} of {function} is not a number or an array of numbers",
             seen=seen,
-            wanted="float, int, bool, a NumPy array of such (not of complex numbers or strings), or a tree of them",
+            wanted="float, int, bool, complex, a NumPy array of such (not of strings), or a tree of them",
             mend="name it in static_argnums or static_argnames of dflow.jit, or close over it",
         )
 

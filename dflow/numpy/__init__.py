@@ -32,7 +32,10 @@ from dflow.numpy import (
     ufunc_methods,
 )
 from dflow.numpy import dispatch as dispatch
+from dflow.numpy import fft as fft
 from dflow.numpy import linalg as linalg
+from dflow.numpy.limits import finfo as finfo
+from dflow.numpy.limits import iinfo as iinfo
 
 _EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
 for _module in (
@@ -66,6 +69,8 @@ for _alias, _name in (
     ("asanyarray", "asarray"),
     ("ascontiguousarray", "asarray"),
     ("may_share_memory", "shares_memory"),
+    ("asfortranarray", "require"),
+    ("asarray_chkfinite", "require"),
 ):
     _EXPORTED[_alias] = _EXPORTED[_name]
 _EXPORTED["topk"] = sorting.topk
@@ -81,4 +86,4 @@ def __dir__() -> list[str]:
     return sorted((*_EXPORTED, "linalg"))
 
 
-__all__ = ["dispatch", "linalg", "math_functions", "ufunc_methods", *_EXPORTED]
+__all__ = ["dispatch", "fft", "linalg", "math_functions", "ufunc_methods", *_EXPORTED]

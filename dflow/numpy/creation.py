@@ -31,8 +31,8 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
         def call(*args: Any, **kwargs: Any) -> Any:
             if tracing() or any_traced(args, kwargs):
                 return CREATION[function](*args, **kwargs)
-            if eager.compiles():
-                return eager.compiled(CREATION[function], args, kwargs)
+            if eager.compiles(args, kwargs):
+                return eager.as_array(eager.compiled(CREATION[function], args, kwargs))
             return function(*args, **kwargs)
 
         return call

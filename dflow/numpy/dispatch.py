@@ -85,6 +85,7 @@ def implements(*functions: Any, extra: Sequence[str] = ()) -> Callable[[Implemen
 def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequence[str] = ()) -> Any:
     """``f`` when an argument is traced, otherwise NumPy's own function. ``__wrapped__`` is ``f`` itself."""
     traced = located(f)
+    compiles = not f.__module__.endswith("introspection")  # questions have answers that are no arrays
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -92,7 +93,9 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
             return traced(*args, **kwargs)
         if function is None:
             return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
-        if eager.compiles() or not kwargs.keys().isdisjoint(extra):
+        if "size" in extra and "size" not in kwargs and compiles and eager.compiles(args, kwargs):
+            kwargs = {**kwargs, "size": eager.count(function(*args, **kwargs))}
+        if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             return eager.compiled(traced, args, kwargs)
         return function(*args, **kwargs)
 

@@ -20,9 +20,21 @@ MAX_PROGRAMS = 4096
 _programs: dict[Any, Any] = {}
 
 
-def compiles() -> bool:
-    """Whether a call on concrete arrays is to be compiled."""
-    return os.environ.get("DFLOW_EAGER") == "compile" and not tracing()
+def compiles(args: Any, kwargs: Any) -> bool:
+    """Whether a call on concrete arrays is to be compiled. Dtypes that programs do not have stay NumPy's affair."""
+    if os.environ.get("DFLOW_EAGER") != "compile" or tracing():
+        return False
+    from dflow import trees
+
+    return all(map(_compilable, trees.flatten((list(args), kwargs))[0]))
+
+
+def _compilable(x: Any) -> bool:
+    if isinstance(x, np.ndarray | np.generic):
+        return supported(x.dtype)
+    if isinstance(x, np.dtype) or (isinstance(x, type) and (issubclass(x, np.generic) or x is complex)):
+        return supported(np.dtype(x))
+    return not isinstance(x, complex)
 
 
 def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -58,3 +70,13 @@ def _is_array(x: Any) -> bool:
 def _identity(x: Any) -> Any:
     """What tells one fixed argument from another: -0.0 and 0.0, 1 and True differ, NaN is itself."""
     return (type(x), repr(x)) if isinstance(x, bool | int | float | complex) else x
+
+
+def count(found: Any) -> int:
+    """How many elements a result has whose size depends on the data."""
+    return len(found[0] if isinstance(found, tuple) else found)
+
+
+def as_array(found: Any) -> Any:
+    """A number as NumPy's creation functions give it: an array without axes."""
+    return np.asarray(found) if isinstance(found, np.generic | float | int | complex) else found

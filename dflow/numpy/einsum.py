@@ -14,6 +14,7 @@ import numpy as np
 from dflow.ir.core import Value
 from dflow.ir.types import Dim
 from dflow.numpy import support as s
+from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing.context import builder
 
 Name = Hashable
@@ -29,7 +30,8 @@ def contract(values: Sequence[Value], names: Sequence[Sequence[Name]], result: S
     for pair in _order(terms, result):
         taken = [terms.pop(k) for k in sorted(pair, reverse=True)][::-1]
         needed = {*result, *(n for _, other in terms for n in other)}
-        taken = [_summed(v, n, needed | {m for w, o in taken if w is not v for m in o}) for v, n in taken]
+        others = [{m for i, (_, names) in enumerate(taken) if i != k for m in names} for k in range(len(taken))]
+        taken = [_summed(v, n, needed | other) for (v, n), other in zip(taken, others)]
         terms.append(_pair(*taken[0], *taken[1], needed) if len(taken) == 2 else taken[0])
     ((v, axes),) = terms
     v, axes = _summed(v, axes, set(result))
@@ -120,10 +122,15 @@ def _multiplied(x: Value, xs: list[Name], y: Value, ys: list[Name], names: list[
         v = s.transposed(v, [own.index(n) for n in names if n in own])
         dims = tuple(k for k, n in enumerate(names) if n in own)
         spread.append(v if v.type.shape == shape else b.broadcast(v, shape=shape, dims=dims))
-    return b.emit("and" if x.type.dtype.kind == "b" else "mul", *spread)
+    return rule_for("multiply", x.type.dtype)(b, *spread)
 
 
 def _matmul(x: Value, y: Value) -> Value:
     if x.type.dtype.kind == "b":
         return s.cast(builder().matmul(s.cast(x, np.int64), s.cast(y, np.int64)), bool)
+    if x.type.dtype.kind == "c":
+        b = builder()
+        (a, c), (d, e) = ((b.real(v), b.imag(v)) for v in (x, y))
+        real, imag = b.sub(_matmul(a, d), _matmul(c, e)), b.add(_matmul(a, e), _matmul(c, d))
+        return b.emit("complex", real, imag)
     return builder().matmul(x, y)

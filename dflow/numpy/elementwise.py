@@ -148,7 +148,9 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
 
 
 @implements(np.clip)
-def clip(a: Any, a_min: Any = None, a_max: Any = None, out: Any = None, *, min: Any = None, max: Any = None) -> Array:
+def clip(
+    a: Any, /, min: Any = None, max: Any = None, out: Any = None, *, a_min: Any = None, a_max: Any = None
+) -> Array:
     low, high = a_min if min is None else min, a_max if max is None else max
     bounds = [lift(x) for x in (low, high) if x is not None]
     dtype = s.result_type(lift(a), *bounds)
@@ -251,22 +253,18 @@ def sinc(x: Any) -> Array:
 
 @implements(np.real)
 def real(val: Any) -> Array:
-    return _of_real("real", lift(val))
+    x = lift(val)
+    return wrap(builder().real(x.value)) if x.dtype.kind == "c" else x
 
 
 @implements(np.imag)
 def imag(val: Any) -> Array:
-    x = _of_real("imag", lift(val))
-    return wrap(builder().zeros(x.value.type))
+    x = lift(val)
+    return wrap(builder().imag(x.value) if x.dtype.kind == "c" else builder().zeros(x.value.type))
 
 
 @implements(np.angle)
 def angle(z: Any, deg: bool = False) -> Array:
-    turned = apply(np.arctan2, 0, _of_real("angle", lift(z)))
+    z = lift(z)
+    turned = apply(np.arctan2, imag.__wrapped__(z), real.__wrapped__(z))
     return turned * (180 / np.pi) if deg else turned
-
-
-def _of_real(name: str, x: Array) -> Array:
-    if x.dtype.kind == "c":
-        raise TypeError(f"np.{name} of complex traced arrays is not supported yet")
-    return x

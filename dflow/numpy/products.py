@@ -40,6 +40,10 @@ def matrix_product(x: Value, y: Value) -> Value:
             f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
             f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
         )
+    if x.type.dtype.kind == "c":
+        (a, c), (d, e) = ((b.real(v), b.imag(v)) for v in (x, y))
+        real = b.sub(matrix_product(a, d), matrix_product(c, e))
+        return b.emit("complex", real, b.add(matrix_product(a, e), matrix_product(c, d)))
     lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
     x, y = (s.expand(v, (*lead, *v.type.shape[-2:])) for v in (x, y))
     return b.matmul(x, y)
@@ -94,7 +98,11 @@ def vdot(a: Any, b: Any, /) -> Array:
     x, y = map(flat, operands(a, b))
     if x.type.shape != y.type.shape:
         raise ValueError(f"cannot take the vdot of shapes {s.show(s.dims(a))} and {s.show(s.dims(b))}")
-    return wrap(vector_product(x, y))
+    return wrap(vector_product(_conjugated(x), y))
+
+
+def _conjugated(x: Value) -> Value:
+    return apply(np.conjugate, wrap(x)).value if x.type.dtype.kind == "c" else x
 
 
 @implements(np.vecdot, np.linalg.vecdot)
@@ -103,7 +111,7 @@ def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
     x, y = (moveaxis.__wrapped__(wrap(v), axis, -1).value for v in (x, y))
     if x.type.shape[-1] != y.type.shape[-1]:
         raise ValueError(f"vecdot: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
-    return wrap(vector_product(x, y))
+    return wrap(vector_product(_conjugated(x), y))
 
 
 @implements(np.inner)

@@ -57,6 +57,8 @@ def reduce(
     if kind in ("any", "all"):
         v = s.cast(v, bool)
     axes = s.some_axes(axis, v.type.rank)
+    if v.type.dtype.kind == "c" and kind != "sum":
+        return _one_by_one(ufunc, v, axes, out, keepdims, initial, where)
     if given(where) and where is not True:
         v = _masked(v, where, initial if neutral is None and given(initial) else neutral, ufunc.__name__)
     if kind in ("max", "min"):
@@ -66,6 +68,14 @@ def reduce(
         first = s.expand(s.cast_operand(lift(initial), y.type.dtype.numpy), y.type.shape)
         y = rule_for(ufunc.__name__, y.type.dtype)(builder(), first, y)
     return s.result(kept(y, v.type.shape, axes) if given(keepdims) and keepdims else y, out)
+
+
+def _one_by_one(ufunc: np.ufunc, v: Value, axes: Any, out: Any, keepdims: Any, initial: Any, where: Any) -> Array:
+    """What the IR has for real numbers alone."""
+    from dflow.numpy.ufunc_methods import fold
+
+    found = fold(ufunc, v, axes, initial if given(initial) else None, where if given(where) else True)
+    return s.result(kept(found, v.type.shape, axes) if given(keepdims) and keepdims else found, out)
 
 
 def reduce_value(v: Value, kind: str, axes: tuple[int, ...]) -> Value:

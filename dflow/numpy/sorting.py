@@ -59,23 +59,35 @@ def _known_kind(kind: Any) -> None:
         raise ValueError(f"sort kind must be one of 'quicksort', 'heapsort', 'mergesort' or 'stable', got {kind!r}")
 
 
-@implements(np.argsort)
-def argsort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+@implements(np.argsort, extra=("descending",))
+def argsort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False
+) -> Array:
     """The positions that sort ``a``, equal elements in their own order."""
     _known_kind(kind)
     x, at = _axis_last(a, axis)
-    return moveaxis.__wrapped__(wrap(_order(x.value)), -1, at)
+    return moveaxis.__wrapped__(wrap(_falling(x.value) if descending else _order(x.value)), -1, at)
+
+
+def _falling(v: Value) -> Value:
+    """The order from the largest element down: that of the reversed row, reversed."""
+    (size,) = s.static(v.type.shape[-1:], "sorting in falling order")
+    found = order(wrap(v)[..., ::-1].value)
+    return (size - 1 - wrap(found))[..., ::-1].value
 
 
 _order = order  # NumPy's functions have an argument of this name
 
 
-@implements(np.sort)
-def sort(a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None) -> Array:
+@implements(np.sort, extra=("descending",))
+def sort(
+    a: Any, axis: Any = -1, kind: Any = None, order: Any = None, *, stable: Any = None, descending: bool = False
+) -> Array:
     """The elements of ``a`` along an axis in order. The derivative follows each element to its place."""
     _known_kind(kind)
     x, at = _axis_last(a, axis)
-    return moveaxis.__wrapped__(sorted_last(x), -1, at)
+    rows = sorted_last(x)
+    return moveaxis.__wrapped__(rows[..., ::-1] if descending else rows, -1, at)
 
 
 def sorted_last(x: Array) -> Array:

@@ -42,7 +42,7 @@ def _number(v: Value, axes: tuple[int, ...], where: Any, shape: s.Shape) -> Valu
 def _mean_kept(v: Value, axes: tuple[int, ...], where: Any) -> Value:
     shape = v.type.shape
     total = reduce(SUM, wrap(v), axes, v.type.dtype.numpy, keepdims=True, where=where).value
-    return builder().div(total, _number(total, axes, where, shape))
+    return apply(np.divide, wrap(total), wrap(_number(total, axes, where, shape))).value
 
 
 def _narrow(v: Value, x: Array, dtype: Any) -> Value:
@@ -68,8 +68,12 @@ def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any
     """Two passes: the mean first, then the mean of squared deviations (no cancellation)."""
     b, v = builder(), s.cast(x.value, _averaging(x, dtype))
     deviation = b.sub(v, s.expand(_mean_kept(v, axes, where), v.type.shape))
-    squares = wrap(b.mul(deviation, deviation))
-    total = reduce(SUM, squares, axes, v.type.dtype.numpy, keepdims=True, where=where).value
+    if v.type.dtype.kind == "c":
+        real, imag = b.real(deviation), b.imag(deviation)
+        squares = wrap(b.add(b.mul(real, real), b.mul(imag, imag)))
+    else:
+        squares = wrap(b.mul(deviation, deviation))
+    total = reduce(SUM, squares, axes, squares.dtype, keepdims=True, where=where).value
     return b.div(total, _freedom(_number(total, axes, where, v.type.shape), ddof))
 
 

@@ -76,7 +76,9 @@ def weak_or_dtype(x: Any) -> Any:
 def result_type(*args: Any) -> np.dtype[Any]:
     """``np.result_type`` of arrays, numbers and dtypes; traced Python numbers are weak, as Python's are."""
     sample = {int: 0, float: 0.0, complex: 0j}
-    kinds = [weak_or_dtype(a) if isinstance(a, Array | np.ndarray | int | float) else np.dtype(a) for a in args]
+    kinds = [
+        weak_or_dtype(a) if isinstance(a, Array | np.ndarray | int | float | complex) else np.dtype(a) for a in args
+    ]
     return np.result_type(*(sample.get(k, k) for k in kinds))
 
 

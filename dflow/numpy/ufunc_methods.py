@@ -45,16 +45,20 @@ def _reduce(ufunc: np.ufunc) -> Any:
         x = lift(array)
         v = _in_loop_dtype(ufunc, x, dtype)
         axes = s.some_axes(axis, x.ndim)
-        start = initial if given(initial) else ufunc.identity
-        masked = given(where) and where is not True
-        if start is None and (masked or any(v.type.shape[k] == 0 for k in axes)):
-            raise ValueError(f"reduction operation {ufunc.__name__} has no identity; say what to start from: initial=")
-        mask = s.expand(s.cast(lift(where).value, bool), v.type.shape) if masked else None
-        use_start = given(initial) or masked or any(v.type.shape[k] == 0 for k in axes)
-        y = _fold(ufunc, v, mask, axes, start if use_start else None)
+        y = fold(ufunc, v, axes, initial if given(initial) else None, where if given(where) else True)
         return s.result(kept(y, v.type.shape, axes) if keepdims else y, out)
 
     return reduce
+
+
+def fold(ufunc: np.ufunc, v: Value, axes: tuple[int, ...], initial: Any, where: Any) -> Value:
+    """The elements along ``axes`` where a mask holds, combined from ``initial`` on."""
+    masked, empty = where is not True, any(v.type.shape[k] == 0 for k in axes)
+    start = ufunc.identity if initial is None else initial
+    if start is None and (masked or empty):
+        raise ValueError(f"reduction operation {ufunc.__name__} has no identity; say what to start from: initial=")
+    mask = s.expand(s.cast(lift(where).value, bool), v.type.shape) if masked else None
+    return _fold(ufunc, v, mask, axes, start if initial is not None or masked or empty else None)
 
 
 def _fold(ufunc: np.ufunc, v: Value, mask: Value | None, axes: tuple[int, ...], start: Any) -> Value:

@@ -13,7 +13,7 @@ from typing import Any
 
 from dflow.ir.core import Value
 from dflow.ir.types import BOOL, I64, DType
-from dflow.numpy import ufunc_bits
+from dflow.numpy import ufunc_bits, ufunc_complex
 from dflow.numpy.support import constant_of
 
 Rule = Callable[..., Any]
@@ -237,7 +237,13 @@ BOOLEAN: dict[str, str | Rule] = {
     "isinf": _false,
     "isfinite": _true,
 }
-RULES: dict[str, dict[str, str | Rule]] = {"f": FLOAT, "i": INTEGER, "u": INTEGER, "b": BOOLEAN}
+RULES: dict[str, dict[str, str | Rule]] = {
+    "f": FLOAT,
+    "i": INTEGER,
+    "u": INTEGER,
+    "b": BOOLEAN,
+    "c": ufunc_complex.COMPLEX,
+}
 NAMES: tuple[str, ...] = tuple(dict.fromkeys((*FLOAT, *INTEGER, *BOOLEAN)))
 
 

@@ -28,7 +28,7 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return x
     if isinstance(x, bool | np.bool_):
         return wrap(builder().constant(bool(x)))
-    if isinstance(x, int | float) and not isinstance(x, np.generic):
+    if isinstance(x, int | float | complex) and not isinstance(x, np.generic):
         if isinstance(x, int) and not -(2**63) <= x < 2**64:
             raise failure(RangeError, f"the integer {x} has more than 64 bits", mend=f"write it as a float: {x:.6g}")
         weak = like_dtype is None
@@ -68,9 +68,10 @@ def refuse_subclass(x: np.ndarray[Any, Any]) -> None:
 def supported(dtype: np.dtype[Any]) -> bool:
     """Whether the IR has this NumPy dtype."""
     try:
-        return dtype_of(dtype).kind != "c"
+        dtype_of(dtype)
     except TypeError:
         return False
+    return True
 
 
 def stacked(items: Sequence[Any]) -> Array:
@@ -110,14 +111,18 @@ def is_constant(x: Array) -> bool:
 # -- promotion ---------------------------------------------------------------------------------------------------
 
 
+WEAK: dict[str, Any] = {"f": 0.0, "c": 0j}  # examples of Python's numbers
+
+
 def result_dtype(*arrays: Array) -> np.dtype[Any]:
     """The dtype that NumPy 2 gives the arrays' result; numbers that came from Python are weak."""
-    examples = [(0.0 if a.dtype.kind == "f" else 0) if a.weak else a.dtype for a in arrays]
+    examples = [WEAK.get(a.dtype.kind, 0) if a.weak else a.dtype for a in arrays]
     return np.dtype(np.result_type(*examples)) if not all(a.weak for a in arrays) else _weak_dtype(arrays)
 
 
 def _weak_dtype(arrays: Sequence[Array]) -> np.dtype[Any]:
-    return np.dtype(np.float64 if any(a.dtype.kind == "f" for a in arrays) else np.int64)
+    kinds = {a.dtype.kind for a in arrays}
+    return np.dtype(np.complex128 if "c" in kinds else np.float64 if "f" in kinds else np.int64)
 
 
 def convert(value: Value, dtype: Any) -> Value:
@@ -176,7 +181,7 @@ def _comparison_dtype(arrays: Sequence[Array], common: np.dtype[Any]) -> np.dtyp
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in which NumPy computes a function such as ``sin`` for arguments of ``dtype``."""
-    return dtype if dtype.kind == "f" else np.result_type(dtype, np.float16)
+    return dtype if dtype.kind in "fc" else np.result_type(dtype, np.float16)
 
 
 # -- broadcasting ------------------------------------------------------------------------------------------------
@@ -225,6 +230,8 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
     arrays = [lift(a) for a in args]
     weak = all(a.weak for a in arrays)
     common = result_dtype(*arrays) if dtype is None else np.dtype(dtype)
+    if common.kind == "c":
+        return _complex(op, arrays, weak)
     if as_float and common.kind != "f":
         common = np.dtype(np.float64) if weak or op == "div" else floating(common)
     if op in COMPARISONS:
@@ -234,6 +241,22 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
     values = broadcast_together(*(_operand(a, common) for a in arrays))
     result = emit(op, *values, **attrs)
     return wrap(result, weak=weak and result.type.dtype is not BOOL)
+
+
+_UFUNCS = {"div": "divide", "mul": "multiply", "abs": "absolute", "floordiv": "floor_divide", "rem": "remainder"}
+_UFUNCS |= {"sub": "subtract", "neg": "negative", "eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal"}
+_UFUNCS |= {"gt": "greater", "ge": "greater_equal"}
+
+
+def _complex(op: str, arrays: Sequence[Array], weak: bool) -> Array:
+    """An operator on complex numbers: the ufunc, which is written with their parts."""
+    import dflow.numpy
+
+    name = _UFUNCS.get(op, op)
+    result = getattr(dflow.numpy, name).__wrapped__(*arrays) if hasattr(dflow.numpy, name) else None
+    if result is None:
+        raise failure(TraceError, f"{op} of complex numbers is not supported")
+    return wrap(result.value, weak=weak and result.type.dtype is not BOOL)
 
 
 def emit(op: str, *values: Value, **attrs: Any) -> Value:

@@ -95,7 +95,7 @@ _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
 def _is_operand(x: Any) -> bool:
-    return isinstance(x, Operators | int | float | np.ndarray | np.generic | list | tuple)
+    return isinstance(x, Operators | int | float | complex | np.ndarray | np.generic | list | tuple)
 
 
 def _operate(op: str, x: Any, y: Any) -> Any:
@@ -211,9 +211,9 @@ for _name, _op in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc")):  #
     )
 
 METHODS = (
-    "all", "any", "argmax", "argmin", "argsort", "clip", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min",
-    "nonzero", "prod", "ptp", "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace",
-    "var",
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "compress", "conj",
+    "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "put",
+    "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 )  # fmt: skip
 
 
@@ -234,4 +234,9 @@ def _sort(self: Any, axis: int = -1, **kwargs: Any) -> None:
     self[...] = numpy_functions().sort(self, axis, **kwargs)
 
 
+def _partition(self: Any, kth: Any, axis: int = -1, **kwargs: Any) -> None:
+    self[...] = numpy_functions().partition(self, kth, axis, **kwargs)
+
+
 Operators.sort = _sort  # type: ignore[attr-defined]
+Operators.partition = _partition  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ _NAMES = (
     "control",
     "creation",
     "elementwise",
+    "complex",
     "math",
     "reduction",
     "shape",

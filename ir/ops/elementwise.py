@@ -12,7 +12,7 @@ import numpy as np
 
 from dflow.ir.ops.tables import ZERO, elementwise
 from dflow.ir.registry import Linear, OpDef, Sample, define, require
-from dflow.ir.types import ALL, BOOL, FLOATS, INTEGERS, REAL, SIGNED, TensorType
+from dflow.ir.types import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, REAL, SIGNED, TensorType
 
 A = [-2.5, -1.0, 0.75, 1.5, 3.0]
 B = [1.5, -2.0, 0.5, -3.0, 2.0]
@@ -47,13 +47,22 @@ def _mul_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
 
 
 elementwise(
-    "add", "x + y", np.add, REAL, arity=2, linear=((0, 1),), jvp=_add_jvp, transpose=_both, samples=(A, B), cheap=True
+    "add",
+    "x + y",
+    np.add,
+    NUMERIC,
+    arity=2,
+    linear=((0, 1),),
+    jvp=_add_jvp,
+    transpose=_both,
+    samples=(A, B),
+    cheap=True,
 )
 elementwise(
     "sub",
     "x - y",
     np.subtract,
-    REAL,
+    NUMERIC,
     arity=2,
     linear=((0, 1),),
     jvp=_sub_jvp,
@@ -108,7 +117,7 @@ elementwise(
     "neg",
     "-x",
     np.negative,
-    REAL,
+    NUMERIC,
     linear=((0,),),
     transpose=lambda b, attrs, xs, cts: [b.neg(cts[0])],
     samples=(A,),
@@ -200,7 +209,7 @@ for _name, _doc, _reference in (
         _name,
         _doc,
         _reference,
-        (BOOL, *REAL),
+        (BOOL, *(NUMERIC if _name in ("eq", "ne") else REAL)),
         arity=2,
         result=BOOL,
         samples=(A, B),

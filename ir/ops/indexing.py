@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.registry import Accumulate, Linear, OpDef, Sample, define, linear_jvp, require
-from dflow.ir.types import ALL, I64, INTEGERS, REAL, Size, TensorType, scalar
+from dflow.ir.types import ALL, I64, INTEGERS, NUMERIC, Size, TensorType, scalar
 
 V = [1.0, 2.0, 3.0, 4.0, 5.0]
 M = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
@@ -171,7 +171,7 @@ define(
         linear_jvp("update_add", _WRITE_JVP),
         _update_add_transpose,
         _WRITE,
-        REAL,
+        NUMERIC,
         samples=(
             Sample((V, 9.0, 3), {"index": ("at",)}, integer=(2,)),
             Sample((V, [8.0, 9.0], 1), {"index": (SLICE,)}, integer=(2,)),
@@ -291,7 +291,7 @@ define(
         linear_jvp("scatter_add", _WRITE_JVP),
         _scatter_add_transpose,
         _WRITE,
-        REAL,
+        NUMERIC,
         samples=(
             Sample((V, [7.0, 8.0, 9.0], [0, 3, 3]), integer=(2,)),
             Sample((M, [7.0, 8.0], [1, 1], [2, 0]), integer=(2, 3)),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.registry import OpDef, Sample, define, require
-from dflow.ir.types import BOOL, I64, REAL, TensorType
+from dflow.ir.types import BOOL, COMPLEXES, I64, NUMERIC, REAL, TensorType
 
 KINDS: dict[str, Any] = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "any": np.any, "all": np.all}
 M = [[1.0, 5.0, 3.0], [4.0, 2.0, 6.0]]
@@ -23,6 +23,7 @@ def _reduce_infer(attrs: Any, types: Any) -> list[TensorType]:
     kind, axes = attrs["kind"], attrs["axes"]
     require(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     require(list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes), f"axes {axes} do not fit {x}")
+    require(x.dtype not in COMPLEXES or kind == "sum", f"{kind} does not take {x.dtype}")
     require((x.dtype == BOOL) == (kind in ("any", "all")), f"{kind} does not take {x.dtype}")
     require(not x.grows, f"cannot reduce the sequence {x}")
     if kind in ("max", "min"):
@@ -77,7 +78,7 @@ define(
         _reduce_jvp,
         lambda b, attrs, xs, cts: [b.broadcast(cts[0], shape=xs[0].type.shape, dims=_kept(xs[0].type, attrs["axes"]))],
         ((0,),),
-        REAL,
+        NUMERIC,
         samples=tuple(
             Sample((M,), {"kind": kind, "axes": axes})
             for kind in ("sum", "prod", "max", "min")

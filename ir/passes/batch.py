@@ -95,6 +95,10 @@ def _concatenate(pass_: _Batch, op: Op) -> Value | None:
     return pass_.b.concatenate(*map(pass_.whole, op.operands), axis=op.attrs["axis"] + 1)
 
 
+def _argsort(pass_: _Batch, op: Op) -> Value | None:
+    return pass_.b.argsort(pass_.whole(op.operands[0]))
+
+
 def _reduce(pass_: _Batch, op: Op) -> Value | None:
     attrs: dict[str, Any] = {**op.attrs, "axes": tuple(a + 1 for a in op.attrs["axes"])}
     return pass_.b.emit("reduce", pass_.whole(op.operands[0]), **attrs)
@@ -137,6 +141,7 @@ def _swap(b: Builder, x: Value) -> Value:
 
 
 RULES: dict[str, Rule] = {
+    "argsort": _argsort,
     "broadcast": _broadcast,
     "reshape": _reshape,
     "transpose": _transpose,

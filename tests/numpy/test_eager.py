@@ -45,3 +45,13 @@ def test_arguments_beyond_numpys_are_compiled(switch):
     values, positions = dnp.topk(X, 2)
     np.testing.assert_array_equal(values, [[3.0, 2.0], [6.0, 5.0]])
     np.testing.assert_array_equal(positions, [[0, 2], [0, 1]])
+
+
+def test_what_the_standard_asks_for_beyond_numpy(switch):
+    assert dnp.finfo(X).eps == float(np.finfo(X.dtype).eps) and type(dnp.finfo(np.float32).max) is float
+    assert dnp.iinfo(np.array(1, np.int8)).max == 127
+    assert dnp.fft.fftfreq(4, dtype=np.float32).dtype == np.float32
+    np.testing.assert_array_equal(dnp.fft.ifftshift(dnp.fft.fftshift(X)), X)
+    np.testing.assert_array_equal(dnp.sort(X, descending=True), np.sort(X)[:, ::-1])
+    np.testing.assert_array_equal(dnp.argsort(np.array([1, 2, 2, 0]), descending=True), [1, 2, 0, 3])
+    np.testing.assert_array_equal(dnp.clip(X, min=2.0, max=4.0), np.clip(X, 2.0, 4.0))

@@ -121,3 +121,8 @@ def test_einsum(subscripts, shapes, kind):
 def test_errors_tell(f, message):
     with pytest.raises((TypeError, ValueError), match=message):
         traced(f, np.ones((2, 3)))
+
+
+def test_einsum_of_one_array_twice():
+    agrees(lambda x: np.einsum("ij,kj->ik", x, x), np.arange(6.0).reshape(2, 3))
+    agrees(lambda x: np.einsum("ij,ij,kj->k", x, x, x), np.arange(6.0).reshape(2, 3))

@@ -1,0 +1,67 @@
+"""The discrete Fourier transform along the last axis, of any size, in O(n log n).
+
+Sizes up to ``DIRECT`` are a product with the matrix of the transform. Others are split by Cooley and Tukey's method:
+with n = p m, positions j = a m + b and frequencies k = c + p d, a transform of size p over a, factors
+exp(-2 pi i b c / n), and a transform of size m over b. A prime size is a convolution with a chirp, of a size that is a
+power of two (Bluestein).
+The transform is made of products with constants, so its derivatives need no rule.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+from dflow.tracing.array import Array
+
+np: Any = numpy
+DIRECT = 32
+
+
+def transform(z: Array, sign: int) -> Array:
+    """sum over j of z[..., j] exp(sign 2 pi i j k / n), not scaled."""
+    n = z.shape[-1]
+    if n <= 1:
+        return z
+    if n <= DIRECT:
+        return z @ _roots(numpy.outer(numpy.arange(n), numpy.arange(n)), n, sign, z.dtype)
+    p = _factor(n)
+    return _chirp(z, sign) if p == n else _split(z, p, sign)
+
+
+def _roots(exponents: Any, n: int, sign: int, dtype: Any) -> Any:
+    """exp(sign 2 pi i e / n), the exponents reduced exactly."""
+    return numpy.exp(sign * 2j * numpy.pi * (exponents % n) / n).astype(dtype)
+
+
+def _factor(n: int) -> int:
+    """The largest factor that is transformed directly; else the smallest prime factor."""
+    small = [p for p in range(DIRECT, 1, -1) if n % p == 0]
+    return small[0] if small else next(p for p in range(DIRECT + 1, n + 1) if n % p == 0)
+
+
+def _split(z: Array, p: int, sign: int) -> Array:
+    *lead, n = z.shape
+    m = n // p
+    rows = np.swapaxes(z.reshape((*lead, p, m)), -1, -2)
+    inner = transform(rows, sign)  # b, c
+    twisted = inner * _roots(numpy.outer(numpy.arange(m), numpy.arange(p)), n, sign, z.dtype)
+    outer = transform(np.swapaxes(twisted, -1, -2), sign)  # c, d
+    return np.swapaxes(outer, -1, -2).reshape((*lead, n))
+
+
+def _chirp(z: Array, sign: int) -> Array:
+    """j k = (j^2 + k^2 - (j - k)^2) / 2, so the transform is a convolution between two products."""
+    n = z.shape[-1]
+    size = 1 << (2 * n - 2).bit_length()
+    squares = numpy.arange(n) ** 2
+    chirp = _roots(squares, 2 * n, sign, numpy.complex128)
+    kernel = numpy.zeros(size, complex)
+    kernel[:n] = chirp.conj()
+    kernel[size - n + 1 :] = chirp[1:][::-1].conj()
+    weights = numpy.fft.fft(kernel).astype(z.dtype)
+    chirp = chirp.astype(z.dtype)
+    padded = np.pad(z * chirp, [(0, 0)] * (z.ndim - 1) + [(0, size - n)])
+    convolved = transform(transform(padded, -1) * weights, 1)[..., :n]
+    return convolved * (chirp / numpy.asarray(size, z.real.dtype))

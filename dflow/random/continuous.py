@@ -1,0 +1,167 @@
+"""Continuous distributions.
+
+Samples are smooth functions of their parameters for a fixed key, so derivatives by the parameters are those of the
+samples (reparameterisation). Those of ``gamma``, and of what is made of it, by their shape parameters are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+import dflow.random.threefry as generator
+from dflow.errors import DerivativeError, failure
+from dflow.numpy.dispatch import own
+from dflow.random.rejection import standard_gamma
+from dflow.random.threefry import shape_of
+from dflow.tracing.lift import lift
+
+np: Any = numpy
+MANTISSA = {2: 11, 4: 24, 8: 53}  # bits of a float of so many bytes
+
+
+def _unit(key: Any, shape: Any, dtype: Any) -> Any:
+    """Multiples of the smallest step in [0, 1)."""
+    dtype = np.dtype(dtype)
+    if dtype.kind != "f" or dtype.itemsize not in MANTISSA:
+        raise TypeError(f"random numbers of a continuous distribution are floats, not {dtype}")
+    width = MANTISSA[dtype.itemsize]
+    whole = 64 if width > 32 else 32
+    drawn = generator.bits.__wrapped__(key, shape, np.dtype(f"u{whole // 8}"))
+    step = np.asarray(2.0**-width, dtype)
+    return (drawn >> drawn.dtype.type(whole - width)).astype(dtype) * step
+
+
+def _open(key: Any, shape: Any, dtype: Any) -> Any:
+    """In (0, 1): the middle of each step (of half the precision's steps, so that 1 is not reached)."""
+    width = MANTISSA[np.dtype(dtype).itemsize]
+    return np.floor(_unit(key, shape, dtype) * 2.0 ** (width - 1)) * 2.0 ** (1 - width) + 2.0**-width
+
+
+def shaped(shape: Any, *parameters: Any) -> tuple[int, ...]:
+    """The shape that was asked for, or that of the parameters."""
+    given = np.broadcast_shapes(*(np.shape(p) for p in parameters))
+    if shape is None:
+        return given
+    wanted = shape_of(shape)
+    if np.broadcast_shapes(given, wanted) != wanted:
+        raise ValueError(f"parameters of shape {given} do not broadcast to samples of shape {wanted}")
+    return wanted
+
+
+def _as(dtype: Any, *parameters: Any) -> list[Any]:
+    return [lift(p).astype(dtype) for p in parameters]
+
+
+@own
+def uniform(key: Any, shape: Any = (), dtype: Any = float, minval: Any = 0.0, maxval: Any = 1.0) -> Any:
+    """Evenly in [minval, maxval)."""
+    low, high = _as(dtype, minval, maxval)
+    return low + _unit(key, shape, dtype) * (high - low)
+
+
+@own
+def normal(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    """The standard normal distribution, by Box and Muller's transformation."""
+    first, second = generator.split.__wrapped__(key)
+    radius = np.sqrt(-2.0 * np.log(_open(first, shape, dtype)))
+    return radius * np.cos(2.0 * np.pi * _unit(second, shape, dtype))
+
+
+@own
+def lognormal(key: Any, sigma: Any = 1.0, shape: Any = None, dtype: Any = float) -> Any:
+    (sigma,) = _as(dtype, sigma)
+    return np.exp(sigma * normal.__wrapped__(key, shaped(shape, sigma), dtype))
+
+
+@own
+def exponential(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    """With rate 1."""
+    return -np.log1p(-_unit(key, shape, dtype))
+
+
+@own
+def gumbel(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    return -np.log(-np.log(_open(key, shape, dtype)))
+
+
+@own
+def logistic(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    u = _open(key, shape, dtype)
+    return np.log(u) - np.log1p(-u)
+
+
+@own
+def laplace(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    u = 2.0 * _open(key, shape, dtype) - 1.0
+    return -np.sign(u) * np.log1p(-np.abs(u))
+
+
+@own
+def cauchy(key: Any, shape: Any = (), dtype: Any = float) -> Any:
+    return np.tan(np.pi * (_open(key, shape, dtype) - 0.5))
+
+
+# -- made of gamma ---------------------------------------------------------------------------------------------------
+
+
+@own
+def gamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
+    """The gamma distribution with shape parameter ``a`` and scale 1 (Marsaglia and Tsang 2000)."""
+    (a,) = _as(dtype, a)
+    return standard_gamma(key, _without_derivative(np.broadcast_to(a, shaped(shape, a))))
+
+
+def _without_derivative(a: Any) -> Any:
+    from dflow.custom import custom_jvp
+
+    rule = custom_jvp(_same)
+    rule.defjvp(_refuse)
+    return rule(a)
+
+
+def _same(a: Any) -> Any:
+    return a
+
+
+def _refuse(*args: Any) -> Any:
+    raise failure(
+        DerivativeError,
+        "the derivative of a gamma sample by its shape parameter is not defined",
+        mend="dflow.stop_gradient(a) where it does not matter; multiply for a scale, which has one",
+    )
+
+
+@own
+def beta(key: Any, a: Any, b: Any, shape: Any = None, dtype: Any = float) -> Any:
+    first, second = generator.split.__wrapped__(key)
+    wanted = shaped(shape, a, b)
+    x = gamma.__wrapped__(first, a, wanted, dtype)
+    y = gamma.__wrapped__(second, b, wanted, dtype)
+    return x / (x + y)
+
+
+@own
+def dirichlet(key: Any, alpha: Any, shape: Any = None, dtype: Any = float) -> Any:
+    """Points of the simplex along the last axis; ``shape`` is that of the points' collection."""
+    (alpha,) = _as(dtype, alpha)
+    wanted = alpha.shape if shape is None else (*shape_of(shape), alpha.shape[-1])
+    x = gamma.__wrapped__(key, alpha, wanted, dtype)
+    return x / np.sum(x, axis=-1, keepdims=True)
+
+
+@own
+def chisquare(key: Any, df: Any, shape: Any = None, dtype: Any = float) -> Any:
+    (df,) = _as(dtype, df)
+    return 2.0 * gamma.__wrapped__(key, df / 2.0, shape, dtype)
+
+
+@own
+def t(key: Any, df: Any, shape: Any = None, dtype: Any = float) -> Any:
+    """Student's distribution with ``df`` degrees of freedom."""
+    first, second = generator.split.__wrapped__(key)
+    (df,) = _as(dtype, df)
+    wanted = shaped(shape, df)
+    half = df / 2.0
+    return normal.__wrapped__(first, wanted, dtype) * np.sqrt(half / gamma.__wrapped__(second, half, wanted, dtype))

@@ -1,0 +1,141 @@
+"""Complex numbers: every ufunc and the usual functions against NumPy, and derivatives by JAX's convention."""
+
+import numpy as np
+import pytest
+from traced_numpy import agrees, run
+
+import dflow
+from dflow.errors import DerivativeError
+from dflow.numpy.ufunc_complex import COMPLEX
+
+RNG = np.random.default_rng(0)
+Z = RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))
+W = RNG.normal(size=(3, 4)) + 1j * RNG.normal(size=(3, 4))
+AXES = np.array([1, 0, -1, 2 + 1e-9j, -2, 1j, 1e-9 + 1e-9j, -3j], complex)
+
+
+@pytest.mark.parametrize("kind", ["c16", "c8"])
+@pytest.mark.parametrize("name", COMPLEX)
+def test_ufunc(name, kind):
+    ufunc, tolerance = getattr(np, name), {"c16": 1e-12, "c8": 2e-5}[kind]
+    args = (Z.astype(kind), W.astype(kind))[: ufunc.nin]
+    agrees(ufunc, *args, rtol=tolerance)
+    if ufunc.nin == 1:
+        agrees(ufunc, 3 * args[0], rtol=tolerance)
+        agrees(ufunc, AXES, rtol=1e-9)
+    else:
+        agrees(lambda z: ufunc(z, 2.0), args[0], rtol=tolerance)
+        agrees(lambda z: ufunc(1.5 - 1j, z), args[0], rtol=tolerance)
+
+
+FUNCTIONS = [
+    lambda z: (z + 1, 2 * z, z * 1j, 1j - z, z / 2, 1 / z, -z, abs(z), z == z, z != 1),
+    lambda z: (z.real, z.imag, z.T, np.conj(z), z.conj(), z.conjugate(), np.angle(z), np.real(z), np.imag(z)),
+    lambda z: (z**0, z**2, z**5, z**-3, z**0.5, z ** (1 + 1j)),
+    lambda z: (z.sum(), z.mean(0), z.var(), z.std(1), z.prod(0), np.cumsum(z), np.cumprod(z, 1)),
+    lambda z: (z @ z.T, np.dot(z, z.T), np.vdot(z, z), np.vecdot(z, z), np.einsum("ij,kj->ik", z, z)),
+    lambda z: (np.sort(z), np.argsort(z, axis=0), np.max(z), np.min(z, axis=1)),
+    lambda z: (z.astype(np.complex64), np.where(z.real > 0, z, 0), np.diff(z), np.trace(z), np.outer(z, z)),
+    lambda z: (np.isreal(z), np.iscomplex(z), np.isfinite(z), np.allclose(z, z + 1e-12), np.cov(z)),
+    lambda z: (np.zeros(2, complex) + z[0, 0], np.stack([z, z]), z[1:, ::2], np.roll(z, 1), np.pad(z, 1)),
+]
+
+
+@pytest.mark.parametrize("f", FUNCTIONS)
+def test_functions(f):
+    agrees(f, Z, rtol=1e-12)
+
+
+def test_real_arrays_become_complex():
+    agrees(lambda x: x * 1j, RNG.normal(size=3).astype("f4"))
+    agrees(lambda x: np.exp(1j * x), RNG.normal(size=3))
+
+
+def test_division_by_zero():
+    agrees(lambda z: z / 0.0, np.array([1 + 1j, -1.0, 0.0, 2j]))
+
+
+def test_compiled_scalars_and_loops():
+    def escape(c):
+        z, n = 0j, 0
+        while abs(z) < 2 and n < 50:
+            z = z * z + c
+            n += 1
+        return n
+
+    for c in (0.3 + 0.5j, 0.5 + 0.5j):
+        assert dflow.jit(escape)(c) == escape(c)
+
+    def update(z):
+        y = np.zeros(3, complex)
+        for k in range(3):
+            y[k] = z[k] ** 2 + 1j * k
+            y[k] += z[0]
+        return y
+
+    np.testing.assert_allclose(dflow.jit(update)(Z[0]), update(Z[0]))
+    assert dflow.jit(lambda z: z * 2)(1j) == 2j
+    assert dflow.jit(np.abs)(3 + 4j) == 5.0
+
+
+def gradient_by_differences(f, z, h=1e-6):
+    steps = h * np.eye(z.size).reshape(-1, *z.shape)
+    found = [(f(z + e) - f(z - e)) / (2 * h) - 1j * (f(z + 1j * e) - f(z - 1j * e)) / (2 * h) for e in steps]
+    return np.reshape(found, z.shape)
+
+
+@pytest.mark.parametrize("name", [n for n in COMPLEX if getattr(np, n).nin == 1 and not n.startswith(("is", "rint"))])
+def test_gradients(name):
+    ufunc = getattr(np, name)
+
+    def f(z):
+        y = ufunc(z)
+        return np.sum(np.real(y) * 0.7 + np.imag(y) * y.real)
+
+    z = Z[0] * 0.8 + 0.3
+    np.testing.assert_allclose(dflow.grad(f)(z), gradient_by_differences(f, z), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: np.sum(np.abs(z) ** 2),
+        lambda z: np.real(np.sum(z / (z[::-1] + 2))),
+        lambda z: np.abs(np.prod(z)),
+        lambda z: np.sum(np.abs(z @ z.reshape(4, 3)) ** 2),
+        lambda z: np.var(z),
+        lambda z: np.imag(np.sum(np.cumsum(z) ** 2)),
+        lambda z: np.sum(np.real(z ** (0.5 + 1j))),
+    ],
+)
+def test_gradients_of_real_functions(f):
+    np.testing.assert_allclose(dflow.grad(f)(Z), gradient_by_differences(f, Z), rtol=2e-6, atol=1e-6)
+
+
+def test_convention():
+    np.testing.assert_allclose(dflow.grad(lambda z: np.abs(z) ** 2)(1 + 2j), 2 - 4j)
+    assert dflow.grad(np.abs)(0j) == 0
+    np.testing.assert_allclose(dflow.grad(lambda x: np.abs(np.exp(1j * x) + 1) ** 2)(0.3), -2 * np.sin(0.3))
+    value, tangent = dflow.jvp(lambda z: z**3, (1 + 2j,), (1j,))
+    np.testing.assert_allclose([value, tangent], [(1 + 2j) ** 3, 3j * (1 + 2j) ** 2])
+
+
+def test_holomorphic():
+    derivative = dflow.grad(lambda z: z**3 + np.exp(z), holomorphic=True)
+    np.testing.assert_allclose(derivative(1 + 2j), 3 * (1 + 2j) ** 2 + np.exp(1 + 2j))
+    second = dflow.grad(derivative, holomorphic=True)
+    np.testing.assert_allclose(second(1 + 2j), 6 * (1 + 2j) + np.exp(1 + 2j))
+    with pytest.raises(DerivativeError, match="returns a complex number"):
+        dflow.grad(lambda z: z**3)(1 + 2j)
+    with pytest.raises(DerivativeError, match="takes complex arguments"):
+        dflow.grad(lambda z: z**3, holomorphic=True)(2.0)
+
+
+def test_vmap():
+    np.testing.assert_allclose(dflow.vmap(lambda z: np.sum(z * z))(Z), np.sum(Z * Z, 1))
+
+
+def test_refusals_tell():
+    for f in (lambda z: np.floor(z), lambda z: z % 2, lambda z: z // 1, lambda z: np.arctan2(z, z)):
+        with pytest.raises(TypeError):
+            run(f, Z)

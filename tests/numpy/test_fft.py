@@ -1,0 +1,65 @@
+"""Fourier transforms of every kind and size against NumPy, and their derivatives."""
+
+import numpy as np
+import pytest
+from traced_numpy import agrees
+
+import dflow
+
+RNG = np.random.default_rng(0)
+Z = RNG.normal(size=(4, 6)) + 1j * RNG.normal(size=(4, 6))
+X = RNG.normal(size=(3, 4, 6))
+
+
+# a point, direct sizes, split ones, primes beyond the direct ones, a product of such
+@pytest.mark.parametrize("n", [1, 2, 7, 32, 36, 64, 37, 74, 210, 1024, 37 * 41])
+def test_sizes(n):
+    z = RNG.normal(size=n) + 1j * RNG.normal(size=n)
+    agrees(np.fft.fft, z, rtol=1e-11 * max(1, n // 100))
+    agrees(np.fft.ifft, z, rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", [None, "backward", "ortho", "forward"])
+@pytest.mark.parametrize("name", ["fft", "ifft", "rfft", "irfft", "hfft", "ihfft"])
+def test_one_axis(name, norm):
+    f, x = getattr(np.fft, name), X if name in ("rfft", "ihfft") else Z
+    agrees(lambda x: f(x, norm=norm), x, rtol=1e-12)
+    agrees(lambda x: f(x, 4, 0, norm), x, rtol=1e-12)
+    agrees(lambda x: f(x, 9, -1, norm), x, rtol=1e-12)
+    agrees(lambda x: f(x, 3, -1, norm), x, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["fftn", "ifftn", "rfftn", "irfftn", "fft2", "ifft2", "rfft2", "irfft2"])
+def test_several_axes(name):
+    f = getattr(np.fft, name)
+    agrees(f, X if "r" not in name or name.startswith("r") else X + 0j, rtol=1e-11)
+    agrees(lambda x: f(x, s=(5, 4), axes=(0, 2), norm="ortho"), X, rtol=1e-11)
+
+
+def test_dtypes_frequencies_and_shifts():
+    agrees(np.fft.fft, X.astype("f4"), rtol=1e-5)
+    agrees(np.fft.fft, np.arange(5))
+    agrees(lambda d: np.fft.fftfreq(5, d) if isinstance(d, float) else dflow.numpy.fft.fftfreq(5, d), 0.5)
+    agrees(np.fft.fftshift, X)
+    agrees(lambda x: np.fft.ifftshift(x, axes=(0, 2)), X)
+
+
+@pytest.mark.parametrize("n", [5, 37, 40])
+def test_derivatives(n):
+    x, h = RNG.normal(size=n), 1e-6
+
+    def power(x):
+        return np.sum(np.abs(np.fft.rfft(x)) ** 2 * np.arange(n // 2 + 1))
+
+    numeric = [(power(x + h * e) - power(x - h * e)) / (2 * h) for e in np.eye(n)]
+    np.testing.assert_allclose(dflow.grad(power)(x), numeric, rtol=1e-5, atol=1e-5)
+    z = x + 1j * x[::-1]
+    got = dflow.grad(lambda z: np.real(np.fft.fft(z)[1]))(z)
+    np.testing.assert_allclose(got, np.exp(-2j * np.pi * np.arange(n) / n), atol=1e-12)
+
+
+def test_errors_tell():
+    with pytest.raises((TypeError, ValueError), match="norm"):
+        dflow.jit(lambda x: np.fft.fft(x, norm="best"))(X)
+    with pytest.raises((TypeError, ValueError), match="data points"):
+        dflow.jit(lambda x: np.fft.fft(x, 0))(X)
