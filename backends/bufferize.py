@@ -31,11 +31,13 @@ from dflow.backends.place import place
 from dflow.backends.plan import Buffer, Plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
+from dflow.ir.passes.decompose import decompose
 from dflow.ir.types import Size, TensorType
 
 
 def bufferize(f: Function) -> Plan:
     """Gives every tensor of ``f`` its buffer. ``f`` itself is not changed."""
+    f = decompose(f)
     if not _has_tensors(f):
         return Plan(f)
     g = isolate(f)

@@ -6,8 +6,8 @@ from dflow.ir.registry import OPS
 
 # The names of the operations in each table, in the order of definition.
 TABLES: dict[str, tuple[str, ...]] = {}
-_NAMES = ("control", "creation", "elementwise", "math", "reduction", "shape", "indexing", "sorting", "linalg", "rules")
-for _table in _NAMES:
+_ARRAYS = ("control", "creation", "elementwise", "math", "reduction", "shape", "indexing", "sorting")
+for _table in (*_ARRAYS, "linalg", "factorizations", "solutions", "rules"):
     _before = len(OPS)
     import_module(f"{__name__}.{_table}")
     TABLES[_table] = tuple(OPS)[_before:]
