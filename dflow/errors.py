@@ -9,6 +9,8 @@ from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dflow.ir.core import Location
 
 
@@ -52,6 +54,10 @@ class RangeError(TraceError, OverflowError):
 
 class TraceAttributeError(TraceError, AttributeError):
     """What NumPy's arrays have and traced arrays have not."""
+
+
+class MatrixError(ShapeError, np.linalg.LinAlgError):
+    """What should be a matrix, or a square one, is not."""
 
 
 class UndefinedError(TraceError, NameError):

@@ -17,6 +17,8 @@ _NAMES = (
     "indexing",
     "sorting",
     "linalg",
+    "factorizations",
+    "solutions",
     "rules",
     "printing",
 )
