@@ -85,7 +85,7 @@ class Executable(NativeCallable):
 
 
 def _leaf(t: TensorType, python: bool) -> Leaf:
-    return Leaf(t.dtype.name, t.static_shape, python)
+    return Leaf(t.dtype.name, t.bound, python)
 
 
 def check_writable(leaf: Any, name: str) -> None:

@@ -174,6 +174,8 @@ def _result_names(lowered: Lowered, kind: str, wrt: Sequence[int]) -> Iterator[s
         several = isinstance(slopes, tuple) and len(wrt) > 1
         for k, part in zip(wrt, slopes if several else [slopes]):
             yield from trees.paths(part, f"grad_{names[k]}")
+    if program.trim:
+        yield from (f"size_{k}" for k in range(program.trim.sizes))
     for position, _ in program.traced.mutated:
         yield f"{program.arguments.names()[position]}_out"
 

@@ -68,7 +68,7 @@ def leaf_type(x: Any) -> LeafType | None:
     if found is not None:
         return found
     if isinstance(x, Array):
-        return LeafType(TensorType(dtype_of(x.dtype), x.shape), x.weak)
+        return LeafType(x.type, x.weak)
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):

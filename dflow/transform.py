@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.errors import user_frames_only
 from dflow.executable import Executable, Mismatch
+from dflow.ir.core import Block, Function
 from dflow.pipeline import STAGES, Dump, Stages
 from dflow.signature import Arguments, Key, LeafType, completed
 from dflow.tracing.array import Array
@@ -24,6 +25,7 @@ from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
 from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
+from dflow.trimming import Trimming, sizes_of
 
 MAX_PROGRAMS = 512  # signatures kept for one function
 
@@ -36,11 +38,13 @@ class Program:
     out_spec: trees.Spec  # the tree of what the user's function returned
     types: tuple[LeafType, ...]
     arguments: Arguments
+    trim: Trimming | None = None  # set when the program is compiled
 
     @property
     def result_count(self) -> int:
-        """The number of results, without those that are written back to arguments."""
-        return len(self.traced.function.results) - len(self.traced.mutated)
+        """The number of results, without those that are written back to arguments, and without sizes."""
+        sizes = self.trim.sizes if self.trim else 0
+        return len(self.traced.function.results) - len(self.traced.mutated) - sizes
 
     @property
     def is_flat(self) -> bool:
@@ -48,7 +52,7 @@ class Program:
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
         flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out
+        return flat_in and flat_out and not self.trim
 
     @property
     def in_place(self) -> dict[int, int]:
@@ -68,6 +72,20 @@ class Program:
     @property
     def returns_tuple(self) -> bool:
         return self.out_spec == _flat_tuple_spec(self.result_count)
+
+
+def with_sizes(program: Program) -> Program:
+    """The program with the sizes of its results as further results, behind the others; those that are written back to
+    arguments stay last."""
+    traced, count = program.traced, program.result_count
+    results, trim = sizes_of(traced.function.results[:count])
+    if trim is None:
+        return program
+    f = traced.function
+    body = Block(f.args, f.body.ops, (*results, *f.results[count:]))
+    mutated = tuple((i, k + trim.sizes) for i, k in traced.mutated)
+    extended = replace(traced, function=Function(f.name, body, f.linear, f.loc), mutated=mutated)
+    return replace(program, traced=extended, trim=trim)
 
 
 @functools.lru_cache
@@ -168,14 +186,16 @@ class Jit(NativeCallable):
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
         name = getattr(self.function, "__name__", "function")
         with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
-            program = trace_program(self.inner, arguments)
+            program = with_sizes(trace_program(self.inner, arguments))
             return program, Stages(program.traced.function, dump, program.in_place)
 
     def _prepare(self, key: Key, arguments: Arguments) -> Runner:
         """Compiles for a new signature."""
         program, stages = self._stages(arguments)
         names = program.arguments.names()
-        executable = Executable(stages, program.types, program.returns_leaf, program.traced.mutated, names)
+        executable = Executable(
+            stages, program.types, program.returns_leaf and not program.trim, program.traced.mutated, names
+        )
         if program.is_flat and executable.address is not None:
             self._direct[executable.address] = executable
             self._set_entries(list(self._direct)[::-1], keep=executable)
@@ -193,6 +213,7 @@ class Runner:
         self.assemble = assembler(program.out_spec)
         a = program.arguments
         self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
+        self.trim = program.trim
 
     def finish(self, results: Any) -> Any:
         """Puts the results together."""
@@ -200,6 +221,8 @@ class Runner:
             return results
         if results is None:  # what native code gives for no results
             results = ()
+        if self.trim:
+            results = self.trim(results)
         return self.assemble(results)
 
 

@@ -71,6 +71,7 @@ def test_scan(reverse, checkpoint):
 
     for got, want in zip(dflow.jit(f)(X), f(X)):
         np.testing.assert_allclose(got, want)
+
     def plain(x):
         last, all_of_them = lax.scan(step, 0.5, x, reverse=reverse)
         return last + np.sum(np.cos(all_of_them) * np.arange(len(x)))
