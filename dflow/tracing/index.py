@@ -153,7 +153,7 @@ def _outside(axis: int, size: Dim) -> dict[str, str]:
 def traced_position(index: Any, axis: int, size: Dim) -> Position:
     """A traced position, from the front, checked when the program runs unless it is known to lie inside."""
     at = sizes.number(index)
-    if sizes.at_most(0, at) and sizes.at_most(sizes.plus(at, 1), sizes.int_of(size)):
+    if sizes.at_most(0, at) and sizes.below(at, sizes.int_of(size)):
         return at if isinstance(at, int) else _lift.wrap(at, weak=True)
     b = builder()
     i, n = b.index(at), b.size(size)

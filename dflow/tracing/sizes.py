@@ -33,8 +33,9 @@ def as_int(v: Value) -> Int:
     form = region().known.form(v)
     if not form.terms:
         return form.constant
-    if form.constant == 0 and list(form.terms.values()) == [1]:
-        return next(iter(form.terms))
+    base = next(iter(form.terms))
+    if form == Form(0, {base: 1}) and base.type.dtype == I64:
+        return base
     return _once((form.constant, frozenset(form.terms.items())), lambda: v)
 
 
@@ -70,6 +71,11 @@ def at_most(x: Int, y: Int) -> bool:
     if isinstance(x, int) and isinstance(y, int):
         return x <= y
     return region().known.most(form_of(x) - form_of(y)) <= 0
+
+
+def below(x: Int, y: Int) -> bool:
+    """Whether ``x < y`` is known to hold."""
+    return region().known.most(form_of(x) - form_of(y)) < 0
 
 
 def plus(x: Int, y: Int) -> Int:
