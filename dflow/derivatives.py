@@ -18,6 +18,7 @@ from dflow.ir.passes.transpose import NotLinearError
 from dflow.ir.registry import NoDerivativeError
 from dflow.pipeline import differentiate
 from dflow.signature import leaf_names
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import convert, lift, wrap
@@ -141,14 +142,14 @@ def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -
             values.append(None)
             continue
         a = lift(x)
-        if a.shape != t.static_shape:
+        if len(a.type.shape) != t.rank or not all(map(sizes.same, a.type.shape, t.shape)):
             raise failure(
                 DerivativeError,
                 f"{what} must have the shapes of {name}",
-                seen=f"shape {a.shape}",
-                wanted=f"shape {t.static_shape}",
+                seen=f"shape {sizes.show(a.type.shape)}",
+                wanted=f"shape {sizes.show(t.shape)}",
             )
-        values.append(convert(a.value, t.dtype.numpy))
+        values.append(convert(sizes.recast(a.value, t.shape), t.dtype.numpy))
     return values
 
 

@@ -110,7 +110,7 @@ class Executable(NativeCallable):
 
 
 def _leaf(t: TensorType, python: bool) -> Leaf:
-    return Leaf(t.dtype.name, t.static_shape, python)
+    return Leaf(t.dtype.name, t.bound, python)
 
 
 def _refuse_breakpoints(f: Function) -> None:

@@ -177,6 +177,8 @@ def _result_names(lowered: Lowered, kind: str, wrt: Sequence[int]) -> Iterator[s
     for update in program.updates:
         place = "_".join(map(str, (*update.path[1:], update.key)))
         yield from trees.paths(update.value(range(len(program.traced.function.results))), f"{place}_out")
+    if program.trim:
+        yield from (f"size_{k}" for k in range(program.trim.sizes))
     for position, _ in program.traced.mutated:
         yield f"{program.arguments.names()[position]}_out"
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from dflow import trees
 from dflow.derivatives import derive, differentiable, inline, matching, operands, pure
-from dflow.errors import DerivativeError, failure, user_frames_only
+from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.executable import Executable
 from dflow.ir.builder import Builder
-from dflow.ir.core import Function
+from dflow.ir.core import Function, Value, substitute
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.jvp import jvp as jvp_pass
 from dflow.ir.passes.linearize import linearize as linearize_pass
@@ -30,6 +30,7 @@ from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
+from dflow.tracing.sizes import recast
 from dflow.transform import Jit, Program, trace_program
 
 
@@ -115,6 +116,7 @@ class Linearized:
 
     def _split(self, program: Program, allow_sequences: bool) -> Parts:
         f = pure(program)
+        _refuse_sizes(program)
         count = len(program.arguments.types)
         wrt = [i for i in differentiable(f.args) if i < count]
         made: list[Function] = []
@@ -155,6 +157,25 @@ class Linearized:
         return b.function(reverse.name, b.inline(reverse.body, [*b.args, *rest]), loc=reverse.loc)
 
 
+def _refuse_sizes(program: Program) -> None:
+    """Cotangents and tangents of a result need its size before the function has run."""
+    for v in program.traced.function.results[: program.result_count]:
+        if not v.type.is_static:
+            raise failure(
+                DerivativeError,
+                "a linear map of a function whose result has a size that depends on the run",
+                seen=str(v.type),
+                mend="return an array of the full size, or a number and take dflow.grad",
+                location=function_location(program.arguments.function),
+            )
+
+
+def _under_sizes(f: Function, values: Sequence[Value]) -> list[Value]:
+    """Values kept in arrays of full size, as the parameters whose sizes other parameters tell."""
+    env = dict(zip(f.args, values))
+    return [recast(v, substitute(a.type.shape, env)) for a, v in zip(f.args, values)]
+
+
 def _extended(f: Function) -> Function:
     """``(x) -> y`` becomes ``(x) -> (y, x)``."""
     return Function(f.name, type(f.body)(f.args, f.body.ops, (*f.results, *f.args)), f.linear, f.loc)
@@ -182,7 +203,7 @@ def _apply(
             for v, t in zip(values, like_types)
             if t.dtype.is_inexact
         ]
-        return tuple(inline(f, [*(lift(r).value for r in residuals), *dense]))
+        return tuple(inline(f, _under_sizes(f, [*(lift(r).value for r in residuals), *dense])))
 
     if tracing():
         return list(inner(residuals, tree))

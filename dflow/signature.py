@@ -75,7 +75,7 @@ def leaf_type(x: Any) -> LeafType | None:
     if found is not None:
         return None if type(x) is int and not -(2**63) <= x < 2**63 else found
     if isinstance(x, Array):
-        return LeafType(TensorType(dtype_of(x.dtype), x.shape), x.weak)
+        return LeafType(x.type, x.weak)
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):

@@ -13,13 +13,14 @@ import functools
 import operator
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.errors import shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
+from dflow.ir.core import Block, Function
 from dflow.methods import BoundMethod
 from dflow.pipeline import STAGES, Dump, Stages
 from dflow.sharing import PROGRAMS
@@ -30,6 +31,7 @@ from dflow.tracing.context import tracing
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
+from dflow.trimming import Trimming, sizes_of
 from dflow.updates import Update, apply, changed
 
 MAX_PROGRAMS = 512  # signatures kept for one function
@@ -44,7 +46,8 @@ class Program:
     types: tuple[LeafType, ...]
     arguments: Arguments
     updates: list[Update]  # what changes in objects among the arguments; their results come after those of the call
-    result_count: int  # the number of results, without those that are written back to arguments
+    result_count: int  # the number of results, without those that are written back to arguments, and without sizes
+    trim: Trimming | None = None  # set when the program is compiled
 
     @property
     def returns_all(self) -> bool:
@@ -57,7 +60,7 @@ class Program:
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
         flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out and not self.updates
+        return flat_in and flat_out and not self.updates and not self.trim
 
     @property
     def in_place(self) -> dict[int, int]:
@@ -77,6 +80,21 @@ class Program:
     @property
     def returns_tuple(self) -> bool:
         return self.out_spec == _flat_tuple_spec(self.result_count)
+
+
+def with_sizes(program: Program) -> Program:
+    """The program with the sizes of its results as further results, behind the others; those that are written back to
+    arguments stay last."""
+    traced = program.traced
+    count = len(traced.function.results) - len(traced.mutated)
+    results, trim = sizes_of(traced.function.results[:count])
+    if trim is None:
+        return program
+    f = traced.function
+    body = Block(f.args, f.body.ops, (*results, *f.results[count:]))
+    mutated = tuple((i, k + trim.sizes) for i, k in traced.mutated)
+    extended = replace(traced, function=Function(f.name, body, f.linear, f.loc), mutated=mutated)
+    return replace(program, traced=extended, trim=trim)
 
 
 @functools.lru_cache
@@ -202,12 +220,12 @@ class Jit(NativeCallable):
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
         name = getattr(self.function, "__name__", "function")
         with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
-            program = trace_program(self.inner, arguments)
+            program = with_sizes(trace_program(self.inner, arguments))
             return program, Stages(program.traced.function, dump, program.in_place)
 
     def _compiled(self, arguments: Arguments) -> Runner:
         program, stages = self._stages(arguments)
-        single = program.returns_leaf and not program.updates
+        single = program.returns_leaf and not program.updates and not program.trim
         names = program.arguments.names()
         return Runner(self.make(stages, program.types, single, program.traced.mutated, names), program)
 
@@ -236,6 +254,7 @@ class Runner:
         a = program.arguments
         self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
         self.updates = program.updates
+        self.trim = program.trim
         self.count = program.result_count
 
     def finish(self, results: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -244,6 +263,8 @@ class Runner:
             return results
         if results is None:  # what native code gives for no results
             results = ()
+        if self.trim:
+            results = self.trim(results)
         if self.updates:
             apply(self.updates, (tuple(args), kwargs), results[self.count :])
         return self.assemble(results[: self.count])

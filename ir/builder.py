@@ -39,12 +39,13 @@ class Builder:
     ) -> Builder:
         """A builder whose arguments stand for ``values``, with their types and names; ``env`` learns the new names.
 
-        Sizes in the types are renamed by ``env``, so a value may have a size that stands before it.
+        Sizes in the types are renamed by ``env``, so a value may have a size that stands beside it.
         """
-        b, env = cls(loc=loc), {} if env is None else env
-        for v in values:
-            env[v] = Value(substitute(v.type, env), v.hint)
-            b.args += (env[v],)
+        b, env, values = cls(loc=loc), {} if env is None else env, list(values)
+        b.args = tuple(Value(v.type, v.hint) for v in values)
+        env.update(zip(values, b.args))
+        for a in b.args:
+            a.type = substitute(a.type, env)
         return b
 
     def finish(self, results: Sequence[Value]) -> Block:

@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from dflow.ir.builder import Builder
 from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import type_of_array
 from dflow.ir.verifier import verify
 from dflow.tracing.array import Array
 from dflow.tracing.context import TRACE, Region, entered
+from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift, wrap
 
 
 def traced(f: Callable[..., Any], *args: Any, name: str = "f") -> tuple[Function, int]:
     """``f`` as a function of the IR, Python numbers among ``args`` as weak scalars; and how many results it has."""
     types = [type_of_array(a) for a in args]
-    region = Region(TRACE, None, Builder(types))
+    region = Region(TRACE, None, LearningBuilder(types))
     with entered(region):
         weak = [isinstance(a, int | float) and not isinstance(a, bool | np.generic) for a in args]
         out = f(*(wrap(v, w) for v, w in zip(region.builder.args, weak)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.numpy import eager
 from dflow.numpy import support as s
@@ -15,6 +16,7 @@ from dflow.numpy.dispatch import CREATION, any_traced, implements, located
 from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
@@ -45,8 +47,6 @@ def as_shape(shape: Any) -> s.Shape:
     out = tuple(as_dim(d) for d in sizes)
     if any(isinstance(d, int) and d < 0 for d in out):
         raise ValueError(f"negative dimensions are not allowed, got shape {s.show(out)}")
-    if any(isinstance(d, Value) for d in out):
-        raise TypeError("the shape of an array must be known when the function is compiled, or be another's size")
     return out
 
 
@@ -155,9 +155,36 @@ def arange(
 ) -> Array:
     if stop is None:
         start, stop = 0, start
-    bounds = [_known(x, "the bounds of np.arange") for x in (start, stop, 1 if step is None else step)]
+    bounds = [_constant(x) for x in (start, stop, 1 if step is None else step)]
+    if any(isinstance(x, Array) for x in bounds):
+        return _traced_range(bounds[0], bounds[1], bounds[2], dtype)
     plain = np.arange(*bounds, dtype=dtype)
     return wrap(_counting(plain)) if plain.dtype.kind in "iu" and len(plain) > 1 else wrap(builder().constant(plain))
+
+
+def _constant(x: Any) -> Any:
+    """A traced number that is known, as the number."""
+    c = s.constant_of(x.value) if isinstance(x, Array) and not x.ndim else None
+    return x if c is None else c
+
+
+def _traced_range(start: Any, stop: Any, step: Any, dtype: Any) -> Array:
+    """Integers between bounds that are known when the program runs."""
+    if any(lift(x).dtype.kind not in "iu" for x in (start, stop, step)) or isinstance(step, Array) or step == 0:
+        raise failure(
+            NeedsStatic,
+            "the bounds of np.arange must be integers, and its step known, when one of them is traced",
+            seen=f"np.arange({start!r}, {stop!r}, {step!r})",
+            mend="write start + step * np.arange(count), or np.linspace",
+        )
+    first, last = sizes.number(start), sizes.number(stop)
+    distance = sizes.minus(last, first) if step > 0 else sizes.minus(first, last)
+    size = sizes.dim(sizes.divided_up(sizes.larger(distance, 0), abs(step)))
+    b = builder()
+    v = b.iota(size=size)
+    v = v if step == 1 else b.mul(v, step)
+    v = v if first == 0 else b.add(v, b.broadcast_scalar(b.index(first), (size,)))
+    return wrap(s.cast(v, dtype or s.result_type(*(x for x in (start, stop) if isinstance(x, Array)), np.int64)))
 
 
 def _counting(plain: np.ndarray) -> Value:
@@ -166,15 +193,6 @@ def _counting(plain: np.ndarray) -> Value:
     v = b.iota(size=len(plain))
     v = v if step == 1 else b.mul(v, step)
     return s.cast(v if start == 0 else b.add(v, start), plain.dtype)
-
-
-def _known(x: Any, what: str) -> Any:
-    if not isinstance(x, Array):
-        return x
-    c = s.constant_of(x.value)
-    if c is None:
-        s.static_int(x, what)
-    return c
 
 
 @creates(np.linspace)
@@ -190,23 +208,30 @@ def linspace(
     device: Any = None,
 ) -> Any:
     """``num`` points from ``start`` to ``stop``, which may be traced: the points are differentiable by both."""
-    num = s.static_int(num, "the number of points")
-    if num < 0:
-        raise ValueError(f"Number of samples, {num}, must be non-negative.")
+    size = as_dim(num)
+    if isinstance(size, int) and size < 0:
+        raise ValueError(f"Number of samples, {size}, must be non-negative.")
     first, last = lift(start), lift(stop)
     real = s.result_type(first, last, 1.0)
     x, y = s.broadcast(*(s.cast(v.value, real) for v in (first, last)))
-    b, parts = builder(), num - 1 if endpoint else num
-    step = b.div(b.sub(y, x), float(parts)) if parts > 0 else b.full(np.nan, x.type)
-    shape = (num, *x.type.shape)
-    at = b.broadcast(b.convert(b.iota(size=num), dtype=x.type.dtype), shape=shape, dims=(0,))
-    points = b.add(b.mul(at, s.expand(step if parts > 0 else b.sub(y, x), shape)), s.expand(x, shape))
-    if endpoint and num > 1:  # the end exactly
-        points = b.update(points, y, b.index(num - 1), index=("at", *("all" for _ in x.type.shape)))
-    kind = np.dtype(dtype or real)
-    points = b.floor(points) if kind.kind in "iu" else points
+    b, kind = builder(), x.type.dtype
+    parts = sizes.minus(sizes.int_of(size), 1) if endpoint else sizes.int_of(size)
+    width = b.broadcast_scalar(b.convert(b.index(sizes.larger(parts, 1)), dtype=kind), x.type.shape)
+    step = b.div(b.sub(y, x), width)
+    shape = (size, *x.type.shape)
+    positions = b.broadcast(b.iota(size=size), shape=shape, dims=(0,))
+    points = b.add(b.mul(b.convert(positions, dtype=kind), s.expand(step, shape)), s.expand(x, shape))
+    if endpoint and size not in (0, 1):  # the end exactly
+        end = b.broadcast_scalar(b.index(sizes.larger(parts, 1)), shape)
+        points = b.select(b.eq(positions, end), s.expand(y, shape), points)
+    if not isinstance(parts, int):
+        step = b.select(b.broadcast_scalar(b.gt(parts, 0), step.type.shape), step, b.full(np.nan, step.type))
+    elif parts <= 0:
+        step = b.full(np.nan, step.type)
+    wanted = np.dtype(dtype or real)
+    points = b.floor(points) if wanted.kind in "iu" else points
     points = s.transposed(points, _to_axis(points.type.rank, axis))
-    return (wrap(s.cast(points, kind)), wrap(step)) if retstep else wrap(s.cast(points, kind))
+    return (wrap(s.cast(points, wanted)), wrap(step)) if retstep else wrap(s.cast(points, wanted))
 
 
 def _to_axis(rank: int, axis: int) -> list[int]:

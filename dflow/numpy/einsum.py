@@ -16,6 +16,7 @@ from dflow.ir.types import Dim
 from dflow.numpy import support as s
 from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing.context import builder
+from dflow.tracing.sizes import agreed, recast
 
 Name = Hashable
 
@@ -48,7 +49,10 @@ def _sizes(values: Sequence[Value], names: Sequence[Sequence[Name]]) -> dict[Nam
         for name, d in zip(ns, v.type.shape):
             known = sizes.get(name, 1)
             if 1 not in (known, d) and known != d:
-                raise ValueError(f"einsum: axis {name!r} has size {d} in one operand and {known} in another")
+                both = agreed(known, d)
+                if both is None:
+                    raise ValueError(f"einsum: axis {name!r} has size {d} in one operand and {known} in another")
+                known = both
             sizes[name] = d if known == 1 else known
     return sizes
 
@@ -68,8 +72,9 @@ def _order(terms: Sequence[tuple[Value, list[Name]]], result: Sequence[Name]) ->
 
 def _single(v: Value, names: list[Name], sizes: dict[Name, Dim]) -> tuple[Value, list[Name]]:
     """A term without axes of size 1 that are larger elsewhere, and with every name once (a diagonal)."""
-    keep = [k for k, n in enumerate(names) if v.type.shape[k] == sizes[n]]
+    keep = [k for k, n in enumerate(names) if v.type.shape[k] == sizes[n] or v.type.shape[k] != 1]
     v, names = s.reshaped(v, tuple(v.type.shape[k] for k in keep)), [names[k] for k in keep]
+    v = recast(v, tuple(sizes[n] for n in names))
     for name in [n for n in dict.fromkeys(names) if names.count(n) > 1]:
         v, names = _diagonal(v, names, name)
     return v, names

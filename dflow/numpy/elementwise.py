@@ -18,6 +18,7 @@ from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, public
+from dflow.tracing import masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -121,13 +122,12 @@ PUBLIC["power"], PUBLIC["divmod"] = _as_operator(np.power), _as_operator(np.divm
 
 
 @implements(np.where)
-def where(condition: Any, x: Any = None, y: Any = None, /) -> Array:
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
     """``x`` where the condition holds, ``y`` elsewhere; the choice that is not taken adds nothing to derivatives."""
+    if x is None and y is None:
+        return tuple(masks.nonzero(s.cast(lift(condition).value, bool)))
     if x is None or y is None:
-        raise TypeError(
-            "np.where on a traced array needs all of condition, x and y; with the condition alone the size "
-            "of the result depends on the data"
-        )
+        raise ValueError("either both or neither of x and y should be given")
     dtype = s.result_type(lift(x), lift(y))
     return wrap(_choose(lift(condition), s.cast_operand(lift(x), dtype), s.cast_operand(lift(y), dtype)))
 

@@ -12,6 +12,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -48,7 +49,7 @@ def _check_fit(first: s.Shape, shape: s.Shape, axis: int, k: int) -> None:
             f"index 0 has {len(first)} dimension(s) and the array at index {k} has {len(shape)} dimension(s)"
         )
     for d, (a, b) in enumerate(zip(first, shape)):
-        if d != axis and a != b:
+        if d != axis and sizes.agreed(a, b) is None:
             raise ValueError(
                 "all the input array dimensions except for the concatenation axis must match exactly, but along "
                 f"dimension {d}, the array at index 0 has size {a} and the array at index {k} has size {b}"
@@ -61,11 +62,11 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
     if not values:
         raise ValueError("need at least one array to stack")
     shape = values[0].type.shape
-    if any(v.type.shape != shape for v in values):
+    if not all(s.same_shape(shape, v.type.shape) for v in values):
         listed = ", ".join(s.show(v.type.shape) for v in values)
         raise ValueError(f"all input arrays must have the same shape, got {listed}")
     at = s.one_axis(axis, len(shape) + 1)
-    return s.result(builder().emit("concatenate", *(_with_axis(v, at) for v in values), axis=at), out)
+    return s.result(s.join([_with_axis(v, at) for v in values], at), out)
 
 
 def _with_axis(v: Value, axis: int) -> Value:
@@ -244,6 +245,8 @@ def _along(arr: Array, indices: Any, axis: Any) -> tuple[Array, tuple[Any, ...]]
     at, rank = s.one_axis(axis, arr.ndim), arr.ndim
     if np.ndim(indices) != rank:
         raise ValueError("`indices` and `arr` must have the same number of dimensions")
+    if rank == 1:
+        return arr, (indices,)
     shape = s.static(s.dims(indices), "np.take_along_axis")
     own = s.static(s.dims(arr), "np.take_along_axis")
     grid = [np.arange(own[k]).reshape([-1 if d == k else 1 for d in range(rank)]) for k in range(rank)]
@@ -278,12 +281,11 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     at = s.one_axis(axis, x.ndim)
     ends = [None if e is None or e is np._NoValue else _as_end(e, s.dims(x), at) for e in (prepend, append)]
     parts = [p for p in (ends[0], x, ends[1]) if p is not None]
-    v = concatenate.__wrapped__(parts, at).value if len(parts) > 1 else x.value
+    x = concatenate.__wrapped__(parts, at) if len(parts) > 1 else wrap(x.value)
     for _ in range(n):
-        (size,) = s.static((v.type.shape[at],), "np.diff")
-        later, earlier = (wrap(s.part(v, at, start, max(size - 1, 0))) for start in (min(1, size), 0))
-        v = apply(np.not_equal if v.type.dtype.kind == "b" else np.subtract, later, earlier).value
-    return wrap(v)
+        later, earlier = (x[(*(slice(None),) * at, part)] for part in (slice(1, None), slice(None, -1)))
+        x = apply(np.not_equal if x.dtype.kind == "b" else np.subtract, later, earlier)
+    return wrap(x.value)
 
 
 def _as_end(e: Any, shape: s.Shape, axis: int) -> Array:

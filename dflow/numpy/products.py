@@ -19,6 +19,7 @@ from dflow.numpy.einsum import contract
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import diagonal, flat, moveaxis
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -35,7 +36,8 @@ def matrix_product(x: Value, y: Value) -> Value:
     b = builder()
     if x.type.dtype.kind == "b":
         return s.cast(matrix_product(s.cast(x, np.int64), s.cast(y, np.int64)), bool)
-    if x.type.shape[-1] != y.type.shape[-2]:
+    inner = sizes.agreed(x.type.shape[-1], y.type.shape[-2])
+    if inner is None:
         raise ValueError(
             f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
             f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
@@ -45,8 +47,8 @@ def matrix_product(x: Value, y: Value) -> Value:
         real = b.sub(matrix_product(a, d), matrix_product(c, e))
         return b.emit("complex", real, b.add(matrix_product(a, e), matrix_product(c, d)))
     lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
-    x, y = (s.expand(v, (*lead, *v.type.shape[-2:])) for v in (x, y))
-    return b.matmul(x, y)
+    x = s.expand(x, (*lead, x.type.shape[-2], inner))
+    return b.matmul(x, s.expand(y, (*lead, inner, y.type.shape[-1])))
 
 
 def vector_product(x: Value, y: Value) -> Value:
@@ -65,7 +67,7 @@ def matmul(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None, casting: 
 
 def _matmul(x: Value, y: Value) -> Value:
     if x.type.rank == y.type.rank == 1:
-        if x.type.shape != y.type.shape:
+        if not s.same_shape(x.type.shape, y.type.shape):
             raise ValueError(f"matmul: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
         return vector_product(x, y)
     rows = s.reshaped(x, (1, *x.type.shape)) if x.type.rank == 1 else x
@@ -83,7 +85,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Array:
     if 0 in (x.type.rank, y.type.rank):
         return apply(np.multiply, wrap(x), wrap(y), out=out)
     at = max(y.type.rank - 2, 0)
-    if x.type.shape[-1] != y.type.shape[at]:
+    if sizes.agreed(x.type.shape[-1], y.type.shape[at]) is None:
         shapes = f"{s.show(x.type.shape)} and {s.show(y.type.shape)}"
         raise ValueError(
             f"shapes {shapes} not aligned: {x.type.shape[-1]} (dim {x.type.rank - 1}) != {y.type.shape[at]} (dim {at})"
@@ -96,7 +98,7 @@ def dot(a: Any, b: Any, out: Any = None) -> Array:
 @implements(np.vdot)
 def vdot(a: Any, b: Any, /) -> Array:
     x, y = map(flat, operands(a, b))
-    if x.type.shape != y.type.shape:
+    if not s.same_shape(x.type.shape, y.type.shape):
         raise ValueError(f"cannot take the vdot of shapes {s.show(s.dims(a))} and {s.show(s.dims(b))}")
     return wrap(vector_product(_conjugated(x), y))
 
@@ -109,7 +111,7 @@ def _conjugated(x: Value) -> Value:
 def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
     x, y = operands(x1, x2)
     x, y = (moveaxis.__wrapped__(wrap(v), axis, -1).value for v in (x, y))
-    if x.type.shape[-1] != y.type.shape[-1]:
+    if sizes.agreed(x.type.shape[-1], y.type.shape[-1]) is None:
         raise ValueError(f"vecdot: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
     return wrap(vector_product(_conjugated(x), y))
 
@@ -119,7 +121,7 @@ def inner(a: Any, b: Any, /) -> Array:
     x, y = operands(a, b)
     if 0 in (x.type.rank, y.type.rank):
         return apply(np.multiply, wrap(x), wrap(y))
-    if x.type.shape[-1] != y.type.shape[-1]:
+    if sizes.agreed(x.type.shape[-1], y.type.shape[-1]) is None:
         raise ValueError(
             f"shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} not aligned: "
             f"{x.type.shape[-1]} (dim {x.type.rank - 1}) != {y.type.shape[-1]} (dim {y.type.rank - 1})"

@@ -13,12 +13,15 @@ from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.elementwise import apply
+from dflow.numpy.shapes import flat
 from dflow.numpy.ufunc_rules import rule_for
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
 
 EVERYTHING: Any = np._NoValue
+_NO_ELEMENTS = "zero-size array to reduction operation {} which has no identity"
 
 # kind of the operation, the ufunc that it repeats, its neutral element
 SUM = ("sum", np.add, 0)
@@ -63,6 +66,8 @@ def reduce(
         v = _masked(v, where, initial if neutral is None and given(initial) else neutral, ufunc.__name__)
     if kind in ("max", "min"):
         v = _with_initial(v, axes, initial, ufunc)
+        if not given(initial):
+            sizes.require_elements(v.type.shape, axes, _NO_ELEMENTS.format(ufunc.__name__))
     y = reduce_value(v, kind, axes)
     if given(initial):
         first = s.expand(s.cast_operand(lift(initial), y.type.dtype.numpy), y.type.shape)
@@ -109,7 +114,7 @@ def _with_initial(v: Value, axes: tuple[int, ...], initial: Any, ufunc: np.ufunc
     if not empty:
         return v
     if not given(initial):
-        raise ValueError(f"zero-size array to reduction operation {ufunc.__name__} which has no identity")
+        raise ValueError(_NO_ELEMENTS.format(ufunc.__name__))
     shape = tuple(1 if k in empty else d for k, d in enumerate(v.type.shape))
     return s.expand(s.cast_operand(lift(initial), v.type.dtype.numpy), shape)
 
@@ -204,9 +209,10 @@ def _position(op: str) -> Any:
         if v.type.dtype.kind == "b":
             v = s.cast(v, np.int8)
         if axis is None:
-            v, at = s.reshaped(v, (int(np.prod(s.static(shape, f"np.{op} of the flattened array"))),)), 0
+            v, at = flat(v), 0
         else:
             at = s.one_axis(axis, v.type.rank)
+        sizes.require_elements(v.type.shape, (at,), f"attempt to get {op} of an empty sequence")
         if v.type.shape[at] == 0:
             raise ValueError(f"attempt to get {op} of an empty sequence")
         y = builder().emit(op, v, axis=at)

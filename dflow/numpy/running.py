@@ -10,6 +10,7 @@ from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.reductions import accumulator
+from dflow.numpy.shapes import flat
 from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
@@ -25,7 +26,7 @@ def _running(ufunc: numpy.ufunc) -> Any:
         x = lift(a)
         v = s.cast(x.value, accumulator(x, dtype))
         if axis is None:
-            v = s.reshaped(v, (int(np.prod(s.static(v.type.shape, "a running sum over the flattened array"))),))
+            v = flat(v)
         return s.result(scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
 
     return call

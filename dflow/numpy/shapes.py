@@ -16,6 +16,7 @@ from dflow.ir.core import Value
 from dflow.ir.types import Dim, Size
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -33,24 +34,26 @@ def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = N
 
 
 def as_dim(d: Any) -> Dim:
-    """A size that a user gave: an int, or a traced size of another array."""
-    if isinstance(d, Size):
-        return d
+    """A size that a user gave: an int, or a traced one, which must have a bound."""
     if isinstance(d, Array):
-        known = s.constant_of(d.value)
-        return d.value if known is None else int(known)  # type: ignore[return-value]
-    return s.static_int(d, "a size")
+        if d.ndim or d.dtype.kind not in "iu":
+            raise TypeError(f"only integers can be sizes, got {d!r}")
+        return sizes.given(d)
+    return d if isinstance(d, Size) else s.static_int(d, "a size")
 
 
 def resolve_shape(shape: s.Shape, target: Sequence[Any]) -> Any:
     """The target of a reshape, its -1 replaced by what is left. Raises ValueError as NumPy does."""
     moving = [d for d in shape if isinstance(d, Size)]
-    wanted = [_same_size(as_dim(d), moving) for d in target]
+    wanted = [next((m for m in moving if sizes.same(m, d)), d) for d in map(as_dim, target)]
     known = math.prod(d for d in shape if isinstance(d, int))
     if wanted.count(-1) > 1:
         raise ValueError("can only specify one unknown dimension")
     if -1 in wanted:
-        left = [d for d in moving if d not in wanted]
+        left = moving[:]
+        for d in wanted:
+            if d in left:
+                left.remove(d)
         rest = math.prod(d for d in wanted if isinstance(d, int) and d != -1)
         if left and rest == known and len(left) == 1:
             fill: Dim = left[0]
@@ -63,13 +66,6 @@ def resolve_shape(shape: s.Shape, target: Sequence[Any]) -> Any:
     if math.prod(counts) != known or [d for d in wanted if isinstance(d, Size)] != moving or any(d < 0 for d in counts):
         raise _cannot_reshape(shape, wanted)
     return tuple(wanted)
-
-
-def _same_size(d: Any, moving: Sequence[Size]) -> Any:
-    """A traced size given by the user, as the size of the array that it is."""
-    if isinstance(d, Value):
-        return next((m for m in moving if m.value is d), d)
-    return d
 
 
 def _cannot_reshape(shape: s.Shape, wanted: Sequence[Any]) -> ValueError:

@@ -2,7 +2,8 @@
 
 One operation of the IR gives the order along the last axis (stable, NaN last, as NumPy has it); everything else gathers
 by it, so the derivative of sorted values goes to the elements that they were. Where the size of a result depends on the
-data, ``size`` says how many elements it gets: surplus ones are dropped, missing ones filled with ``fill_value``.
+data, it is known when the program runs; or ``size`` says how many elements it gets: surplus ones are dropped, missing
+ones filled with ``fill_value``.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements, own
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import flat, moveaxis
+from dflow.tracing import masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -150,16 +151,6 @@ def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Ar
 # -- places of known number ------------------------------------------------------------------------------------------
 
 
-def required(size: Any, name: str) -> int:
-    if size is None:
-        raise failure(
-            NeedsStatic,
-            f"how many elements np.{name} gives depends on the data",
-            mend=f"say how many: dflow.numpy.{name}(..., size=n) drops surplus ones and fills up with fill_value",
-        )
-    return s.static_int(size, "size")
-
-
 def places(mask: Value, size: int) -> tuple[Value, Value]:
     """The positions of the first ``size`` true elements of a vector in order, and which of them exist."""
     b = builder()
@@ -178,7 +169,10 @@ def filled(v: Value, exists: Value, fill: Any) -> Array:
 
 @implements(np.flatnonzero, extra=SIZED)
 def flatnonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
-    count = required(size, "flatnonzero")
+    """The positions of what is not zero: as many as there are when the program runs, or the first ``size`` ones."""
+    if size is None:
+        return wrap(masks.nonzero(s.cast(flat(lift(a).value), bool))[0].value)
+    count = s.static_int(size, "size")
     found, exists = places(s.cast(flat(lift(a).value), bool), count)
     return filled(found, exists, fill_value)
 
@@ -186,9 +180,11 @@ def flatnonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
 @implements(np.nonzero, extra=SIZED)
 def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ...]:
     x = lift(a)
-    count = required(size, "nonzero")
     if not x.ndim:
         raise ValueError("Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead.")
+    if size is None:
+        return tuple(masks.nonzero(s.cast(x.value, bool)))
+    count = s.static_int(size, "size")
     found, exists = places(s.cast(flat(x.value), bool), count)
     fills = fill_value if isinstance(fill_value, tuple | list) else [fill_value] * x.ndim
     indices = np.unravel_index(wrap(found), s.static(s.dims(x), "np.nonzero"))
@@ -197,19 +193,19 @@ def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ..
 
 @implements(np.argwhere, extra=SIZED)
 def argwhere(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
-    return np.stack(nonzero.__wrapped__(a, size=required(size, "argwhere"), fill_value=fill_value), -1)
+    return np.stack(nonzero.__wrapped__(a, size=size, fill_value=fill_value), -1)
 
 
 @implements(np.compress, extra=SIZED)
 def compress(
     condition: Any, a: Any, axis: Any = None, out: Any = None, *, size: Any = None, fill_value: Any = 0
 ) -> Array:
-    """The slices of ``a`` where a condition holds: one that is known, or the first ``size`` ones."""
+    """The slices of ``a`` where a condition holds, all of them or the first ``size`` ones."""
     x = lift(a)
     x, at = (wrap(flat(x.value)), 0) if axis is None else (x, s.one_axis(axis, x.ndim))
-    if not isinstance(condition, Array):
+    if not isinstance(condition, Array) or size is None:
         return s.result(np.take(x, np.flatnonzero(condition), at).value, out)
-    found, exists = places(s.cast(condition.value, bool), required(size, "compress"))
+    found, exists = places(s.cast(condition.value, bool), s.static_int(size, "size"))
     rows = moveaxis.__wrapped__(x, at, 0)[wrap(found)]
     return s.result(moveaxis.__wrapped__(filled(rows.value, exists, fill_value), 0, at).value, out)
 
@@ -232,8 +228,9 @@ class Distinct(NamedTuple):
     counts: Array
 
 
-def distinct(x: Array, size: int, fill: Any, equal_nan: bool) -> Distinct:
-    """The first ``size`` distinct elements in order, where each is met first, which one each element is, how often."""
+def distinct(x: Array, size: Any, fill: Any, equal_nan: bool) -> Distinct:
+    """The distinct elements in order (all, or the first ``size`` ones), where each is met first, which one each element
+    is, how often."""
     v, b = flat(x.value), builder()
     (n,) = s.static(v.type.shape, "np.unique")
     sorter = order(v)
@@ -241,6 +238,14 @@ def distinct(x: Array, size: int, fill: Any, equal_nan: bool) -> Distinct:
     starts = _starts(ordered, n, equal_nan)
     group = b.sub(np.cumsum(wrap(s.cast(starts, np.int64))).value, 1)
     inverse = wrap(b.scatter(b.zeros(group.type), group, sorter))
+    if size is None:
+        heads = masks.nonzero(starts)[0].value
+        counts = b.scatter_add(s.full((n,), 0, np.int64), s.full((n,), 1, np.int64), inverse.value)
+        counts = s.part(counts, 0, 0, heads.type.shape[0])
+        return Distinct(
+            wrap(b.gather(ordered, heads)), wrap(b.gather(sorter, heads)), inverse.reshape(x.shape), wrap(counts)
+        )
+    size = s.static_int(size, "size")
     heads, exists = places(starts, size)
     values, indices = b.gather(ordered, heads), b.gather(sorter, heads)
     fill = wrap(s.part(ordered, 0, 0)) if fill is None and n else 0 if fill is None else fill
@@ -278,11 +283,11 @@ def unique(
     size: Any = None,
     fill_value: Any = None,
 ) -> Any:
-    """The distinct elements in order, ``size`` of them; missing ones are ``fill_value`` (else the smallest)."""
+    """The distinct elements in order; or ``size`` of them, missing ones being ``fill_value`` (else the smallest)."""
     x = lift(ar)
     if axis is not None and x.ndim != 1:
         raise TypeError("np.unique of a traced array takes all elements (axis=None)")
-    found = distinct(x, required(size, "unique"), fill_value, equal_nan)
+    found = distinct(x, size, fill_value, equal_nan)
     wanted = [found.values]
     wanted += [found.indices] * return_index + [found.inverse] * return_inverse + [found.counts] * return_counts
     return wanted[0] if len(wanted) == 1 else tuple(wanted)
@@ -307,24 +312,24 @@ class UniqueInverse(NamedTuple):
 
 @implements(np.unique_all, extra=SIZED)
 def unique_all(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueAll:
-    return UniqueAll(*distinct(lift(x), required(size, "unique_all"), fill_value, False))
+    return UniqueAll(*distinct(lift(x), size, fill_value, False))
 
 
 @implements(np.unique_counts, extra=SIZED)
 def unique_counts(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueCounts:
-    found = distinct(lift(x), required(size, "unique_counts"), fill_value, False)
+    found = distinct(lift(x), size, fill_value, False)
     return UniqueCounts(found.values, found.counts)
 
 
 @implements(np.unique_inverse, extra=SIZED)
 def unique_inverse(x: Any, *, size: Any = None, fill_value: Any = None) -> UniqueInverse:
-    found = distinct(lift(x), required(size, "unique_inverse"), fill_value, False)
+    found = distinct(lift(x), size, fill_value, False)
     return UniqueInverse(found.values, found.inverse)
 
 
 @implements(np.unique_values, extra=SIZED)
 def unique_values(x: Any, *, size: Any = None, fill_value: Any = None) -> Array:
-    return distinct(lift(x), required(size, "unique_values"), fill_value, False).values
+    return distinct(lift(x), size, fill_value, False).values
 
 
 @implements(np.isin)

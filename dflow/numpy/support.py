@@ -12,6 +12,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.ir.types import Dim, TensorType, dtype_of
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -26,23 +27,14 @@ def dims(x: Any) -> Shape:
 
 def size_of(shape: Iterable[Dim]) -> Value:
     """The number of elements, as an index value."""
-    b = builder()
-    known, moving = 1, None
-    for d in shape:
-        if isinstance(d, int):
-            known *= d
-        else:
-            moving = b.size(d) if moving is None else b.mul(moving, b.size(d))
-    if moving is None:
-        return b.index(known)
-    return moving if known == 1 else b.mul(moving, b.index(known))
+    return builder().index(sizes.count(tuple(shape)))
 
 
 def static(shape: Iterable[Dim], what: str) -> tuple[int, ...]:
     """The shape as ints; TypeError when a size is only known at run time."""
     shape = tuple(shape)
     if not all(isinstance(d, int) for d in shape):
-        raise failure(NeedsStatic, f"{what} needs sizes that are known when the function is compiled", seen=show(shape))
+        raise failure(NeedsStatic, f"{what} needs sizes that are known while tracing", seen=f"shape {show(shape)}")
     return shape  # type: ignore[return-value]
 
 
@@ -56,10 +48,7 @@ def static_int(x: Any, what: str) -> int:
     return operator.index(x)
 
 
-def show(shape: Sequence[Any]) -> str:
-    """A shape as NumPy writes it in messages."""
-    inner = ",".join(str(d) if isinstance(d, int) else repr(d) for d in shape)
-    return f"({inner},)" if len(shape) == 1 else f"({inner})"
+show = sizes.show
 
 
 # -- dtypes ----------------------------------------------------------------------------------------------------------
@@ -121,29 +110,23 @@ def constant_of(v: Value) -> Any:
 
 def broadcast_shapes(*shapes: Shape) -> Shape:
     """The common shape, or ValueError as NumPy has it."""
-    rank = max(map(len, shapes), default=0)
-    out: list[Dim] = []
-    for column in zip(*((1,) * (rank - len(s)) + tuple(s) for s in shapes)):
-        sizes = [d for d in column if d != 1]
-        if any(d != sizes[0] for d in sizes[1:]):
-            listed = " ".join(map(show, shapes))
-            raise ValueError(f"operands could not be broadcast together with shapes {listed}")
-        out.append(sizes[0] if sizes else 1)
-    return tuple(out)
+    found = sizes.joint(*shapes)
+    if found is None:
+        raise ValueError(f"operands could not be broadcast together with shapes {' '.join(map(show, shapes))}")
+    return found
 
 
 def expand(v: Value, shape: Shape) -> Value:
     """``v`` broadcast to ``shape``: new axes in front, axes of size 1 repeated."""
-    if v.type.shape == tuple(shape):
-        return v
-    b, skip = builder(), len(shape) - v.type.rank
-    kept = [k for k, d in enumerate(v.type.shape) if d == shape[skip + k]] if skip >= 0 else []
-    stretched = [d for k, d in enumerate(v.type.shape) if k not in kept]
-    if skip < 0 or any(d != 1 for d in stretched):
+    found = sizes.spread(v, shape)
+    if found is None:
         raise ValueError(f"could not broadcast input array from shape {show(v.type.shape)} into shape {show(shape)}")
-    if stretched:
-        v = b.reshape(v, shape=tuple(v.type.shape[k] for k in kept))
-    return b.broadcast(v, shape=tuple(shape), dims=tuple(skip + k for k in kept))
+    return found
+
+
+def same_shape(shape: Shape, other: Shape) -> bool:
+    """Whether two shapes are equal; what is not known is checked when the program runs."""
+    return len(shape) == len(other) and all(sizes.agreed(a, b) is not None for a, b in zip(shape, other))
 
 
 def broadcast(*values: Value) -> list[Value]:
@@ -179,8 +162,29 @@ def part(v: Value, axis: int, start: int | Value, size: Dim | None = None, step:
 
 
 def join(values: Sequence[Value], axis: int) -> Value:
+    """The values, equal in the other sizes, one behind the other along ``axis``."""
+    rest = values[0].type.shape
+    values = [sizes.recast(v, (*rest[:axis], v.type.shape[axis], *rest[axis + 1 :])) for v in values]
     values = [v for v in values if v.type.shape[axis] != 0] or list(values[:1])
-    return values[0] if len(values) == 1 else builder().emit("concatenate", *values, axis=axis)
+    if len(values) == 1:
+        return values[0]
+    if all(isinstance(v.type.shape[axis], int) for v in values):
+        return builder().emit("concatenate", *values, axis=axis)
+    return _joined_in_place(values, axis)
+
+
+def _joined_in_place(values: Sequence[Value], axis: int) -> Value:
+    """Sizes that depend on the run: each is written where the one before ends."""
+    b, first = builder(), values[0].type
+    starts: list[Any] = [0]
+    for v in values:
+        starts.append(sizes.plus(starts[-1], sizes.int_of(v.type.shape[axis])))
+    total = sizes.dim(starts[-1])
+    out = b.zeros(first.with_shape((*first.shape[:axis], total, *first.shape[axis + 1 :])))
+    for v, start in zip(values, starts):
+        index = tuple(("slice", v.type.shape[axis], 1) if k == axis else "all" for k in range(first.rank))
+        out = b.update(out, v, b.index(start), index=index)
+    return out
 
 
 def counter(shape: Shape, axis: int) -> Value:
@@ -199,7 +203,7 @@ def store(out: Any, v: Value) -> Array:
         (out,) = out
     if not isinstance(out, Array):
         raise TypeError(f"out must be an array of the traced function, not {type(out).__name__}")
-    if dims(out) != v.type.shape:
+    if not same_shape(dims(out), v.type.shape):
         raise ValueError(f"output array has shape {show(dims(out))}, the result has shape {show(v.type.shape)}")
     if not np.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
         raise TypeError(f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'")

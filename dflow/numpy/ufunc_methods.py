@@ -120,7 +120,7 @@ def at(ufunc: np.ufunc, target: Any, index: Any, value: Any = None) -> None:
     from dflow.tracing.scatter import add_at
 
     if ufunc in (np.add, np.subtract) and target.dtype.kind != "b":
-        return add_at(target, resolve(target.shape, index), value if ufunc is np.add else -lift(value))
+        return add_at(target, resolve(target.type.shape, index), value if ufunc is np.add else -lift(value))
     if ufunc.__name__ not in NAMES or ufunc.nout != 1:
         raise failure(TraceError, f"np.{ufunc.__name__}.at is not supported on traced arrays")
     places: Value = lift(np.arange(target.size).reshape(target.shape))[index].value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,9 +12,10 @@ from dflow.ir.core import Value
 from dflow.ir.types import TensorType
 from dflow.tracing import index as _index
 from dflow.tracing import lift as _lift
-from dflow.tracing import views
+from dflow.tracing import sizes, views
 from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
+from dflow.tracing.sizes import Shape
 
 
 class Array(Operators):
@@ -24,13 +24,13 @@ class Array(Operators):
     ``weak`` marks a number that came from Python: of rank 0, and of no weight in promotion.
     """
 
-    __slots__ = ("__weakref__", "cell", "steps", "type", "weak")
+    __slots__ = ("__weakref__", "_type", "cell", "steps", "weak")
     __array_priority__ = 1000.0
     inside = False  # whether it is a position that needs no check
 
     def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool = False):
         self.cell = cell
-        self.type = type
+        self._type = type
         self.steps = steps
         self.weak = weak
 
@@ -42,7 +42,14 @@ class Array(Operators):
         if self.cell.poison:
             raise failure(TraceError, self.cell.poison, mend="copy the array (x.copy()) before the two ways part")
         base = region().read(self.cell)
-        return views.read(builder(), self.steps, base) if self.steps else base
+        return views.read(builder(), self._seen_steps(), base) if self.steps else base
+
+    def _seen_steps(self) -> tuple[views.Step, ...]:
+        """The steps; in a trace inside of the one that they belong to, with the sizes as they are known there."""
+        here, home = region(), self.cell.home
+        if here.root() is home.root():
+            return self.steps
+        return views.resized(self.steps, lambda d: here.seen_type(self._type.with_shape((d,)), home).shape[0])
 
     def assign(self, value: Value) -> None:
         """Replaces the contents; all that refer to the same cell see it."""
@@ -55,7 +62,7 @@ class Array(Operators):
             value = views.write(builder(), self.steps, here.read(self.cell), value)
         here.write(self.cell, value)
 
-    def refer(self, steps: tuple[views.Step, ...], shape: tuple[int, ...]) -> Array:
+    def refer(self, steps: tuple[views.Step, ...], shape: Shape) -> Array:
         """The part to which ``steps`` lead, as a view."""
         joined = self.steps
         for step in steps:
@@ -65,23 +72,31 @@ class Array(Operators):
     # -- what it is ----------------------------------------------------------------------------------------------
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.type.dtype.numpy
+    def type(self) -> TensorType:
+        if self._type.is_static:
+            return self._type
+        return region().seen_type(self._type, self.cell.home)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return self.type.static_shape
+    def dtype(self) -> np.dtype[Any]:
+        return self._type.dtype.numpy
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes: ints, and traced integers for those that are known only when the program runs."""
+        return tuple(d if isinstance(d, int) else _lift.wrap(d.value, weak=True) for d in self.type.shape)  # type: ignore[union-attr]
 
     @property
     def ndim(self) -> int:
         return self.type.rank
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def size(self) -> Any:
+        n = sizes.count(self.type.shape)
+        return n if isinstance(n, int) else _lift.wrap(n, weak=True)
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> Any:
         return self.size * self.itemsize
 
     @property
@@ -129,7 +144,7 @@ class Array(Operators):
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def __getitem__(self, index: Any) -> Array:
-        part = _index.resolve(self.shape, index)
+        part = _index.resolve(self.type.shape, index)
         if part.basic and part.shape:
             return self.refer(part.steps, part.shape)
         found = self.refer(part.steps, part.shape)
@@ -137,21 +152,21 @@ class Array(Operators):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         new = _lift.lift(value, self.dtype)
-        mask = _index.mask_of(index, self.shape)
-        if mask is not None:
-            return self.assign(_where(mask, _spread(mask, new, self.shape), self.value, self.dtype))
-        part = _index.resolve(self.shape, index)
+        mask = _index.mask_of(index, self.type.shape)
+        if mask is not None and new.ndim <= self.ndim - mask.ndim:  # one value for all that it selects
+            return self.assign(_where(mask, _lift.broadcast_to(new.value, self.type.shape), self.value, self.dtype))
+        part = _index.resolve(self.type.shape, index)
         contents = fitted(new, part.shape, self.dtype)
         self.refer(part.steps, part.shape).assign(contents)
 
     def update(self, index: Any, operation: Callable[[Any, Any], Any], value: Any, op: str = "") -> None:
         """``self[index] = operation(self[index], value)``, as an augmented assignment does it."""
         new = _lift.lift(value, self.dtype)
-        mask = _index.mask_of(index, self.shape)
-        if mask is not None:
-            changed = operation(self, _lift.wrap(_spread(mask, new, self.shape)))
+        mask = _index.mask_of(index, self.type.shape)
+        if mask is not None and new.ndim <= self.ndim - mask.ndim:
+            changed = operation(self, _lift.wrap(_lift.broadcast_to(new.value, self.type.shape)))
             return self.assign(_where(mask, changed.value, self.value, self.dtype))
-        part = _index.resolve(self.shape, index)
+        part = _index.resolve(self.type.shape, index)
         target = self.refer(part.steps, part.shape)
         step = target.steps[0] if len(target.steps) == 1 else None
         if op in ("add", "sub") and part.basic and self.dtype.kind in "iuf" and isinstance(step, views.Index):
@@ -167,12 +182,18 @@ class Array(Operators):
     def __len__(self) -> int:
         if not self.ndim:
             raise failure(TraceError, "len() of a number", seen=repr(self))
-        return self.shape[0]
+        return self._length("use x.shape[0], or len(x) in a function whose source is a file")
 
     def __iter__(self) -> Iterator[Array]:
         if not self.ndim:
             raise failure(NeedsStatic, "iteration over a traced number", seen=repr(self), wanted="an array")
-        return (self[k] for k in range(self.shape[0]))
+        return (self[k] for k in range(self._length("loop over it with `for`")))
+
+    def _length(self, mend: str) -> int:
+        n = self.type.shape[0]
+        if not isinstance(n, int):
+            raise failure(NeedsStatic, "this length is known only when the program runs", seen=repr(self), mend=mend)
+        return n
 
     def __contains__(self, x: Any) -> Array:
         return (self == x).any()
@@ -204,7 +225,7 @@ class Array(Operators):
         )
 
     def __bool__(self) -> bool:
-        if self.ndim and self.size != 1:
+        if not sizes.is_one(self.type.shape):
             raise failure(
                 TraceError,
                 "the truth value of an array with more than one element is ambiguous",
@@ -302,19 +323,16 @@ class Array(Operators):
         given = axes[0] if len(axes) == 1 and (axes[0] is None or not isinstance(axes[0], int)) else axes
         return numpy_functions().transpose(self, given or None)
 
-    def reshaped_view(self, shape: tuple[int, ...]) -> Array:
+    def reshaped_view(self, shape: Shape) -> Array:
         """The view under ``shape`` (which must fit), or a copy where NumPy makes one; for dflow.numpy."""
-        if shape == self.shape:
+        if shape == self.type.shape:
             return self.refer((), shape)
-        view = self.refer((views.Reshape(self.shape, shape),), shape)
-        return view if views.is_view(view.steps, self._base_shape()) else _lift.wrap(view.value)
-
-    def _base_shape(self) -> tuple[int, ...]:
-        return self.cell.value.type.static_shape
+        view = self.refer((views.Reshape(self.type.shape, shape),), shape)
+        return view if views.is_view(view.steps, self.cell.value.type.shape) else _lift.wrap(view.value)
 
     def transposed_view(self, perm: tuple[int, ...]) -> Array:
         """The view with the axes permuted; for dflow.numpy."""
-        return self.refer((views.Transpose(perm),), tuple(self.shape[p] for p in perm))
+        return self.refer((views.Transpose(perm),), tuple(self.type.shape[p] for p in perm))
 
     def flatten(self, order: str = "C") -> Array:
         return self.reshape(-1).copy()
@@ -327,21 +345,9 @@ def _has_ellipsis(index: Any) -> bool:
     return index is Ellipsis or (isinstance(index, tuple) and any(i is Ellipsis for i in index))
 
 
-def _spread(mask: Array, new: Array, shape: tuple[int, ...]) -> Value:
-    """What is assigned through a traced mask, for every element of the array."""
-    if new.ndim > len(shape) - mask.ndim:
-        raise failure(
-            NeedsStatic,
-            "an array assigned through a traced mask would be spread over elements whose number is not known",
-            seen=f"{new!r} into {mask!r}",
-            mend="assign a number, or use np.where",
-        )
-    return _lift.broadcast_to(new.value, shape)
-
-
 def _where(mask: Array, yes: Value, no: Value, dtype: Any) -> Value:
     b = builder()
     kept = tuple(range(mask.ndim))
     shape = no.type.shape
-    condition = mask.value if mask.shape == shape else b.broadcast(mask.value, shape=shape, dims=kept)
+    condition = mask.value if mask.ndim == len(shape) else b.broadcast(mask.value, shape=shape, dims=kept)
     return b.select(condition, _lift.convert(yes, dtype), no)

@@ -12,7 +12,10 @@ import numpy as np
 from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.ops.control import ERRORS
+from dflow.ir.passes.transfer import assume
+from dflow.ir.types import Dim
 from dflow.tracing import lift as _lift
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Cell, Region, builder, entered, region
 from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
@@ -31,7 +34,7 @@ def traced_condition(test: Any) -> bool:
 
 def truth(test: Array) -> Value:
     """A condition as a bool scalar."""
-    if test.size != 1:
+    if not sizes.is_one(test.type.shape):
         bool(test)  # raises
     value = test.value
     if value.type.rank:
@@ -63,7 +66,7 @@ def if_(
     for block, holds in ((then, True), (orelse, False)):
         put(before)
         try:
-            arm = _traced_arm(block, get, snapshot)
+            arm = _traced_arm(pred, holds, block, get, snapshot)
         finally:
             snapshot.restore()
         if arm.raised is not None:
@@ -97,10 +100,11 @@ class _Arm:
         return anatomy(x, lambda x: self.view.saved[id(x)][1] if x in self.view else parts(x))
 
 
-def _traced_arm(block: Block, get: Get, snapshot: Snapshot) -> _Arm:
+def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> _Arm:
     """Traces one branch in a region of its own."""
     inner = Region(BRANCH, region())
     with entered(inner):
+        assume(inner.known, pred, holds)
         try:
             block()
         except Exception as e:
@@ -149,6 +153,37 @@ class _Slot:
     values: tuple[Value, Value]
     weak: bool
     aliases: list[Cell]
+    shape: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A size that depends on the branch taken: the number of its slot, and its bound."""
+
+    slot: int
+    bound: int
+
+
+def _packed(v: Value, shape: tuple[Any, ...]) -> Value:
+    """What a branch yields for an array of this shape: one of the full size where the branch says the size."""
+    if not any(isinstance(d, _Chosen) for d in shape):
+        return sizes.recast(v, shape)
+    b = builder()
+    full = tuple(d.bound if isinstance(d, _Chosen) else d for d in shape)
+    index = tuple(("slice", old, 1) if isinstance(d, _Chosen) else "all" for old, d in zip(v.type.shape, shape))
+    starts = [b.index(0) for e in index if e != "all"]
+    v = sizes.recast(v, tuple(old if isinstance(d, _Chosen) else d for old, d in zip(v.type.shape, shape)))
+    return b.update(b.zeros(v.type.with_shape(full)), v, *starts, index=index)
+
+
+def _unpacked(v: Value, shape: tuple[Any, ...], results: Sequence[Value]) -> Value:
+    if not any(isinstance(d, _Chosen) for d in shape):
+        return v
+    known = region().known
+    for d in shape:
+        if isinstance(d, _Chosen):
+            known.define(results[d.slot], (0, d.bound))
+    return sizes.recast(v, tuple(sizes.dim(results[d.slot]) if isinstance(d, _Chosen) else d for d in shape))
 
 
 class _Unmerged(Exception):
@@ -168,6 +203,7 @@ class _Merge:
         self.slots: list[_Slot] = []
         self.counts: dict[Cell, int] = {}
         self.objects: dict[tuple[int, int], tuple[_Later, Any, Any]] = {}
+        self.sizes: dict[tuple[Dim, Dim], _Chosen] = {}
         self.where = line_of_block()
 
     def variables(self, names: Sequence[str], live: set[str]) -> list[Any]:
@@ -249,12 +285,14 @@ class _Merge:
             return x
         with entered(self.arms[k].region):
             known = _lift.lift(x)
-            value = known.value
+        shape = tuple(self.half_known(d, k) for d in known.type.shape)
+        with entered(self.arms[k].region):
+            value = _packed(known.value, shape)
         with entered(self.arms[1 - k].region):
             filler = builder().zeros(value.type)
         outside = known.ndim and known.cell.home is not self.arms[k].region
         values = (value, filler) if k == 0 else (filler, value)
-        self.slots.append(_Slot(values, known.weak, [known.cell] if outside else []))
+        self.slots.append(_Slot(values, known.weak, [known.cell] if outside else [], shape))
         return _SlotNumber(len(self.slots) - 1)
 
     def watch_objects(self, results: list[Array]) -> None:
@@ -273,22 +311,56 @@ class _Merge:
         for leaf, arm in zip((x, y), self.arms):
             with entered(arm.region):
                 arrays.append(_lift.lift(leaf))
-        if arrays[0].shape != arrays[1].shape:
-            return None
         dtype = _lift.result_dtype(*arrays)
         if dtype.kind != "b" and any(a.dtype == np.bool_ for a in arrays):
+            return None
+        shape = self.shape(*(a.type.shape for a in arrays))
+        if shape is None:
             return None
         values = []
         for a, arm in zip(arrays, self.arms):
             with entered(arm.region):
-                values.append(_lift.convert(a.value, dtype))
+                values.append(_packed(_lift.convert(a.value, dtype), shape))
         aliases = [a.cell for a, arm in zip(arrays, self.arms) if a.ndim and a.cell.home is not arm.region]
         for cell in {a.cell for a in arrays if a.ndim}:
             self.counts[cell] = self.counts.get(cell, 0) + 1
             if self.counts[cell] > 1:
                 aliases.append(cell)
-        self.slots.append(_Slot((values[0], values[1]), arrays[0].weak and arrays[1].weak, aliases))
+        self.slots.append(_Slot((values[0], values[1]), arrays[0].weak and arrays[1].weak, aliases, shape))
         return _SlotNumber(len(self.slots) - 1)
+
+    def shape(self, a: sizes.Shape, b: sizes.Shape) -> tuple[Any, ...] | None:
+        """The shape after the ``if``, None where the branches do not go together."""
+        if len(a) != len(b):
+            return None
+        found = tuple(self.size(x, y) for x, y in zip(a, b))
+        return None if any(d is None for d in found) else found
+
+    def size(self, x: Dim, y: Dim) -> Any:
+        """The size after the ``if``: that of both branches, or one that depends on the branch too (a ``_Chosen``)."""
+        if isinstance(x, int) and isinstance(y, int):
+            return x if x == y else None
+        for d in (x, y):
+            if sizes.same(x, y) and (isinstance(d, int) or region().sees(d.value)):  # type: ignore[union-attr]
+                return d
+        return self.chosen(x, y)
+
+    def half_known(self, d: Dim, k: int) -> Any:
+        """The size after the ``if`` of what branch ``k`` alone has."""
+        if isinstance(d, int) or region().sees(d.value):  # type: ignore[union-attr]
+            return d
+        return self.chosen(d, 0) if k == 0 else self.chosen(0, d)
+
+    def chosen(self, x: Dim, y: Dim) -> _Chosen:
+        if (x, y) not in self.sizes:
+            values = []
+            for d, arm in zip((x, y), self.arms):
+                with entered(arm.region):
+                    values.append(builder().size(d))
+            self.slots.append(_Slot((values[0], values[1]), True, []))
+            bound = max(d if isinstance(d, int) else d.bound for d in (x, y))  # type: ignore[union-attr]
+            self.sizes[x, y] = _Chosen(len(self.slots) - 1, bound)
+        return self.sizes[x, y]
 
     def emit(self) -> list[Array]:
         here = region()
@@ -304,6 +376,7 @@ class _Merge:
             here.write(cell, value)
         out = []
         for s, value in zip(self.slots, emitted):
+            value = _unpacked(value, s.shape, emitted)
             array = _lift.wrap(value, s.weak)
             if s.aliases:
                 array.cell.read_only = MAY_ALIAS

@@ -21,6 +21,7 @@ from dflow.tracing.lift import contains_traced, elementwise, lift, static_value,
 from dflow.tracing.lift import convert as convert_value
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
+from dflow.tracing.sizes import is_one
 from dflow.tracing.state import Undefined
 
 
@@ -252,6 +253,8 @@ def math_functions() -> dict[Any, Any]:
 
 
 def len_(x: Any) -> Any:
+    if isinstance(x, _array.Array) and x.ndim:
+        return x.shape[0]
     return x.length if isinstance(x, Indexable) else len(x)
 
 
@@ -302,7 +305,13 @@ def sum_(x: Any, /, start: Any = 0) -> Any:
 
 def _extreme(name: str, plain: Any, reduction: Any) -> Any:
     def extreme(*args: Any, key: Any = None, default: Any = None) -> Any:
-        if len(args) == 1 and isinstance(args[0], _array.Array) and args[0].ndim == 1 and key is None and args[0].size:
+        if (
+            len(args) == 1
+            and isinstance(args[0], _array.Array)
+            and args[0].ndim == 1
+            and key is None
+            and default is None
+        ):
             return call_numpy(reduction, (args[0],), {})
         items = list(args[0]) if len(args) == 1 else list(args)
         if key is not None or not contains_traced(items):
@@ -319,7 +328,7 @@ def _number(plain: Any, kind: str, dtype: Any) -> Any:
     """``int(x)``, ``float(x)``, ``bool(x)`` of a number give a number; of a whole array they are Python's affair."""
 
     def convert(*args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or not isinstance(args[0], _array.Array) or args[0].size != 1:
+        if len(args) != 1 or kwargs or not isinstance(args[0], _array.Array) or not is_one(args[0].type.shape):
             return plain(*args, **kwargs)
         x = args[0]
         if static_value(x) is not None:

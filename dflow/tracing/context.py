@@ -7,21 +7,25 @@ the region makes results of it.
 
 A loop body cannot know yet whether a cell that it reads will change later in the same body, so it reads a fresh
 *placeholder*: at the end the placeholder becomes an argument of the body, or is replaced by the value from outside.
+Integers are read as they are unless the loop carries them: nothing updates them in place, and so the sizes that are
+computed from one integer inside and outside of the loop are seen to be the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure, user_location
-from dflow.ir.builder import Builder
-from dflow.ir.core import Value
+from dflow.errors import NeedsStatic, TraceError, failure, user_location
+from dflow.ir.core import Value, substitute
+from dflow.ir.passes.intervals import Known, counts
+from dflow.ir.types import TensorType
+from dflow.tracing.facts import LearningBuilder
 
 TRACE, LOOP, BRANCH = "trace", "loop", "branch"
 
@@ -43,24 +47,31 @@ class Region:
     """A part of the program under construction; see the module's text."""
 
     __slots__ = (
-        "builder",
-        "constants",
-        "entry",
-        "kind",
-        "local",
-        "name",
-        "outside",
-        "parent",
-        "undo",
-        "unrolled",
-        "watched",
+        *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "local", "made", "name"),
+        *("outside", "parent", "sizes", "undo", "unrolled", "watched"),
     )
 
-    def __init__(self, kind: str, parent: Region | None, builder: Builder | None = None, name: str = ""):
+    def __init__(
+        self,
+        kind: str,
+        parent: Region | None,
+        builder: LearningBuilder | None = None,
+        name: str = "",
+        carried: Iterable[Cell] = (),
+    ):
         self.kind = kind
         self.parent = parent
         self.name = name
-        self.builder: Builder = builder or Builder(loc=parent.builder.loc if parent else None)
+        if builder is None:
+            assert parent is not None
+            builder = LearningBuilder(loc=parent.builder.loc, known=parent.known)
+        self.builder: LearningBuilder = builder
+        self.known: Known = builder.known
+        self.carried = frozenset(carried)  # cells of numbers that a loop carries
+        self.direct: set[Cell] = set()  # cells of integers read without a placeholder
+        self.made: dict[Any, Value] = {}  # sizes and positions computed here, by how
+        self.sizes: dict[Value, Value] = {}  # sizes of the enclosing trace, and what they are in this one
+        self.bounds: dict[Value, int] = {}  # of sizes, as far as they hold here
         self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
         self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
@@ -85,17 +96,65 @@ class Region:
         outer = self.parent.read(cell)
         if self.kind == BRANCH:
             return outer
-        inner = Value(outer.type, outer.hint)
+        if self.kind == LOOP and cell not in self.carried and outer.type.is_scalar and counts(outer.type.dtype):
+            self.direct.add(cell)
+            return outer
+        inner = Value(self.own_type(outer.type) if self.kind == TRACE else outer.type, outer.hint)
         self.entry[cell] = self.local[cell] = inner
         return inner
+
+    def own_type(self, t: TensorType) -> TensorType:
+        """A type of the enclosing trace in this one, its sizes being captured values."""
+        return substitute(t, {v: self._captured_size(v) for v in t.size_values})
+
+    def seen_type(self, t: TensorType, home: Region) -> TensorType:
+        """The type of an array that was made in ``home``, as it is seen from here."""
+        root = self.root()
+        if root is home.root() or root.parent is None or all(map(self.sees, t.size_values)):
+            return t
+        return root.own_type(root.parent.seen_type(t, home))
+
+    def around(self) -> Iterator[Region]:
+        """This region and those around it in the same trace, from the inside out."""
+        r: Region | None = self
+        while r is not None:
+            yield r
+            r = None if r.kind == TRACE else r.parent
+
+    def sees(self, v: Value) -> bool:
+        """Whether a value is defined here or around, in the same trace."""
+        return any(
+            v in r.builder.args
+            or v in r.entry.values()
+            or (v.op is not None and any(v.op is op for op in r.builder.ops))
+            for r in self.around()
+        )
+
+    def _captured_size(self, v: Value) -> Value:
+        if v not in self.sizes:
+            if self.parent is None:
+                raise failure(
+                    NeedsStatic,
+                    "an array whose size depends on the run is used after the trace that it belongs to",
+                    mend="use an array of static size here",
+                )
+            inner = self.sizes[v] = self.read(Cell(v, self.parent))
+            self.known.define(inner, self.parent.known.interval(v))
+        return self.sizes[v]
 
     def write(self, cell: Cell, value: Value) -> None:
         if cell.home is self:
             if self.undo is not None:
                 self.undo.append((cell, cell.value))
             cell.value = value
-        else:
-            self.local[cell] = value
+            return
+        if cell in self.direct:
+            raise failure(
+                TraceError,
+                "an integer is updated in place in a loop that has read it before",
+                mend="assign the new value to a variable: n = n + 1",
+            )
+        self.local[cell] = value
 
     def changed(self) -> list[Cell]:
         """The cells from outside that this region has given other contents."""
@@ -109,6 +168,7 @@ class Region:
 
     def back_to(self, mark: Mark) -> None:
         """Forgets what has been traced since the mark."""
+        self.made.clear()
         del self.builder.ops[mark.ops :]
         # What was read first since then stays read: its placeholder has no other record.
         placeholders = {c: v for c, v in self.entry.items() if c not in mark.local}
@@ -156,7 +216,7 @@ def current() -> Region | None:
     return _current.get()
 
 
-def builder() -> Builder:
+def builder() -> LearningBuilder:
     """The builder of the current region, its location set to the user's current line."""
     b = region().builder
     b.loc = user_location() or b.loc
@@ -168,7 +228,8 @@ def entered(r: Region) -> Iterator[Region]:
     """Tracing goes into ``r`` meanwhile."""
     token = _current.set(r)
     try:
-        yield r
+        with nullcontext() if r.kind == TRACE else r.known.scope():  # what a branch assumes holds in it alone
+            yield r
     finally:
         _current.reset(token)
 

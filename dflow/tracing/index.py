@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import NeedsStatic, ShapeError, TraceError, TraceIndexError, failure
-from dflow.ir.types import I64
+from dflow.ir.types import I64, Dim
 from dflow.tracing import array as _array
 from dflow.tracing import lift as _lift
+from dflow.tracing import masks, sizes
 from dflow.tracing.context import builder
+from dflow.tracing.sizes import Shape
 from dflow.tracing.views import Gather, Index, Position, Reshape, Step, Transpose
+from dflow.tracing.windows import window
 
 
 @dataclass(frozen=True)
@@ -21,25 +24,28 @@ class Part:
     """Where an index leads: the steps, the shape there, and whether that is a view (or a copy, or one element)."""
 
     steps: tuple[Step, ...]
-    shape: tuple[int, ...]
+    shape: Shape
     basic: bool
 
 
 @dataclass
 class _Axis:
-    """What an index says of one axis. ``kind``: at, slice, all, new (no axis yet) or array."""
+    """What an index says of one axis. ``kind``: at, slice, stride (a slice with a traced step), all, new (no axis yet)
+    or array."""
 
     kind: str
     start: Any = None
-    size: int = 1
-    step: int = 1
+    size: Dim = 1
+    step: Any = 1
 
 
-def resolve(shape: tuple[int, ...], index: Any) -> Part:
+def resolve(shape: Shape, index: Any) -> Part:
     """Where ``x[index]`` leads for an ``x`` of ``shape``."""
     axes = _axes(shape, _expanded(shape, index))
     if any(a.kind == "array" for a in axes):
         return _advanced(axes)
+    if any(a.kind == "stride" for a in axes):
+        return _strided(axes)
     kept = [a for a in axes if a.kind != "new"]
     steps: list[Step] = [_basic(kept)]
     before = tuple(a.size for a in kept if a.kind != "at")
@@ -49,13 +55,16 @@ def resolve(shape: tuple[int, ...], index: Any) -> Part:
     return Part(tuple(steps), after, True)
 
 
-def _expanded(shape: tuple[int, ...], index: Any) -> list[Any]:
+def _expanded(shape: Shape, index: Any) -> list[Any]:
     """The index as one entry an axis (and ``None`` for new axes): tuples, Ellipsis and masks spelled out."""
     items: list[Any] = []
     for item in index if isinstance(index, tuple) else (index,):
         if isinstance(item, list):
             item = _lift.stacked(item) if _lift.contains_traced(item) else np.asarray(item, None if item else np.intp)
-        items.extend(_mask_indices(item) if _is_mask(item) else [item])
+        if _is_mask(item):
+            items.extend(_mask_indices(item, shape[_taken(items, shape) :]))
+        else:
+            items.append(item)
     axes = len(items) - sum(i is None for i in items) - sum(i is Ellipsis for i in items)
     if axes > len(shape):
         raise failure(
@@ -73,19 +82,21 @@ def _is_mask(item: Any) -> bool:
     return isinstance(item, bool | np.bool_) or (isinstance(item, np.ndarray | _array.Array) and item.dtype == np.bool_)
 
 
-def _mask_indices(mask: Any) -> list[Any]:
+def _taken(items: list[Any], shape: Shape) -> int:
+    """How many axes the entries before a mask take (a mask behind an Ellipsis is fitted when it is used)."""
+    return len(shape) if any(i is Ellipsis for i in items) else sum(i is not None for i in items)
+
+
+def _mask_indices(mask: Any, shape: Shape) -> list[Any]:
     static = _lift.static_value(mask)
+    if static is None and not mask.ndim:
+        return [None, *masks.nonzero(builder().reshape(mask.value, shape=(1,)))]
     if static is None:
-        raise failure(
-            NeedsStatic,
-            "how many elements a traced mask selects is not known while tracing",
-            seen=f"a mask {mask!r}",
-            mend="use np.where(mask, x, 0), or assign through it: x[mask] = value",
-        )
+        return masks.nonzero(masks.fitted(mask, shape) if len(shape) >= mask.ndim else mask.value)
     return list(np.nonzero(static)) if static.ndim else [None, np.nonzero(static[None])[0]]
 
 
-def _axes(shape: tuple[int, ...], items: list[Any]) -> list[_Axis]:
+def _axes(shape: Shape, items: list[Any]) -> list[_Axis]:
     axes, k = [], 0
     for item in items:
         if item is None:
@@ -96,7 +107,7 @@ def _axes(shape: tuple[int, ...], items: list[Any]) -> list[_Axis]:
     return axes
 
 
-def _axis(item: Any, axis: int, size: int) -> _Axis:
+def _axis(item: Any, axis: int, size: Dim) -> _Axis:
     if isinstance(item, slice):
         return _slice_axis(item, size)
     if isinstance(item, _array.Array) and item.dtype.kind in "iu":
@@ -117,60 +128,64 @@ def _axis(item: Any, axis: int, size: int) -> _Axis:
     return _Axis("at", position(operator.index(item), axis, size))
 
 
-def _slice_axis(item: slice, size: int) -> _Axis:
-    bounds = []
-    for bound in (item.start, item.stop, item.step):
-        static = None if bound is None else _lift.static_value(bound)
-        if bound is not None and static is None:
-            raise failure(
-                NeedsStatic,
-                "the bounds of a slice must be known while tracing",
-                seen=f"{bound!r}",
-                mend="select elements with np.where, or loop over single elements",
-            )
-        bounds.append(None if static is None else operator.index(static[()]))
-    start, stop, step = slice(*bounds).indices(size)
-    count = len(range(start, stop, step))
-    if (start, step, count) == (0, 1, size):
+def _slice_axis(item: slice, size: Dim) -> _Axis:
+    w = window(item, size)
+    if w.start == 0 and w.step == 1 and sizes.same(w.size, size):
         return _Axis("all", size=size)
-    return _Axis("slice", start if count else 0, count, step)
+    start = w.start if isinstance(w.start, int) else _lift.wrap(w.start, weak=True)
+    return _Axis("slice" if isinstance(w.step, int) else "stride", start, w.size, w.step)
 
 
-def position(k: int, axis: int, size: int) -> int:
+def position(k: int, axis: int, size: Dim) -> Position:
     """A known position, from the front."""
+    if not isinstance(size, int):
+        return traced_position(_lift.lift(k), axis, size)
     if not -size <= k < size:
         raise failure(TraceIndexError, f"index {k} is out of bounds for axis {axis} with size {size}")
     return k % size
 
 
-def _outside(axis: int, size: int) -> dict[str, str]:
-    return {"error": "IndexError", "message": f"index {{0}} is out of bounds for axis {axis} with size {size}"}
+def _outside(axis: int, size: Dim) -> dict[str, str]:
+    shown = str(size) if isinstance(size, int) else "{1}"
+    return {"error": "IndexError", "message": f"index {{0}} is out of bounds for axis {axis} with size {shown}"}
 
 
-def traced_position(index: Any, axis: int, size: int) -> Position:
-    """A traced position, from the front, checked when the program runs."""
+def traced_position(index: Any, axis: int, size: Dim) -> Position:
+    """A traced position, from the front, checked when the program runs unless it is known to lie inside."""
+    at = sizes.number(index)
+    if sizes.at_most(0, at) and sizes.below(at, sizes.int_of(size)):
+        return at if isinstance(at, int) else _lift.wrap(at, weak=True)
     b = builder()
-    i = _lift.convert(index.value, I64)
-    b.check(b.and_(b.ge(i, b.index(-size)), b.lt(i, b.index(size))), i, **_outside(axis, size))
-    wrapped = b.select(b.lt(i, b.index(0)), b.add(i, b.index(size)), i)
+    i, n = b.index(at), b.size(size)
+    details = [i] if isinstance(size, int) else [i, n]
+    low = b.index(-size) if isinstance(size, int) else b.neg(n)
+    b.check(b.and_(b.ge(i, low), b.lt(i, n)), *details, **_outside(axis, size))
+    wrapped = b.select(b.lt(i, b.index(0)), b.add(i, n), i)
     return _lift.wrap(wrapped, weak=True)
 
 
-def checked_array(index: Any, axis: int, size: int) -> Any:
+def checked_array(index: Any, axis: int, size: Dim) -> Any:
     """An integer array as positions from the front, checked now or when the program runs."""
-    if isinstance(index, np.ndarray):
+    if isinstance(index, np.ndarray) and isinstance(size, int):
         for k in (index.min(), index.max()) if index.size else ():
             position(int(k), axis, size)
         return _lift.lift(np.where(index < 0, index + size, index).astype(np.int64))
     b = builder()
-    i = _lift.convert(index.value, I64)
-    if index.size:
-        axes = tuple(range(index.ndim))
+    i = _lift.convert(_lift.lift(index).value, I64)
+    n = b.size(size)
+    if i.type.is_static and 0 not in i.type.shape:
+        axes = tuple(range(i.type.rank))
         low, high = (b.reduce(i, kind=kind, axes=axes) for kind in ("min", "max"))
-        low_is_inside = b.ge(low, b.index(-size))
+        low_is_inside = b.ge(low, b.index(-size) if isinstance(size, int) else b.neg(n))
         worst = b.select(low_is_inside, high, low)
-        b.check(b.and_(low_is_inside, b.lt(high, b.index(size))), worst, **_outside(axis, size))
-    return _lift.wrap(b.select(b.lt(i, 0), b.add(i, size), i))
+        details = [worst] if isinstance(size, int) else [worst, n]
+        b.check(b.and_(low_is_inside, b.lt(high, n)), *details, **_outside(axis, size))
+    elif not i.type.is_static:
+        many = b.broadcast_scalar(n, i.type.shape)
+        inside = b.and_(b.ge(i, b.neg(many)), b.lt(i, many))
+        ok = b.reduce(inside, kind="all", axes=tuple(range(i.type.rank)))
+        b.check(ok, n, error="IndexError", message=f"an index is out of bounds for axis {axis} with size {{0}}")
+    return _lift.wrap(b.select(b.lt(i, 0), b.add(i, b.broadcast_scalar(n, i.type.shape)), i))
 
 
 def _basic(axes: list[_Axis]) -> Index:
@@ -181,14 +196,20 @@ def _basic(axes: list[_Axis]) -> Index:
 def _advanced(axes: list[_Axis]) -> Part:
     """Integer arrays among the entries: slices first, the indexed axes moved to the front, then one gather."""
     for a in axes:
+        if a.kind == "stride":
+            raise failure(
+                NeedsStatic,
+                "a slice with a traced step beside an index array",
+                mend="take the slice first: x[a:b:k][indices]",
+            )
         if a.kind == "at":  # beside an array, an integer is an array of rank 0
             a.kind, a.start = "array", _lift.lift(np.int64(a.start)) if isinstance(a.start, int) else a.start
     arrays = [k for k, a in enumerate(axes) if a.kind == "array"]
-    try:
-        shape = np.broadcast_shapes(*(axes[k].start.shape for k in arrays))
-    except ValueError:
-        seen = " ".join(str(axes[k].start.shape) for k in arrays)
-        raise failure(ShapeError, f"index arrays could not be broadcast together with shapes {seen}") from None
+    shapes = [axes[k].start.type.shape for k in arrays]
+    shape = sizes.joint(*shapes)
+    if shape is None:
+        seen = " ".join(map(sizes.show, shapes))
+        raise failure(ShapeError, f"index arrays could not be broadcast together with shapes {seen}")
     kept = [a for a in axes if a.kind != "new"]
     first = [k for k, a in enumerate(kept) if a.kind == "array"]
     others = [k for k, a in enumerate(kept) if a.kind != "array"]
@@ -204,9 +225,30 @@ def _advanced(axes: list[_Axis]) -> Part:
     perm = (*range(n, n + moved), *range(n), *range(n + moved, n + rest))
     steps.append(Transpose(perm))
     result = (*leading, *shape, *trailing)
-    sizes = (*shape, *(kept[k].size for k in others))
-    steps.append(Reshape(tuple(sizes[p] for p in perm), result))
+    found = (*shape, *(kept[k].size for k in others))
+    steps.append(Reshape(tuple(found[p] for p in perm), result))
     return Part(tuple(s for s in steps if not _is_identity(s)), result, False)
+
+
+def _strided(axes: list[_Axis]) -> Part:
+    """Slices whose step is known only when the program runs: the positions one by one, one axis after the other."""
+    kept = [a for a in axes if a.kind != "new"]
+    steps: list[Step] = [_basic([_Axis("all") if a.kind == "stride" else a for a in kept])]
+    rest = [a for a in kept if a.kind != "at"]
+    for k, a in enumerate(rest):
+        if a.kind == "stride":
+            order = (k, *(j for j in range(len(rest)) if j != k))
+            steps += [Transpose(order), Gather((_positions(a),)), Transpose(tuple(map(order.index, range(len(rest)))))]
+    before, after = tuple(a.size for a in rest), tuple(a.size for a in axes if a.kind != "at")
+    steps.append(Reshape(before, after))
+    return Part(tuple(s for s in steps if not _is_identity(s)), after, True)
+
+
+def _positions(a: _Axis) -> Any:
+    b, shape = builder(), (a.size,)
+    moved = b.mul(b.iota(size=a.size), b.broadcast_scalar(a.step, shape))
+    start = b.index(a.start) if isinstance(a.start, int) else a.start.value
+    return _lift.wrap(b.add(moved, b.broadcast_scalar(start, shape)))
 
 
 def _is_identity(step: Step) -> bool:
@@ -217,13 +259,11 @@ def _is_identity(step: Step) -> bool:
     return isinstance(step, Index) and all(e == "all" for e in step.entries)
 
 
-def mask_of(index: Any, shape: tuple[int, ...]) -> Any:
+def mask_of(index: Any, shape: Shape) -> Any:
     """The mask, when ``index`` is a traced boolean array of the leading axes; else None."""
     if not (isinstance(index, _array.Array) and index.dtype == np.bool_) or _lift.static_value(index) is not None:
         return None
-    if index.shape != shape[: index.ndim]:
-        raise failure(ShapeError, f"a mask of shape {index.shape} does not fit an array of shape {shape}")
-    return index
+    return _lift.wrap(masks.fitted(index, shape))
 
 
 def refuse_items(kind: str, seen: Any) -> TraceError:

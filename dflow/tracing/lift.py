@@ -12,7 +12,9 @@ from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of
 from dflow.tracing import array as _array
+from dflow.tracing import sizes
 from dflow.tracing.context import Cell, builder, constant, region
+from dflow.tracing.sizes import Shape
 
 Array = Any  # dflow.tracing.array.Array, which itself needs this module
 
@@ -80,9 +82,11 @@ def stacked(items: Sequence[Any]) -> Array:
         return lift(np.array(items))
     rows = [lift(i) for i in items]
     values = promote(*rows)[1]
-    shapes = {v.type.shape for v in values}
-    if len(shapes) != 1:
-        raise failure(ShapeError, "the parts of an array must have one shape", seen=", ".join(map(str, shapes)))
+    shapes = list(dict.fromkeys(v.type.shape for v in values))
+    shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None
+    if shape is None or any(1 in s for s in shapes if s != shape):
+        raise failure(ShapeError, "the parts of an array must have one shape", seen=", ".join(map(sizes.show, shapes)))
+    values = [sizes.recast(v, shape) for v in values]
     b = builder()
     values = [b.reshape(v, shape=(1, *v.type.shape)) for v in values]
     return wrap(b.concatenate(*values, axis=0))
@@ -187,33 +191,25 @@ def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
 # -- broadcasting ------------------------------------------------------------------------------------------------
 
 
-def broadcast_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        return np.broadcast_shapes(*shapes)
-    except ValueError:
-        seen = " and ".join(str(s) for s in shapes)
-        raise failure(ShapeError, f"operands could not be broadcast together with shapes {seen}") from None
+def broadcast_shape(*shapes: Shape) -> Shape:
+    found = sizes.joint(*shapes)
+    if found is None:
+        raise sizes.mismatch("operands could not be broadcast together with shapes", *shapes)
+    return found
 
 
-def broadcast_to(value: Value, shape: tuple[int, ...]) -> Value:
+def broadcast_to(value: Value, shape: Shape) -> Value:
     """``value`` broadcast to ``shape`` as NumPy does it: axes of size 1 are repeated."""
-    old = value.type.static_shape
-    if old == shape:
-        return value
-    offset = len(shape) - len(old)
-    if offset < 0 or any(o not in (1, n) for o, n in zip(old, shape[max(offset, 0) :])):
-        raise failure(ShapeError, f"could not broadcast an array of shape {old} into shape {shape}")
-    kept = [k for k, o in enumerate(old) if o == shape[k + offset]]
-    b = builder()
-    if len(kept) != len(old):
-        value = b.reshape(value, shape=tuple(old[k] for k in kept))
-    dims = tuple(k + offset for k in kept)
-    return b.broadcast(value, shape=shape, dims=dims) if value.type.shape != shape else value
+    found = sizes.spread(value, shape)
+    if found is None:
+        old, new = sizes.show(value.type.shape), sizes.show(shape)
+        raise failure(ShapeError, f"could not broadcast an array of shape {old} into shape {new}")
+    return found
 
 
 def broadcast_together(*values: Value) -> list[Value]:
     """The values, all broadcast to their common shape."""
-    shape = broadcast_shape(*(v.type.static_shape for v in values))
+    shape = broadcast_shape(*(v.type.shape for v in values))
     return [broadcast_to(v, shape) for v in values]
 
 

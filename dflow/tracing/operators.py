@@ -10,6 +10,7 @@ from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
 from dflow.tracing import lift as _lift
 from dflow.tracing.context import builder
+from dflow.tracing.sizes import Shape
 
 
 class Operators:
@@ -60,12 +61,12 @@ def numpy_functions() -> Any:
     return dflow.numpy
 
 
-def fitted(new: Any, shape: tuple[int, ...], dtype: Any) -> Value:
+def fitted(new: Any, shape: Shape, dtype: Any) -> Value:
     """The contents of ``new`` as NumPy fits them into a part of ``shape``: cast, leading axes of size 1 dropped."""
     value = _lift.convert(new.value, dtype)
     extra = value.type.rank - len(shape)
-    if extra > 0 and all(n == 1 for n in value.type.static_shape[:extra]):
-        value = builder().reshape(value, shape=value.type.static_shape[extra:])
+    if extra > 0 and all(n == 1 for n in value.type.shape[:extra]):
+        value = builder().reshape(value, shape=value.type.shape[extra:])
     return _lift.broadcast_to(value, shape)
 
 
@@ -131,7 +132,7 @@ def _in_place(self: Any, result: Any) -> Any:
     if not self.ndim:
         return result
     same_kind(result.dtype, self.dtype)
-    self.assign(fitted(result, self.shape, self.dtype))
+    self.assign(fitted(result, self.type.shape, self.dtype))
     return self
 
 

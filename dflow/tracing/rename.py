@@ -18,4 +18,6 @@ def rename(block: Block, env: Mapping[Value, Value]) -> None:
             r.type = substitute(r.type, env)
         for inner in op.regions:
             inner.results = tuple(env.get(v, v) for v in inner.results)
+            for a in inner.args:
+                a.type = substitute(a.type, env)
     block.results = tuple(env.get(v, v) for v in block.results)

@@ -9,6 +9,7 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.tracing import lift as _lift
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 
@@ -59,10 +60,8 @@ class Range(Indexable):
             raise ValueError("range() arg 3 must not be zero")
         distance = stop - start if not (isinstance(start, int) and start == 0) else stop
         count = distance if isinstance(step, int) and step == 1 else -((-distance) // step)
-        count = _lift.lift(count)
-        b = builder()
-        value = _lift.convert(count.value, np.int64)
-        return _lift.wrap(b.max(value, b.index(0)), weak=True)
+        n = sizes.larger(sizes.number(count), 0)
+        return n if isinstance(n, int) else _lift.wrap(n, weak=True)
 
     def item(self, k: Any) -> Any:
         moved = k if isinstance(self.step, int) and self.step == 1 else k * self.step
@@ -74,7 +73,7 @@ class Rows(Indexable):
 
     def __init__(self, array: Array):
         self.array = array
-        self.length = len(array)
+        self.length = array.shape[0]
 
     def item(self, k: Any) -> Any:
         if isinstance(k, Array):  # inside by construction

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import TraceError, UndefinedError, failure
-from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
 from dflow.tracing.array import Array
 from dflow.tracing.calls import is_user_code
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
+from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
 from dflow.tracing.printing import Text
@@ -59,9 +59,12 @@ def trace(
     among ``arrays``, but the function may close over them.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
-    root = Region(TRACE, current(), Builder([a.type for a in args], [a.hint for a in args], _place(fn)), name)
+    made = LearningBuilder([a.type for a in args], [a.hint for a in args], _place(fn))
+    root = Region(TRACE, current(), made, name)
     if root.parent is not None:
         root.unrolled = root.parent.unrolled
+    for v in root.builder.args:
+        v.type = root.own_type(v.type)
     given = len(args) - len(closure)
     arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args[:given], args)]
     known = dict(zip((a.cell for a in closure), root.builder.args[given:]))
@@ -95,7 +98,7 @@ def trace(
         further = {cell: value for cell, value in root.entry.items() if cell not in known}
         root.builder.args = (*root.builder.args, *further.values())
         function = root.builder.function(_identifier(name), [*values, *finals], loc=_place(fn))
-    captured = tuple(Array(cell, value.type) for cell, value in further.items())
+    captured = tuple(Array(cell, cell.value.type) for cell in further)
     return Traced(function, tuple(v.type for v in values), tuple(r.weak for r in results), mutated, captured)
 
 

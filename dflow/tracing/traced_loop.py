@@ -16,10 +16,12 @@ from dflow.ir.core import Block as IRBlock
 from dflow.ir.core import Value
 from dflow.ir.types import I64, dtype_of, scalar
 from dflow.tracing import lift as _lift
+from dflow.tracing import sizes
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
+from dflow.tracing.facts import count_below
 from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown, watch
 from dflow.tracing.rename import rename
 from dflow.tracing.slots import (
@@ -149,6 +151,10 @@ class TracedLoop:
         value = _lift.convert(array.value, dtype)
         return Slot(path[0], Cell(value, self.here), initial, weak, read)
 
+    def own_cells(self) -> list[Cell]:
+        """The cells whose contents change from iteration to iteration."""
+        return [s.cell for s in self.slots] + ([] if self.counter is None else [self.counter])
+
     def start_state(self, flags: dict[str, Any]) -> list[Any]:
         """The variables at the start of an iteration; those that it cannot need are undefined."""
         state = []
@@ -161,13 +167,16 @@ class TracedLoop:
         return state
 
     def trace_body(self) -> Region:
-        inner = Region(LOOP, self.here)
+        inner = Region(LOOP, self.here, carried=self.own_cells())
         with entered(inner):
             self.put(self.start_state({}))
             fresh = Snapshot([x for x in self.started.values() if is_mutable(x)])
             if self.counter is None:
                 self.body()
             else:
+                k = inner.read(self.counter)
+                k.hint = "k"
+                count_below(inner.known, k, self.count if isinstance(self.count, int) else self.count.value)
                 self.body(Array(self.counter, scalar(I64), weak=True))
         for place in fresh.changes():
             raise failure(
@@ -192,7 +201,7 @@ class TracedLoop:
         for n in self.loop.flags:
             for x in outs.get(n, (None, []))[1]:
                 flags[n] = slot_array(x) if isinstance(x, Slot) else x
-        inner = Region(LOOP, self.here)
+        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.region.changed()])
         with entered(inner):
             self.put(self.start_state(flags))
             stop = self.loop.stopped()
@@ -263,6 +272,8 @@ class TracedLoop:
         if not all(is_number(x) for x in leaves):
             return self.changes(v.name, "no value", describe(after))
         zeros = [_lift.lift(x) for x in leaves] if not any(isinstance(x, Array) for x in leaves) else leaves
+        if not all(sizes.stays(_lift.lift(x).type, self.here) for x in zeros):
+            return self.changes(v.name, "no value", describe(after))
         made = [_lift.wrap(builder().zeros(_lift.lift(x).type)) for x in zeros]
         self.before[v.name] = unflatten(structure, made)
         return Again()
@@ -274,8 +285,8 @@ class TracedLoop:
             raise self.changes(slot.name, describe(slot.initial), describe(new))
         with entered(self.region):
             array = _lift.lift(new)
-        if array.shape != slot.type.shape:
-            raise self.changes(slot.name, str(slot.type), str(array.type))
+            if array.type.shape != slot.type.shape:
+                array = self.same_shape(slot, array)
         old = slot_array(slot)
         dtype = _lift.result_dtype(old, array)
         weak = slot.weak and array.weak
@@ -289,6 +300,13 @@ class TracedLoop:
             self.learnt.static.add(path)
             raise Again
         slot.final = array
+
+    def same_shape(self, slot: Slot, array: Array) -> Array:
+        """What the body leaves, under the sizes that the variable had on entry, which must be equal."""
+        new, old = array.type.shape, slot.type.shape
+        if len(new) != len(old) or not all(map(sizes.same, new, old)):
+            raise self.changes(slot.name, str(slot.type), str(array.type))
+        return _lift.wrap(sizes.recast(array.value, old), array.weak)
 
     def changes(self, name: str, old: str, new: str) -> DflowError:
         return failure(
@@ -334,11 +352,11 @@ class TracedLoop:
     def out_slot(self, name: str, final: Any, before: Any) -> Any:
         with entered(self.region):
             array = _lift.lift(final)
-        if before is not None and _lift.lift(before).shape == array.shape:
+        if before is not None and _lift.lift(before).type.shape == array.type.shape:
             first = _lift.lift(before)
             dtype = _lift.result_dtype(first, array)
             slot = self.slot((name,), before, (dtype, first.weak and array.weak), read=False)
-        elif before is not None and not self.positive:
+        elif (before is not None and not self.positive) or not sizes.stays(array.type, self.here):
             return _UNKNOWN
         else:
             zeros = Cell(builder().zeros(array.type), self.here)
@@ -351,7 +369,7 @@ class TracedLoop:
 
     def emit_for(self) -> None:
         assert self.counter is not None
-        k = self.region.entry.get(self.counter) or Value(scalar(I64), "k")
+        k = self.region.entry[self.counter]
         carried = [c for c in self.region.changed() if c is not self.counter]
         block = self.block(self.region, carried, [k], [self.region.local[c] for c in carried], skip=self.counter)
         count = builder().index(self.count) if isinstance(self.count, int) else self.count.value
@@ -423,6 +441,7 @@ class TracedLoop:
             watch(self.here, [*after, *last])
 
     def undefined(self, name: str) -> Undefined:
+        """What stands for a variable after the loop whose value cannot be known there."""
         if not isinstance(self.before[name], Undefined):
             reason = f"the value of variable {name!r} after the loop at {self.where} cannot be followed"
             return Undefined(name, reason, "use one type and shape for the variable before and inside the loop")

@@ -7,7 +7,7 @@ element.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value
+from dflow.ir.types import Dim, Size
 
 Position = Any  # an int, or a traced scalar array
 
@@ -51,8 +52,8 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Reshape:
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    before: tuple[Dim, ...]
+    after: tuple[Dim, ...]
     covers = True
 
     def read(self, b: Builder, base: Value) -> Value:
@@ -95,6 +96,20 @@ def write(b: Builder, steps: Sequence[Step], base: Value | None, part: Value) ->
     return head.put(b, base, write(b, rest, inner, part))  # type: ignore[arg-type]
 
 
+def resized(steps: Sequence[Step], size: Callable[[Dim], Dim]) -> tuple[Step, ...]:
+    """The steps with other names for sizes."""
+
+    def renamed(step: Step) -> Step:
+        if isinstance(step, Index):
+            entries = ((e[0], size(e[1]), e[2]) if isinstance(e, tuple) else e for e in step.entries)
+            return Index(tuple(entries), step.starts)
+        if isinstance(step, Reshape):
+            return Reshape(tuple(map(size, step.before)), tuple(map(size, step.after)))
+        return step
+
+    return tuple(map(renamed, steps))
+
+
 def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
     """The steps and one more, an index after an index made one."""
     if isinstance(step, Index):
@@ -105,22 +120,35 @@ def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
     return (*steps, step)
 
 
-def is_view(steps: Sequence[Step], shape: tuple[int, ...]) -> bool:
-    """Whether NumPy gives a view for the steps from a contiguous array of ``shape`` (a reshape may have to copy)."""
+def is_view(steps: Sequence[Step], base: Sequence[Dim]) -> bool:
+    """Whether NumPy gives a view for the steps from a contiguous array of shape ``base`` (a reshape may have to copy).
+
+    A size that depends on the run is taken at its bound: where it makes a difference (sizes 0 and 1), the reshape is
+    that of a copy at worst.
+    """
+    shape = _bounds(base)
     x = np.lib.stride_tricks.as_strided(np.empty(1), shape, _strides(shape))
     for step in steps:
         if isinstance(step, Transpose):
             x = x.transpose(step.perm)
         elif isinstance(step, Index):
             strides = [s * (e[2] if isinstance(e, tuple) else 1) for s, e in zip(x.strides, step.entries) if e != "at"]
-            sizes = [e[1] if isinstance(e, tuple) else n for n, e in zip(x.shape, step.entries) if e != "at"]
+            sizes = [
+                _bounds([e[1]])[0] if isinstance(e, tuple) else n for n, e in zip(x.shape, step.entries) if e != "at"
+            ]
             x = np.lib.stride_tricks.as_strided(x, sizes, strides)
         elif isinstance(step, Reshape):
             try:
-                x.shape = step.after
-            except AttributeError:
+                x.shape = _bounds(step.after)
+            except (AttributeError, ValueError):
                 return False
+        else:
+            return False
     return True
+
+
+def _bounds(shape: Sequence[Dim]) -> tuple[int, ...]:
+    return tuple(d.bound if isinstance(d, Size) else d for d in shape)  # type: ignore[misc]
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:

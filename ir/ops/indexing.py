@@ -13,6 +13,7 @@ and emits checks. In a sequence the leading entry is ``"at"``, and any position 
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -231,11 +232,20 @@ def _scatter_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
 def _winners(b: Any, x: TensorType, part: TensorType, indices: Any) -> Any:
     """Which elements of a scattered tensor survive: of several writes to one place, only the last one counts."""
     shape = indices[0].type.shape
-    count = int(np.prod(shape))
-    order = b.reshape(b.iota(size=count), shape=shape)
+    order = _order(b, indices[0].type)
     board = b.zeros(TensorType(I64, x.shape[: len(indices)]))
     kept = b.eq(b.gather(b.scatter(board, order, *indices), *indices), order)
     return b.broadcast(kept, shape=part.shape, dims=tuple(range(len(shape))))
+
+
+def _order(b: Any, t: TensorType) -> Any:
+    """A different number for each position, increasing in row-major order."""
+    weight, terms = 1, []
+    for axis in reversed(range(t.rank)):
+        steps = b.iota(size=t.shape[axis])
+        terms.append(b.broadcast(b.mul(steps, weight), shape=t.shape, dims=(axis,)))
+        weight *= t.bound[axis]
+    return reduce(b.add, terms) if terms else b.index(0)
 
 
 def _scatter_add_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
@@ -259,6 +269,7 @@ define(
         _gather_transpose,
         _READ,
         ALL,
+        cheap=True,
         samples=(
             Sample((V, [0, 3, 3]), integer=(1,)),
             Sample((M, [1, 0, 1]), integer=(1,)),

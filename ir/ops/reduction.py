@@ -53,20 +53,20 @@ def _reduce_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
 
 
 def _prod_tangent(b: Any, x: Any, t: Any, axes: tuple[int, ...]) -> Any:
-    """The product rule, factor by factor, so that zeros among the factors are right to every order."""
-    kept = _kept(x.type, axes)
-    shape = tuple(x.type.shape[k] for k in kept)
-    count = int(np.prod([x.type.shape[a] for a in axes], dtype=np.int64))
-    rows = (count, *shape)
-    flat_x, flat_t = (b.reshape(b.transpose(v, perm=(*axes, *kept)), shape=rows) for v in (x, t))
-    index = ("at", *("all" for _ in shape))
+    """The product rule, factor by factor and axis by axis, so that zeros among the factors are right to every order."""
+    *others, axis = axes
+    if others:
+        t = _prod_tangent(b, x, t, (axis,))
+        return _prod_tangent(b, b.reduce(x, kind="prod", axes=(axis,)), t, tuple(others))
+    shape = tuple(x.type.shape[k] for k in _kept(x.type, axes))
+    index = tuple("at" if k == axis else "all" for k in range(x.type.rank))
 
     def body(b: Any, k: Any, p: Any, p_dot: Any) -> list[Any]:
-        f, f_dot = b.extract(flat_x, k, index=index), b.extract(flat_t, k, index=index)
+        f, f_dot = b.extract(x, k, index=index), b.extract(t, k, index=index)
         return [b.mul(p, f), b.add(b.mul(p_dot, f), b.mul(p, f_dot))]
 
     one = x.type.with_shape(shape)
-    return b.for_loop(b.index(count), [b.full(1, one), b.zeros(one)], body)[1]
+    return b.for_loop(b.size(x.type.shape[axis]), [b.full(1, one), b.zeros(one)], body)[1]
 
 
 define(

@@ -85,13 +85,15 @@ class Known:
     @contextmanager
     def scope(self) -> Iterator[None]:
         mark = len(self._trail)
-        yield
-        while len(self._trail) > mark:
-            table, v, old = self._trail.pop()
-            if old is None:
-                del table[v]
-            else:
-                table[v] = old
+        try:
+            yield
+        finally:
+            while len(self._trail) > mark:
+                table, v, old = self._trail.pop()
+                if old is None:
+                    del table[v]
+                else:
+                    table[v] = old
 
     def _set(self, table: dict[Value, Any], v: Value, new: Any) -> None:
         self._trail.append((table, v, table.get(v)))

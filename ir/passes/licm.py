@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value
+from dflow.ir.core import Block, Function, Op, Value, attribute_values
 from dflow.ir.passes.rewrite import LOOPS, Env, append_copy, constant_of, has_effect, open_block, rename
 from dflow.ir.passes.structure import entries, span
 from dflow.ir.registry import OPS
@@ -133,13 +133,19 @@ def is_safe(op: Op) -> bool:
     """Whether the operation does no harm where the program would not have come to it."""
     if any(not is_safe(inner) for r in op.regions for inner in r.ops):
         return False
-    if op.name in ("gather", "scatter", "scatter_add", "guard"):
+    if op.name in ("gather", "scatter", "scatter_add", "guard") or _makes_sizes(op):
         return False
     if op.name not in ("extract", "update", "update_add"):
         return True
     index = op.attrs["index"]
     x, starts = op.operands[0], op.operands[len(op.operands) - sum(e != "all" for e in index) :]
     return all(s is None or _inside(size, e, s) for size, (e, s) in zip(x.type.shape, entries(index, starts)))
+
+
+def _makes_sizes(op: Op) -> bool:
+    """Whether the result has a size that no operand has: it may be out of bounds where the program does not come."""
+    known = {s for v in op.operands for s in v.type.size_values}
+    return any(s not in known for a in op.attrs.values() for s in attribute_values(a))
 
 
 def _inside(size: Any, e: Any, start: Value) -> bool:

@@ -276,10 +276,30 @@ def _update(b: Simplifier, attrs: Attrs, x: Value, v: Value, *starts: Value) -> 
     read = made_by(v, "extract")
     if read and read.operands[0] is x and _same_place(index, starts, read):
         return x
+    if (corner := _specified(x, index, starts, v)) is not None:
+        part, pairs = corner
+        where, index = _split(pairs)
+        return b.update(x, part, *where, index=index)
     before = made_by(x, "update")
     if before and x in b.facts.single and _same_place(index, starts, before):
         return b.update(before.operands[0], v, *starts, **attrs)
     return None
+
+
+def _specified(
+    x: Value, index: Any, starts: Sequence[Value], v: Value
+) -> tuple[Value, list[tuple[Any, Value | None]]] | None:
+    """A tensor of which only a part is specified (a value whose size depends on the run, kept in its bounds): that part
+    alone needs to be written. Returns it and where it goes."""
+    update = made_by(v, "update")
+    if update is None or made_by(update.operands[0], "empty") is None:
+        return None
+    _, part, *inner_starts = update.operands
+    inner = list(entries(update.attrs["index"], inner_starts))
+    if any(e not in ("at", "all") for e in index):
+        return None
+    rest = iter(inner)
+    return part, [(e, s) if e == "at" else next(rest) for e, s in entries(index, starts)]
 
 
 STRUCTURE: Rules = {

@@ -263,8 +263,22 @@ def assume(known: Known, v: Value, truth: bool) -> None:
     elif op.name == ("and" if truth else "or"):
         for x in op.operands:
             assume(known, x, truth)
+    elif op.name == "if":
+        _assume_branch(known, op, op.results.index(v), truth)
     elif op.name in COMPARISONS and op.operands[0].type.dtype.is_integer:
         _assume_comparison(known, op.name if truth else INVERSE[op.name], *op.operands)
+
+
+def _assume_branch(known: Known, op: Op, at: int, truth: bool) -> None:
+    """``a and b`` as an ``if``: where the other branch would give the opposite, this one was taken."""
+    (pred,) = op.operands
+    for k, region in enumerate(op.regions):
+        other = op.regions[1 - k].results[at]
+        constant = other.op is not None and other.op.name == "constant"
+        gives = k == 1 if other is pred else bool(other.op.attrs["value"]) if constant else truth  # type: ignore[union-attr]
+        if gives is not truth:
+            assume(known, pred, k == 0)
+            assume(known, region.results[at], truth)
 
 
 def _assume_comparison(known: Known, name: str, x: Value, y: Value) -> None:

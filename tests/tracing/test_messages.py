@@ -191,18 +191,34 @@ update would not be seen
         mend: give it all its parts before, and change their values only; or fill an array
         """,
     ),
-    "mask": (
+    "size without a bound": (
         """
         def f(x):
-            return x[x > 0]
+            return np.zeros(int(x[0]))
         """,
         errors.NeedsStatic,
         """
-        case.py:5: how many elements a traced mask selects is not known while tracing
-            return x[x > 0]
-                   ^^^^^^^^
-        seen: a mask <traced bool[3]>
-        mend: use np.where(mask, x, 0), or assign through it: x[mask] = value
+        case.py:5: the size of this array depends on the run, and nothing says how large it can become
+            return np.zeros(int(x[0]))
+                   ^^^^^^^^^^^^^^^^^^^
+        mend: say how large it can become, `assert n <= 1000`, or derive it from the size of an array
+        """,
+    ),
+    "carried size": (
+        """
+        def f(x):
+            y = x[:2]
+            for k in range(10000):
+                y = np.append(y[:k], x[0])
+            return y
+        """,
+        errors.CarriedError,
+        """
+        case.py:6: variable 'y' changes its type in the loop at line 6: from f64[2] to f64[%?<=3]
+            for k in range(10000):
+                     ^^^^^^^^^^^^
+        wanted: what a loop carries keeps its shape and structure
+        mend: make the array in its full size before the loop and fill it in the loop
         """,
     ),
     "integer array": (

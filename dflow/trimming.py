@@ -1,0 +1,59 @@
+"""Results whose sizes are known when the program has run.
+
+Native code fills an array that is as large as the result can become. The sizes are further results, by which the array
+is cut afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.ir.types import Size
+
+
+@dataclass(frozen=True)
+class Trimming:
+    """For every result its sizes: ints, or the positions of results in ``Position``; None where nothing is cut.
+
+    ``sizes`` is the number of results that are sizes.
+    """
+
+    shapes: tuple[tuple[Any, ...] | None, ...]
+    sizes: int
+
+    def __call__(self, results: Sequence[Any]) -> list[Any]:
+        return [x if shape is None else _cut(x, shape, results) for x, shape in zip(results, self.shapes)]
+
+
+@dataclass(frozen=True)
+class Position:
+    """A size that is the result at this position."""
+
+    at: int
+
+
+def _cut(x: Any, shape: Sequence[Any], results: Sequence[Any]) -> Any:
+    sizes = tuple(int(results[d.at]) if isinstance(d, Position) else d for d in shape)
+    return x if sizes == x.shape else np.ascontiguousarray(x[tuple(map(slice, sizes))]).copy()
+
+
+def sizes_of(results: Sequence[Value]) -> tuple[list[Value], Trimming | None]:
+    """The results and, behind them, their sizes; None beside them when all are static."""
+    if all(v.type.is_static for v in results):
+        return list(results), None
+    found = list(results)
+    shapes = tuple(None if v.type.is_static else tuple(_place(d, found) for d in v.type.shape) for v in results)
+    return found, Trimming(shapes, len(found) - len(results))
+
+
+def _place(d: Any, results: list[Value]) -> Any:
+    if not isinstance(d, Size):
+        return d
+    if d.value not in results:
+        results.append(d.value)
+    return Position(results.index(d.value))
