@@ -13,6 +13,10 @@ there. Tapes are created before the outermost loop and threaded through all loop
 and nothing is copied; in nested loops, position = base + counter, where the base is the outer position times the inner
 count when that is static, and a running total otherwise. A tape is a tensor when all counts around are static and a
 sequence when not.
+
+Where tapes of a nested loop would leave the caches, the loop *runs again*: its tapes have room for one iteration of the
+loop around, whose linear body repeats the nonlinear loop before it reads them. Memory is slower than arithmetic, and
+what only the tapes needed of the first run is not computed there.
 """
 
 from __future__ import annotations
@@ -21,15 +25,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
+from dflow.ir.core import Block, Function, Op, Value, free_values, substitute, walk
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
 from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.residuals import choose
+from dflow.ir.passes.rewrite import has_effect
 from dflow.ir.types import GROWS, I64, TensorType, scalar
 
 INDEX = scalar(I64)
+LONG = 1  # so many iterations in all: a tape of one float each is a megabyte
+UNKNOWN = 1000  # iterations that are supposed where the count is not static
 
 
 @dataclass(eq=False)
@@ -156,6 +163,7 @@ class _Split:
     def __init__(self, linear: set[Value]):
         self.linear = linear
         self.env: dict[Value, Value] = {}
+        self.again: set[Op] = set()  # nonlinear loops that run again in the linear part
 
     def block(self, frame: Frame, lb: Builder, block: Block) -> None:
         for op in block.ops:
@@ -164,6 +172,8 @@ class _Split:
                 frame.b.clone(op, self.env)
             elif op.name == "if":
                 self.if_(frame, lb, op)
+            elif _runs_again(frame, op):
+                self.loop_again(frame, lb, op)
             elif op.name in ("for", "while"):
                 self.loop(frame, lb, op)
             else:
@@ -184,7 +194,7 @@ class _Split:
             inner, inner_lb = Frame(frame, trips=frame.trips), Builder(loc=op.loc)
             self.block(inner, inner_lb, region)
             block = inner_lb.finish([self.env[region.results[i]] for i in linear])
-            choice = choose(inner.b.ops, [], free_values(block))
+            choice = choose(inner.b.ops, [], free_values(block), self.again)
             frames.append(inner)
             saved.append(choice.saved)
             blocks.append((block, choice.recomputed))
@@ -253,6 +263,18 @@ class _Split:
         outs = lb.append("for", [count, *starts], regions=[linear_body], hints=[op.results[i].hint for i in linear])
         self.env.update(zip((op.results[i] for i in linear), outs))
 
+    def loop_again(self, frame: Frame, lb: Builder, op: Op) -> None:
+        """A nested loop with tapes that are values of ``frame`` like others, which come from running it again."""
+        local, inner_lb = Frame(), Builder(loc=op.loc)
+        local.b = frame.b
+        before = len(frame.b.ops)
+        self.loop(local, inner_lb, op)
+        self.again.update(frame.b.ops[before:])
+        linear = [r for r in op.results if r in self.linear]
+        finals = {cell.final: value for cell, value in local.current.items()}
+        outs = lb.inline(inner_lb.finish([self.env[r] for r in linear]), (), finals)
+        self.env.update(zip(linear, outs))
+
     def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
         """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
         if frame.nearest_loop() is None:
@@ -270,7 +292,7 @@ class _Split:
         b = Builder([INDEX, *(a.type for a in block.args)], ["k", *(a.hint for a in block.args)])
         env = {inner.counter: b.args[0]}
         known = [*args, *inner.entry.values()]
-        choice = choose(inner.b.ops, known, [v for v in free_values(block) if v is not inner.counter])
+        choice = choose(inner.b.ops, known, [v for v in free_values(block) if v is not inner.counter], self.again)
         if choice.saved:
             b.loc = inner.b.loc
             position = inner.position()
@@ -331,6 +353,16 @@ class _Split:
         outs = frame.b.append("while", operands, regions=[cond_block, region], hints=[a.hint for a in region.args])
         frame.current.update(zip(cells, outs[1 + len(args) :]))
         return outs[0], outs[1 : 1 + len(args)]
+
+
+def _runs_again(frame: Frame, op: Op) -> bool:
+    """Whether a loop in ``frame`` is nested, all is static in it, and its tapes would be long."""
+    if op.name != "for" or frame.nearest_loop() is None:
+        return False
+    for inner in walk(Block((), [op], ())):
+        if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):
+            return False
+    return (frame.trips or UNKNOWN) * (_static_count(op) or 0) >= LONG
 
 
 def _static_count(op: Op) -> int | None:

@@ -4,16 +4,17 @@ The linear part of a region needs some values of the nonlinear part. Saving cost
 cheapest set from which the needed ones follow by *cheap* operations: a minimum vertex cut between what cannot be
 recomputed (region arguments, results of costly operations) and what is needed, weighted by bytes. Values from around
 the region, loop counters and constants are at hand anyway. (Enzyme chooses in the same way: Moses et al., SC '22.)
+Loops that ``dflow.ir.passes.linearize`` means to run again count as cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
@@ -27,15 +28,19 @@ class Choice:
     recomputed: list[Op]
 
 
-def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value]) -> Choice:
-    """Chooses for a region with the operations ``ops`` and the arguments ``args`` that must be saved to be known."""
+def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value], again: Collection[Op] = ()) -> Choice:
+    """Chooses for a region with the operations ``ops`` and the arguments ``args`` that must be saved to be known.
+
+    Operations in ``again`` may be repeated whatever they cost.
+    """
     inside = set(args)
     for op in ops:
         inside.update(op.results)
     wanted = [v for v in needed if v in inside]
     if not wanted:
         return Choice([], [])
-    saved = _with_sizes(_cut(ops, set(args), inside, wanted), inside)
+    given = {v for v in inside if _must_be_saved(v, args, again)}
+    saved = _with_sizes(_cut(given, inside, wanted), inside)
     return Choice(saved, _repeat(ops, set(saved), wanted))
 
 
@@ -44,8 +49,19 @@ def _with_sizes(saved: Sequence[Value], inside: set[Value]) -> list[Value]:
     return list(dict.fromkeys([*(s for v in saved for s in v.type.size_values if s in inside), *saved]))
 
 
+def _must_be_saved(v: Value, args: Collection[Value], again: Collection[Op]) -> bool:
+    return v in args or not (v.op in again or _recomputable(v.op))  # type: ignore[arg-type]
+
+
 def _recomputable(op: Op) -> bool:
     return not op.regions and not definition(op).effect and definition(op).cheap
+
+
+def _uses(op: Op) -> Iterator[Value]:
+    """What repeating the operation takes."""
+    yield from op.uses()
+    for region in op.regions:
+        yield from free_values(region)
 
 
 def _bytes(t: TensorType) -> float:
@@ -54,8 +70,8 @@ def _bytes(t: TensorType) -> float:
     return float(max(1, int(np.prod(t.bound, dtype=np.int64)) * t.dtype.itemsize))
 
 
-def _cut(ops: Sequence[Op], args: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
-    relevant = _ancestors(ops, args, inside, wanted)
+def _cut(given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
+    relevant = _ancestors(given, inside, wanted)
     net = FlowNetwork()
     source, sink = net.node(), net.node()
     enter: dict[Value, int] = {}
@@ -64,10 +80,10 @@ def _cut(ops: Sequence[Op], args: set[Value], inside: set[Value], wanted: Sequen
         enter[v], leave[v] = net.node(), net.node()
         net.edge(enter[v], leave[v], _bytes(v.type))
     for v in relevant:
-        if v in args or not _recomputable(v.op):  # type: ignore[arg-type]
+        if v in given:
             net.edge(source, enter[v], INFINITE)
         else:
-            for u in dict.fromkeys(v.op.uses()):  # type: ignore[union-attr]
+            for u in dict.fromkeys(_uses(v.op)):  # type: ignore[arg-type]
                 if u in inside:
                     net.edge(leave[u], enter[v], INFINITE)
     for v in dict.fromkeys(wanted):
@@ -76,15 +92,15 @@ def _cut(ops: Sequence[Op], args: set[Value], inside: set[Value], wanted: Sequen
     return [v for v in relevant if enter[v] in side and leave[v] not in side]
 
 
-def _ancestors(ops: Sequence[Op], args: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
+def _ancestors(given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
     """The values that the wanted ones follow from by recomputable operations, wanted ones included."""
     seen = dict.fromkeys(wanted)
     work = list(wanted)
     while work:
         v = work.pop()
-        if v in args or not _recomputable(v.op):  # type: ignore[arg-type]
+        if v in given:
             continue
-        for u in v.op.uses():  # type: ignore[union-attr]
+        for u in _uses(v.op):  # type: ignore[arg-type]
             if u in inside and u not in seen:
                 seen[u] = None
                 work.append(u)
@@ -97,5 +113,5 @@ def _repeat(ops: Sequence[Op], saved: set[Value], wanted: Sequence[Value]) -> li
     for op in reversed(ops):
         if any(r in needed for r in op.results):
             out.append(op)
-            needed.update(u for u in op.uses() if u not in saved)
+            needed.update(u for u in _uses(op) if u not in saved)
     return out[::-1]
