@@ -8,6 +8,8 @@ same one, and puts it back. Pages that the kernel has to map anew would cost mor
 
 A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero. So a position below the
 capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice its size.
+Its block of memory, whose size stands before its first element, is kept between calls, as the arena is: a new call has
+it with the capacity zero, and clears as much of it as it grows into.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from dflow.ir.core import Op, Value
 SMALL_ARENA = 4096  # up to this size the arena is on the stack
 ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
 ARENA_ALIGNMENT = 64
+HEADER = 64  # bytes before the first element of a sequence
+MOST_KEPT = 1 << 26  # larger blocks of sequences are not kept
 OUT_OF_MEMORY = -1  # the error code
 
 LIBC = {
@@ -40,11 +44,12 @@ LIBC = {
 
 @dataclass(frozen=True)
 class Heap:
-    """The stack slots that hold a sequence."""
+    """The stack slots that hold a sequence, and the global that keeps its memory between calls."""
 
     pointer: ir.Value
     capacity: ir.Value
     row_bytes: int
+    kept: ir.Value
 
 
 class Memory:
@@ -119,8 +124,7 @@ class Memory:
             slot.align = ARENA_ALIGNMENT
             return slot
         b = e.builder
-        self.kept = untyped(ir.GlobalVariable(e.module, PTR, f"{e.function.name}.arena"))
-        self.kept.initializer, self.kept.linkage = PTR(None), "internal"
+        self.kept = self._keeper("arena")
         self.slot = e.slot(PTR)
         b.store(b.atomic_rmw("xchg", self.kept, PTR(None), "acq_rel"), self.slot)
         with b.if_then(b.icmp_unsigned("==", b.load(self.slot, typ=PTR), PTR(None)), likely=False):
@@ -140,11 +144,17 @@ class Memory:
     def _make_heap(self, buffer: Buffer) -> Heap:
         e = self.e
         row_bytes = max(1, strides(buffer.type)[0] * buffer.type.dtype.itemsize)
-        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes)
+        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes, self._keeper("sequence"))
         with e.builder.goto_block(e.entry):
-            e.builder.store(PTR(None), heap.pointer)
+            e.builder.store(e.builder.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel"), heap.pointer)
             e.builder.store(ZERO, heap.capacity)
         return heap
+
+    def _keeper(self, what: str) -> ir.GlobalVariable:
+        name = self.e.module.get_unique_name(f"{self.e.function.name}.{what}")
+        made = untyped(ir.GlobalVariable(self.e.module, PTR, name))
+        made.initializer, made.linkage = PTR(None), "internal"
+        return made
 
     def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
         """The address of an element of a sequence; writing makes room for it."""
@@ -195,10 +205,10 @@ class Memory:
             b.call(fill_bytes(self.e.module), [b.load(heap.pointer, typ=PTR), I8(0), size, I1(0)])
 
     def leave(self) -> None:
-        """Written at the exit: frees the sequences, puts the arena back."""
+        """Written at the exit: puts the sequences and the arena back."""
         b = self.e.builder
         for heap in self.heaps.values():
-            b.call(libc(self.e.module, "free"), [b.load(heap.pointer, typ=PTR)])
+            b.call(put_back(self.e.module), [b.load(heap.pointer, typ=PTR), heap.kept])
         if self.arena is not None and self.e.plan.arena_bytes > SMALL_ARENA:
             # The slot, not the value: the exit may be reached before there is an arena.
             other = b.atomic_rmw("xchg", self.kept, b.load(self.slot, typ=PTR), "acq_rel")
@@ -206,13 +216,17 @@ class Memory:
                 b.call(libc(self.e.module, "free"), [other])
 
     def release_function(self) -> ir.Function | None:
-        """A function that frees the arena kept between calls."""
-        if self.arena is None or self.e.plan.arena_bytes <= SMALL_ARENA:
+        """A function that frees what is kept between calls."""
+        has_arena = self.arena is not None and self.e.plan.arena_bytes > SMALL_ARENA
+        if not has_arena and not self.heaps:
             return None
         module = self.e.module
         made = ir.Function(module, ir.FunctionType(VOID, []), f"{self.e.function.name}.release")
         b = ir.IRBuilder(made.append_basic_block("entry"))
-        b.call(libc(module, "free"), [b.atomic_rmw("xchg", self.kept, PTR(None), "acq_rel")])
+        if has_arena:
+            b.call(libc(module, "free"), [b.atomic_rmw("xchg", self.kept, PTR(None), "acq_rel")])
+        for heap in self.heaps.values():
+            b.call(free_block(module), [b.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel")])
         b.ret_void()
         return made
 
@@ -293,22 +307,84 @@ def data(module: ir.Module, prefix: str, x: Value) -> ir.GlobalVariable:
 
 def grow(module: ir.Module) -> ir.Function:
     """``grow(pointer, capacity, new capacity, bytes of a row)``: the moved sequence, zero in its new part, or NULL."""
-    if "dflow.grow" in module.globals:
-        return module.globals["dflow.grow"]
-    f = ir.Function(module, ir.FunctionType(PTR, [PTR, I64, I64, I64]), "dflow.grow")
-    f.linkage = "internal"
-    for attribute in ("noinline", "cold", "nounwind"):
-        f.attributes.add(attribute)
+    f, fresh = _once(module, "dflow.grow", ir.FunctionType(PTR, [PTR, I64, I64, I64]))
+    if not fresh:
+        return f
     pointer, capacity, new, row = f.args
     b = ir.IRBuilder(f.append_basic_block("entry"))
     with b.if_then(b.icmp_unsigned(">", new, b.udiv(index(2**46), row)), likely=False):  # more than there can be
         b.ret(PTR(None))
-    with b.if_then(b.icmp_unsigned("==", pointer, PTR(None))):
-        b.ret(b.call(libc(module, "calloc"), [new, row]))  # pages are zero without being touched
-    made = b.call(libc(module, "realloc"), [pointer, b.mul(new, row)])
-    with b.if_then(b.icmp_unsigned("!=", made, PTR(None))):
-        old_bytes = b.mul(capacity, row)
-        added = b.sub(b.mul(new, row), old_bytes)
-        b.call(fill_bytes(module), [b.gep(made, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
-    b.ret(made)
+    old_bytes, new_bytes = b.mul(capacity, row), b.mul(new, row)
+
+    def clear_rest(p: ir.Value) -> None:
+        added = b.sub(new_bytes, old_bytes)
+        b.call(fill_bytes(module), [b.gep(p, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
+
+    with b.if_then(b.icmp_unsigned("!=", pointer, PTR(None))):
+        room = b.load(_shifted(b, pointer, -HEADER), typ=I64)
+        fits = b.icmp_unsigned(">=", room, new_bytes)
+        with b.if_then(fits):
+            clear_rest(pointer)
+            b.ret(pointer)
+    size = b.add(new_bytes, index(HEADER))
+    with b.if_then(b.icmp_unsigned("==", capacity, ZERO)):
+        made = b.call(libc(module, "calloc"), [size, index(1)])  # pages are zero without being touched
+        _require(b, made)
+        b.call(free_block(module), [pointer])
+        b.store(new_bytes, made)
+        b.ret(_shifted(b, made, HEADER))
+    made = b.call(libc(module, "realloc"), [_shifted(b, pointer, -HEADER), size])
+    _require(b, made)
+    b.store(new_bytes, made)
+    moved = _shifted(b, made, HEADER)
+    clear_rest(moved)
+    b.ret(moved)
     return f
+
+
+def put_back(module: ir.Module) -> ir.Function:
+    """``put_back(pointer, kept)``: keeps the block of a sequence, or frees it where it is large."""
+    f, fresh = _once(module, "dflow.put_back", ir.FunctionType(VOID, [PTR, PTR]))
+    if not fresh:
+        return f
+    pointer, kept = f.args
+    b = ir.IRBuilder(f.append_basic_block("entry"))
+    with b.if_then(b.icmp_unsigned("==", pointer, PTR(None))):
+        b.ret_void()
+    with b.if_then(b.icmp_unsigned(">", b.load(_shifted(b, pointer, -HEADER), typ=I64), index(MOST_KEPT))):
+        b.call(free_block(module), [pointer])
+        b.ret_void()
+    b.call(free_block(module), [b.atomic_rmw("xchg", kept, pointer, "acq_rel")])
+    b.ret_void()
+    return f
+
+
+def free_block(module: ir.Module) -> ir.Function:
+    """``free_block(pointer)``: frees the block of a sequence; NULL is none."""
+    f, fresh = _once(module, "dflow.free_block", ir.FunctionType(VOID, [PTR]))
+    if fresh:
+        b = ir.IRBuilder(f.append_basic_block("entry"))
+        with b.if_then(b.icmp_unsigned("!=", f.args[0], PTR(None))):
+            b.call(libc(module, "free"), [_shifted(b, f.args[0], -HEADER)])
+        b.ret_void()
+    return f
+
+
+def _once(module: ir.Module, name: str, t: ir.FunctionType) -> tuple[ir.Function, bool]:
+    """The function of that name, and whether it is new and has no body yet."""
+    if name in module.globals:
+        return module.globals[name], False
+    f = ir.Function(module, t, name)
+    f.linkage = "internal"
+    for attribute in ("noinline", "cold", "nounwind"):
+        f.attributes.add(attribute)
+    return f, True
+
+
+def _shifted(b: ir.IRBuilder, pointer: ir.Value, bytes_: int) -> ir.Value:
+    return b.gep(pointer, [index(bytes_)], source_etype=I8)
+
+
+def _require(b: ir.IRBuilder, made: ir.Value) -> None:
+    with b.if_then(b.icmp_unsigned("==", made, PTR(None)), likely=False):
+        b.ret(PTR(None))

@@ -35,7 +35,7 @@ from dflow.ir.passes.rewrite import has_effect
 from dflow.ir.types import GROWS, I64, TensorType, scalar
 
 INDEX = scalar(I64)
-LONG = 1  # so many iterations in all: a tape of one float each is a megabyte
+LONG = 1 << 17  # so many iterations in all: a tape of one float each is a megabyte
 UNKNOWN = 1000  # iterations that are supposed where the count is not static
 
 

@@ -19,6 +19,9 @@ from dflow.ir.passes.mincut import INFINITE, FlowNetwork
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 
+# Of the operations that are not cheap these may be repeated at a cost, in the bytes of the mean.
+MODERATE = {"div": 3.0, "sqrt": 3.0}
+
 
 @dataclass
 class Choice:
@@ -40,7 +43,7 @@ def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value], ag
     if not wanted:
         return Choice([], [])
     given = {v for v in inside if _must_be_saved(v, args, again)}
-    saved = _with_sizes(_cut(given, inside, wanted), inside)
+    saved = _with_sizes(_cut(again, given, inside, wanted), inside)
     return Choice(saved, _repeat(ops, set(saved), wanted))
 
 
@@ -50,11 +53,16 @@ def _with_sizes(saved: Sequence[Value], inside: set[Value]) -> list[Value]:
 
 
 def _must_be_saved(v: Value, args: Collection[Value], again: Collection[Op]) -> bool:
-    return v in args or not (v.op in again or _recomputable(v.op))  # type: ignore[arg-type]
+    return v in args or not (v.op in again or _cost(v.op) < INFINITE)  # type: ignore[arg-type]
 
 
-def _recomputable(op: Op) -> bool:
-    return not op.regions and not definition(op).effect and definition(op).cheap
+def _cost(op: Op) -> float:
+    """What repeating the operation costs, for each element, in bytes that could be saved instead."""
+    if op.name == "if":
+        return sum(_cost(inner) for region in op.regions for inner in region.ops)
+    if op.regions or definition(op).effect:
+        return INFINITE
+    return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
 
 
 def _uses(op: Op) -> Iterator[Value]:
@@ -70,7 +78,7 @@ def _bytes(t: TensorType) -> float:
     return float(max(1, int(np.prod(t.bound, dtype=np.int64)) * t.dtype.itemsize))
 
 
-def _cut(given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
+def _cut(again: Collection[Op], given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
     relevant = _ancestors(given, inside, wanted)
     net = FlowNetwork()
     source, sink = net.node(), net.node()
@@ -83,6 +91,8 @@ def _cut(given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list
         if v in given:
             net.edge(source, enter[v], INFINITE)
         else:
+            if v.op not in again and (cost := _cost(v.op)):  # type: ignore[arg-type]
+                net.edge(source, enter[v], cost * _bytes(v.type) / v.type.dtype.itemsize)
             for u in dict.fromkeys(_uses(v.op)):  # type: ignore[arg-type]
                 if u in inside:
                     net.edge(leave[u], enter[v], INFINITE)

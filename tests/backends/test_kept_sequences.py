@@ -1,0 +1,67 @@
+"""Memory of sequences is kept between calls: a call must not see what an earlier one has left in it."""
+
+import threading
+
+import numpy as np
+import pytest
+
+import dflow.ir.ops  # noqa: F401
+from dflow.backends.engine import compile_function
+from dflow.ir.evaluator import evaluate
+from dflow.ir.parser import parse_function
+
+# Writes positions 0, 2, 4, ... of a sequence and sums up those below 2 n, of which every other one was not written.
+EVERY_OTHER = """
+func @every_other(%n: i64, %m: i64) -> (f64) {
+  %one = constant {value = 1.0} : f64
+  %zero = constant {value = 0.0} : f64
+  %two = constant {value = 2} : i64
+  %s = sequence : f64[*]
+  %t = for %n, %s { (%k: i64, %u: f64[*])
+    %at = mul %k, %two : i64
+    %v = update %u, %one, %at {index = ("at",)} : f64[*]
+    yield %v
+  } : f64[*]
+  %sum = for %m, %zero { (%k: i64, %a: f64)
+    %e = extract %t, %k {index = ("at",)} : f64
+    %b = add %a, %e : f64
+    yield %b
+  } : f64
+  return %sum
+}
+"""
+
+
+def test_what_was_not_written_is_zero_in_later_calls():
+    f = parse_function(EVERY_OTHER)
+    compiled = compile_function(f)
+    assert evaluate(f, (3, 9)) == (3.0,)
+    for n in (3, 1000, 2, 70000, 0, 5, 70001, 1):
+        for m in (0, 2 * n, 2 * n + 100, 140000):
+            assert compiled(np.int64(n), np.int64(m)) == (min(n, (m + 1) // 2),)
+
+
+def test_threads_do_not_share_kept_memory():
+    compiled = compile_function(parse_function(EVERY_OTHER))
+    wrong = []
+
+    def calls(n):
+        for _ in range(200):
+            if compiled(np.int64(n), np.int64(2 * n)) != (n,):
+                wrong.append(n)
+
+    threads = [threading.Thread(target=calls, args=(n,)) for n in (10, 500, 3000)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_memory_that_is_not_to_be_had_is_an_error_and_leaves_the_function_usable():
+    source = EVERY_OTHER.replace("constant {value = 2}", f"constant {{value = {2**44}}}")
+    compiled = compile_function(parse_function(source))
+    for _ in range(2):
+        assert compiled(np.int64(1), np.int64(1)) == (1.0,)
+        with pytest.raises(MemoryError):
+            compiled(np.int64(2), np.int64(1))
