@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
 from dflow.backends.emit_memory import write_error
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Block, Op, Value, walk
 
 Carried = list[ir.Value | None]
 
@@ -35,9 +35,39 @@ def _for(e: Emitter, op: Op) -> None:
         e.env[k] = i
         bind(e, carried, values)
         e.block(body)
-        return registers(e, body.results)
+        yields = registers(e, body.results)
+        for total in sums(body, carried):
+            reassociate(e.env[total])
+        return yields
 
     bind(e, op.results, e.loop(e.env[op.operands[0]], registers(e, op.operands[1:]), run))
+
+
+def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
+    """What a loop only adds up: results of the body that are a carried number plus or minus another.
+
+    Neither has another use, so that no partial sum can be seen, and none is needed to make up for another's error.
+    """
+    found = []
+    for arg, total in zip(carried, body.results):
+        op = total.op
+        if op is None or op not in body.ops or not arg.type.is_scalar:
+            continue
+        adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
+        if adds and arg in op.operands and _uses(body, arg) == _uses(body, total) == 1:
+            found.append(total)
+    return found
+
+
+def _uses(body: Block, v: Value) -> int:
+    inside = sum(op.operands.count(v) + sum(r.results.count(v) for r in op.regions) for op in walk(body))
+    return inside + body.results.count(v)
+
+
+def reassociate(value: ir.Value) -> None:
+    """Lets LLVM add in another order, as reductions of arrays do, which is what vectorization takes."""
+    if getattr(value, "opname", "") in ("fadd", "fsub"):
+        value.flags = [*value.flags, "reassoc"]
 
 
 @emits("while")
