@@ -3,6 +3,7 @@ gives one to all their names), so they need nothing at all."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from llvmlite import ir
@@ -48,20 +49,24 @@ def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
 
     Neither has another use, so that no partial sum can be seen, and none is needed to make up for another's error.
     """
-    found = []
+    candidates = []
     for arg, total in zip(carried, body.results):
         op = total.op
-        if op is None or op not in body.ops or not arg.type.is_scalar:
-            continue
-        adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
-        if adds and arg in op.operands and _uses(body, arg) == _uses(body, total) == 1:
-            found.append(total)
-    return found
+        if op is not None and arg.type.is_scalar and arg in op.operands[:2]:
+            adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
+            candidates += [(arg, total)] if adds and op in body.ops else []
+    uses = _uses(body) if candidates else Counter()
+    return [total for arg, total in candidates if uses[arg] == uses[total] == 1]
 
 
-def _uses(body: Block, v: Value) -> int:
-    inside = sum(op.operands.count(v) + sum(r.results.count(v) for r in op.regions) for op in walk(body))
-    return inside + body.results.count(v)
+def _uses(body: Block) -> Counter[Value]:
+    """How often values are used in a block and in the regions inside."""
+    uses = Counter(body.results)
+    for op in walk(body):
+        uses.update(op.operands)
+        for region in op.regions:
+            uses.update(region.results)
+    return uses
 
 
 def reassociate(value: ir.Value) -> None:
