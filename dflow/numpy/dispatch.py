@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -149,6 +150,8 @@ def get(function: Any) -> Any:
     """What stands for a NumPy function or ufunc on traced arrays; one that is not supported raises when called."""
     if function is None:
         return None
+    if "scipy" in sys.modules:  # no function of SciPy's comes here before
+        import dflow.scipy  # noqa: F401  (fills the tables)
     if isinstance(function, np.ufunc) and function in UFUNCS:
         return TracedUfunc(function)
     if type(function) in CALLABLES:

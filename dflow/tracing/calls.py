@@ -167,7 +167,7 @@ LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 def _is_numpy(function: Any) -> bool:
     module = getattr(function, "__module__", None) or ""
-    return module.partition(".")[0] == "numpy" or isinstance(function, np.ufunc)
+    return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 
 
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:

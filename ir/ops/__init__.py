@@ -12,6 +12,7 @@ _NAMES = (
     "elementwise",
     "complex",
     "math",
+    "special",
     "reduction",
     "shape",
     "indexing",

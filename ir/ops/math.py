@@ -112,7 +112,7 @@ _UNARY: tuple[tuple[str, str, Any, Partial | None, list[float]], ...] = (
         ALL_REAL,
     ),
     ("lgamma", "logarithm of |gamma(x)|", _vector(_lgamma), lambda b, y, x: b.digamma(x), POSITIVE),
-    ("digamma", "derivative of lgamma", _vector(_digamma), None, POSITIVE),
+    ("digamma", "derivative of lgamma", _vector(_digamma), lambda b, y, x: b.polygamma(x, order=1), POSITIVE),
 )
 for _name, _doc, _reference, _partial, _samples in _UNARY:
     elementwise(

@@ -1,0 +1,323 @@
+"""``scipy.linalg`` on traced arrays.
+
+The options about overwriting and checking of arguments mean nothing: what is not finite gives results that are not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+
+from dflow.ir.core import Value
+from dflow.ir.ops.matrices import diagonal, identity, keep, permute_rows, swap
+from dflow.numpy import linalg as numpy_linalg
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements, refusing
+from dflow.numpy.factorizations import check, lower_factor, matrices, singular_parts, symmetric_parts
+from dflow.numpy.joining import concatenate
+from dflow.numpy.systems import by_elimination, solved
+from dflow.scipy.matrix_functions import exponential, square_root
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+
+def turned(v: Value, when: bool) -> Value:
+    """The transposed matrices, or the matrices."""
+    return swap(builder(), v) if when else v
+
+
+# -- linear systems --------------------------------------------------------------------------------------------------
+
+_GENERAL = (None, "gen", "general", "sym", "symmetric", "her", "hermitian", "banded", "tridiagonal")
+
+
+@implements(scipy.linalg.solve)
+def solve(
+    a: Any,
+    b: Any,
+    lower: bool = False,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    assume_a: Any = None,
+    transposed: bool = False,
+) -> Array:
+    """Symmetric matrices are given by one triangle; ``assume_a="pos"`` takes Cholesky's factors, a triangle itself."""
+    v, y = matrices(a, b, square=True)
+    v = turned(v, transposed)
+    if assume_a in ("pos", "positive definite"):
+        return wrap(solved(turned(v, not lower), y, _by_cholesky))
+    if assume_a in ("lower triangular", "upper triangular"):
+        below = (assume_a == "lower triangular") != transposed
+        return wrap(solved(v, y, lambda v, y: _by_substitution(v, y, below, False, False)))
+    if assume_a == "diagonal":
+        v = keep(builder(), "eq", v)
+    elif assume_a in ("sym", "symmetric", "her", "hermitian"):
+        v = _symmetric(v, lower != transposed)
+    elif assume_a not in _GENERAL:
+        raise ValueError(f"{assume_a} is not a recognized matrix structure")
+    return wrap(solved(v, y, by_elimination))
+
+
+def _symmetric(v: Value, lower: bool) -> Value:
+    b = builder()
+    triangle = keep(b, "ge" if lower else "le", v)
+    return b.add(triangle, swap(b, keep(b, "gt" if lower else "lt", v)))
+
+
+def _by_cholesky(v: Value, y: Value) -> Value:
+    return _with_factor(lower_factor(v), y)
+
+
+def _with_factor(low: Value, y: Value) -> Value:
+    b = builder()
+    z = b.triangular_solve(low, y, lower=True, transpose=False, unit=False)
+    return b.triangular_solve(low, z, lower=True, transpose=True, unit=False)
+
+
+def _by_substitution(v: Value, y: Value, lower: bool, transpose: bool, unit: bool) -> Value:
+    b = builder()
+    if not unit:
+        check(b.ne(diagonal(b, v), 0.0), "singular matrix: zero on the diagonal")
+    return b.triangular_solve(v, y, lower=lower, transpose=transpose, unit=unit)
+
+
+@implements(scipy.linalg.solve_triangular)
+def solve_triangular(
+    a: Any,
+    b: Any,
+    trans: Any = 0,
+    lower: bool = False,
+    unit_diagonal: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+) -> Array:
+    if trans not in (0, 1, 2, "N", "T", "C"):
+        raise ValueError(f"trans must be 0, 1, 2, 'N', 'T' or 'C', got {trans!r}")
+    v, y = matrices(a, b, square=True)
+    transpose, unit = trans not in (0, "N"), bool(unit_diagonal)
+    return wrap(solved(v, y, lambda v, y: _by_substitution(v, y, bool(lower), transpose, unit)))
+
+
+@implements(scipy.linalg.inv)
+def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True, **options: Any) -> Array:
+    return numpy_linalg.inv.__wrapped__(a)
+
+
+@implements(scipy.linalg.det)
+def det(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
+    return numpy_linalg.det.__wrapped__(a)
+
+
+# -- factorizations ----------------------------------------------------------------------------------------------------
+
+
+@implements(scipy.linalg.cholesky)
+def cholesky(a: Any, lower: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Array:
+    return numpy_linalg.cholesky.__wrapped__(a, upper=not lower)
+
+
+@implements(scipy.linalg.cho_factor)
+def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    """The other triangle, which SciPy leaves as it happens to be, is zero."""
+    return cholesky.__wrapped__(a, lower), lower
+
+
+@implements(scipy.linalg.cho_solve)
+def cho_solve(c_and_lower: Any, b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Array:
+    c, lower = c_and_lower
+    v, y = matrices(c, b, square=True)
+    return wrap(solved(turned(v, not lower), y, _with_factor))
+
+
+@implements(scipy.linalg.lu_factor)
+def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
+    packed, pivots, _ = builder().append("lu", matrices(a, square=True))
+    return wrap(packed), wrap(s.cast(pivots, np.int32))
+
+
+@implements(scipy.linalg.lu_solve)
+def lu_solve(lu_and_piv: Any, b: Any, trans: int = 0, overwrite_b: bool = False, check_finite: bool = True) -> Array:
+    packed, pivots = lu_and_piv
+    v, y = matrices(packed, b, square=True)
+    if v.type.rank != 2:
+        raise np.linalg.LinAlgError(f"lu_solve takes the factors of one matrix, got shape {s.show(v.type.shape)}")
+    rows = _permutation(s.cast(lift(pivots).value, np.int64))
+
+    def solver(v: Value, y: Value) -> Value:
+        if not trans:
+            return _substituted(v, permute_rows(builder(), y, rows), ((True, True), (False, False)), False)
+        z = _substituted(v, y, ((False, False), (True, True)), True)
+        at = builder()
+        order = at.scatter(at.zeros(rows.type), at.iota(size=rows.type.shape[0]), rows)
+        return permute_rows(at, z, order)
+
+    return wrap(solved(v, y, solver))
+
+
+def _substituted(v: Value, y: Value, order: Any, transpose: bool) -> Value:
+    for lower, unit in order:
+        y = _by_substitution(v, y, lower, transpose, unit)
+    return y
+
+
+def _permutation(pivots: Value) -> Value:
+    """From the rows that were exchanged, one after the other."""
+    b = builder()
+
+    def exchange(b: Any, k: Value, rows: Value) -> list[Value]:
+        other = b.extract(pivots, k, index=("at",))
+        mine, theirs = (b.extract(rows, i, index=("at",)) for i in (k, other))
+        return [b.update(b.update(rows, theirs, k, index=("at",)), mine, other, index=("at",))]
+
+    count = pivots.type.static_shape[0]
+    return b.for_loop(b.index(count), [b.iota(size=count)], exchange)[0]
+
+
+@implements(scipy.linalg.lu)
+def lu(
+    a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite: bool = True, p_indices: bool = False
+) -> Any:
+    (v,) = matrices(a, square=True)
+    b = builder()
+    packed, _, rows = b.append("lu", [v])
+    one = identity(b, v.type)
+    low, up = b.add(keep(b, "gt", packed), one), keep(b, "le", packed)
+    if p_indices:
+        return tuple(map(wrap, (_inverse(one, rows), low, up)))
+    p = swap(b, permute_rows(b, one, rows))
+    return (wrap(b.matmul(p, low)), wrap(up)) if permute_l else tuple(map(wrap, (p, low, up)))
+
+
+def _inverse(one: Value, rows: Value) -> Value:
+    """Where each row has gone."""
+    b = builder()
+    moved = swap(b, permute_rows(b, one, rows))
+    return s.cast(b.argmax(moved, axis=moved.type.rank - 1), np.int32)
+
+
+@implements(scipy.linalg.qr)
+def qr(
+    a: Any,
+    overwrite_a: bool = False,
+    lwork: Any = None,
+    mode: str = "full",
+    pivoting: bool = False,
+    check_finite: bool = True,
+) -> Any:
+    if pivoting or mode not in ("full", "r", "economic"):
+        raise ValueError("scipy.linalg.qr of a traced array takes mode 'full', 'r' or 'economic', without pivoting")
+    q, r = builder().append("qr", matrices(a), {"full": mode != "economic"})
+    return (wrap(r),) if mode == "r" else (wrap(q), wrap(r))
+
+
+@implements(scipy.linalg.svd)
+def svd(
+    a: Any,
+    full_matrices: bool = True,
+    compute_uv: bool = True,
+    overwrite_a: bool = False,
+    check_finite: bool = True,
+    lapack_driver: str = "gesdd",
+) -> Any:
+    parts = numpy_linalg.svd.__wrapped__(a, full_matrices, compute_uv)
+    return tuple(parts) if compute_uv else parts
+
+
+@implements(scipy.linalg.svdvals)
+def svdvals(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
+    return wrap(singular_parts(matrices(a)[0])[1])
+
+
+@implements(scipy.linalg.eigh)
+def eigh(
+    a: Any,
+    b: Any = None,
+    *,
+    lower: bool = True,
+    eigvals_only: bool = False,
+    subset_by_index: Any = None,
+    **options: Any,
+) -> Any:
+    if b is not None or subset_by_index is not None or options.get("subset_by_value") is not None:
+        raise ValueError("scipy.linalg.eigh of a traced array takes one matrix and gives all of its eigenvalues")
+    w, v = symmetric_parts(a, "L" if lower else "U")
+    return wrap(w) if eigvals_only else (wrap(w), wrap(v))
+
+
+@implements(scipy.linalg.eigvalsh)
+def eigvalsh(a: Any, b: Any = None, *, lower: bool = True, **options: Any) -> Array:
+    return eigh.__wrapped__(a, b, lower=lower, eigvals_only=True, **options)
+
+
+# -- functions of matrices, matrices of a form -----------------------------------------------------------------------
+
+
+@implements(scipy.linalg.expm)
+def expm(A: Any) -> Array:
+    return wrap(exponential(matrices(A, square=True)[0]))
+
+
+@implements(scipy.linalg.sqrtm)
+def sqrtm(A: Any, *unused: Any, **options: Any) -> Array:
+    """The principal square root. Raises LinAlgError where there is none that is real and regular."""
+    return wrap(square_root(matrices(A, square=True)[0]))
+
+
+@implements(scipy.linalg.block_diag)
+def block_diag(*arrs: Any) -> Array:
+    blocks = [lift(a) for a in arrs]
+    if any(a.ndim > 2 for a in blocks):
+        raise ValueError("scipy.linalg.block_diag of traced arrays takes arrays with at most two axes")
+    dtype = s.result_type(*blocks)
+    blocks = [wrap(s.reshaped(s.cast(a.value, dtype), (1,) * (2 - a.ndim) + a.shape)) for a in blocks]
+    width, start, rows = sum(a.shape[1] for a in blocks), 0, []
+    for a in blocks:
+        (height, own), end = a.shape, start + a.shape[1]
+        sides = (wrap(s.full((height, k), 0, dtype)) for k in (start, width - end))
+        left, right = sides
+        rows.append(concatenate.__wrapped__([left, a, right], 1))
+        start += own
+    return concatenate.__wrapped__(rows, 0)
+
+
+@implements(scipy.linalg.toeplitz)
+def toeplitz(c: Any, r: Any = None) -> Array:
+    c = lift(c)
+    r = c if r is None else lift(r)
+    if c.ndim != 1 or r.ndim != 1:
+        raise ValueError("scipy.linalg.toeplitz of traced arrays takes vectors")
+    values = concatenate.__wrapped__([c[::-1], r[1:]])
+    m, n = c.size, r.size
+    return values[np.arange(m - 1, -1, -1)[:, None] + np.arange(n)]
+
+
+def __getattr__(name: str) -> Any:
+    found = getattr(scipy.linalg, name)
+    return refusing(found) if callable(found) and not isinstance(found, type) else found
+
+
+__all__ = [
+    "block_diag",
+    "cho_factor",
+    "cho_solve",
+    "cholesky",
+    "det",
+    "eigh",
+    "eigvalsh",
+    "expm",
+    "inv",
+    "lu",
+    "lu_factor",
+    "lu_solve",
+    "qr",
+    "solve",
+    "solve_triangular",
+    "sqrtm",
+    "svd",
+    "svdvals",
+    "toeplitz",
+]

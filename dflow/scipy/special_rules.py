@@ -1,0 +1,238 @@
+"""What each of SciPy's special ufuncs is in operations of the IR: rules as those of ``dflow.numpy.ufunc_rules``.
+
+A choice that is not taken is computed from harmless operands, so that its derivative is finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.ir.types import F64
+from dflow.numpy.ufunc_rules import FLOAT
+
+Rule = Callable[..., Any]
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+def _full(b: Any, x: Value, number: float) -> Value:
+    return b.full(number, x.type)
+
+
+def loggamma(b: Any, x: Value) -> Value:
+    return b.select(b.lt(x, 0.0), _full(b, x, np.nan), b.lgamma(b.abs(x)))
+
+
+def betaln(b: Any, x: Value, y: Value) -> Value:
+    return b.sub(b.add(b.lgamma(x), b.lgamma(y)), b.lgamma(b.add(x, y)))
+
+
+def _small_or(b: Any, size: Value, xs: tuple[Value, ...], small: Rule, large: Rule) -> Value:
+    """``small(*xs)`` where ``size`` is below 150, so that no gamma function overflows; otherwise ``large(*xs)``."""
+    fits = b.lt(size, 150.0)
+    inside = (b.select(fits, x, _full(b, x, 1.0)) for x in xs)
+    outside = (b.select(fits, _full(b, x, 1.0), x) for x in xs)
+    return b.select(fits, small(*inside), large(*outside))
+
+
+def beta(b: Any, x: Value, y: Value) -> Value:
+    """From gamma functions where these do not overflow."""
+
+    def by_gamma(x: Value, y: Value) -> Value:
+        return b.mul(b.div(b.tgamma(x), b.tgamma(b.add(x, y))), b.tgamma(y))
+
+    return _small_or(b, b.add(b.abs(x), b.abs(y)), (x, y), by_gamma, lambda x, y: b.exp(betaln(b, x, y)))
+
+
+def binom(b: Any, n: Value, k: Value) -> Value:
+    def by_gamma(n: Value, k: Value) -> Value:
+        top, left = b.tgamma(b.add(n, 1.0)), b.tgamma(b.add(b.sub(n, k), 1.0))
+        return b.div(b.div(top, b.tgamma(b.add(k, 1.0))), left)
+
+    def by_logarithm(n: Value, k: Value) -> Value:
+        rest = b.add(b.sub(n, k), 1.0)
+        return b.exp(b.sub(b.sub(b.lgamma(b.add(n, 1.0)), b.lgamma(b.add(k, 1.0))), b.lgamma(rest)))
+
+    return _small_or(b, b.abs(n), (n, k), by_gamma, by_logarithm)
+
+
+def ndtr(b: Any, x: Value) -> Value:
+    return b.mul(b.erfc(b.mul(x, -math.sqrt(0.5))), 0.5)
+
+
+def ndtri(b: Any, p: Value) -> Value:
+    low = b.lt(p, 0.5)
+    tail = b.mul(b.erfcinv(b.select(low, b.mul(p, 2.0), _full(b, p, 1.0))), -math.sqrt(2.0))
+    upper = b.mul(b.erfinv(b.select(low, b.zeros(p.type), b.sub(b.mul(p, 2.0), 1.0))), math.sqrt(2.0))
+    return b.select(low, tail, upper)
+
+
+def log_ndtr(b: Any, x: Value) -> Value:
+    """By erfc, and from -20 downwards by the asymptotic series (DLMF 7.12.1)."""
+    far, upper = b.lt(x, -20.0), b.gt(x, -1.0)
+    near = b.select(far, _full(b, x, -1.0), x)
+    top = b.select(upper, near, b.zeros(x.type))
+    high = b.log1p(b.neg(ndtr(b, b.neg(top))))
+    low = b.log(ndtr(b, b.select(upper, _full(b, x, -1.0), near)))
+    y = b.select(far, x, _full(b, x, -20.0))
+    inverse = b.div(-1.0, b.mul(y, y))
+    series = b.zeros(x.type)
+    for k in range(11, 0, -1):
+        series = b.mul(b.mul(b.add(series, 1.0), inverse), float(2 * k - 1))
+    bottom = b.sub(b.sub(b.log1p(series), b.mul(b.mul(y, y), 0.5)), b.add(b.log(b.neg(y)), LOG_SQRT_2PI))
+    return b.select(far, bottom, b.select(upper, high, low))
+
+
+def logit(b: Any, p: Value) -> Value:
+    middle = b.lt(b.abs(b.sub(p, 0.5)), 0.2)
+    signed = b.sub(b.mul(b.select(middle, p, _full(b, p, 0.5)), 2.0), 1.0)
+    q = b.select(middle, _full(b, p, 0.25), p)
+    return b.select(middle, b.mul(b.atanh(signed), 2.0), b.sub(b.log(q), b.log1p(b.neg(q))))
+
+
+def log_expit(b: Any, x: Value) -> Value:
+    rule = FLOAT["logaddexp"]
+    assert callable(rule)
+    return b.neg(rule(b, b.zeros(x.type), b.neg(x)))
+
+
+def xlogy(b: Any, x: Value, y: Value) -> Value:
+    """0 where x is 0, unless y is NaN; then also the derivatives by both are 0 if y is 0 or less."""
+    nothing = b.and_(b.eq(x, 0.0), b.le(y, 0.0))
+    return b.mul(x, b.log(b.select(nothing, _full(b, y, 1.0), y)))
+
+
+def xlog1py(b: Any, x: Value, y: Value) -> Value:
+    nothing = b.and_(b.eq(x, 0.0), b.le(y, -1.0))
+    return b.mul(x, b.log1p(b.select(nothing, b.zeros(y.type), y)))
+
+
+def entr(b: Any, x: Value) -> Value:
+    positive = b.select(b.lt(x, 0.0), _full(b, x, 1.0), x)
+    return b.select(b.lt(x, 0.0), _full(b, x, -np.inf), b.neg(xlogy(b, positive, positive)))
+
+
+def rel_entr(b: Any, x: Value, y: Value) -> Value:
+    """x log(x / y) for positive operands, 0 where x is 0 and y is not negative, otherwise infinite."""
+    return _relative(b, x, y, lambda x, y, main: main)
+
+
+def kl_div(b: Any, x: Value, y: Value) -> Value:
+    return _relative(b, x, y, lambda x, y, main: b.add(b.sub(main, x), y))
+
+
+def _relative(b: Any, x: Value, y: Value, finish: Rule) -> Value:
+    both = b.and_(b.gt(x, 0.0), b.gt(y, 0.0))
+    ratio = b.div(b.select(both, x, _full(b, x, 1.0)), b.select(both, y, _full(b, y, 1.0)))
+    main = b.select(both, b.mul(x, b.log(ratio)), b.zeros(x.type))
+    fine = b.or_(both, b.and_(b.eq(x, 0.0), b.ge(y, 0.0)))
+    wrong = b.or_(b.isnan(x), b.isnan(y))
+    outside = b.select(wrong, _full(b, x, np.nan), _full(b, x, np.inf))
+    return b.select(fine, finish(x, y, main), outside)
+
+
+def exp10(b: Any, x: Value) -> Value:
+    return b.pow(_full(b, x, 10.0), x)
+
+
+def cosm1(b: Any, x: Value) -> Value:
+    half = b.sin(b.mul(x, 0.5))
+    return b.mul(b.mul(half, half), -2.0)
+
+
+# -- the incomplete gamma functions ------------------------------------------------------------------------------------
+
+
+def _unfinished(b: Any, k: Value, going_on: Value) -> Value:
+    some = b.reduce(going_on, kind="any", axes=tuple(range(going_on.type.rank))) if going_on.type.rank else going_on
+    return b.and_(b.lt(k, 20000), some)
+
+
+def _lower_series(b: Any, a: Value, x: Value) -> Value:
+    """The sum of x^k / ((a + 1) ... (a + k)) (DLMF 8.7.1)."""
+
+    def step(b: Any, k: Value, term: Value, total: Value) -> list[Value]:
+        count = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
+        term = b.mul(term, b.div(x, b.add(a, count)))
+        return [b.add(k, 1), term, b.add(total, term)]
+
+    one = _full(b, x, 1.0)
+    more = lambda b, k, term, total: _unfinished(b, k, b.gt(term, b.mul(total, 1e-18)))  # noqa: E731
+    return b.while_loop([b.index(0), one, one], more, step)[2]
+
+
+def _upper_fraction(b: Any, a: Value, x: Value) -> Value:
+    """The continued fraction of DLMF 8.9.2 (its even part), by the method of Lentz."""
+    bottom = b.sub(b.add(x, 1.0), a)
+    first = b.div(1.0, bottom)
+
+    def step(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> list[Value]:
+        i = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
+        top = b.mul(i, b.sub(a, i))
+        below = b.add(bottom, b.mul(i, 2.0))
+        d = b.div(1.0, b.add(b.mul(top, d), below))
+        c = b.add(below, b.div(top, c))
+        change = b.mul(c, d)
+        return [b.add(k, 1), d, c, b.mul(h, change), change]
+
+    def more(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> Value:
+        return _unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
+
+    start = [b.index(0), first, _full(b, x, 1e300), first, _full(b, x, 2.0)]
+    return b.while_loop(start, more, step)[3]
+
+
+def _front(b: Any, a: Value, x: Value, shift: float) -> Value:
+    """x^a exp(-x) / gamma(a + shift); its derivatives are right at x = 0 too."""
+    small = b.lt(a, 100.0)
+    power = b.pow(b.select(small, x, _full(b, x, 1.0)), b.select(small, a, _full(b, a, 1.0)))
+    plain = b.mul(power, b.exp(b.neg(b.add(x, b.lgamma(b.add(b.select(small, a, _full(b, a, 1.0)), shift))))))
+    usable = b.and_(b.not_(small), b.gt(x, 0.0))
+    wide_x, wide_a = b.select(usable, x, _full(b, x, 1.0)), b.select(usable, a, _full(b, a, 1.0))
+    exponent = b.sub(b.sub(b.mul(wide_a, b.log(wide_x)), wide_x), b.lgamma(b.add(wide_a, shift)))
+    return b.select(small, plain, b.select(usable, b.exp(exponent), b.zeros(x.type)))
+
+
+def _incomplete(b: Any, a: Value, x: Value, upper: bool) -> Value:
+    inside = b.and_(b.and_(b.gt(a, 0.0), b.ge(x, 0.0)), b.lt(x, np.inf))
+    by_series = b.and_(inside, b.lt(x, b.add(a, 1.0)))
+    by_fraction = b.and_(inside, b.not_(by_series))
+    one = _full(b, x, 1.0)
+    a_low, x_low = b.select(by_series, a, one), b.select(by_series, x, one)
+    low = b.mul(_front(b, a_low, x_low, 1.0), _lower_series(b, a_low, x_low))
+    a_high, x_high = b.select(by_fraction, a, one), b.select(by_fraction, x, _full(b, x, 4.0))
+    high = b.mul(_front(b, a_high, x_high, 0.0), _upper_fraction(b, a_high, x_high))
+    value = b.select(by_series, b.sub(1.0, low) if upper else low, high if upper else b.sub(1.0, high))
+    known = b.and_(b.gt(a, 0.0), b.eq(x, np.inf))
+    at_zero = b.and_(b.eq(a, 0.0), b.gt(x, 0.0))
+    limit = _full(b, x, 0.0 if upper else 1.0)
+    return b.select(inside, value, b.select(b.or_(known, at_zero), limit, _full(b, x, np.nan)))
+
+
+def wide(rule: Rule) -> Rule:
+    """The rule computed in f64, whatever the operands are: its intermediate results may be out of their range."""
+
+    def call(b: Any, *xs: Value) -> Value:
+        dtype = xs[0].type.dtype
+        if dtype == F64:
+            return rule(b, *xs)
+        return b.convert(rule(b, *(b.convert(x, dtype=F64) for x in xs)), dtype=dtype)
+
+    return call
+
+
+_RULES: dict[str, str | Rule] = {
+    **{name: name for name in ("erf", "erfc", "erfinv", "erfcinv", "expit", "i0", "i0e", "i1", "i1e", "j0", "j1")},
+    **{"gamma": "tgamma", "gammaln": "lgamma", "psi": "digamma", "loggamma": loggamma},
+    **{"beta": beta, "betaln": betaln, "binom": binom, "ndtr": ndtr, "ndtri": ndtri, "log_ndtr": log_ndtr},
+    **{"logit": logit, "log_expit": log_expit, "xlogy": xlogy, "xlog1py": xlog1py},
+    **{"entr": entr, "rel_entr": rel_entr, "kl_div": kl_div},
+    **{"expm1": "expm1", "log1p": "log1p", "exp2": "exp2", "cbrt": "cbrt", "exp10": exp10, "cosm1": cosm1},
+    "gammainc": lambda b, a, x: _incomplete(b, a, x, False),
+    "gammaincc": lambda b, a, x: _incomplete(b, a, x, True),
+}
+RULES = {name: wide(rule) if callable(rule) else rule for name, rule in _RULES.items()}

@@ -1,0 +1,134 @@
+"""``scipy.special`` compiled, against SciPy; derivatives to order two; edges."""
+
+import numpy as np
+import pytest
+import scipy.special as sp
+
+import dflow
+import dflow.scipy.special as ours
+
+X = np.array([-30.0, -11.0, -3.2, -0.7, -0.01, 0.3, 1.0, 2.5, 6.0, 19.0, 33.0, 140.0])
+P = np.array([1e-300, 1e-20, 1e-3, 0.05, 0.2, 0.4, 0.5, 0.6, 0.9, 0.999, 1 - 1e-12])
+POSITIVE = np.array([1e-5, 0.1, 0.7, 1.0, 2.5, 8.0, 30.0, 120.0])
+PAIR = (POSITIVE, POSITIVE[::-1].copy())
+ROWS, WEIGHTS = np.random.default_rng(0).normal(size=(2, 3, 4))
+
+# name: arguments, and the largest relative error that the last places allow
+UFUNCS = {
+    **{name: ((X,), 1e-15) for name in ("gamma", "gammaln", "psi", "erf", "expit", "i0", "i0e", "i1", "i1e")},
+    **{name: ((X,), 1e-15) for name in ("expm1", "exp2", "cbrt", "log_expit")},
+    **{name: ((X,), 1e-14) for name in ("j0", "j1", "cosm1", "log_ndtr")},
+    **{name: ((POSITIVE,), 1e-15) for name in ("loggamma", "log1p", "entr")},
+    **{name: (PAIR, 1e-14) for name in ("beta", "betaln", "xlogy", "xlog1py", "rel_entr", "kl_div")},
+    **{name: (PAIR, 1e-13) for name in ("gammainc", "gammaincc")},
+    "erfc": ((X[:-1],), 1e-15),
+    "ndtr": ((X,), 5e-14),
+    "erfinv": ((2 * P - 1,), 2e-15),
+    "erfcinv": ((2 * P,), 2e-15),
+    "ndtri": ((P,), 2e-15),
+    "logit": ((P,), 1e-15),
+    "exp10": ((X[1:],), 1e-15),
+    "binom": ((3 * POSITIVE, POSITIVE), 1e-12),
+}
+FUNCTIONS = {
+    "polygamma": (lambda x: sp.polygamma(1, x), (np.array([-2.5, -0.3, 0.1, 1.0, 7.0, 50.0]),)),
+    "polygamma 3": (lambda x: sp.polygamma(3, x), (np.array([0.1, 1.0, 7.0, 50.0]),)),
+    "polygamma 0": (lambda x: sp.polygamma(0, x), (POSITIVE,)),
+    "zeta": (sp.zeta, (np.array([1.1, 2.0, 5.0, 20.0]), np.array([0.1, 1.0, 4.0, 30.0]))),
+    "Riemann's zeta": (sp.zeta, (np.array([1.1, 2.0, 5.0, 20.0]),)),
+    "multigammaln": (lambda x: sp.multigammaln(x, 3), (4.5,)),
+    "comb": (sp.comb, (np.array([5.0, 10.0, 7.5]), np.array([2.0, 3.0, 1.0]))),
+    "comb with repetition": (lambda n, k: sp.comb(n, k, repetition=True), (5.0, 2.0)),
+    "factorial": (sp.factorial, (np.array([0.5, 1.0, 5.0, 20.0]),)),
+    "logsumexp": (sp.logsumexp, (ROWS,)),
+    "logsumexp with weights": (lambda x, b: sp.logsumexp(x, 1, np.abs(b), True), (ROWS, WEIGHTS)),
+    "logsumexp with sign": (lambda x, b: sp.logsumexp(x, axis=0, b=b, return_sign=True), (ROWS, WEIGHTS)),
+    "softmax": (lambda x: sp.softmax(x, axis=0), (ROWS,)),
+    "log_softmax": (lambda x: sp.log_softmax(x, 1), (ROWS,)),
+}
+
+
+@pytest.mark.parametrize("name", UFUNCS)
+def test_ufuncs(name):
+    args, tolerance = UFUNCS[name]
+    f = getattr(sp, name)
+    np.testing.assert_allclose(dflow.jit(f)(*args), f(*args), rtol=tolerance)
+    single = tuple(np.float32(a[4:8]) for a in args)
+    np.testing.assert_allclose(dflow.jit(f)(*single), f(*single), rtol=1e-5)
+    assert dflow.jit(f)(*single).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions(name):
+    f, args = FUNCTIONS[name]
+    np.testing.assert_allclose(dflow.jit(f)(*args), f(*args), rtol=1e-13)
+    dflow.check_grads(f, args)
+
+
+POINTS = {
+    **{name: [(-0.7, 0.3, 2.5)] for name in ("gamma", "psi", "gammaln")},
+    **{name: [(-0.9, 0.01, 0.6)] for name in ("erfinv",)},
+    **{name: [(0.01, 0.35, 0.8)] for name in ("erfcinv", "ndtri", "logit")},
+    **{name: [(-25.0, -2.0, 0.0, 3.0)] for name in ("ndtr", "log_ndtr", "expit", "log_expit")},
+    **{name: [(-3.0, 0.02, 0.7, 9.0)] for name in ("i0", "i1", "i0e", "i1e", "j0", "j1")},
+    **{name: [(0.2, 1.5)] for name in ("entr", "cosm1")},
+    **{name: [(2.5, 7.1, 3.0), (0.4, 1.0, 2.2)] for name in ("beta", "betaln", "binom")},
+    **{name: [(0.4, 1.0, 2.2), (2.5, 0.1, 3.0)] for name in ("xlogy", "xlog1py", "rel_entr", "kl_div")},
+    **{name: [(0.4, 1.0, 5.0), (2.5, 0.1, 3.0)] for name in ("gammainc", "gammaincc")},
+}
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_derivatives_to_order_two(name):
+    dflow.check_grads(getattr(sp, name), tuple(map(np.array, POINTS[name])), order=2, eps=1e-5)
+
+
+def test_scalars_and_our_own_names():
+    assert abs(dflow.grad(sp.gammaln)(1.0) + np.euler_gamma) < 1e-15
+    np.testing.assert_allclose(dflow.grad(dflow.grad(ours.digamma))(1.0), -2 * sp.zeta(3))
+    assert ours.erfinv(0.5) == sp.erfinv(0.5) and ours.airy(0.0) == sp.airy(0.0)
+    assert "logsumexp" in dir(ours)
+
+
+EDGES = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, np.inf, -np.inf, np.nan])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gamma", "erfinv", "erfcinv", "ndtri", "expit", "logit", "entr", "i0e", "i1e", "j0", "j1", "log_ndtr", "psi"],
+)
+def test_edges(name):
+    f = getattr(sp, name)
+    np.testing.assert_allclose(dflow.jit(f)(EDGES), f(EDGES), rtol=1e-14, atol=1e-300)
+
+
+@pytest.mark.parametrize("name", ["xlogy", "xlog1py", "rel_entr", "kl_div", "gammainc", "gammaincc"])
+def test_edges_of_pairs(name):
+    x, y = (v.ravel() for v in np.meshgrid([0.0, 1.0, 3.0, np.inf], [0.0, 0.5, 3.0]))
+    if name.startswith("gamma"):
+        keep = np.isfinite(x)
+        x, y = x[keep], y[keep]
+        keep = ~((x == 0) & (y == 0))
+        x, y = x[keep], y[keep]
+    f = getattr(sp, name)
+    np.testing.assert_allclose(dflow.jit(f)(x, y), f(x, y), rtol=1e-13)
+
+
+def test_where_nothing_is_left():
+    np.testing.assert_array_equal(dflow.jit(sp.logsumexp)(np.full(3, -np.inf)), -np.inf)
+    np.testing.assert_allclose(dflow.grad(sp.logsumexp)(np.array([-np.inf, 2.0])), [0.0, 1.0])
+    np.testing.assert_allclose(dflow.grad(lambda x: sp.xlogy(x, x))(0.0), 0.0)
+    np.testing.assert_allclose(dflow.grad(sp.gammainc, argnums=1)(1.0, 0.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    "f, message",
+    [
+        (lambda x: sp.airy(x), "airy is not supported"),
+        (lambda x: sp.polygamma(x, 1.0), "order n of polygamma"),
+        (lambda x: sp.comb(x, 2, exact=True), "exact=True"),
+    ],
+)
+def test_refusals(f, message):
+    with pytest.raises(dflow.errors.DflowError, match=message):
+        dflow.jit(f)(1.5)
