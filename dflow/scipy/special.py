@@ -143,10 +143,10 @@ def _largest(x: Array, axis: Any) -> Array:
 @implements(scipy.special.logsumexp)
 def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     x, weight = (floats(a)[0], None) if b is None else floats(a, b)
-    shift = _largest(x if weight is None else _where(weight != 0, x, -np.inf), axis)
+    shift = _largest(x if weight is None else _where(apply(np.not_equal, weight, 0), x, -np.inf), axis)
     terms = apply(np.exp, x - shift)
     if weight is not None:
-        terms = _where(weight != 0, terms * weight, 0.0)
+        terms = _where(apply(np.not_equal, weight, 0), terms * weight, 0.0)
     total = reduce(SUM, terms, axis, keepdims=keepdims)
     sign = apply(np.sign, total)
     size = apply(np.absolute, total) if return_sign else total
