@@ -192,7 +192,6 @@ REFUSED = {
     "text": (np.array(["a"]), "dtype <U1"),
     "date": (np.array(["2020-01-01"], dtype="M8[D]"), "dtype datetime64"),
     "record": (np.zeros(2, dtype=[("a", "f8")]), "not a number"),
-    "complex": (1j, "seen: complex 1j"),
     "long double": (np.longdouble(1.5), "longdouble"),
     "set": ({1.0}, "seen: set"),
     "day": (datetime.date(2020, 1, 1), "seen: date"),
