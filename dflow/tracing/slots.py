@@ -135,6 +135,7 @@ class Learnt:
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
+    counted: bool = False  # whether the iterations of a `while` are to be counted
 
 
 def is_kept(slot: Slot) -> bool:

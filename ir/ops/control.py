@@ -29,6 +29,7 @@ ERRORS = {
     "AssertionError": AssertionError,
     "ZeroDivisionError": ZeroDivisionError,
     "LinAlgError": np.linalg.LinAlgError,
+    "UnboundLocalError": UnboundLocalError,
 }
 
 
