@@ -164,7 +164,7 @@ class TracedLoop:
 
     def own_cells(self) -> list[Cell]:
         """The cells whose contents change from iteration to iteration."""
-        return [s.cell for s in self.slots] + ([] if self.counter is None else [self.counter])
+        return [s.cell for s in self.slots] + ([] if self.turns is None else [self.turns])
 
     def start_state(self, flags: dict[str, Any]) -> list[Any]:
         """The variables at the start of an iteration; those that it cannot need are undefined."""
