@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from dflow.errors import CarriedError, failure
+from dflow.ir.builder import Builder
+from dflow.ir.core import Value
 from dflow.tracing.array import Array
 from dflow.tracing.branches import MAY_ALIAS
-from dflow.tracing.context import Cell, Region
+from dflow.tracing.context import Cell, Region, builder
 
 TRADED = "this array has been updated in a loop in which variables trade places; which of them it is, is not known"
 
@@ -21,10 +23,9 @@ TRADED = "this array has been updated in a loop in which variables trade places;
 class Aliases:
     """The slots that hold arrays, and what becomes of the arrays on entry."""
 
-    def __init__(self, slots: Sequence[Any], inner: Region, shared: set[str], count: Any):
+    def __init__(self, slots: Sequence[Any], inner: Region, shared: set[str]):
         self.slots = [s for s in slots if isinstance(s.initial, Array) and s.initial.ndim and s.read]
         self.shared = shared
-        self.count = count
         changed = set(inner.changed())
         self.written = {s.cell for s in self.slots if s.cell in changed}
         self.outer_written = changed
@@ -65,8 +66,14 @@ class Aliases:
                     mend="copy the array (x.copy()) where it gets its second name",
                 )
 
-    def settle(self) -> None:
-        """After the loop: arrays that were updated get their contents, names that may be two of one are marked."""
+    def trades(self) -> bool:
+        """Whether variables trade places, and arrays are updated meanwhile."""
+        traded, by_cell = self._traded()
+        return any(by_cell[s.final.cell] is not s for s in traded) and bool(self.written)
+
+    def settle(self, turns: int | Array | None) -> None:
+        """After the loop of ``turns`` iterations (None when that does not matter): arrays that were updated get their
+        contents, names that may be two of one are marked."""
         for s in self.slots:
             if not self.rebound(s):
                 if s.cell in self.written:
@@ -76,21 +83,50 @@ class Aliases:
                 s.initial.cell.copies.append(s.cell)
                 if s.final.cell.home is not self.inner:
                     s.final.cell.copies.append(s.cell)
-        self._settle_traded()
+        traded, by_cell = self._traded()
+        if traded and isinstance(turns, int):
+            self._settle_known(traded, by_cell, turns)
+        elif traded and isinstance(turns, Array) and self.written:
+            self._settle_counted(traded, by_cell, turns)
+        else:
+            self._refuse_traded()
 
-    def _settle_traded(self) -> None:
-        """Variables that trade places: with a known number of iterations it is known which array is which."""
+    def _traded(self) -> tuple[list[Any], dict[Cell, Any]]:
+        """The slots whose variables trade places among each other, if that is all that they do; slots by cell."""
         by_cell = {s.cell: s for s in self.slots}
         traded = [s for s in self.slots if self.rebound(s)]
         closed = all(s.final.cell in by_cell and not s.final.steps for s in traded)
-        if traded and closed and isinstance(self.count, int) and not self.aliased:
+        return (traded if closed and not self.aliased else []), by_cell
+
+    def _settle_known(self, traded: Sequence[Any], by_cell: dict[Cell, Any], turns: int) -> None:
+        """With a known number of iterations it is known which array is which."""
+        for s in traded:
+            end = s
+            for _ in range(turns % _order(traded, by_cell)):
+                end = by_cell[end.final.cell]
+            end.initial.assign(s.cell.value)
+            s.landed = end.initial
+
+    def _settle_counted(self, traded: Sequence[Any], by_cell: dict[Cell, Any], turns: Array) -> None:
+        """The arrays on entry get what the variables hold that end up with them; that depends on the iterations."""
+        order = _order(traded, by_cell)
+        turn = (turns % order).value
+        contents: dict[int, Value] = {}
+        ends = {id(s): s for s in traded}
+        for k in range(order):
             for s in traded:
-                end = s
-                for _ in range(self.count % _order(traded, by_cell)):
-                    end = by_cell[end.final.cell]
-                end.initial.assign(s.cell.value)
-                s.landed = end.initial
-            return
+                end, value = ends[id(s)], s.cell.value
+                contents[id(end)] = _chosen(turn, k, value, contents[id(end)]) if k else value
+            ends = {key: by_cell[end.final.cell] for key, end in ends.items()}
+        for s in traded:
+            s.initial.assign(contents[id(s)])
+        for s in traded:  # an update by the one name is not seen by the other
+            s.cell.copies += [e.initial.cell for e in traded]
+            s.initial.cell.copies += [e.cell for e in traded]
+
+    def _refuse_traded(self) -> None:
+        """What cannot be followed must not be read."""
+        traded = [s for s in self.slots if self.rebound(s)]
         for s in self.slots:
             holders = self._holders(s)
             if (len(holders) > 1 or s in traded) and any(h.cell in self.written for h in holders):
@@ -102,6 +138,15 @@ class Aliases:
         for h in holders:
             holders += [s for s in self.slots if s.final.cell is h.cell and s not in holders]
         return holders
+
+
+def _chosen(turn: Value, k: int, value: Value, otherwise: Value) -> Value:
+    """``value`` when ``turn`` is ``k``."""
+    b = builder()
+    arms = []
+    for x in (value, otherwise):
+        arms.append(Builder(loc=b.loc).finish([x]))
+    return b.append("if", [b.eq(turn, k)], regions=arms)[0]
 
 
 def _order(traded: Sequence[Any], by_cell: dict[Cell, Any]) -> int:

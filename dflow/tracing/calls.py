@@ -115,6 +115,8 @@ def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
 def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     if issubclass(cls, np.generic) and len(args) == 1 and contains_traced(args):
         return lift(args[0]).astype(cls)
+    if cls is np.ndarray and not {*kwargs} - {"shape", "dtype"} and len(args) <= 2:
+        return dispatch().CREATION[np.empty](*args, **{"dtype": np.float64, **kwargs} if len(args) < 2 else kwargs)
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     plain = type(cls) is type and cls.__new__ is object.__new__
     if plain and isinstance(init, types.FunctionType) and is_user_code(init):

@@ -89,6 +89,7 @@ class Learnt:
     types: dict[tuple[str, int], tuple[Any, bool]] = field(default_factory=dict)  # dtype, weak
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
     static: set[tuple[str, int]] = field(default_factory=set)  # numbers that do not change
+    counted: bool = False  # whether the iterations of a `while` are to be counted
 
 
 def is_kept(slot: Slot) -> bool:

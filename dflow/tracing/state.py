@@ -12,20 +12,40 @@ import optree
 
 from dflow.errors import UndefinedError, failure, user_location
 from dflow.tracing.array import Array
+from dflow.tracing.context import builder
 from dflow.trees import NAMESPACE, register_dataclass
 
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
 
 
 class Undefined:
-    """The value of a variable that has none here. ``filler`` marks one that may take any value (it is never used)."""
+    """The value of a variable that has none here. ``filler`` marks one that may take any value (it is never used).
 
-    def __init__(self, name: str, reason: str | None = None, mend: str | None = None, filler: bool = False):
+    ``perhaps`` is a pair for a variable that has a value in some runs of the program: whether, and which.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reason: str | None = None,
+        mend: str | None = None,
+        filler: bool = False,
+        perhaps: tuple[Array, Any] | None = None,
+    ):
+        self.perhaps = perhaps
         self.location = user_location() if reason else None
         self.name = name
         self.reason = reason
         self.mend = mend
         self.filler = filler
+
+    def read(self) -> Any:
+        """The value, and a check that there is one when the program runs."""
+        if self.perhaps is None:
+            raise self.error()
+        defined, value = self.perhaps
+        builder().check(defined.value, error="UnboundLocalError", message=f"{self.reason}; {self.mend}")
+        return value
 
     def error(self) -> UndefinedError:
         reason = self.reason or f"variable {self.name!r} has no value yet"
@@ -43,7 +63,7 @@ UNSET = Undefined("result", filler=True)
 def load(value: Any) -> Any:
     """Reads a variable that may be undefined."""
     if isinstance(value, Undefined):
-        raise value.error()
+        return value.read()
     return value
 
 

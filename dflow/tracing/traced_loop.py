@@ -91,7 +91,8 @@ class TracedLoop:
     def attempt(self) -> bool:
         self.variables = {n: self.enter(n) for n in self.loop.live_in if has_value(self.before[n])}
         self.slots = [x for v in self.variables.values() for x in v.leaves if isinstance(x, Slot)]
-        self.counter = Cell(builder().constant(0, I64), self.here) if self.count is not None else None
+        self.turns = Cell(builder().constant(0, I64), self.here) if self.is_counted() else None
+        self.counter = self.turns if self.count is not None else None
         snapshot = Snapshot(self.uses, self.loop.names)
         self.region = self.trace_body()
         self.holders.check(snapshot)
@@ -101,23 +102,33 @@ class TracedLoop:
             return False
         for v in self.variables.values():
             self.leave(v, after[v.name])
-        aliases = Aliases(self.slots, self.region, self.learnt.shared, self.count)
+        aliases = Aliases(self.slots, self.region, self.learnt.shared)
         aliases.check(Again)
+        if self.turns is None and aliases.trades():
+            self.learnt.counted = True
+            raise Again
         outs = self.results_only(after)
         with entered(self.region):
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
             for cell, value in finals:
                 self.region.write(cell, value)
-            if self.counter is not None and flagged:
-                k = self.region.read(self.counter)
-                self.region.write(self.counter, builder().add(k, builder().index(1)))
+            if self.turns is not None and (flagged or self.counter is None):
+                k = self.region.read(self.turns)
+                self.region.write(self.turns, builder().add(k, builder().index(1)))
         if self.count is not None and not flagged:
             self.emit_for()
         else:
             self.emit_while(self.trace_test(outs))
-        aliases.settle()
+        self.loop_ends_early = self.count is None or flagged
+        if self.count is not None and not flagged:
+            aliases.settle(self.count)
+        else:
+            aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
         self.set_variables(outs, after)
         return True
+
+    def is_counted(self) -> bool:
+        return self.count is not None or self.learnt.counted
 
     def enter(self, name: str) -> Variable:
         """The variable as an iteration finds it."""
@@ -351,7 +362,10 @@ class TracedLoop:
         for n in self.loop.names:
             if n in self.variables:
                 state.append(self.after_loop(self.variables[n]))
-            elif n in outs and (self.positive or not isinstance(self.before[n], Undefined) or n in self.loop.flags):
+            elif n in outs and not self.is_known(n):
+                structure, leaves = outs[n]
+                state.append(self.undefined(n, unflatten(structure, [value_after(x) for x in leaves])))
+            elif n in outs:
                 structure, leaves = outs[n]
                 state.append(unflatten(structure, [value_after(x) for x in leaves]))
             elif same(self.before[n], after[n]):
@@ -360,12 +374,20 @@ class TracedLoop:
                 state.append(self.undefined(n))
         self.loop.put(state)
 
-    def undefined(self, name: str) -> Undefined:
+    def is_known(self, name: str) -> bool:
+        """Whether a variable that the body assigns has a value after the loop, even if there is no iteration."""
+        return self.positive or not isinstance(self.before[name], Undefined) or name in self.loop.flags
+
+    def undefined(self, name: str, value: Any = None) -> Undefined:
         if not isinstance(self.before[name], Undefined):
             reason = f"the value of variable {name!r} after the loop at {self.where} cannot be followed"
             return Undefined(name, reason, "use one type and shape for the variable before and inside the loop")
         reason = f"variable {name!r} is defined only inside the loop at {self.where}, which may not run at all"
-        return Undefined(name, reason, f"give {name!r} a value before the loop")
+        perhaps = None
+        if value is not None and self.turns is not None:
+            runs = self.here.read(self.turns) if self.loop_ends_early else _lift.lift(self.count).value
+            perhaps = _lift.wrap(builder().gt(_lift.convert(runs, I64), 0)), value
+        return Undefined(name, reason, f"give {name!r} a value before the loop", perhaps=perhaps)
 
     def after_loop(self, v: Variable) -> Any:
         if isinstance(v.value, Undefined):

@@ -25,6 +25,7 @@ ERRORS = {
     "ValueError": ValueError,
     "AssertionError": AssertionError,
     "ZeroDivisionError": ZeroDivisionError,
+    "UnboundLocalError": UnboundLocalError,
 }
 
 

@@ -187,7 +187,7 @@ def leslie(population, growth, years):
     """Age classes over years, until the shares settle."""
     births = np.array([0.0, 1.2, 0.9])
     survive = np.array([0.6, 0.5])
-    x, year = population, 0
+    x = population
     for year in range(years):
         new = np.empty(3)
         new[0] = growth * np.sum(births * x)

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+import dflow
+
 X = np.array([2.0, -1.0, 3.0, 0.5, -4.0, 1.5])
 
 
@@ -357,6 +359,21 @@ def test_early_return_below_a_docstring(check):
         return 0.0
 
     check(f, np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]))
+
+
+def test_variable_of_a_loop_after_it(check):
+    def f(x, n):
+        for k in range(n):
+            y = x * k
+            x = x * 0.5
+            if x < 0.1:
+                break
+        return x, k, y
+
+    for n in (1, 3, 20):
+        check(f, 1.0, n)
+    with pytest.raises(UnboundLocalError, match="variable 'k' is defined only inside the loop"):
+        dflow.jit(f)(1.0, 0)
 
 
 def test_conditions_join_numbers_and_booleans(check):

@@ -162,7 +162,7 @@ update would not be seen
     "loop only": (
         """
         def f(x):
-            for i in range(int(x[0])):
+            while x[0] > 1:
                 t = x[0]
             return t
         """,
@@ -230,7 +230,7 @@ update would not be seen
         case.py:5: raising KeyError on a traced condition is not supported
             if x[0] > 0:
                ^^^^^^^^
-        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError
+        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError, UnboundLocalError
         mend: raise one of these
         """,
     ),
