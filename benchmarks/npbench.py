@@ -261,14 +261,16 @@ def main() -> None:
         return
     names = options.kernels or sorted(p.stem for p in (options.checkout / "bench_info").glob("*.json"))
     flags = ["--preset", options.preset, *(["--untimed"] if options.untimed else [])]
-    table = Table(f"NPBench, preset {options.preset}", COLUMNS)
+    columns = ["kernel", "value", "gradient"] if options.untimed else COLUMNS
+    table = Table(f"NPBench, preset {options.preset}", columns)
     for name in names:
         row = separately(options.checkout, name, flags, options.limit)
-        table.rows.append([name, *(row.get(c, "") for c in COLUMNS[1:])])
+        table.rows.append([name, *(row.get(c, "") for c in columns[1:])])
         print(table.rows[-1], flush=True)
     right = sum(row[1].startswith("right") for row in table.rows)
-    print(f"\n{table}\n\n{right} of {len(names)} right")
-    if not options.kernels and not options.untimed:
+    table.note = f"{right} of {len(names)} values are right."
+    print(f"\n{table}")
+    if not options.kernels:
         write("npbench", [table])
 
 
