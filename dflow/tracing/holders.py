@@ -8,12 +8,13 @@ in its place.
 from __future__ import annotations
 
 import types
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import CarriedError, DflowError, failure
-from dflow.tracing.state import Snapshot, Undefined
+from dflow.tracing.state import CONTAINERS, SlotAttributes, Snapshot, Undefined
 
 if TYPE_CHECKING:
     from dflow.tracing.slots import Loop
@@ -58,7 +59,7 @@ class Holder:
     def get(self) -> Any:
         if isinstance(self.item, types.CellType):
             return self.taken(self.item.cell_contents)
-        if isinstance(self.item, list):
+        if isinstance(self.item, list | deque):
             return [self.taken(x) for x in self.item]
         return {k: self.taken(x) for k, x in self.item.items()}
 
@@ -67,12 +68,14 @@ class Holder:
             raise value.error()
         if isinstance(self.item, types.CellType):
             self.item.cell_contents = _given(value)
-        elif isinstance(self.item, list):
-            self.item[:] = map(_given, value)
-        else:
-            given = {k: _given(x) for k, x in value.items()}
+        elif isinstance(self.item, list | deque):
+            given = [_given(x) for x in value]
             self.item.clear()
-            self.item.update(given)
+            self.item.extend(given)
+        else:
+            named = {k: _given(x) for k, x in value.items()}
+            self.item.clear()
+            self.item.update(named)
 
     def taken(self, x: Any) -> Any:
         return Kept(x) if not self.deep and _is_mutable(x) else x
@@ -80,7 +83,7 @@ class Holder:
     def items(self) -> list[Any]:
         if isinstance(self.item, types.CellType):
             return [self.item.cell_contents]
-        return list(self.item if isinstance(self.item, list) else self.item.values())
+        return list(self.item if isinstance(self.item, list | deque) else self.item.values())
 
 
 def _given(x: Any) -> Any:
@@ -90,7 +93,7 @@ def _given(x: Any) -> Any:
 
 
 def _is_mutable(x: Any) -> bool:
-    return isinstance(x, list | dict | set) or (hasattr(x, "__dict__") and not callable(x) and not isinstance(x, type))
+    return isinstance(x, CONTAINERS) or (hasattr(x, "__dict__") and not callable(x) and not isinstance(x, type))
 
 
 class Changed(Exception):
@@ -111,8 +114,10 @@ class Holders:
         if not found:
             return
         snapshot.restore()
-        if any(isinstance(x, set) for x in found):
-            raise refused(f"set{MARK}", self.where)
+        for x in found:
+            if not isinstance(x, list | deque | dict | types.CellType):
+                kind = type(x.owner) if isinstance(x, SlotAttributes) else type(x)
+                raise refused(f"{kind.__name__}{MARK}", self.where)
         for x in found:
             what = "variable of another function" if isinstance(x, types.CellType) else type(x).__name__
             self.known.append(Holder(x, f"{what}{MARK}{len(self.known)}"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 import types
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -133,22 +135,25 @@ class Snapshot:
     def _visit(self, x: Any) -> None:
         if isinstance(x, types.FunctionType):
             return self._visit_closure(x)
-        attributes = getattr(x, "__dict__", None)
-        if not isinstance(x, list | dict | set | tuple) and (
-            not isinstance(attributes, dict) or isinstance(x, type) or callable(x) or type(x).__module__ in _FOREIGN
+        attributes = getattr(x, "__dict__", None) or _slots_of(x)
+        if not isinstance(x, (*CONTAINERS, tuple)) and (
+            not isinstance(attributes, dict | SlotAttributes)
+            or isinstance(x, type)
+            or callable(x)
+            or type(x).__module__ in _FOREIGN
         ):
             return
         if id(x) in self._seen or len(self._seen) > 10_000:
             return
         self._seen.add(id(x))
-        if isinstance(x, list | dict | set):
+        if isinstance(x, CONTAINERS):
             self.saved.append((x, x.copy()))
         elif not isinstance(x, tuple):
-            self.saved.append((attributes, dict(attributes)))  # type: ignore[arg-type]
+            self.saved.append((attributes, attributes.copy()))  # type: ignore[union-attr]
         mapping = x if isinstance(x, dict) else attributes
         if len(mapping or x) > MOST_ITEMS:
             return
-        for item in x if isinstance(x, list | tuple | set) else (mapping or {}).values():
+        for item in x if isinstance(x, list | tuple | set | deque | bytearray) else (mapping or {}).values():
             self._visit(item)
 
     def _visit_closure(self, f: types.FunctionType) -> None:
@@ -170,15 +175,63 @@ class Snapshot:
         cells = [cell for cell, then in self.cells if not same(cell.cell_contents, then)]
         return cells + [now for now, then in self.saved if not _alike(now, then)]
 
+    def covers(self, item: Any) -> bool:
+        """Whether ``item``, which another snapshot says has changed, is among what this one watches."""
+        return any(now is item for now, _ in self.saved) or any(cell is item for cell, _ in self.cells)
+
     def restore(self) -> None:
         for cell, contents in self.cells:
             cell.cell_contents = contents
         for now, then in self.saved:
             now.clear()
-            now.extend(then) if isinstance(now, list) else now.update(then)
+            now.extend(then) if isinstance(now, list | deque | bytearray) else now.update(then)
 
 
+CONTAINERS = (list, dict, set, deque, bytearray)
 _FOREIGN = {"numpy", "builtins", "module"}
+
+
+class SlotAttributes:
+    """The attributes of an object with ``__slots__``, as a dict."""
+
+    def __init__(self, owner: Any, names: Iterable[str]):
+        self.owner = owner
+        self.names = tuple(names)
+
+    def copy(self) -> dict[str, Any]:
+        return {n: getattr(self.owner, n) for n in self.names if hasattr(self.owner, n)}
+
+    def __len__(self) -> int:
+        return len(self.copy())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.copy())
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self.owner, name)
+
+    def values(self) -> Iterable[Any]:
+        return self.copy().values()
+
+    def clear(self) -> None:
+        for n in self.copy():
+            delattr(self.owner, n)
+
+    def update(self, values: dict[str, Any]) -> None:
+        for n, v in values.items():
+            setattr(self.owner, n, v)
+
+
+def _slots_of(x: Any) -> SlotAttributes | None:
+    module = (type(x).__module__ or "").partition(".")[0]
+    if isinstance(x, tuple) or module in (*_FOREIGN, "dflow", "optree") or dataclasses.is_dataclass(x):
+        return None
+    names = [n for c in type(x).__mro__ for n in _names(vars(c).get("__slots__", ())) if not n.startswith("__")]
+    return SlotAttributes(x, names) if names else None
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _alike(now: Any, then: Any) -> bool:
@@ -187,6 +240,6 @@ def _alike(now: Any, then: Any) -> bool:
         return False
     if isinstance(now, set):
         return bool(now == then)
-    if isinstance(now, list):
+    if isinstance(now, list | deque | bytearray):
         return all(map(operator.is_, now, then)) or all(map(same, now, then))
     return all(k in now and same(now[k], v) for k, v in then.items())

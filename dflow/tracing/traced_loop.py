@@ -94,7 +94,7 @@ class TracedLoop:
         self.turns = Cell(builder().constant(0, I64), self.here) if self.is_counted() else None
         self.counter = self.turns if self.count is not None else None
         snapshot = Snapshot(self.uses, self.loop.names)
-        self.region = self.trace_body()
+        self.region = self.trace_body(snapshot)
         self.holders.check(snapshot)
         after = dict(zip(self.loop.names, self.loop.get()))
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
@@ -165,14 +165,24 @@ class TracedLoop:
                 state.append(flags.get(n, Undefined(n)))
         return state
 
-    def trace_body(self) -> Region:
+    def trace_body(self, outside: Snapshot) -> Region:
         inner = Region(LOOP, self.here)
         with entered(inner):
-            self.loop.put(self.start_state({}))
+            state = self.start_state({})
+            fresh = Snapshot(state)  # lists and the like are made anew for each iteration
+            self.loop.put(state)
             if self.counter is None:
                 self.body()
             else:
                 self.body(Array(self.counter, scalar(I64), weak=True))
+        for x in fresh.changed():
+            if not outside.covers(x):
+                raise failure(
+                    CarriedError,
+                    f"a {type(x).__name__} is both changed and replaced in the loop at {self.where}",
+                    wanted="one of the two: it may go on under another name",
+                    mend="change a copy of it",
+                )
         return inner
 
     def trace_test(self, outs: dict[str, Any]) -> tuple[Region, Value]:
@@ -184,12 +194,16 @@ class TracedLoop:
         inner = Region(LOOP, self.here)
         with entered(inner):
             self.loop.put(self.start_state(flags))
+            snapshot = Snapshot([*self.loop.get(), *self.loop.uses()])
             stop = self.loop.stopped()
             holds = choose(stop, lambda: False, self.condition)
             value = truth(_lift.lift(holds if isinstance(holds, Array) else bool(holds)))
+            changed = bool(inner.changed() or snapshot.changed())
             self.loop.put(list(self.before.values()))
-        if inner.changed():
-            raise failure(TraceError, "the condition of a traced loop updates an array", mend="update it in the body")
+        if changed:
+            raise failure(
+                TraceError, "the condition of a traced loop updates what it reads", mend="update it in the body"
+            )
         return inner, value
 
     def test_is_traced(self) -> bool:

@@ -1,5 +1,7 @@
 """Lists, dicts, attributes and variables of other functions that traced branches and loops change."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 
@@ -152,3 +154,69 @@ def test_an_object_both_changed_and_replaced_is_refused(fails):
         return first["w"]
 
     assert "from outside is changed inside a loop" in fails(f, X)
+
+
+class Slotted:
+    __slots__ = ("n",)
+
+    def __init__(self):
+        self.n = 0
+
+
+def slots(x):
+    s = Slotted()
+    for _ in range(int(x[0])):
+        s.n += 1
+    return s.n
+
+
+def byte_array(x):
+    b = bytearray(3)
+    for _ in range(int(x[0])):
+        b[0] += 1
+    return b[0]
+
+
+def changed_and_replaced(x):
+    a = [0.0, 1.0]
+    b = a
+    for i in range(int(x[0])):
+        a[0] += x[i]
+        a = [a[0] + 1, a[1]]
+    return a, b
+
+
+def condition_that_counts(x):
+    calls = [0]
+
+    def more():
+        calls[0] += 1
+        return calls[0] < x[0]
+
+    while more():
+        pass
+    return calls[0]
+
+
+REFUSED = {
+    slots: "a Slotted from outside is changed inside a loop",
+    byte_array: "a bytearray from outside is changed inside a loop",
+    changed_and_replaced: "a list is both changed and replaced in the loop",
+    condition_that_counts: "the condition of a traced loop updates what it reads",
+}
+
+
+@pytest.mark.parametrize("fn", REFUSED, ids=lambda f: f.__name__)
+def test_refused(fails, fn):
+    assert REFUSED[fn] in fails(fn, X)
+
+
+def test_queue_of_constant_length(check):
+    def f(x):
+        last = deque([0.0, 0.0])
+        for i in range(int(x[0])):
+            last.append(x[i] + last[0])
+            last.popleft()
+        return last[0] + 10 * last[1]
+
+    check(f, X)
