@@ -31,6 +31,7 @@ from dflow.backends.place import place
 from dflow.backends.plan import Buffer, Plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
+from dflow.ir.passes.decompose import decompose
 from dflow.ir.types import Size, TensorType
 
 
@@ -39,6 +40,7 @@ def bufferize(f: Function, in_place: Mapping[int, int] | None = None) -> Plan:
 
     ``in_place`` maps results to arguments of the same type, a tensor of static size, in whose memory they are left.
     """
+    f = decompose(f)
     if not _has_tensors(f):
         return Plan(f)
     in_place = in_place or {}

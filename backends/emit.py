@@ -18,7 +18,15 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from dflow.backends import emit_control, emit_indexing, emit_kernel, emit_linalg, emit_pointwise, emit_sort  # noqa: F401
+from dflow.backends import (  # noqa: F401
+    emit_control,
+    emit_indexing,
+    emit_kernel,
+    emit_lapack,
+    emit_linalg,
+    emit_pointwise,
+    emit_sort,
+)
 from dflow.backends.emit_core import Check, Emitter, Options
 from dflow.backends.emit_memory import OUT_OF_MEMORY, Memory
 from dflow.backends.emit_types import I32, PTR, from_storage, storage_type, to_storage

@@ -121,9 +121,21 @@ def _if(e: Emitter, op: Op) -> None:
 @emits("check")
 def _check(e: Emitter, op: Op) -> None:
     ok, *details = op.operands
+    check(e, op, e.env[ok], [e.env[d] for d in details])
+
+
+def check(e: Emitter, op: Op, ok: ir.Value, details: Sequence[ir.Value]) -> None:
+    """Leaves the function with the error of ``op`` unless ``ok``."""
     code = len(e.checks)
     e.checks.append(Check(op.attrs["error"], op.attrs["message"], op.loc))
     b = e.builder
-    with b.if_then(b.not_(e.env[ok]), likely=False):
-        write_error(e, code, [e.env[d] for d in details])
+    with b.if_then(b.not_(ok), likely=False):
+        write_error(e, code, details)
         e.branch_out(1)
+
+
+@emits("guard")
+def _guard(e: Emitter, op: Op) -> None:
+    x, ok = op.operands
+    check(e, op, e.env[ok], [])
+    e.fill(op, lambda e, op, at: e.load(x, at))

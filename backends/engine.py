@@ -315,13 +315,13 @@ _SHARED = SharedCode(_load_for_good)
 
 
 def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
-    """Addresses of the BLAS functions among ``names``. SciPy is imported only then: it takes 190 ms."""
-    needed = [name for name in names if name.startswith("dflow_blas_")]
+    """Addresses of the BLAS and LAPACK functions among ``names``. SciPy is imported only then: it takes 190 ms."""
+    needed = [name for name in names if name.startswith(("dflow_blas_", "dflow_lapack_"))]
     if not needed:
         return {}
     from dflow.backends.blas import address
 
-    return {name: address(name.removeprefix("dflow_blas_")) for name in needed}
+    return {name: address(name) for name in needed}
 
 
 def _scalar_ctype(t: TensorType) -> Any:

@@ -22,11 +22,13 @@ from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
+from dflow.ir.passes.decompose import decompose
 from dflow.ir.types import I64, scalar
 
 
 def fuse(f: Function) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed."""
+    f = decompose(f)
     return Function(f.name, _Fusion(Demand(f)).block(f.body), f.linear, f.loc)
 
 

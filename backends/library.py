@@ -28,6 +28,7 @@ from llvmlite import ir
 from dflow.backends.c_header import header
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Options, emit
 from dflow.backends.emit_core import untyped
+from dflow.backends.emit_lapack import Unavailable
 from dflow.backends.emit_types import I8, I32, I64, PTR
 from dflow.backends.engine import COMPILING, lower, machine, optimize
 from dflow.backends.plan import Plan
@@ -153,7 +154,10 @@ def _check_names(names: Sequence[str]) -> None:
 
 
 def _add(module: ir.Module, export: Export, releases: list[ir.Function]) -> Export:
-    emitted = emit(export.plan, export.name, module, Options(blas=False))
+    try:
+        emitted = emit(export.plan, export.name, module, Options(blas=False))
+    except Unavailable as e:
+        raise LibraryError(str(e)) from None
     _add_messages(module, export.name, emitted.checks)
     if emitted.release:
         emitted.release.linkage = "internal"

@@ -9,6 +9,8 @@ from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dflow.ir.core import Location
 
 
@@ -44,6 +46,10 @@ class TraceIndexError(TraceError, IndexError):
 
 class ShapeError(TraceError, ValueError):
     """Shapes do not fit."""
+
+
+class MatrixError(ShapeError, np.linalg.LinAlgError):
+    """What should be a matrix, or a square one, is not."""
 
 
 class UndefinedError(TraceError, NameError):

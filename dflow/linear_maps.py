@@ -88,7 +88,7 @@ class Linearized:
             results: Sequence[Any] = inline(parts.primal, operands(parts.program))
         else:
             parts, executable = self._compiled(arguments)
-            results = executable(*arguments.leaves)
+            results = executable.convert_and_call(arguments.leaves)
         n = parts.program.result_count
         value = trees.unflatten(parts.program.out_spec, results[:n])
         residuals = list(results[n:])

@@ -56,6 +56,8 @@ Reference = Callable[..., Any]
 JvpRule = Callable[
     ["Builder", Attrs, "Sequence[Value]", "Sequence[Value]", "Sequence[Value | None]"], "Sequence[Value | None]"
 ]
+# (builder, attrs, operands) -> results, in terms of other operations.
+Decomposition = Callable[["Builder", Attrs, "Sequence[Value]"], "Sequence[Value]"]
 # (builder, attrs, operands with Linear in place of linear ones, cotangents of results) -> contributions to operands.
 TransposeRule = Callable[["Builder", Attrs, "Sequence[Any]", "Sequence[Value | None]"], "Sequence[Any]"]
 
@@ -82,7 +84,8 @@ class OpDef:
     addition, ``((0,), (1,))`` for multiplication; a function of the operand count where that varies.
     ``elementwise`` operations take and give tensors of one shape. ``no_derivative`` is the reason why there is none.
     ``cheap`` operations may be recomputed in a reverse pass rather than their results kept. ``attributes`` names the
-    attributes where the samples do not show them.
+    attributes where the samples do not show them. An operation with a ``decomposition`` is written in terms of others
+    before machine code is made: it is there for the sake of its derivative.
     """
 
     name: str
@@ -99,6 +102,7 @@ class OpDef:
     no_derivative: str | None = None
     samples: tuple[Sample, ...] = ()
     attributes: tuple[str, ...] = ()
+    decomposition: Decomposition | None = None
 
     @property
     def attribute_names(self) -> tuple[str, ...]:

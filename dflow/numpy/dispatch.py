@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.errors import DflowError, MatrixError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.numpy import eager
 from dflow.tracing.array import Array
 from dflow.tracing.context import tracing
@@ -26,11 +26,10 @@ FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
 CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the object comes first
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
-_DECOMPOSITION = "matrix decompositions are not among dflow's operations yet"
+_GENERAL = "eigenvalues of a general matrix may be complex; np.linalg.eigh and eigvalsh take symmetric matrices"
 UNSUPPORTED: dict[str, str] = {
     "trim_zeros": "the size of its result depends on the data",
-    **dict.fromkeys(("svd", "eig", "eigh", "eigvals", "eigvalsh", "qr", "cholesky", "solve", "inv"), _DECOMPOSITION),
-    **dict.fromkeys(("det", "slogdet", "pinv", "lstsq", "matrix_rank", "cond"), _DECOMPOSITION),
+    **dict.fromkeys(("eig", "eigvals"), _GENERAL),
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
 }
@@ -56,6 +55,8 @@ def located(f: Implementation) -> Implementation:
             return f(*args, **kwargs)
         except DflowError:
             raise
+        except np.linalg.LinAlgError as e:
+            raise failure(MatrixError, str(e)) from e
         except ValueError as e:
             raise failure(ShapeError, str(e)) from e
         except IndexError as e:

@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 
 from dflow.numpy import dispatch
-from dflow.numpy.norms import matrix_norm, norm, vector_norm
-from dflow.numpy.products import cross, matmul, matrix_power, multi_dot, outer, tensordot, vecdot
-from dflow.numpy.shapes import diagonal, matrix_transpose
+from dflow.numpy.chains import matrix_power, multi_dot
+from dflow.numpy.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
+from dflow.numpy.norms import cond, matrix_norm, norm, vector_norm
+from dflow.numpy.products import cross, matmul, matrix_trace, outer, tensordot, vecdot
+from dflow.numpy.shapes import matrix_diagonal, matrix_transpose
+from dflow.numpy.systems import det, inv, lstsq, matrix_rank, pinv, slogdet, solve, tensorinv, tensorsolve
+
+diagonal, trace = matrix_diagonal, matrix_trace
 
 
 def __getattr__(name: str) -> Any:
@@ -18,16 +23,33 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "cholesky",
+    "cond",
     "cross",
+    "det",
     "diagonal",
+    "eigh",
+    "eigvalsh",
+    "inv",
+    "lstsq",
     "matmul",
     "matrix_norm",
     "matrix_power",
+    "matrix_rank",
     "matrix_transpose",
     "multi_dot",
     "norm",
     "outer",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "svdvals",
     "tensordot",
+    "tensorinv",
+    "tensorsolve",
+    "trace",
     "vecdot",
     "vector_norm",
 ]

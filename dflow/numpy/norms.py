@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.ops.matrices import diagonal, identity, reduced
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
+from dflow.numpy.factorizations import matrices, singular_parts
 from dflow.numpy.reductions import MAX, MIN, SUM, reduce
 from dflow.numpy.ufunc_rules import safe_sqrt
 from dflow.tracing.array import Array
@@ -41,11 +43,10 @@ def _power_norm(size: Array, order: Any, axes: Any, keepdims: bool) -> Array:
 def _matrix_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) -> Array:
     if order in (None, "fro", "f"):
         return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
+    if order in (2, -2, "nuc"):
+        return _spectral_norm(x, order, axes, keepdims)
     if order not in (1, -1, np.inf, -np.inf):
-        raise TypeError(
-            f"np.linalg.norm of a matrix with ord={order!r} is not supported on traced arrays; supported are 'fro', 1, "
-            "-1, inf and -inf"
-        )
+        raise ValueError("Invalid norm order for matrices.")
     down, along = axes if abs(order) == 1 else axes[::-1]
     sums = reduce(SUM, apply(np.absolute, x), down, keepdims=True)
     found = reduce(MAX if order > 0 else MIN, sums, along, keepdims=True)
@@ -54,6 +55,38 @@ def _matrix_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) ->
         if keepdims
         else wrap(s.reshaped(found.value, tuple(d for k, d in enumerate(s.dims(found)) if k not in axes)))
     )
+
+
+def _spectral_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) -> Array:
+    """The largest, the least, or the sum of the singular values."""
+    moved = s.transposed(x.value, [*(k for k in range(x.ndim) if k not in axes), *axes])
+    kind = {2: MAX, -2: MIN, "nuc": SUM}[order]
+    found = reduce(kind, wrap(singular_parts(moved)[1]), -1)
+    return (
+        wrap(s.reshaped(found.value, tuple(1 if k in axes else d for k, d in enumerate(s.dims(x)))))
+        if keepdims
+        else found
+    )
+
+
+@implements(np.linalg.cond)
+def cond(x: Any, p: Any = None) -> Array:
+    """Norm times norm of the inverse; infinite (with derivative 0) where there is no inverse."""
+    (v,) = matrices(x, square=p not in (None, 2, -2))
+    b = builder()
+    if p in (None, 2, -2):
+        d = singular_parts(v)[1]
+        ends = [s.part(d, d.type.rank - 1, k) for k in (0, d.type.static_shape[-1] - 1)]
+        return apply(np.divide, *map(wrap, ends if p != -2 else ends[::-1]))
+    packed, *rest = b.append("lu", [v])
+    pivots = diagonal(b, packed)
+    regular = reduced(b, "all", b.ne(pivots, 0.0), 1)
+    everywhere = b.broadcast(regular, shape=v.type.shape, dims=tuple(range(regular.type.rank)))
+    one = identity(b, v.type)
+    inverse = b.lu_solve(v, b.select(everywhere, packed, one), *rest, one, transpose=False)
+    product = (norm.__wrapped__(wrap(m), p, (-2, -1)) for m in (v, inverse))
+    found = apply(np.multiply, *product).value
+    return wrap(b.select(regular, found, b.full(np.inf, found.type)))
 
 
 @implements(np.linalg.norm)

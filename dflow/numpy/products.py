@@ -222,28 +222,9 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
     return reduce(SUM, diagonal.__wrapped__(a, offset, axis1, axis2), -1, dtype, out)
 
 
-@implements(np.linalg.matrix_power)
-def matrix_power(a: Any, n: int) -> Array:
-    n, v = s.static_int(n, "n"), lift(a).value
-    if n < 1:
-        raise ValueError(f"np.linalg.matrix_power of a traced array takes n of at least 1, got {n}")
-    if v.type.rank < 2 or v.type.shape[-1] != v.type.shape[-2]:
-        raise ValueError(f"Last 2 dimensions of the array must be square, got shape {s.show(v.type.shape)}")
-    power = None
-    while n:
-        if n & 1:
-            power = v if power is None else matrix_product(power, v)
-        n >>= 1
-        v = matrix_product(v, v) if n else v
-    return wrap(power)  # type: ignore[arg-type]
-
-
-@implements(np.linalg.multi_dot)
-def multi_dot(arrays: Any, *, out: Any = None) -> Array:
-    first, *rest = arrays
-    for a in rest:
-        first = dot.__wrapped__(first, a)
-    return s.result(lift(first).value, out)
+@implements(np.linalg.trace)
+def matrix_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Array:
+    return trace.__wrapped__(x, offset, -2, -1, dtype)
 
 
 UFUNCS[np.matvec] = lambda x1, x2, /, **kw: wrap(_matvec(*operands(x1, x2)))

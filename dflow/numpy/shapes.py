@@ -281,7 +281,7 @@ def _diagonal_positions(shape: tuple[int, ...], offset: int) -> tuple[np.ndarray
     return at - min(offset, 0), at + max(offset, 0)
 
 
-@implements(np.diagonal, np.linalg.diagonal)
+@implements(np.diagonal)
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     v, b = lift(a).value, builder()
     if v.type.rank < 2:
@@ -292,6 +292,11 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
     places = [b.constant(p) for p in _diagonal_positions(shape, s.static_int(offset, "offset"))]
     taken = b.gather(s.transposed(v, [i, j, *rest]), *places)
     return wrap(s.transposed(taken, [*range(1, taken.type.rank), 0]))
+
+
+@implements(np.linalg.diagonal)
+def matrix_diagonal(x: Any, /, *, offset: int = 0) -> Array:
+    return diagonal.__wrapped__(x, offset, -2, -1)
 
 
 @implements(np.diag)

@@ -17,6 +17,8 @@ _NAMES = (
     "indexing",
     "sorting",
     "linalg",
+    "factorizations",
+    "solutions",
     "rules",
 )
 for _table in _NAMES:

@@ -11,14 +11,17 @@ The passes and the evaluator know these by name; their definitions here hold the
   it. The last ``r`` axes of the domain are reduced, each result by its ``combine`` (a kind of ``reduce``; ``""`` when r
   is 0).
 - ``check %ok, %details... {error, message}``: raises unless ``%ok``; details (``i64``) fill ``{0}``, ``{1}``, ``{2}``.
+- ``guard %x, %ok {error, message}``: ``%x``; raises unless ``%ok``. Where the result is not used it is not there.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from dflow.ir.registry import OpDef, define, require
-from dflow.ir.types import BOOL, I64, TensorType, scalar
+import numpy as np
+
+from dflow.ir.registry import OpDef, Sample, define, linear_jvp, require
+from dflow.ir.types import ALL, BOOL, I64, TensorType, scalar
 
 ERRORS = {
     "IndexError": IndexError,
@@ -26,6 +29,7 @@ ERRORS = {
     "AssertionError": AssertionError,
     "ZeroDivisionError": ZeroDivisionError,
     "UnboundLocalError": UnboundLocalError,
+    "LinAlgError": np.linalg.LinAlgError,
 }
 
 
@@ -60,5 +64,33 @@ define(
         jvp=lambda b, a, xs, ys, ts: [],
         effect=True,
         attributes=("error", "message"),
+    )
+)
+
+
+def _guard_infer(attrs: Any, types: Any) -> list[TensorType]:
+    require(len(types) == 2 and types[1] == scalar(BOOL), "takes a value and a bool scalar")
+    require(not types[0].grows, "does not take a sequence")
+    require(attrs["error"] in ERRORS, f"error must be one of {', '.join(ERRORS)}")
+    return [types[0]]
+
+
+def _guard(attrs: Any, x: Any, ok: Any) -> Any:
+    if not ok:
+        raise ERRORS[attrs["error"]](attrs["message"])
+    return np.array(x)
+
+
+define(
+    OpDef(
+        "guard",
+        "x, which is only right when a condition holds: raises an error otherwise, unless nothing uses the result",
+        _guard_infer,
+        _guard,
+        linear_jvp("guard", lambda n: ((0,),)),
+        lambda b, attrs, xs, cts: [b.guard(cts[0], xs[1], **attrs), None],
+        ((0,),),
+        ALL,
+        samples=(Sample(([1.0, 2.0], True), {"error": "ValueError", "message": "not right"}, integer=(1,)),),
     )
 )

@@ -133,7 +133,7 @@ def is_safe(op: Op) -> bool:
     """Whether the operation does no harm where the program would not have come to it."""
     if any(not is_safe(inner) for r in op.regions for inner in r.ops):
         return False
-    if op.name in ("gather", "scatter", "scatter_add"):
+    if op.name in ("gather", "scatter", "scatter_add", "guard"):
         return False
     if op.name not in ("extract", "update", "update_add"):
         return True

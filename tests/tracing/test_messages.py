@@ -230,7 +230,7 @@ update would not be seen
         case.py:5: raising KeyError on a traced condition is not supported
             if x[0] > 0:
                ^^^^^^^^
-        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError, UnboundLocalError
+        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError, UnboundLocalError, LinAlgError
         mend: raise one of these
         """,
     ),

@@ -1,0 +1,113 @@
+"""Factorizations of matrices: ``np.linalg.cholesky``, ``qr``, ``eigh``, ``svd`` and what they have in common.
+
+What cannot be factorized raises LinAlgError from the compiled program, with the user's line.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.ir.ops.matrices import all_of, diagonal, keep, swap
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+_ONE = np.eye(1)
+QRResult: Any = type(np.linalg.qr(_ONE))
+EighResult: Any = type(np.linalg.eigh(_ONE))
+SVDResult: Any = type(np.linalg.svd(_ONE))
+
+
+def matrices(*args: Any, square: bool = False) -> list[Value]:
+    """The arguments in their common dtype (float64 for integers), the first checked to be a stack of matrices."""
+    dtype = np.result_type(*(np.float64 if (d := lift(a).dtype).kind in "biu" else d for a in args))
+    if dtype not in (np.float32, np.float64):
+        raise TypeError(f"array type {dtype} is unsupported in linalg")
+    values = [s.cast(lift(a).value, dtype) for a in args]
+    shape = s.static(values[0].type.shape, "linear algebra")
+    if len(shape) < 2:
+        raise np.linalg.LinAlgError(f"{len(shape)}-dimensional array given. Array must be at least two-dimensional")
+    if square and shape[-1] != shape[-2]:
+        raise np.linalg.LinAlgError(f"Last 2 dimensions of the array must be square, got shape {s.show(shape)}")
+    return values
+
+
+def check(ok: Value, message: str) -> None:
+    """Raises LinAlgError unless all of ``ok`` hold."""
+    b = builder()
+    b.emit("check", all_of(b, ok), error="LinAlgError", message=message)
+
+
+def lower_factor(v: Value) -> Value:
+    b = builder()
+    low = b.cholesky(v)
+    pivots = diagonal(b, low)
+    check(b.eq(pivots, pivots), "Matrix is not positive definite")
+    return low
+
+
+@implements(np.linalg.cholesky)
+def cholesky(a: Any, /, *, upper: bool = False) -> Array:
+    (v,) = matrices(a, square=True)
+    b = builder()
+    return wrap(swap(b, lower_factor(swap(b, v))) if upper else lower_factor(v))
+
+
+@implements(np.linalg.qr)
+def qr(a: Any, mode: str = "reduced") -> Any:
+    if mode not in ("reduced", "complete", "r"):
+        raise ValueError(f"np.linalg.qr of a traced array takes mode 'reduced', 'complete' or 'r', got {mode!r}")
+    q, r = builder().append("qr", matrices(a), {"full": mode == "complete"})
+    return wrap(r) if mode == "r" else QRResult(wrap(q), wrap(r))
+
+
+def symmetric_parts(a: Any, uplo: str) -> tuple[Value, Value]:
+    """Eigenvalues and eigenvectors."""
+    if uplo.upper() not in ("L", "U"):
+        raise ValueError("UPLO argument must be 'L' or 'U'")
+    b = builder()
+    w, v = b.append("eigh", matrices(a, square=True), {"lower": uplo.upper() == "L"})
+    check(b.eq(w, w), "Eigenvalues did not converge")
+    return w, v
+
+
+@implements(np.linalg.eigh)
+def eigh(a: Any, UPLO: str = "L") -> Any:
+    return EighResult(*map(wrap, symmetric_parts(a, UPLO)))
+
+
+@implements(np.linalg.eigvalsh)
+def eigvalsh(a: Any, UPLO: str = "L") -> Array:
+    return wrap(symmetric_parts(a, UPLO)[0])
+
+
+def singular_parts(v: Value, full: bool = False) -> tuple[Value, Value, Value]:
+    """U, s and Vh."""
+    b = builder()
+    u, d, vh = b.append("svd", [v], {"full": full})
+    check(b.eq(d, d), "SVD did not converge")
+    return u, d, vh
+
+
+@implements(np.linalg.svd)
+def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
+    u, d, vh = singular_parts(matrices(a)[0], bool(full_matrices and compute_uv))
+    return SVDResult(wrap(u), wrap(d), wrap(vh)) if compute_uv else wrap(d)
+
+
+@implements(np.linalg.svdvals)
+def svdvals(x: Any, /) -> Array:
+    return wrap(singular_parts(matrices(x)[0])[1])
+
+
+def upper_part(v: Value) -> Value:
+    return keep(builder(), "le", v)
+
+
+def lower_part(v: Value) -> Value:
+    return keep(builder(), "ge", v)

@@ -1,0 +1,206 @@
+"""Linear systems and what else comes from elimination or singular values: ``solve``, ``inv``, ``det``, ``pinv``,
+``lstsq`` and their kin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dflow.ir.core import Value
+from dflow.ir.ops.matrices import diagonal, identity, reduced
+from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
+from dflow.numpy import support as s
+from dflow.numpy.dispatch import implements
+from dflow.numpy.elementwise import apply
+from dflow.numpy.factorizations import matrices, singular_parts
+from dflow.numpy.products import matrix_product
+from dflow.numpy.reductions import SUM, reduce
+from dflow.tracing.array import Array
+from dflow.tracing.context import builder
+from dflow.tracing.lift import lift, wrap
+
+SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
+NO_VALUE: Any = np._NoValue
+
+
+def eliminated(a: Value) -> tuple[Value, ...]:
+    """The factors of matrices that must have an inverse."""
+    b = builder()
+    factors = b.append("lu", [a])
+    b.emit("check", is_regular(b, factors[0]), error="LinAlgError", message=SINGULAR)
+    return factors
+
+
+def columns_solved(a: Value, y: Value, solver: Any) -> Value:
+    """``solver(a, y)``, both stacks of matrices, after broadcasting the leading axes. One matrix for a whole stack of
+    right sides solves them as columns of one."""
+    if a.type.shape[-1] != y.type.shape[-2]:
+        raise ValueError(
+            f"the matrices, of shape {s.show(a.type.shape)}, and the right sides, of shape {s.show(y.type.shape)}, "
+            f"do not fit: {a.type.shape[-1]} rows and {y.type.shape[-2]}"
+        )
+    n, shape, rank = a.type.static_shape[-1], y.type.static_shape, y.type.rank
+    if a.type.rank == 2 and rank > 2:
+        first = (rank - 2, *range(rank - 2), rank - 1)
+        moved = s.transposed(y, first)
+        x = s.reshaped(solver(a, s.reshaped(moved, (n, math.prod(shape) // max(n, 1)))), moved.type.shape)
+        return s.transposed(x, [first.index(k) for k in range(rank)])
+    lead = s.broadcast_shapes(a.type.shape[:-2], y.type.shape[:-2])
+    return solver(s.expand(a, (*lead, n, n)), s.expand(y, (*lead, *shape[-2:])))
+
+
+def by_elimination(a: Value, y: Value) -> Value:
+    return builder().lu_solve(a, *eliminated(a), y, transpose=False)
+
+
+def solved(a: Value, y: Value, solver: Any = by_elimination) -> Value:
+    """Right sides that are vectors are taken as columns."""
+    if y.type.rank != 1:
+        if y.type.rank == 0:
+            raise np.linalg.LinAlgError("the right sides must be at least one-dimensional")
+        return columns_solved(a, y, solver)
+    x = columns_solved(a, s.reshaped(y, (*y.type.shape, 1)), solver)
+    return s.reshaped(x, x.type.shape[:-1])
+
+
+@implements(np.linalg.solve)
+def solve(a: Any, b: Any) -> Array:
+    return wrap(solved(*matrices(a, b, square=True)))
+
+
+@implements(np.linalg.inv)
+def inv(a: Any) -> Array:
+    (v,) = matrices(a, square=True)
+    return wrap(inverse(v))
+
+
+def inverse(v: Value) -> Value:
+    return by_elimination(v, identity(builder(), v.type))
+
+
+@implements(np.linalg.det)
+def det(a: Any) -> Array:
+    (v,) = matrices(a, square=True)
+    b = builder()
+    return wrap(b.det(v, *b.append("lu", [v])))
+
+
+@implements(np.linalg.slogdet)
+def slogdet(a: Any) -> Any:
+    (v,) = matrices(a, square=True)
+    b = builder()
+    packed, pivots, permutation = b.append("lu", [v])
+    sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", b.sign(diagonal(b, packed)), 1))
+    return SlogdetResult(wrap(sign), wrap(b.log_abs_det(v, packed, pivots, permutation)))
+
+
+# -- the pseudoinverse and least squares -----------------------------------------------------------------------------
+
+
+def relative_limit(v: Value) -> float:
+    """Singular values below this, relative to the largest, are rounding errors."""
+    return max(v.type.static_shape[-2:]) * float(np.finfo(v.type.dtype.numpy).eps)
+
+
+@implements(np.linalg.pinv)
+def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_VALUE) -> Array:
+    (v,) = matrices(a)
+    if rcond is None:
+        rcond = 1e-15 if rtol is NO_VALUE else relative_limit(v) if rtol is None else rtol
+    return wrap(pseudoinverse(v, float(rcond)))
+
+
+def pseudoinverse(v: Value, rcond: float) -> Value:
+    return builder().pinv(v, rcond=rcond)
+
+
+@implements(np.linalg.lstsq)
+def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
+    """As NumPy's; where the matrix has not full rank (which shows only when the program runs), NumPy's array of
+    residuals is empty, and using them raises LinAlgError here."""
+    v, y = matrices(a, b)
+    if v.type.rank != 2 or y.type.rank not in (1, 2):
+        raise np.linalg.LinAlgError(f"lstsq takes a matrix, got shape {s.show(v.type.shape)}")
+    m, n = v.type.static_shape
+    if y.type.shape[0] != m:
+        raise np.linalg.LinAlgError("Incompatible dimensions")
+    eps = float(np.finfo(v.type.dtype.numpy).eps)
+    limit = relative_limit(v) if rcond is None else eps if rcond == -1 else float(rcond)
+    columns = y if y.type.rank == 2 else s.reshaped(y, (m, 1))
+    x = matrix_product(pseudoinverse(v, limit), columns)
+    _, d, _ = singular_parts(v)
+    rank = _count_large(d, limit)
+    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, v.type.dtype.numpy))
+    x = x if y.type.rank == 2 else s.reshaped(x, (n,))
+    return wrap(x), rest, s.as_dtype(wrap(rank), np.int32), wrap(d)
+
+
+def _count_large(d: Value, limit: float) -> Value:
+    b = builder()
+    if d.type.shape == (0,):
+        return b.index(0)
+    largest = b.broadcast_scalar(reduced(b, "max", d, 1), d.type.shape)
+    return reduce(SUM, wrap(b.gt(d, b.mul(largest, limit))), None, np.int64).value
+
+
+def _residuals(a: Value, x: Value, y: Value, rank: Value) -> Value:
+    b = builder()
+    left = b.sub(y, matrix_product(a, x))
+    message = "the residuals of lstsq are an empty array here: the columns of the matrix are linearly dependent"
+    sums = b.reduce(b.mul(left, left), kind="sum", axes=(0,))
+    return b.guard(sums, b.eq(rank, a.type.static_shape[1]), error="LinAlgError", message=message)
+
+
+@implements(np.linalg.matrix_rank)
+def matrix_rank(A: Any, tol: Any = None, hermitian: bool = False, *, rtol: Any = None) -> Array:
+    if lift(A).ndim < 2:
+        return s.as_dtype(apply(np.not_equal, reduce(SUM, apply(np.not_equal, A, 0)), 0), np.int64)
+    (v,) = matrices(A)
+    d = wrap(singular_parts(v)[1])
+    if 0 in v.type.static_shape[-2:]:
+        return reduce(SUM, s.as_dtype(d, np.int64), -1)
+    if tol is None:
+        tol = _column(lift(relative_limit(v) if rtol is None else rtol)) * wrap(_largest(d.value))
+    else:
+        tol = _column(lift(tol))
+    return reduce(SUM, apply(np.greater, d, tol), -1, np.int64)
+
+
+def _column(x: Array) -> Array:
+    return wrap(s.reshaped(x.value, (*s.dims(x), 1))) if x.ndim else x
+
+
+def _largest(d: Value) -> Value:
+    v = reduced(builder(), "max", d, 1)
+    return s.reshaped(v, (*v.type.shape, 1))
+
+
+# -- tensors as matrices ---------------------------------------------------------------------------------------------
+
+
+@implements(np.linalg.tensorsolve)
+def tensorsolve(a: Any, b: Any, axes: Any = None) -> Array:
+    v, y = lift(a), lift(b)
+    if axes is not None:
+        moved = [s.one_axis(k, v.ndim) for k in axes]
+        v = wrap(s.transposed(v.value, [*(k for k in range(v.ndim) if k not in moved), *moved]))
+    shape = s.static(s.dims(v), "np.linalg.tensorsolve")[y.ndim :]
+    size = math.prod(shape)
+    if v.size != size**2:
+        raise np.linalg.LinAlgError(
+            "Input arrays must satisfy the requirement prod(a.shape[b.ndim:]) == prod(a.shape[:b.ndim])"
+        )
+    rows, right = (wrap(s.reshaped(x.value, to)) for x, to in ((v, (size, size)), (y, (y.size,))))
+    return wrap(s.reshaped(solve.__wrapped__(rows, right).value, shape))
+
+
+@implements(np.linalg.tensorinv)
+def tensorinv(a: Any, ind: int = 2) -> Array:
+    v = lift(a)
+    if ind <= 0:
+        raise ValueError("Invalid ind argument.")
+    shape = s.static(s.dims(v), "np.linalg.tensorinv")
+    rows = s.reshaped(v.value, (math.prod(shape[:ind]), math.prod(shape[ind:])))
+    return wrap(s.reshaped(inv.__wrapped__(wrap(rows)).value, (*shape[ind:], *shape[:ind])))

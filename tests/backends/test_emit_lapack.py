@@ -1,0 +1,99 @@
+"""Factorizations in all the ways that they are computed: by LAPACK, by loops of our own, for empty matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dflow.ir.ops  # noqa: F401
+from dflow.backends.bufferize import bufferize
+from dflow.backends.emit_core import Options
+from dflow.backends.emit_lapack import Unavailable
+from dflow.backends.engine import compile_plan
+from dflow.ir.builder import Builder
+from dflow.ir.evaluator import evaluate
+from dflow.ir.types import F32, F64, TensorType
+
+SIZES = [(0, 0), (1, 1), (3, 3), (12, 12), (7, 4), (4, 7), (30, 11), (11, 30), (3, 0), (0, 3)]
+SQUARE = [size for size in SIZES if size[0] == size[1]]
+
+
+def compare(name, arrays, dtype, blas, **attrs):
+    """Machine code against the reference; vectors whose signs are a convention, multiplied together again."""
+    arrays = [np.asarray(a, dtype.numpy) for a in arrays]
+    b = Builder([TensorType(dtype, a.shape) for a in arrays])
+    f = b.function(name, b.append(name, b.args, attrs))
+    got = compile_plan(bufferize(f), options=Options(blas=blas))(*arrays)
+    tolerance = 1e-11 if dtype == F64 else 3e-4
+    for g, w in zip(products(name, got), products(name, evaluate(f, arrays)), strict=True):
+        np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance)
+    return got
+
+
+def products(name, results):
+    if name == "eigh":
+        w, v = results
+        return w, (v * w[..., None, :]) @ v.mT, v.mT @ v
+    if name == "svd":
+        u, s, vh = results
+        k = s.shape[-1]
+        return s, (u[..., :k] * s[..., None, :]) @ vh[..., :k, :], u.mT @ u, vh @ vh.mT
+    return results
+
+
+def matrix(m, n, batch=(2,), seed=0):
+    return np.random.default_rng(seed).normal(size=(*batch, m, n))
+
+
+@pytest.mark.parametrize("blas", [True, False])
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("m, n", SQUARE)
+def test_square_factorizations(m, n, dtype, blas):
+    x = matrix(n, n)
+    compare("lu", [x], dtype, blas)
+    compare("cholesky", [x @ x.swapaxes(-1, -2) + np.eye(n)], dtype, blas)
+    if blas:
+        compare("eigh", [x], dtype, blas, lower=True)
+        compare("eigh", [x], dtype, blas, lower=False)
+
+
+@pytest.mark.parametrize("blas", [True, False])
+@pytest.mark.parametrize("full", [True, False])
+@pytest.mark.parametrize("m, n", SIZES)
+def test_rectangular_factorizations(m, n, full, blas):
+    x = matrix(m, n)
+    compare("qr", [x], F64, blas, full=full)
+    if blas:
+        compare("svd", [x], F64, blas, full=full)
+        compare("svd", [x], F32, blas, full=full)
+
+
+@pytest.mark.parametrize("blas", [True, False])
+@pytest.mark.parametrize("unit", [True, False])
+@pytest.mark.parametrize("transpose", [True, False])
+@pytest.mark.parametrize("lower", [True, False])
+@pytest.mark.parametrize("n, k", [(1, 1), (3, 2), (20, 5), (20, 1), (4, 0), (0, 4)])
+def test_triangular_systems(n, k, lower, transpose, unit, blas):
+    a = matrix(n, n) / 4 + 2 * np.eye(n)
+    compare("triangular_solve", [a, matrix(n, k)], F64, blas, lower=lower, transpose=transpose, unit=unit)
+
+
+@pytest.mark.parametrize("blas", [True, False])
+@pytest.mark.parametrize("n", [3, 12])
+def test_what_cannot_be_factorized_is_nan(n, blas):
+    x = -np.eye(n) * np.ones((2, 1, 1))
+    x[1] *= -1
+    (low,) = compare("cholesky", [x], F64, blas)
+    assert np.isnan(low[0]).all() and (low[1] == np.eye(n)).all()
+    compare("lu", [np.zeros((n, n))], F64, blas)
+    if blas:
+        for name, attrs in (("eigh", {"lower": True}), ("svd", {"full": False})):
+            assert all(np.isnan(r).all() for r in compare(name, [np.full((n, n), np.nan)], F64, blas, **attrs))
+
+
+@pytest.mark.parametrize("name, attrs", [("eigh", {"lower": True}), ("svd", {"full": False})])
+def test_what_needs_a_library_is_refused_without(name, attrs):
+    b = Builder([TensorType(F64, (3, 3))])
+    f = b.function("f", b.append(name, b.args, attrs))
+    with pytest.raises(Unavailable, match="need LAPACK"):
+        compile_plan(bufferize(f), options=Options(blas=False))
