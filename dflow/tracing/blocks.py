@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+from collections.abc import Sequence
 from typing import Any
 
 from dflow.tracing.bindings import Bindings
@@ -152,10 +153,11 @@ class Blocks(Expressions):
     def _facts(self, node: Any, names: list[str]) -> list[ast.expr]:
         live_in = [n for n in names if n in node.live_in]
         live_out = [n for n in names if n in node.live_out]
-        uses = self._uses(node.body, names, node)
+        test = [node.test] if isinstance(node, ast.While) else []
+        uses = self._uses([*test, *node.body], names, node)
         return [strings(names), strings(live_in), strings(live_out), strings(node.flags), uses]
 
-    def _uses(self, body: list[ast.stmt], names: list[str], where: ast.AST) -> ast.expr:
+    def _uses(self, body: Sequence[ast.AST], names: list[str], where: ast.AST) -> ast.expr:
         """A function that gives the values of the other variables that a block reads."""
         reads = sorted({n for s in body for n in loads(s)} - set(names) - BUILTINS)
         return lambda_(call("values", where, *(lambda_(load(n)) for n in reads)))
