@@ -37,7 +37,7 @@ def parts(x: Any) -> Parts:
     """What stands in a mutable object, by key."""
     if isinstance(x, dict):
         return dict(x)
-    if isinstance(x, list | deque):
+    if isinstance(x, list | deque | bytearray):
         return dict(enumerate(x))
     if isinstance(x, set):
         return {"elements": frozenset(x)}
@@ -54,7 +54,7 @@ def put_parts(x: Any, contents: Parts) -> None:
     if isinstance(x, dict):
         x.clear()
         x.update(contents)
-    elif isinstance(x, list | deque):
+    elif isinstance(x, list | deque | bytearray):
         x.clear()
         x.extend(contents.values())
     elif isinstance(x, set):
@@ -235,7 +235,7 @@ class Snapshot:
             return x if len(x) <= MOST_ITEMS else ()
         if hasattr(x, "__wrapped__"):  # a compiled function, a cached one
             return (x.__wrapped__,)
-        if not isinstance(x, list | dict | set | deque) and not is_record(x):
+        if not isinstance(x, list | dict | set | deque | bytearray) and not is_record(x):
             return ()
         contents = parts(x)
         self.saved[id(x)] = (x, contents)
@@ -282,6 +282,13 @@ class Snapshot:
             if now is MISSING or self.then(place) is MISSING or isinstance(place.owner, set):
                 self.restore()
                 raise resized(place, where)
+            if isinstance(place.owner, bytearray):
+                self.restore()
+                raise failure(
+                    CarriedError,
+                    f"a bytearray is changed inside a {where} that is traced",
+                    mend="use an array, np.zeros(n, np.uint8)",
+                )
         return list(found)
 
     def require_unchanged(self, location: Location | None) -> None:

@@ -215,12 +215,17 @@ class TracedLoop:
         inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.region.changed()])
         with entered(inner):
             self.put(self.start_state(flags))
+            objects = Snapshot(self.uses, self.loop.names, self.places)
             stop = self.loop.stopped()
             holds = choose(stop, lambda: False, self.condition)
             value = truth(_lift.lift(holds if isinstance(holds, Array) else bool(holds)))
+            changes = bool(objects.changes())
+            objects.restore()
             self.put(list(self.before.values()))
-        if inner.changed():
-            raise failure(TraceError, "the condition of a traced loop updates an array", mend="update it in the body")
+        if changes or inner.changed():
+            raise failure(
+                TraceError, "the condition of a traced loop updates what it reads", mend="update it in the body"
+            )
         return inner, value
 
     def test_is_traced(self) -> bool:

@@ -1,5 +1,7 @@
 """Lists, dicts, attributes and variables of other functions that traced branches and loops change."""
 
+from collections import deque
+
 import numpy as np
 import pytest
 
@@ -152,3 +154,55 @@ def test_an_object_both_changed_and_replaced_is_refused(fails):
         return first["w"]
 
     assert "an object is updated in place and also replaced in the loop" in fails(f, X)
+
+
+def test_slots_count(check):
+    class Slotted:
+        __slots__ = ("n",)
+
+        def __init__(self):
+            self.n = 0
+
+    def f(x):
+        s = Slotted()
+        for _ in range(int(x[0])):
+            s.n += 1
+        return s.n
+
+    check(f, X)
+
+
+def test_byte_arrays_are_not_followed(fails):
+    def f(x):
+        b = bytearray(3)
+        for _ in range(int(x[0])):
+            b[0] += 1
+        return b[0]
+
+    assert "a bytearray is changed inside a loop" in fails(f, X)
+
+
+def test_a_condition_that_counts(fails):
+    def f(x):
+        calls = [0]
+
+        def more():
+            calls[0] += 1
+            return calls[0] < x[0]
+
+        while more():
+            pass
+        return calls[0]
+
+    assert "the condition of a traced loop updates what it reads" in fails(f, X)
+
+
+def test_queue_of_constant_length(check):
+    def f(x):
+        last = deque([0.0, 0.0])
+        for i in range(int(x[0])):
+            last.append(x[i] + last[0])
+            last.popleft()
+        return last[0] + 10 * last[1]
+
+    check(f, X)
