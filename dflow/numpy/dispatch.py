@@ -150,14 +150,20 @@ def get(function: Any) -> Any:
     """What stands for a NumPy function or ufunc on traced arrays; one that is not supported raises when called."""
     if function is None:
         return None
-    if "scipy" in sys.modules:  # no function of SciPy's comes here before
-        import dflow.scipy  # noqa: F401  (fills the tables)
-    if isinstance(function, np.ufunc) and function in UFUNCS:
-        return TracedUfunc(function)
+    found = _find(function)
+    if found is None and "scipy" in sys.modules:
+        import dflow.scipy  # noqa: F401  (fills the tables with SciPy's functions, where one may be meant)
+
+        found = _find(function)
+    return found or (lambda *args, **kwargs: refuse(name_of(function)))
+
+
+def _find(function: Any) -> Any:
+    if isinstance(function, np.ufunc):
+        return TracedUfunc(function) if function in UFUNCS else None
     if type(function) in CALLABLES:
         return functools.partial(located(CALLABLES[type(function)]), function)
-    found = None if isinstance(function, np.ufunc) else FUNCTIONS.get(function)
-    return found or (lambda *args, **kwargs: refuse(name_of(function)))
+    return FUNCTIONS.get(function)
 
 
 def refusing(function: Callable[..., Any]) -> Callable[..., Any]:
