@@ -69,7 +69,8 @@ def register(
 def register_attributes(cls: type) -> None:
     """Makes instances of ``cls`` nodes whose children are the attributes that hold numbers, if it is a class of Python
     code all the way up: what a list or an array holds is not in its attributes."""
-    if cls in _registered or not all(c.__flags__ & _HEAP_TYPE for c in cls.__mro__ if c is not object):
+    plain = all(c.__flags__ & _HEAP_TYPE for c in cls.__mro__ if c not in (object, types.SimpleNamespace))
+    if cls in _registered or not plain:
         return
     static = {name for name, kind in marks(cls).items() if kind == STATIC}
 
@@ -139,7 +140,7 @@ def is_record(x: Any) -> bool:
     cls = type(x)
     if cls in _registered:
         return True
-    if isinstance(x, _NO_RECORDS) or hasattr(cls, "__array__"):
+    if isinstance(x, _NO_RECORDS) or hasattr(cls, "__array__") or hasattr(cls, "__dlpack__"):
         return False
     package = (cls.__module__ or "").partition(".")[0]
     return cls is types.SimpleNamespace or (package not in LIBRARIES and package not in sys.stdlib_module_names)
