@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,8 @@ from dflow.backends.engine import CompiledFunction, Generated, generate, raise_e
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
 from dflow.errors import TraceError, failure, run_time_error
-from dflow.ir.core import Function, walk
-from dflow.ir.printer import print_function
+from dflow.ir.core import Function, Op, walk
+from dflow.ir.printer import Printer
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
@@ -178,6 +179,18 @@ def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
     return CompiledFunction(made.object, stages.traced, lambda: made, symbols, stages.in_place)
 
 
+class _KeyPrinter(Printer):
+    """The text of a program with digests of large arrays, whose numbers would take a second a million to write."""
+
+    def attribute(self, a: Any) -> str:
+        if isinstance(a, np.ndarray) and a.size > 64:
+            return f"{a.dtype}{a.shape} {hashlib.sha256(a.tobytes()).hexdigest()}"
+        return super().attribute(a)
+
+    def _value(self, op: Op, a: Any) -> str:
+        return self.attribute(a) if isinstance(a, np.ndarray) else super()._value(op, a)
+
+
 def _key(stages: Stages, spec: EntrySpec | None) -> str | None:
     """What the machine code is kept under: the whole traced program, with places that errors name.
 
@@ -186,5 +199,5 @@ def _key(stages: Stages, spec: EntrySpec | None) -> str | None:
     f = stages.traced
     if object_cache.folder() is None or any(definition(op).effect and op.name != "check" for op in walk(f.body)):
         return None
-    text = print_function(f, locations=True)
+    text = "\n".join(_KeyPrinter(f, locations=True).lines)
     return None if " at 0x" in text else object_cache.digest(text, repr(spec), repr(stages.in_place))

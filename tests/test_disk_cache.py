@@ -67,6 +67,17 @@ def test_what_a_closure_holds_is_part_of_the_program(cache, compiled):
     assert len(compiled) == 3
 
 
+def test_every_element_of_a_large_array_counts(cache, compiled):
+    table = np.arange(1000.0)
+    for k in (None, None, 500):
+        if k is not None:
+            table = table.copy()
+            table[k] = np.nextafter(table[k], 0.0)
+        sharing.PROGRAMS.clear()
+        dflow.jit(lambda x, table=table: (x * table).sum())(2.0)
+    assert len(compiled) == 2
+
+
 @pytest.mark.parametrize("args", [(X.astype(np.float32),), (X[:4],), (X.reshape(5, 1)[:, 0] * 1j != 0,)])
 def test_other_types_are_another_program(cache, compiled, args):
     dflow.jit(fresh(2.0))(X)
