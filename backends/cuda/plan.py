@@ -35,9 +35,9 @@ class Buffer:
     ``argument``: number ``index``, with the caller's data; written only if ``writable``, and then it holds the new
     contents after the run. ``result``: number ``index``, unspecified before the run. ``constant``: holds ``data``.
     ``workspace``: unspecified, for one run. ``error``: `ErrorRecord`, zero before a run.
-    ``sequence``: unspecified, ``rows`` times ``bytes``. When a run ends with an error that asks for more rows, the
-    launch layer makes it longer and repeats the run from the start (with the arguments as they were); the number of rows is
-    passed to kernels as `Rows`, so nothing is compiled again. It may keep the longer one for later runs.
+    ``sequence``: unspecified, ``rows`` (a power of two) times ``bytes``. When a run ends with an error that asks for more
+    rows, the launch layer makes it longer and repeats the run from the start, with the arguments as they were. Kernels are
+    passed the number of rows (`Rows`), so nothing is compiled again. It may keep the longer one for later runs.
     """
 
     kind: Kind
@@ -73,9 +73,10 @@ class ErrorRecord:
 
 @dataclass(frozen=True)
 class Pointer:
-    """The address of a buffer, by its number in ``LaunchPlan.buffers``: 8 bytes."""
+    """The address of byte ``offset`` of a buffer, by its number in ``LaunchPlan.buffers``: 8 bytes."""
 
     buffer: int
+    offset: int = 0
 
 
 @dataclass(frozen=True)
