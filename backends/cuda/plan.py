@@ -30,18 +30,18 @@ Kind = Literal["argument", "result", "constant", "workspace", "sequence", "error
 
 @dataclass(frozen=True)
 class Buffer:
-    """A piece of device memory of ``bytes`` bytes, aligned to 256.
+    """A piece of device memory of ``size`` bytes, aligned to 256.
 
     ``argument``: number ``index``, with the caller's data; written only if ``writable``, and then it holds the new
     contents after the run. ``result``: number ``index``, unspecified before the run. ``constant``: holds ``data``.
     ``workspace``: unspecified, for one run. ``error``: `ErrorRecord`, zero before a run.
-    ``sequence``: unspecified, ``rows`` (a power of two) times ``bytes``. When a run ends with an error that asks for more
-    rows, the launch layer makes it longer and repeats the run from the start, with the arguments as they were. Kernels are
-    passed the number of rows (`Rows`), so nothing is compiled again. It may keep the longer one for later runs.
+    ``sequence``: unspecified, ``rows`` (a power of two) times ``size``. When a run ends with an error that asks for
+    more rows, the launch layer makes it longer and repeats the run from the start, with the arguments as they were.
+    Kernels are passed the number of rows (`Rows`), so nothing is compiled again. It may keep the longer one.
     """
 
     kind: Kind
-    bytes: int
+    size: int
     index: int = 0
     writable: bool = False
     data: bytes = b""
@@ -55,7 +55,7 @@ class ErrorRecord:
     ``-1 - n`` says that the buffer ``n``, a sequence, needs at least ``details[0]`` rows.
     """
 
-    BYTES = 32
+    SIZE = 32
 
     @staticmethod
     def failed_check(what: int) -> int | None:
