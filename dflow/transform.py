@@ -18,6 +18,8 @@ from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
+from dflow.backends.cuda.compiler import compile_plan
+from dflow.backends.cuda.plan import LaunchPlan
 from dflow.errors import shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.ir.core import Block, Function
@@ -144,7 +146,7 @@ class Jit(NativeCallable):
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
         recipe: Sequence[Any] = (),
-        make: Callable[..., Any] = Executable,
+        make: Callable[..., Any] | None = None,
     ):
         functools.update_wrapper(self, function, updated=())
         self.function = function
@@ -152,7 +154,10 @@ class Jit(NativeCallable):
         self.kind = kind
         self.recipe = tuple(recipe) or (kind, inner)
         self.static_argnums, self.static_argnames = completed(function, static_argnums, static_argnames)
-        self.make = make  # what runs a program: machine code, or the reference evaluator
+        inherited: Any = function.make if isinstance(function, Jit) else None
+        if make is None and getattr(inherited, "is_inherited", False):
+            make = inherited
+        self.make: Callable[..., Any] = make or Executable  # what runs a program: machine code, a device, the reference evaluator
         self._programs: dict[Key, Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
@@ -293,6 +298,23 @@ class Lowered:
         """The processor's assembly language."""
         return self._executable.compiled.asm
 
+    def ptx(self, target: str = "sm_80") -> str:
+        """The program for NVIDIA GPUs: PTX for a processor and all later ones. It needs neither a GPU nor a driver.
+
+        Raises ValueError for a processor that is not known.
+        """
+        return self.launches(target).ptx
+
+    def launches(self, target: str = "sm_80") -> LaunchPlan:
+        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them."""
+        if target not in self._launches:
+            self._launches[target] = compile_plan(self.stages.plan, target)
+        return self._launches[target]
+
+    @functools.cached_property
+    def _launches(self) -> dict[str, LaunchPlan]:
+        return {}
+
     def compile(self) -> Executable:
         """The machine code: a callable on leaves (in the order of the tree) that returns the tuple of results.
 
@@ -301,4 +323,4 @@ class Lowered:
         return self._executable
 
     def __repr__(self) -> str:
-        return f"<dflow program {self.stages.traced.name}; stages {', '.join(STAGES)}, llvm, asm>"
+        return f"<dflow program {self.stages.traced.name}; stages {', '.join(STAGES)}, llvm, asm, ptx>"

@@ -26,6 +26,7 @@ class Context:
         self.checks: list[Check] = []
         self.kernels: list[Kernel] = []
         self.counters: dict[Value, int] = {}
+        self.ways: dict[Op, object] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

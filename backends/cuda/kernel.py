@@ -65,6 +65,8 @@ class KernelEmitter(Emitter):
         for p in list(wanted):
             if isinstance(p, Pointer) and p.buffer > SCRATCH and context.places.buffers[p.buffer].kind == "sequence":
                 wanted[Rows(p.buffer)] = None
+        split = [b for b in needs.buffers(context) if context.places.lanes(b)]
+        wanted |= dict.fromkeys(context.places.capacities(b) for b in split)
         wanted |= dict.fromkeys([*targets, Pointer(WORKSPACE), Pointer(SCRATCH), Pointer(ERROR)])
         name = f"{context.plan.function.name}_{len(context.kernels)}_{what}"
         function = ir.Function(context.module, ir.FunctionType(VOID, [_type(a) for a in wanted]), name)
@@ -204,6 +206,10 @@ class KernelEmitter(Emitter):
         b.store(b.add(b.load(k, typ=I64), index(self.blocks * self.block_size), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
+
+    def each(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for every k below ``count``, shared by the threads of a ``grid``."""
+        (self.stride if self.way == "grid" else self.repeat)(count, body)
 
     def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
         """In a ``grid`` kernel the outermost nest is shared by the threads."""
