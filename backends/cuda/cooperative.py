@@ -57,14 +57,22 @@ def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:
     return untyped(e.builder.addrspacecast(made, PTR))
 
 
+def warp_totals(
+    e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """What the threads of a warp have, combined, for the first of them. All threads of the warp must come here."""
+    for by in (16, 8, 4, 2, 1):
+        moved = [shuffle_down(e, v, by) for v in totals]
+        totals = [accumulate(e, k, d, v, m) for k, d, v, m in zip(combine, dtypes, totals, moved)]
+    return list(totals)
+
+
 def block_totals(
     e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
 ) -> list[ir.Value]:
     """What the threads of a block have, combined, for the first of them. All threads of the block must come here."""
     b = e.builder
-    for by in (16, 8, 4, 2, 1):
-        moved = [shuffle_down(e, v, by) for v in totals]
-        totals = [accumulate(e, k, d, v, m) for k, d, v, m in zip(combine, dtypes, totals, moved)]
+    totals = warp_totals(e, combine, dtypes, totals)
     warps = e.block_size // WARP
     if warps == 1:
         return list(totals)

@@ -195,15 +195,19 @@ class KernelEmitter(Emitter):
 
     def stride(self, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
         """``body(k)`` for the k below ``total`` that fall to this thread."""
+        self.stride_from(self.thread, self.blocks * self.block_size, total, body)
+
+    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``."""
         b, k = self.builder, self.slot(I64)
-        b.store(self.thread, k)
+        b.store(first, k)
         head, inside, done = (self.new_block(name) for name in ("stride", "mine", "strode"))
         b.branch(head)
         b.position_at_end(head)
         b.cbranch(b.icmp_signed("<", b.load(k, typ=I64), total), inside, done)
         b.position_at_end(inside)
         body(b.load(k, typ=I64))
-        b.store(b.add(b.load(k, typ=I64), index(self.blocks * self.block_size), flags=("nsw",)), k)
+        b.store(b.add(b.load(k, typ=I64), index(step), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
 

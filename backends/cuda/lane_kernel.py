@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
@@ -12,11 +13,10 @@ from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.plan import Pointer
-from dflow.backends.emit_core import untyped
 from dflow.backends.emit_kernel import accumulate, identity
 from dflow.backends.emit_types import I64, ZERO, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.core import Op, Value
-from dflow.ir.types import DType, Size
+from dflow.ir.types import DType
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
@@ -91,8 +91,8 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     _keep_steps(e, op, lanes)
     s.steps.append(e.finish())
     results = dict(zip(carried, op.results))
-    for v, p in zip(sums, partials):
-        _add_partials(s, inits[v], results[v], p, blocks)
+    if sums:
+        _add_partials(s, [inits[v] for v in sums], [results[v] for v in sums], partials, blocks)
 
 
 def rounds(op: Op) -> int:
@@ -121,16 +121,22 @@ def _keep_steps(e: LaneEmitter, op: Op, lanes: Lanes) -> None:
             e.keep(op.results[i])
 
 
-def _add_partials(s: Scheduler, init: Value, result: Value, partials: Pointer, count: int) -> None:
+def _add_partials(
+    s: Scheduler, inits: Sequence[Value], results: Sequence[Value], partials: Sequence[Pointer], count: int
+) -> None:
     """A kernel of one block that adds the sums of the blocks to what the loop began with."""
-    needs = Needs(s.context, [], [init])
+    needs = Needs(s.context, [], inits)
     threads = 32 if count <= 64 else 256
-    e = KernelEmitter(s.context, "total", "lanes", needs, 1, threads, targets=[partials])
-    b, d = e.builder, result.type.dtype
-    total = fold_partials(e, "sum", d, e.parameters[partials], index(count))
-    with b.if_then(b.icmp_unsigned("==", e.thread, ZERO)):
-        e.env[result] = accumulate(e, "sum", d, e.scalar(init), total)
-        e.keep(result)
+    e = KernelEmitter(s.context, "total", "lanes", needs, 1, threads, targets=partials)
+    b = e.builder
+    e.recall([], inits)
+    first = b.icmp_unsigned("==", e.thread, ZERO)
+    for init, result, p in zip(inits, results, partials):
+        d = result.type.dtype
+        total = fold_partials(e, "sum", d, e.parameters[p], index(count))
+        with b.if_then(first):
+            e.env[result] = accumulate(e, "sum", d, e.scalar(init), total)
+            e.keep(result)
     s.steps.append(e.finish())
 
 
@@ -147,6 +153,3 @@ def fold_partials(e: KernelEmitter, kind: str, d: DType, base: ir.Value, count: 
     e.stride(count, add)
     (total,) = block_totals(e, [kind], [d], [b.load(slot, typ=value_type(d))])
     return total
-
-
-__all__ = ["LaneEmitter", "Size", "emit_lanes", "untyped"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from dflow.backends.cuda import device_ops  # noqa: F401
 from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.fold_kernel import emit_fold
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
@@ -77,6 +78,9 @@ class Scheduler:
             self.run.ops.append(op)
         elif way == "grid":
             self._grid(op)
+        elif way == "fold":
+            self._flush_unless_apart(op)
+            emit_fold(self, op)
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)
@@ -122,15 +126,19 @@ class Scheduler:
                     e.keep(r)
 
     def _grid(self, op: Op) -> None:
-        needs = Needs(self.context, [op])
-        if not self._is_apart(needs):
-            self._flush()
+        needs = self._flush_unless_apart(op)
         blocks = min(MOST_BLOCKS, max(1, -(-points(op, self.context) // BLOCK)))
         e = KernelEmitter(self.context, op.name, "grid", needs, blocks, BLOCK)
         e.loc = op.loc
         e.recall([op])
         e.op(op)
         self.steps.append(e.finish())
+
+    def _flush_unless_apart(self, op: Op) -> Needs:
+        needs = Needs(self.context, [op])
+        if not self._is_apart(needs):
+            self._flush()
+        return needs
 
     def _is_apart(self, needs: Needs) -> bool:
         """Whether a kernel may start before what waits in the run: neither touches what the other does."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.fold_kernel import count, is_shared
 from dflow.backends.cuda.lane_kernel import rounds
 from dflow.backends.cuda.lanes import Lanes, prove
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
-from dflow.ir.types import Dim, Size
 
 WIDE = 256  # points from which an operation is a kernel of its own
 MANY = 64  # rounds from which a parallel loop is a kernel
@@ -23,12 +22,7 @@ MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "t
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "host"]
-
-
-def count(shape: tuple[Dim, ...] | list[Dim]) -> int:
-    """The number of points, sizes being at their bounds."""
-    return math.prod(d.bound if isinstance(d, Size) else d for d in shape if isinstance(d, int | Size))
+Way = Literal["one", "grid", "fold", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -98,10 +92,14 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "host" if needs_host(op) or any(_is_wide(o, context) for o in inner) else "one"
     if op.name in ON_HOST:
         return "host"
+    if is_shared(op):
+        return "fold"
     return "grid" if _is_wide(op, context) else "one"
 
 
 def _is_wide(op: Op, context: Context) -> bool:
+    if is_shared(op):
+        return True
     if is_nothing(op, context.plan) or any(r.type.is_scalar for r in op.results):
         return False
     if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
