@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dflow import trees
-
 MAX_FUNCTIONS = 1024  # compiled ones that are kept
 _functions: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -56,19 +54,38 @@ def _in_place(function: Callable[..., Any]) -> Any:
     return run
 
 
+def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """A function with arrays among its arguments; all else is a part of what is compiled."""
+    from dflow.numpy.eager import compiled  # which needs compiled functions, and these need arrays
+
+    return compiled(function, args, kwargs)
+
+
+def _unbound(name: str) -> Callable[..., Any]:
+    def method(x: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(x, name)(*args, **kwargs)
+
+    return method
+
+
 def _method(name: str) -> Any:
     """A method of NumPy's arrays whose arguments, but for arrays, are known while compiling."""
 
+    function = _unbound(name)
+
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return call_function(operator.methodcaller, (self, *args), kwargs, name)
+        return _called(function, (self, *args), kwargs)
 
     run.__name__ = name
     return run
 
 
 def _view_method(name: str) -> Any:
+    """A method that gives a view in NumPy."""
+    function = _unbound(name)
+
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.derived(lambda x: call_function(operator.methodcaller, (x, *args), kwargs, name))
+        return self.derived(lambda x: _called(function, (x, *args), kwargs))
 
     run.__name__ = name
     return run
@@ -124,7 +141,7 @@ class DeviceOperators:
         if not kwargs and method == "__call__":
             result = compiled(ufunc, lambda: run)(*inputs)
         else:
-            result = call_function(run, inputs, kwargs)
+            result = _called(run, inputs, kwargs)
         if out is None:
             return result
         targets = out if isinstance(out, tuple) else (out,)
@@ -137,8 +154,8 @@ class DeviceOperators:
         if plain:
             return plain(*args, **kwargs)
         if function in _VIEWS and args and isinstance(args[0], DeviceOperators):
-            return args[0].derived(lambda x: call_function(function, (x, *args[1:]), kwargs))  # type: ignore[attr-defined]
-        return call_function(function, args, kwargs)
+            return args[0].derived(lambda x: _called(function, (x, *args[1:]), kwargs))  # type: ignore[attr-defined]
+        return _called(function, args, kwargs)
 
     # --- parts
 
@@ -211,37 +228,6 @@ _VIEWS = {
     *(np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.expand_dims, np.squeeze, np.diagonal),
     *(np.flip, np.fliplr, np.flipud, np.rot90, np.real, np.imag, np.atleast_1d, np.atleast_2d, np.atleast_3d),
 }
-
-
-def call_function(function: Any, args: Any, kwargs: Any, *name: str) -> Any:
-    """Calls a function with arrays among its arguments; everything else is a part of what is compiled.
-
-    With a ``name``, the method of that name of the first argument.
-    """
-    leaves, spec = trees.flatten((tuple(args), kwargs), none_is_leaf=True)
-    arrays = [k for k, x in enumerate(leaves) if isinstance(x, np.ndarray | DeviceOperators)]
-    fixed = [None if k in set(arrays) else x for k, x in enumerate(leaves)]
-
-    def make() -> Callable[..., Any]:
-        def run(given: list[Any]) -> Any:
-            everything = list(fixed)
-            for k, x in zip(arrays, given):
-                everything[k] = x
-            plain, named = trees.unflatten(spec, everything)
-            return getattr(plain[0], name[0])(*plain[1:], **named) if name else function(*plain, **named)
-
-        return run
-
-    key = (function, name, spec, tuple(arrays), tuple(map(_exactly, fixed)))
-    return compiled(key, make)([leaves[k] for k in arrays])
-
-
-def _exactly(x: Any) -> Hashable:
-    try:
-        hash(x)
-    except TypeError:
-        return type(x), repr(x)
-    return type(x), x, repr(x) if isinstance(x, float | complex) else ""
 
 
 # --- indices

@@ -44,9 +44,11 @@ class DeviceProgram:
 
     def program(self, ordinal: int) -> Program:
         """The program on one device."""
-        if ordinal not in self._programs:
-            self._programs[ordinal] = Program(self.plan, current_device(ordinal))
-        return self._programs[ordinal]
+        device = current_device(ordinal)
+        found = self._programs.get(ordinal)
+        if found is None or found.device is not device:
+            found = self._programs[ordinal] = Program(self.plan, device)
+        return found
 
     def __call__(self, *leaves: Any) -> Any:
         if len(leaves) != len(self.types) or any(leaf_type(x) != t for x, t in zip(leaves, self.types)):

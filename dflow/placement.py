@@ -76,9 +76,8 @@ def default_ordinal() -> int | None:
     return _default.get()
 
 
-def note_entries(each: Any) -> bool:
-    """Registers something with native entries, which has ``close_entries`` and ``open_entries``; whether they may be
-    open now."""
+def entries_are_open(each: Any) -> bool:
+    """Whether native entries may be used now. ``each`` has some, and is told by ``close_entries``, ``open_entries``."""
     with _lock:
         _entered.add(each)
         return not _count
