@@ -84,7 +84,7 @@ class DeviceMemory(Memory):
         for b in needs.buffers(context):
             local = way != "grid" and needs.is_local(context, b)
             if local and b.space == "heap":
-                found[b] = context.places.local_sequence(context.module.name + str(len(context.kernels)), b, threads)
+                found[b] = context.places.local_sequence(len(context.kernels), b, threads)
             elif not local or (b.space == "arena" and way == "one"):
                 found[b] = context.places.pointer(b)
         for v in needs.tensors:

@@ -89,7 +89,7 @@ def is_shared(op: Op) -> bool:
     if fold is None:
         return False
     kept, inner = count(fold.kept), count(fold.inner)
-    if kept == 0 or inner <= FEW or kept * inner < 4 * THREADS:
+    if kept == 0 or inner <= FEW or kept * inner < THREADS:
         return False
     return kept < MANY_RESULTS or not _reads_along_results(op)
 

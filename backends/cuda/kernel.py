@@ -68,7 +68,7 @@ class KernelEmitter(Emitter):
         split = [b for b in needs.buffers(context) if context.places.lanes(b)]
         wanted |= dict.fromkeys(context.places.capacities(b) for b in split)
         wanted |= dict.fromkeys([*targets, Pointer(WORKSPACE), Pointer(SCRATCH), Pointer(ERROR)])
-        name = f"{context.plan.function.name}_{len(context.kernels)}_{what}"
+        name = f"{context.name}_{len(context.kernels)}_{what}"
         function = ir.Function(context.module, ir.FunctionType(VOID, [_type(a) for a in wanted]), name)
         function.calling_convention = "ptx_kernel"
         function.attributes.add("nounwind")
