@@ -19,6 +19,7 @@ from typing import Any
 from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.backends.cuda.compiler import compile_plan
+from dflow.backends.cuda.describe import Resources, resources
 from dflow.backends.cuda.plan import LaunchPlan
 from dflow.device_program import DeviceProgram
 from dflow.errors import shortened, user_frames_only
@@ -323,10 +324,17 @@ class Lowered:
         return self.launches(target).ptx
 
     def launches(self, target: str = "sm_80") -> LaunchPlan:
-        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them."""
+        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them.
+
+        Raises ValueError for a processor that is not known.
+        """
         if target not in self._launches:
             self._launches[target] = compile_plan(self.stages.plan, target)
         return self._launches[target]
+
+    def resources(self, target: str = "sm_80") -> dict[str, Resources]:
+        """Registers, stack and spills of every kernel on a GPU. Raises FileNotFoundError when there is no ``ptxas``."""
+        return resources(self.launches(target))
 
     @functools.cached_property
     def _launches(self) -> dict[str, LaunchPlan]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
@@ -29,6 +30,7 @@ class Context:
         self.kernels: list[Kernel] = []
         self.counters: dict[Value, int] = {}
         self.ways: dict[Op, object] = {}
+        self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

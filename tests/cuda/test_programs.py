@@ -37,7 +37,7 @@ def numbers(*shape, dtype=float, seed=0):
 
 
 def test_elementwise(gpu):
-    assert compare(lambda x, a: np.sin(x) * a + x, numbers(1000), 2.0) == ["kernel"]
+    assert compare(lambda x, a: np.sin(x) * a + x, numbers(5000), 2.0) == ["kernel"]
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
@@ -53,6 +53,23 @@ def test_long_reductions_have_two_stages(gpu):
 def test_dtypes(gpu, dtype, rtol):
     x = (10 * numbers(3000)).astype(dtype)
     compare(lambda x: (np.sum(x), x * x + 1), x, rtol=rtol)
+
+
+def test_small_arrays_share_a_block(gpu):
+    """One launch: loops inside, sums and updates by all threads together."""
+
+    def f(x, n):
+        y, total = np.zeros(64), 0.0
+        for k in range(n):
+            x = np.cos(x) + np.sum(x) / 300
+            y[k : k + 50] += x[:50]
+            y[3] = y[k] + 1
+            if y[0] > 1:
+                total += np.max(y) + y[5]
+        return x, y, total, np.argmax(y)
+
+    assert compare(f, numbers(64), 3) == ["steps"]
+    compare(dflow.grad(lambda x: f(x, 2)[2]), numbers(64))
 
 
 def test_sizes_that_vary(gpu):
@@ -74,12 +91,16 @@ def test_scatters(gpu):
     def f(x, i):
         y = np.zeros(50)
         np.add.at(y, i, x)
+        return y
+
+    def g(x, i):
         z = np.zeros(50)
         z[i] = x
-        return y, z
+        return z
 
-    i = np.random.default_rng(0).integers(0, 50, 600)
-    assert "scatter_add" in compare(f, numbers(600), i)
+    i = np.random.default_rng(0).integers(0, 50, 5000)
+    assert "scatter_add" in compare(f, numbers(5000), i)
+    assert compare(f, numbers(100), i[:100]) == compare(g, numbers(100), i[:100]) == ["steps"]
     compare(dflow.grad(lambda x: np.sum(x[i] ** 2)), numbers(50))
 
 
