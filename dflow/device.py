@@ -10,6 +10,7 @@ the first thing that looks at the numbers (`numpy`, `float`, ``block_until_ready
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from dflow import dlpack
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.memory import Allocation, allocate
 from dflow.device_operators import DeviceOperators
-from dflow.signature import OnDevice
+from dflow.signature import LeafType, OnDevice, array_leaf
 
 _stream: ContextVar[Stream | None] = ContextVar("stream", default=None)
 
@@ -64,9 +65,18 @@ class Array(DeviceOperators, OnDevice):
         writable: bool = True,
     ):
         self._memory, self._offset = memory, offset
-        self.dtype, self.shape = np.dtype(dtype), shape
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape = shape
         self.later, self._writable = later, writable
         self._source: View | None = None
+
+    @functools.cached_property
+    def leaf(self) -> LeafType:  # type: ignore[override]
+        """What a program knows of it. Raises TypeError for a dtype that programs do not have."""
+        found = array_leaf(self.dtype, self.shape)
+        if found is None:
+            raise TypeError(f"programs have no arrays of dtype {self.dtype}")
+        return found
 
     # --- what it is
 

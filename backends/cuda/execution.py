@@ -45,7 +45,7 @@ class Execution:
         program: Program,
         loaded: Loaded,
         work: Workspace,
-        addresses: Mapping[int, int],
+        addresses: Sequence[int],
         scalars: Mapping[int, bytes],
         stream: int,
     ):
@@ -67,14 +67,13 @@ class Execution:
             pass
         if not program.fails:
             return None
-        assert program.error is not None
         record = Records.of(self.device).take(self.stream)
         self._do("cuMemcpyDtoHAsync", record.address, self.addresses[program.error], ErrorRecord.SIZE, self.stream)
         return record
 
     def _enqueue(self) -> None:
         program = self.program
-        if program.fails and program.error is not None:
+        if program.fails:
             self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
         self._steps(program.plan.steps)
 
@@ -138,7 +137,7 @@ class Execution:
         for step in steps:
             _STEPS[type(step)](self, step)
 
-    def _launch(self, s: Launch) -> None:
+    def launch(self, s: Launch) -> None:
         f = self.loaded.functions[s.kernel]
         params = self.table.params(s)
         code = self.cu.cuLaunchKernel(f, s.grid, 1, 1, s.block, 1, 1, s.shared, self.stream, params, 0)[0]
@@ -186,7 +185,7 @@ class Execution:
             source = self.addresses[buffer] + offset
             self._do("cuMemcpyDtoHAsync", out.ctypes.data, source, out.nbytes, self.stream)
         error = np.zeros(4, np.int64)
-        if program.fails and program.error is not None:
+        if program.fails:
             at = self.addresses[program.error]
             self._do("cuMemcpyDtoHAsync", error.ctypes.data, at, ErrorRecord.SIZE, self.stream)
         self._do("cuStreamSynchronize", self.stream)
@@ -220,7 +219,7 @@ def _on_host(f: Function) -> Callable[..., tuple[Any, ...]]:
 
 
 _STEPS: dict[type, Callable[[Execution, Any], None]] = {
-    Launch: Execution._launch,
+    Launch: Execution.launch,
     If: Execution._if,
     Loop: Execution._loop,
     While: Execution._while,
