@@ -107,10 +107,12 @@ def resources(plan: LaunchPlan) -> dict[str, Resources]:
     found = {}
     for part in said.split("Compiling entry function")[1:]:
         name = part.split("'")[1]
-        numbers = (
-            _number(part, what) for what in (r"(\d+) registers", r"(\d+) bytes stack", r"(\d+) bytes spill stores")
+        found[name] = Resources(
+            registers=_number(part, r"(\d+) registers"),
+            stack=_number(part, r"(\d+) bytes stack"),
+            spilled=_number(part, r"(\d+) bytes spill stores"),
+            shared=_number(part, r"(\d+) bytes smem"),
         )
-        found[name] = Resources(*numbers, _number(part, r"(\d+) bytes smem"))
     return found
 
 
