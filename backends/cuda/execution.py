@@ -23,6 +23,7 @@ from dflow.backends.cuda.plan import (
     buffer_bytes,
 )
 from dflow.backends.cuda.records import Records
+from dflow.backends.cuda.timeline import active
 from dflow.backends.engine import compile_function
 from dflow.ir.core import Function
 
@@ -85,7 +86,7 @@ class Execution:
     # --- graphs
 
     def _is_worth_a_graph(self, steps: Sequence[Step]) -> bool:
-        return not self.program.waits and 2 <= self._count(steps) <= LONGEST_GRAPH
+        return not self.program.waits and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
 
     def _count(self, steps: Sequence[Step]) -> int:
         """How many launches there are; loops count each round."""
@@ -138,11 +139,15 @@ class Execution:
             _STEPS[type(step)](self, step)
 
     def launch(self, s: Launch) -> None:
+        timeline = active()
+        before = timeline.begin(self.device, self.stream) if timeline else None
         f = self.loaded.functions[s.kernel]
         params = self.table.params(s)
         code = self.cu.cuLaunchKernel(f, s.grid, 1, 1, s.block, 1, 1, s.shared, self.stream, params, 0)[0]
         if code:
             raise self.device.failed(code, self._what(s))
+        if timeline:
+            timeline.end(self.device, self.stream, before, s.kernel, self._what(s))
 
     def _what(self, s: Launch) -> str:
         for k in self.program.plan.kernels:

@@ -40,6 +40,11 @@ def test_functions_go_to_the_arguments(gpu):
     assert isinstance(dflow.vmap(lambda v: v * v)(x), dflow.Array)
 
 
+def test_arrays_that_a_function_closes_over(gpu):
+    w = dflow.device_put(X)
+    np.testing.assert_allclose(dflow.jit(lambda x: x + w, device="cuda")(X), 2 * X)
+
+
 def test_the_default_device(gpu):
     run = dflow.jit(lambda x: x * 2 + 1)
     assert type(run(X)) is np.ndarray
