@@ -16,13 +16,14 @@ from dflow.backends.cuda import driver
 from dflow.backends.cuda.compiler import compile_plan
 from dflow.backends.cuda.runtime import Program
 from dflow.backends.emit import by_value
-from dflow.device import Array, Later, current_stream, is_on_device, moved, taken
+from dflow.device import Array, Later, is_on_device, moved, taken
 from dflow.errors import run_time_error
 from dflow.executable import Executable, Mismatch, Updated, check_apart, check_writable
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.placement import default_ordinal
 from dflow.signature import LeafType, as_array, leaf_type
+from dflow.streams import current_stream
 
 
 class DeviceProgram:

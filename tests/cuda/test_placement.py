@@ -68,6 +68,13 @@ def test_trees_are_put_on_the_device_and_back(gpu):
     assert type(back["w"]) is np.ndarray and back["n"] == 3
 
 
+@pytest.mark.parametrize("x", [1 + 2j, np.complex64(1j), True, 7, np.float16(1.5), np.zeros((0, 3)), np.int8([3, -4])])
+def test_arguments_of_all_types(gpu, x):
+    got, wanted = dflow.jit(lambda x: x + x, device="cuda")(x), dflow.jit(lambda x: x + x)(x)
+    assert np.asarray(got).dtype == np.asarray(wanted).dtype
+    np.testing.assert_array_equal(got, wanted)
+
+
 def increase(x, k):
     x[k] = 7
     for i in range(k):
