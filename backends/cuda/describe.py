@@ -25,6 +25,7 @@ from dflow.backends.cuda.plan import (
     Scalar,
     Step,
 )
+from dflow.ir.core import Location
 
 
 def describe(plan: LaunchPlan) -> str:
@@ -41,7 +42,7 @@ def _steps(plan: LaunchPlan, steps: Sequence[Step], indent: str) -> Iterator[str
     inner = indent + "  "
     for s in steps:
         if isinstance(s, Launch):
-            place = next((f"  # {k.location}" for k in plan.kernels if k.name == s.kernel and k.location), "")
+            place = next((_line(k.location) for k in plan.kernels if k.name == s.kernel and k.location), "")
             args = ", ".join(map(_argument, s.args))
             yield f"{indent}{s.kernel}<<<{s.grid}, {s.block}>>>({args}){place}"
         elif isinstance(s, Loop):
@@ -60,6 +61,10 @@ def _steps(plan: LaunchPlan, steps: Sequence[Step], indent: str) -> Iterator[str
             yield from _steps(plan, s.before, inner)
             yield f"{indent}is {_value(s.condition)}, do:"
             yield from _steps(plan, s.body, inner)
+
+
+def _line(location: Location) -> str:
+    return f"  # {Path(location.file).name}:{location.line}"
 
 
 def _argument(a: Argument) -> str:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
 
 THREADS = 128  # in a block: loops need many registers
-MOST_BLOCKS = 2048  # so that the memory of threads stays within bounds
+MOST_BLOCKS = 2048  # what the largest processors run at a time
+FEWEST_BLOCKS = 128
+MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there are enough threads
 UNKNOWN = 1 << 16  # rounds assumed of a loop whose count is known at run time only
 
 
@@ -57,7 +59,7 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     (body,) = op.regions
     k, *carried = body.args
     needs = Needs(s.context, [op])
-    blocks = min(MOST_BLOCKS, max(1, -(-rounds(op) // THREADS)))
+    blocks = min(_most_blocks(s, needs), max(1, -(-rounds(op) // THREADS)))
     sums = [carried[i] for i in lanes.sums]
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
     e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets=partials)
@@ -93,6 +95,13 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     results = dict(zip(carried, op.results))
     if sums:
         _add_partials(s, [inits[v] for v in sums], [results[v] for v in sums], partials, blocks)
+
+
+def _most_blocks(s: Scheduler, needs: Needs) -> int:
+    """How many blocks there may be, considering the memory of their threads."""
+    local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
+    size = THREADS * sum(b.bytes for b in local)
+    return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
 
 
 def rounds(op: Op) -> int:

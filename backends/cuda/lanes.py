@@ -49,6 +49,27 @@ def prove(op: Op, context: Context) -> Lanes | None:
     return _Proof(op, context).run()
 
 
+def overwritten(op: Op, context: Context) -> list[Op]:
+    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+
+    %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
+    """
+    (body,) = op.regions
+    k, *carried = body.args
+    count = op.operands[0].op
+    found = []
+    for init, a, y in zip(op.operands[1:], carried, body.results):
+        if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
+            continue
+        whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
+        entries = y.op.attrs.get("index", ("",))
+        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
+        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+            found.append(init.op)
+    return found
+
+
 class _Proof:
     def __init__(self, op: Op, context: Context):
         (self.body,) = op.regions

@@ -72,7 +72,11 @@ class Scheduler:
 
     def _op(self, op: Op) -> None:
         context = self.context
-        if is_nothing(op, context.plan) or all(context.is_repeated(r) for r in op.results or [_NEVER]):
+        if (
+            op in context.dead
+            or is_nothing(op, context.plan)
+            or all(context.is_repeated(r) for r in op.results or [_NEVER])
+        ):
             return
         way = context.ways[op]
         if way == "one":
@@ -176,6 +180,7 @@ class Scheduler:
     def _in_memory(self, v: Value, key: object) -> Read | Scalar | Counter | int:
         """A condition or a count, for the host."""
         context = self.context
+        v = _without_bound(v)
         if v.op is not None and v.op.name == "constant" and v.type.dtype == I64:
             return int(v.op.attrs["value"])
         if v in context.counters:
@@ -263,6 +268,15 @@ class Scheduler:
 
 def _moves(targets: Sequence[Value], sources: Sequence[Value]) -> list[Move]:
     return [Move(t, s) for t, s in zip(targets, sources) if t.type.is_scalar and t is not s]
+
+
+def _without_bound(v: Value) -> Value:
+    """The count itself, where it is kept from being negative: a loop runs as often."""
+    if v.op is not None and v.op.name == "max":
+        for x, other in (v.op.operands, v.op.operands[::-1]):
+            if other.op is not None and other.op.name == "constant" and other.op.attrs["value"] == 0:
+                return x
+    return v
 
 
 class _Never:

@@ -8,7 +8,7 @@ from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
 from dflow.backends.cuda.lane_kernel import rounds
-from dflow.backends.cuda.lanes import Lanes, prove
+from dflow.backends.cuda.lanes import Lanes, overwritten, prove
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -75,6 +75,7 @@ def decide(block: Block, context: Context) -> None:
         if isinstance(way, Lanes):
             for b in way.split:
                 context.places.split(b, rounds(op))
+            context.dead.update(overwritten(op, context))
         elif way == "host":
             for r in op.regions:
                 decide(r, context)
