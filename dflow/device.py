@@ -29,8 +29,15 @@ from dflow.streams import current_device, current_stream, ordinal_of, wait
 class Later:
     """The error that a run may end with, raised when somebody looks at what came of it."""
 
+    DEPTH = 64  # runs on each other's results that nobody has waited for
+
     def __init__(self, run: Any, earlier: Sequence[Later], told: Callable[[Exception], BaseException]):
         self._run, self._earlier, self._told = run, earlier, told
+        self._depth: int = 1 + max((before._depth for before in earlier), default=0)
+        if self._depth > self.DEPTH:
+            for before in earlier:
+                before.check()
+            self._earlier, self._depth = (), 1
 
     def check(self) -> None:
         """Waits for the run, and for those whose results it was given. Raises their error, each time again."""

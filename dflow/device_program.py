@@ -127,8 +127,8 @@ class DeviceProgram:
         for k, (dtype, shape) in enumerate(self._result_facts):
             if k in self.plan.in_place:
                 results.append(arrays[self.plan.in_place[k]])
-            else:
-                results.append(Array(run.results[k], 0, dtype, shape, later))
+            else:  # the run lives on in ``later``, without what came of it
+                results.append(Array(run.results.pop(k), 0, dtype, shape, later))
         for position, k in self.updated:
             self._put_back(leaves[position], arrays[position], results[k], later)
         for k, _ in self._in_memory:

@@ -172,6 +172,8 @@ class Program:
             return
         try:
             self.device.activate()
+            for stream in loaded.workspaces:
+                self.device.cu.cuStreamSynchronize(stream)
             self.device.cu.cuModuleUnload(loaded.module)
         except Exception:  # the interpreter goes down, and the driver with it
             return

@@ -102,6 +102,14 @@ def test_errors_name_the_line_when_somebody_looks(gpu):
             z.block_until_ready()
 
 
+def test_a_long_chain_of_runs_is_waited_for_now_and_then(gpu):
+    run = dflow.jit(lambda x, k: x[k] + np.zeros(3), device="cuda")
+    x = dflow.device_put(np.ones(3))
+    for _ in range(200):
+        x = run(x, 1)
+    np.testing.assert_array_equal(x, np.ones(3))
+
+
 def test_arguments_that_share_memory(gpu):
     def shift(x, y):
         x[:] = y + 1
