@@ -8,13 +8,11 @@ come back as NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dflow.backends.cuda import driver
-from dflow.backends.cuda.compiler import compile_plan
-from dflow.backends.cuda.runtime import Program
 from dflow.backends.emit import by_value
 from dflow.device import Array, Later, is_on_device, moved, taken
 from dflow.errors import run_time_error
@@ -24,6 +22,9 @@ from dflow.pipeline import Stages
 from dflow.placement import default_ordinal
 from dflow.signature import LeafType, as_array, leaf_type
 from dflow.streams import current_stream
+
+if TYPE_CHECKING:
+    from dflow.backends.cuda.runtime import Program
 
 
 class DeviceProgram:
@@ -37,6 +38,8 @@ class DeviceProgram:
     ):
         self.stages, self.types, self.single = stages, types, single
         self.updated, self.names = updated, names
+        from dflow.backends.cuda.compiler import compile_plan  # code generation for GPUs is a tenth of dflow's import
+
         self.plan = compile_plan(stages.plan)
         f = stages.plan.function
         self._in_memory = [(k, t) for k, t in enumerate(f.arg_types) if not by_value(t)]
@@ -46,6 +49,8 @@ class DeviceProgram:
 
     def program(self, ordinal: int) -> Program:
         """The program on one device."""
+        from dflow.backends.cuda.runtime import Program
+
         device = driver.device(ordinal)
         found = self._programs.get(ordinal)
         if found is None or found.device is not device:
