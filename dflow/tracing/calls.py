@@ -163,7 +163,11 @@ def is_library(module: str | None) -> bool:
     return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
 
 
-PLAIN = {"dflow.lax", "dflow.solvers"}  # modules of dflow's that are written as a user would write them
+PLAIN = {
+    "dflow.lax",
+    "dflow.revolve",
+    "dflow.solvers",
+}  # modules of dflow's that are written as a user would write them
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
