@@ -163,11 +163,17 @@ def is_library(module: str | None) -> bool:
     return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
 
 
-PLAIN = {"dflow.lax", "dflow.solvers"}  # modules of dflow's that are written as a user would write them
+PLAIN = {
+    "dflow.lax",
+    "dflow.revolve",
+    "dflow.solvers",
+}  # modules of dflow's that are written as a user would write them
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
 def _is_numpy(function: Any) -> bool:
+    if type(function).__module__.startswith("dflow."):  # a transformation of NumPy's function, which has its names
+        return False
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 
