@@ -8,7 +8,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from dflow import trees
-from dflow.tracing.calls import is_user_code
+from dflow.tracing.rewrite import is_user_code
 
 
 class Method:

@@ -14,7 +14,7 @@ from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Region, builder, entered, region, tracing
 from dflow.tracing.merging import Arm, Merge
-from dflow.tracing.objects import Snapshot
+from dflow.tracing.objects import MISSING, Snapshot, resized
 from dflow.tracing.state import Undefined, load
 
 Block = Callable[[], Any]
@@ -71,6 +71,9 @@ def if_(
             return
         arms.append(arm)
     places = list({**arms[0].places, **arms[1].places})
+    for p in places:
+        if snapshot.then(p) is MISSING and not all(p in arm.places for arm in arms):
+            raise resized(p, "branch")
     for arm in arms:
         arm.after += tuple(arm.places.get(p, snapshot.then(p)) for p in places)
     merge = Merge(pred, arms[0], arms[1], snapshot)
@@ -91,7 +94,7 @@ def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snap
             if getattr(e, "_dflow_raised", None) is not inner:
                 raise
             return Arm(inner, raised=e)
-        snapshot.new_places("branch")
+        snapshot.new_places("branch", growing=True)
         places, after = snapshot.changes(), get()
         return Arm(inner, after, places, Snapshot([*after, *places.values()]))
 

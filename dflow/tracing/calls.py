@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
+import itertools
 import os
 import random
-import sys
 import time
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,10 @@ from dflow.errors import DflowError, TraceError, failure
 from dflow.tracing import array as _array
 from dflow.tracing.context import tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
-from dflow.tracing.python import BUILTINS
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
+from dflow.tracing.rewrite import is_user_code, rewritten
+from dflow.tracing.special_methods import attribute
+from dflow.tracing.special_methods import method as special_method
 
 
 def dispatch() -> Any:
@@ -80,9 +85,17 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if not tracing():
         return function(*args, **kwargs)
     try:
-        special = BUILTINS.get(function)
+        takes_functions = function in TAKING_FUNCTIONS
+        special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
     except TypeError:  # not hashable
-        special = None
+        takes_functions, special, name = False, None, None
+    if name is not None and args:
+        own = special_method(args[0], name)
+        if own is not None:
+            return own(*args[1:], **kwargs)
+    if takes_functions:
+        args = tuple(map(_callback, args))
+        kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
         return special(*args, **kwargs)
     if isinstance(function, types.FunctionType):
@@ -105,6 +118,15 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
             raise unsupported(f"np.{type(function).__name__}")
         return _call_native(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
+
+
+_ITERATORS = (f for f in vars(itertools).values() if isinstance(f, type))
+TAKING_FUNCTIONS = frozenset([map, filter, sorted, min, max, iter, functools.reduce, *_ITERATORS])
+
+
+def _callback(x: Any) -> Any:
+    """A function that Python is to call, as one that is called in rewritten code."""
+    return functools.partial(call, x) if callable(x) else x
 
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
@@ -142,24 +164,41 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     plain = type(cls) is type and cls.__new__ is object.__new__
     if plain and isinstance(init, types.FunctionType) and is_user_code(init):
         made: Any = object.__new__(cls)
-        rewritten(init)(made, *args, **kwargs)
+        (_dataclass_init(cls, init) or rewritten(init))(made, *args, **kwargs)
         return made
     return cls(*args, **kwargs)
 
 
-def is_user_code(function: types.FunctionType) -> bool:
-    """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
-    return not is_library(function.__module__)
+def _dataclass_init(cls: Any, init: types.FunctionType) -> Any:
+    """What stands for the ``__init__`` that ``dataclass`` has made, if that calls a ``__post_init__`` of the user's."""
+    if (
+        init.__code__.co_filename != "<string>"
+        or not dataclasses.is_dataclass(cls)
+        or not hasattr(cls, "__post_init__")
+    ):
+        return None
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    signature = inspect.signature(init)
+    self_name = next(iter(signature.parameters))
 
+    def initialized(*args: Any, **kwargs: Any) -> None:
+        given = signature.bind(*args, **kwargs).arguments
+        made, only_for_init = given.pop(self_name), []
+        for name, parameter in list(signature.parameters.items())[1:]:
+            field = fields.get(name)
+            if name not in given and field is not None and field.default_factory is not dataclasses.MISSING:
+                continue
+            value = given.get(name, parameter.default)
+            if field is None:
+                only_for_init.append(value)
+            else:
+                object.__setattr__(made, name, value)
+        for name, field in fields.items():
+            if name not in given and field.default_factory is not dataclasses.MISSING:
+                object.__setattr__(made, name, call(field.default_factory))
+        call(attribute(made, "__post_init__"), *only_for_init)
 
-def is_library(module: str | None) -> bool:
-    """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
-    package = (module or "").partition(".")[0]
-    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
-
-
-PLAIN = {"dflow.lax", "dflow.solvers"}  # modules of dflow's that are written as a user would write them
-LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
+    return initialized
 
 
 def _is_numpy(function: Any) -> bool:
@@ -170,6 +209,9 @@ def _is_numpy(function: Any) -> bool:
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, list) and function.__name__ == "sort":
+        owner[:] = call(sorted, owner, **kwargs)
+        return None
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
     if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
@@ -179,6 +221,8 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
         if isinstance(target, np.ndarray):
             raise captured_update(target)
+    if function in math_functions():
+        args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in dispatch().CREATION and not _gives_itself(function, args):
         return dispatch().CREATION[function](*args, **kwargs)
@@ -236,7 +280,7 @@ def fresh(array: np.ndarray[Any, Any]) -> Any:
 
 
 def math_functions() -> dict[Any, Any]:
-    """From the functions of ``math`` to those on traced numbers."""
-    from dflow.numpy.math_functions import MATH
+    """From the functions of ``math`` and ``cmath`` to those on traced numbers."""
+    import dflow.numpy
 
-    return MATH
+    return dflow.numpy.math_functions.MATH
