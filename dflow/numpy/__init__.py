@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as _np
 
+from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
     composed,
     counting,
