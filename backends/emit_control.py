@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
 from dflow.backends.emit_memory import write_error
+from dflow.backends.emit_rows import held_rows
 from dflow.ir.core import Block, Op, Value, walk
 
 Carried = list[ir.Value | None]
@@ -41,7 +42,9 @@ def _for(e: Emitter, op: Op) -> None:
             reassociate(e.env[total])
         return yields
 
-    bind(e, op.results, e.loop(e.env[op.operands[0]], registers(e, op.operands[1:]), run))
+    count = e.env[op.operands[0]]
+    with held_rows(e, body, [count]):
+        bind(e, op.results, e.loop(count, registers(e, op.operands[1:]), run))
 
 
 def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
