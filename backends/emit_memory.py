@@ -64,6 +64,7 @@ class Memory:
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
         self.scopes = self._make_scopes([b for b in distinct if b.space in ("arena", "heap")])
         self.globals: dict[Value, ir.Value] = {}
+        self.held: dict[tuple[Buffer, ir.Value], ir.Value] = {}  # addresses of rows (see `emit_rows`)
 
     def base(self, x: Value) -> ir.Value | None:
         """The address of the first element (None for a sequence)."""
@@ -176,6 +177,8 @@ class Memory:
 
     def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
         """The address of an element of a sequence; writing makes room for it."""
+        if (known := self.held.get((self.buffers[x], position))) is not None:
+            return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
         if write or heap.row_bytes > ZERO_ROW:
             self.reserve(heap, position)
