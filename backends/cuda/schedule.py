@@ -20,6 +20,7 @@ from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
+from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
@@ -88,6 +89,9 @@ class Scheduler:
         elif way == "fold":
             self._flush_unless_apart(op)
             emit_fold(self, op)
+        elif way == "sort":
+            self._flush()
+            emit_sort(self, op)
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)

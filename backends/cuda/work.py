@@ -9,12 +9,14 @@ from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
 from dflow.backends.cuda.lane_kernel import rounds
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove
+from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
 
 WIDE = 4096  # elements from which an operation is a kernel of its own; one block does less than that as fast
 LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wait for conditions
+SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
 MANY = 64  # rounds from which a parallel loop is a kernel
 ON_HOST = frozenset({"eigh", "svd", "print"})
@@ -24,7 +26,7 @@ MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "t
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "fold", "host"]
+Way = Literal["one", "grid", "fold", "sort", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -93,6 +95,8 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "host" if needs_host(op) or any(_leaves_block(o, context) for o in walk_op(op)[1:]) else "one"
     if op.name in ON_HOST:
         return "host"
+    if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE // SORT_FACTOR:
+        return "sort"
     if not is_wide(op, context, WIDE):
         return "one"
     return "fold" if is_shared(op) else "grid"
@@ -100,6 +104,8 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
 
 def _leaves_block(op: Op, context: Context) -> bool:
     """Whether an operation in a loop is worth a kernel in each round."""
+    if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE:
+        return True
     return find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE)
 
 
