@@ -131,6 +131,14 @@ def test_other_libraries_take_them_and_give_them(gpu):
         dflow.from_dlpack(X)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i1", "c16"])
+def test_views_that_begin_anywhere(gpu, dtype):
+    x = np.arange(5001).astype(dtype)
+    run = dflow.jit(lambda x: (x * 2, x.reshape(50, 100).sum(0), x[::-1]), device="cuda")
+    for got, wanted in zip(run(dflow.device_put(x)[1:]), run(x[1:])):
+        same(got, wanted)
+
+
 def test_streams(gpu):
     x = dflow.device_put(X)
     with dflow.Stream() as s:

@@ -14,6 +14,7 @@ import numpy as np
 from ptx.faults import Misaligned, OutOfBounds, PtxFault, Uninitialised
 
 WRITABLE, WRITTEN = 1, 2
+GARBAGE = 0xCB
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 _ALL = {
     flag: {n: np.uint64(int.from_bytes(bytes([flag]) * n)).astype(t) for n, t in _UNSIGNED.items()} for flag in (1, 2)
@@ -35,7 +36,7 @@ class Space:
         if mapped:
             self.rows(self.state)[:, :size] = WRITABLE | WRITTEN if garbage else WRITABLE
         if garbage:
-            self.data[:] = 0xCB
+            self.data[:] = GARBAGE
         self._data = {n: self.data.view(t) for n, t in _UNSIGNED.items()}
         self._state = {n: self.state.view(t) for n, t in _UNSIGNED.items()}
 
@@ -160,9 +161,11 @@ class Heap(Space):
         self.state[at] |= WRITTEN
 
     def read(self, address: int, count: int, written: bool = True) -> np.ndarray:
-        """``count`` bytes. With ``written``, raises Uninitialised when some were never written."""
+        """``count`` bytes. Those that were never written are senseless; with ``written`` they raise Uninitialised."""
         at = self._range(address, count, "read")
-        if written and not np.all(self.state[at] & WRITTEN):
+        if not written:
+            return np.where(self.state[at] & WRITTEN, self.data[at], np.uint8(GARBAGE))
+        if not np.all(self.state[at] & WRITTEN):
             first = int(np.argmin(self.state[at] & WRITTEN))
             raise Uninitialised(f"copy of bytes that were never written, from {self._name(address + first)}")
         return self.data[at].copy()

@@ -36,7 +36,7 @@ ret;
 
 def run(text: str, *buffers: np.ndarray | int, grid: int = 1, block: int = 1, shared: int = 0) -> list[np.ndarray]:
     """Launches ``k`` on copies of arrays (or on as many unwritten bytes); what the buffers hold afterwards, as bytes
-    or as the array's dtype. Bytes that are still unwritten are zero."""
+    or as the array's dtype."""
     heap = Heap(1 << 20)
     machine = Machine(text, heap, max_steps=10000)
     at = []
