@@ -10,7 +10,7 @@ from llvmlite import ir
 from dflow.backends.cuda.context import Needs
 from dflow.backends.cuda.cooperative import block_totals
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.cuda.lanes import Lanes
+from dflow.backends.cuda.lanes import Lanes, rounds
 from dflow.backends.cuda.plan import Pointer
 from dflow.backends.cuda.scan_kernel import (
     MOST_SCANNING,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 2048  # what the largest processors run at a time
 FEWEST_BLOCKS = 128
 MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there are enough threads
-UNKNOWN = 1 << 16  # rounds assumed of a loop whose count is known at run time only
 
 
 class LaneEmitter(KernelEmitter):
@@ -109,14 +108,6 @@ def _most_blocks(s: Scheduler, needs: Needs) -> int:
     local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
     size = THREADS * sum(b.bytes for b in local)
     return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
-
-
-def rounds(op: Op) -> int:
-    """The number of rounds; a guess where it is known at run time only."""
-    count = op.operands[0]
-    if count.op is not None and count.op.name == "constant":
-        return max(0, int(count.op.attrs["value"]))
-    return UNKNOWN
 
 
 def _keep_steps(e: LaneEmitter, op: Op, lanes: Lanes) -> None:

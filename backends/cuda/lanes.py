@@ -29,6 +29,7 @@ from dflow.backends.cuda.offsets import find_offset
 from dflow.ir.core import Block, Op, Value, attribute_values, walk
 from dflow.ir.registry import OPS
 
+UNKNOWN = 1 << 16  # rounds assumed of a loop of which nothing is known
 SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
 PASSING = frozenset({"for", "while", "if"})
 
@@ -55,6 +56,26 @@ class Lanes:
     split: set[tensors.Buffer] = field(default_factory=set)
     added: set[tensors.Buffer] = field(default_factory=set)
     scans: dict[int, Scan] = field(default_factory=dict)
+
+
+def rounds(op: Op) -> int:
+    """The most rounds that a ``for`` can have, since each reads or writes elements of its own; or a guess."""
+    count = op.operands[0]
+    if count.op is not None and count.op.name == "constant":
+        return max(0, int(count.op.attrs["value"]))
+    (body,) = op.regions
+    k, inside = body.args[0], {*body.args, *(r for o in body.ops for r in o.results)}
+    forms = Forms(lambda v: v is k or v not in inside)
+    most = UNKNOWN
+    for o in body.ops:
+        if o.name not in ("extract", "update", "update_add") or o.operands[0].type.grows:
+            continue
+        start = iter(o.operands[1 if o.name == "extract" else 2 :])
+        for entry, size in zip(o.attrs["index"], o.operands[0].type.bound):
+            form = None if entry == "all" else forms.of(next(start))
+            step = abs(form.of(k)) if form is not None else 0
+            most = min(most, (size - 1) // step + 1) if step else most
+    return most
 
 
 def prove(op: Op, context: Context) -> Lanes | None:

@@ -7,8 +7,7 @@ from typing import Literal
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
-from dflow.backends.cuda.lane_kernel import rounds
-from dflow.backends.cuda.lanes import Lanes, overwritten, prove
+from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
