@@ -159,7 +159,7 @@ class Array(DeviceOperators, OnDevice):
         out = np.empty(self.shape, self.dtype)
         if out.nbytes:
             device = self.memory.device
-            device.driver.call("cuMemcpyDtoHAsync", out.ctypes.data, self.pointer, out.nbytes, self.memory.stream)
+            device.call("cuMemcpyDtoHAsync", out.ctypes.data, self.pointer, out.nbytes, self.memory.stream)
             device.synchronize(self.memory.stream)
         return out
 
@@ -261,7 +261,7 @@ class Array(DeviceOperators, OnDevice):
             device.activate()
             value.order(stream)
             if self.nbytes:
-                device.driver.call("cuMemcpyDtoDAsync", self.pointer, value.pointer, self.nbytes, stream)
+                device.call("cuMemcpyDtoDAsync", self.pointer, value.pointer, self.nbytes, stream)
             value.used(stream)
             self.updated(value.later)
         else:
@@ -363,5 +363,5 @@ def moved(x: np.ndarray[Any, Any], device: driver.Device, stream: int) -> Array:
     x = np.ascontiguousarray(x)
     made = Array(allocate(device, x.nbytes, stream), 0, x.dtype, shape)
     if x.nbytes:
-        device.driver.call("cuMemcpyHtoDAsync", made.pointer, x.ctypes.data, x.nbytes, stream)
+        device.call("cuMemcpyHtoDAsync", made.pointer, x.ctypes.data, x.nbytes, stream)
     return made

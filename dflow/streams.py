@@ -15,7 +15,7 @@ class Stream:
 
     def __init__(self, device: str = "cuda"):
         self.device = current_device(ordinal_of(device))
-        self.handle = int(self.device.driver.call("cuStreamCreate", 0))
+        self.handle = int(self.device.call("cuStreamCreate", 0))
         self._tokens: list[Any] = []
 
     def __enter__(self) -> Stream:
@@ -53,7 +53,7 @@ def ordinal_of(device: str) -> int:
 
 def wait(device: driver.Device, later: int, earlier: int) -> None:
     """Lets work on one stream wait for the work that another has so far."""
-    call = device.driver.call
+    call = device.call
     event = call("cuEventCreate", 2)  # without timing
     call("cuEventRecord", event, earlier)
     call("cuStreamWaitEvent", later, event, 0)

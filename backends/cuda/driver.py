@@ -120,7 +120,7 @@ class Device:
 
     def _open(self) -> None:
         self.context = self.driver.call("cuDevicePrimaryCtxRetain", self.handle)
-        self.activate()
+        self.driver.call("cuCtxSetCurrent", self.context)
         if self.has_pools:  # memory that is given back stays in the pool until somebody needs it
             pool = self.driver.call("cuDeviceGetDefaultMemPool", self.handle)
             attribute = self.cu.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
@@ -133,7 +133,14 @@ class Device:
         """Makes the context current in this thread."""
         code = self.cu.cuCtxSetCurrent(self.context)[0]
         if code:
-            raise self.driver.error(code, "cuCtxSetCurrent")
+            raise self.failed(code, "earlier work")
+
+    def call(self, name: str, *args: Any) -> Any:
+        """A function of the driver, as ``Driver.call``; after a fault the device is made usable again."""
+        code, *values = getattr(self.cu, name)(*args)
+        if code:
+            raise self.failed(code, "earlier work")
+        return values[0] if len(values) == 1 else tuple(values) or None
 
     def attribute(self, name: str) -> int:
         key = getattr(self.cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")
@@ -175,7 +182,7 @@ class Device:
         """Waits until all work of a stream is done. Raises KernelFault for a fault in it."""
         code = self.cu.cuStreamSynchronize(self.stream if stream is None else stream)[0]
         if code:
-            raise self.failed(code, "a kernel")
+            raise self.failed(code, "earlier work")
 
     def failed(self, code: Any, what: str) -> DeviceError:
         """The exception for an error of some work; after a fault the device is made usable again first."""

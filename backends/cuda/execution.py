@@ -122,7 +122,7 @@ class Execution:
         self._do("cuGraphLaunch", graph, self.stream)
 
     def _record(self) -> Any:
-        call = self.device.driver.call
+        call = self.device.call
         call("cuStreamBeginCapture", self.stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             self._enqueue()

@@ -92,7 +92,7 @@ def release_caches(device: Device) -> None:
     gc.collect()
     device.synchronize()
     if device.has_pools:
-        device.driver.call("cuMemPoolTrimTo", device.pool, 0)
+        device.call("cuMemPoolTrimTo", device.pool, 0)
 
 
 def _bytes(n: int) -> str:

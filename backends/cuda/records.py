@@ -34,7 +34,7 @@ class Records:
             free = self._free.setdefault(stream, [])
             if not free:
                 size = ErrorRecord.SIZE
-                start = int(self.device.driver.call("cuMemHostAlloc", _COUNT * size, 0))
+                start = int(self.device.call("cuMemHostAlloc", _COUNT * size, 0))
                 free += [start + k * size for k in range(_COUNT)]
             return Record(self, free.pop(), stream)
 

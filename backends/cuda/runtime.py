@@ -13,6 +13,7 @@ table is recorded as a graph when its table comes a second time, and replayed fr
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -162,7 +163,7 @@ class Program:
         if self._loaded is None or self._loaded.generation != device.generation:
             module = device.load(self.plan.ptx)
             names = dict.fromkeys(launch.kernel for launch in self.plan.launches)
-            functions = {n: device.driver.call("cuModuleGetFunction", module, n.encode()) for n in names}
+            functions = {n: device.call("cuModuleGetFunction", module, n.encode()) for n in names}
             self._loaded = Loaded(device.generation, module, functions)
         return self._loaded
 
@@ -170,13 +171,12 @@ class Program:
         loaded = getattr(self, "_loaded", None)
         if loaded is None or loaded.generation != self.device.generation:
             return
-        try:
-            self.device.activate()
-            for stream in loaded.workspaces:
-                self.device.cu.cuStreamSynchronize(stream)
-            self.device.cu.cuModuleUnload(loaded.module)
-        except Exception:  # the interpreter goes down, and the driver with it
-            return
+        cu = self.device.cu
+        with contextlib.suppress(Exception):  # the interpreter goes down, and the driver with it
+            if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
+                for stream in loaded.workspaces:
+                    cu.cuStreamSynchronize(stream)
+                cu.cuModuleUnload(loaded.module)
 
     @property
     def functions(self) -> dict[str, Any]:
@@ -192,9 +192,9 @@ class Program:
             rows[k] = b.rows
             memory[k] = allocate(self.device, b.size * b.rows, stream)
             if b.kind == "constant":
-                self.device.driver.call("cuMemcpyHtoDAsync", memory[k].pointer, b.data, len(b.data), stream)
+                self.device.call("cuMemcpyHtoDAsync", memory[k].pointer, b.data, len(b.data), stream)
             elif b.kind == "error":
-                self.device.driver.call("cuMemsetD8Async", memory[k].pointer, 0, b.size, stream)
+                self.device.call("cuMemsetD8Async", memory[k].pointer, 0, b.size, stream)
         work = loaded.workspaces[stream] = Workspace(memory, rows, [0] * len(self.plan.buffers))
         work.locate()
         return work
@@ -220,7 +220,7 @@ class Program:
         most often they belong to one loop, and would be too short next."""
         drop_graphs(self.device, work)
         buffers = self.plan.buffers
-        wanted = max(2 * work.rows[k], 1 << (rows - 1).bit_length())
+        wanted = max(4 * work.rows[k], 1 << (rows - 1).bit_length())  # each time the run begins anew
         for other, b in enumerate(buffers):
             if b.kind == "sequence" and b.size <= buffers[k].size and work.rows[other] < wanted:
                 work.rows[other] = wanted

@@ -51,8 +51,8 @@ class Timeline:
         self._events.append((device, kernel, what, before, self._mark(device, stream)))
 
     def _mark(self, device: Device, stream: int) -> Any:
-        event = device.driver.call("cuEventCreate", 0)
-        device.driver.call("cuEventRecord", event, stream)
+        event = device.call("cuEventCreate", 0)
+        device.call("cuEventRecord", event, stream)
         return event
 
     def _collect(self) -> None:
@@ -61,13 +61,13 @@ class Timeline:
             return
         first = self._events[0][3]
         for device, kernel, what, before, after in self._events:
-            call = device.driver.call
+            call = device.call
             call("cuEventSynchronize", after)
             start, end = (1e3 * call("cuEventElapsedTime", first, e) for e in (before, after))
             self.launches.append(Launched(kernel, what, start, end))
         for device, _, _, *events in self._events:
             for event in events:
-                device.driver.call("cuEventDestroy", event)
+                device.call("cuEventDestroy", event)
         self._events = []
 
     def __str__(self) -> str:

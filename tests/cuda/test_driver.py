@@ -7,6 +7,7 @@ import pytest
 from ptx.driver import FakeDriver
 from ptx.snippets import kernel
 
+import dflow
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.driver import DeviceError, DeviceOutOfMemory, DeviceUnavailable, KernelFault
 from dflow.backends.cuda.memory import allocate
@@ -94,6 +95,18 @@ def test_a_fault_loses_the_arrays_but_not_the_device(fake):
     program.run({0: memory.pointer}, {})
     device.synchronize()
     assert fake.heap.read(memory.pointer + 8, 8).view(np.int64) == 1
+
+
+def test_a_fault_is_told_by_whatever_comes_next(fake):
+    fake.hardware_faults = True
+    device = driver.device()
+    lost = dflow.device_put(np.ones(8))
+    Program(plan(kernel("st.global.b64 [%rd0+4], 1;")), device).run({0: lost.pointer}, {})
+    with pytest.raises(KernelFault, match="misaligned address"):
+        dflow.device_put(np.ones(8))
+    np.testing.assert_array_equal(dflow.device_put(np.ones(8)) + 1, np.full(8, 2.0))
+    with pytest.raises(DeviceError, match="this array was lost"):
+        lost.numpy()
 
 
 def test_a_fault_that_cannot_be_recovered(fake):
