@@ -15,6 +15,7 @@ import numpy as np
 
 import dflow
 from dflow.backends import entry, object_cache
+from dflow.backends.cuda.driver import DeviceError, device
 from dflow.backends.library import LibraryError, linker
 from dflow.cli.messages import message
 
@@ -84,18 +85,11 @@ def _linker() -> str:
 
 
 def _gpu() -> str:
+    """The first device, or what is missing."""
     try:
-        driver = importlib.import_module("cuda.bindings.driver")
-    except ImportError:
-        return "not looked for: the package cuda-python is not installed (and dflow makes no code for GPUs yet)"
-    try:
-        (status,) = driver.cuInit(0)
-    except Exception:  # cuda-python raises when there is no driver at all
-        return "none: no driver found"
-    if int(status):
-        return f"none: the driver says {status.name}"
-    _, count = driver.cuDeviceGetCount()
-    return f"{count} found (dflow makes no code for GPUs yet)"
+        return str(device())
+    except DeviceError as e:
+        return f"none: {e}"
 
 
 def _cache() -> str:
