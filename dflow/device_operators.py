@@ -159,8 +159,12 @@ class DeviceOperators:
         plain = _FACTS.get(function)
         if plain:
             return plain(*args, **kwargs)
-        if function in _VIEWS and args and isinstance(args[0], DeviceOperators):
-            return args[0].derived(lambda x: _called(function, (x, *args[1:]), kwargs))  # type: ignore[attr-defined]
+        if args and args[0] is self and function in _VIEWS:
+            return self.derived(lambda x: _called(function, (x, *args[1:]), kwargs))
+        if args and args[0] is self and function in _SPLITS:
+            count = len(_called(function, args, kwargs))
+            part = lambda k: lambda x: _called(function, (x, *args[1:]), kwargs)[k]  # noqa: E731
+            return [self.derived(part(k)) for k in range(count)]
         return _called(function, args, kwargs)
 
     # --- parts
@@ -234,6 +238,7 @@ _VIEWS = {
     *(np.transpose, np.swapaxes, np.moveaxis, np.rollaxis, np.broadcast_to, np.expand_dims, np.squeeze, np.diagonal),
     *(np.flip, np.fliplr, np.flipud, np.rot90, np.real, np.imag, np.atleast_1d, np.atleast_2d, np.atleast_3d),
 }
+_SPLITS = {np.split, np.array_split, np.hsplit, np.vsplit, np.dsplit}  # those that give several
 
 
 # --- indices
