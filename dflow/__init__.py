@@ -12,10 +12,12 @@ from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_gra
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
+from dflow.device import Array, Stream, from_dlpack
 from dflow.export import compile_library
 from dflow.implicit import custom_root
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
+from dflow.placement import default_device, device_put
 from dflow.recompute import checkpoint
 from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
@@ -27,7 +29,9 @@ from dflow.tree import ravel_pytree
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
     "ShapeDtypeStruct",
+    "Stream",
     "check_grads",
     "checkpoint",
     "closure_convert",
@@ -38,9 +42,12 @@ __all__ = [
     "custom_transpose",
     "custom_vjp",
     "debug",
+    "default_device",
+    "device_put",
     "eval_shape",
     "field",
     "fixed_point",
+    "from_dlpack",
     "grad",
     "hessian",
     "hvp",

@@ -55,6 +55,13 @@ class ShapeDtypeStruct:
         return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
 
 
+class OnDevice:
+    """The base of arrays in the memory of a device (`dflow.Array`)."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
 _PYTHON = {
     float: LeafType(TensorType(F64), True),
     int: LeafType(TensorType(I64), True),
@@ -76,9 +83,12 @@ def leaf_type(x: Any) -> LeafType | None:
         return None if type(x) is int and not -(2**63) <= x < 2**63 else found
     if isinstance(x, Array):
         return LeafType(x.type, x.weak)
-    if isinstance(x, ShapeDtypeStruct):
+    if isinstance(x, ShapeDtypeStruct | OnDevice):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
+        if hasattr(x, "__cuda_array_interface__"):
+            facts = x.__cuda_array_interface__
+            return LeafType(TensorType(dtype_of(np.dtype(facts["typestr"])), tuple(facts["shape"])))
         if not (hasattr(x, "__array__") or hasattr(x, "__dlpack__")):
             return None
         x = as_array(x)

@@ -18,14 +18,17 @@ FAILING = frozenset({"check", "guard", "sequence"})
 
 
 class Context:
-    """The compilation of one plan. ``counters`` numbers the loops that the host runs, by the value that counts."""
+    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``.
 
-    def __init__(self, plan: tensors.Plan):
-        self.plan, self.places = plan, Places(plan)
-        self.module = ir.Module(plan.function.name)
+    ``counters`` numbers the loops that the host runs, by the value that counts; ``ways`` says how operations are done.
+    """
+
+    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module):
+        self.plan, self.places, self.name, self.module = plan, Places(plan), name, module
         self.checks: list[Check] = []
         self.kernels: list[Kernel] = []
         self.counters: dict[Value, int] = {}
+        self.ways: dict[Op, object] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

@@ -31,15 +31,7 @@ def _constant(e: KernelEmitter, op: Op) -> None:
         source = e.memory.globals.get(result) or data(e.module, e.function.name, result)
         count = index(e.memory.buffers[result].bytes // result.type.dtype.itemsize)
         flat = lambda at: e.load_at(result, e.offset(source, result.type, at))  # noqa: E731
-        _each(e, count, lambda k: e.store_at(result, flat_address(e, result, k), flat(k)))
-
-
-def _each(e: KernelEmitter, count: ir.Value, body: Callable[[ir.Value], object]) -> None:
-    """``body(k)`` for every k below ``count``, by all threads of a grid."""
-    if e.way == "grid":
-        e.stride(count, body)
-    else:
-        e.repeat(count, body)
+        e.each(count, lambda k: e.store_at(result, flat_address(e, result, k), flat(k)))
 
 
 def flat_address(e: KernelEmitter, x: Value, position: ir.Value) -> ir.Value:
@@ -74,14 +66,14 @@ def _reshape(e: KernelEmitter, op: Op) -> None:
         count *= size
     if count:
         move = lambda k: e.store_at(y, flat_address(e, y, k), e.load_at(x, flat_address(e, x, k)))  # noqa: E731
-        _each(e, index(count), move)
+        e.each(index(count), move)
 
 
 @on_device("sequence")
 def _sequence(e: KernelEmitter, op: Op) -> None:
     heap = e.memory.heaps[e.memory.buffers[op.result]]
     e.memory.clear(heap)
-    if op.operands:
+    if op.operands and not heap.lanes:
         e.memory.reserve(heap, e.builder.sub(e.env[op.operands[0]], index(1)))
 
 

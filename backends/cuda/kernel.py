@@ -65,8 +65,10 @@ class KernelEmitter(Emitter):
         for p in list(wanted):
             if isinstance(p, Pointer) and p.buffer > SCRATCH and context.places.buffers[p.buffer].kind == "sequence":
                 wanted[Rows(p.buffer)] = None
+        split = [b for b in needs.buffers(context) if context.places.lanes(b)]
+        wanted |= dict.fromkeys(context.places.capacities(b) for b in split)
         wanted |= dict.fromkeys([*targets, Pointer(WORKSPACE), Pointer(SCRATCH), Pointer(ERROR)])
-        name = f"{context.plan.function.name}_{len(context.kernels)}_{what}"
+        name = f"{context.name}_{len(context.kernels)}_{what}"
         function = ir.Function(context.module, ir.FunctionType(VOID, [_type(a) for a in wanted]), name)
         function.calling_convention = "ptx_kernel"
         function.attributes.add("nounwind")
@@ -193,17 +195,25 @@ class KernelEmitter(Emitter):
 
     def stride(self, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
         """``body(k)`` for the k below ``total`` that fall to this thread."""
+        self.stride_from(self.thread, self.blocks * self.block_size, total, body)
+
+    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``."""
         b, k = self.builder, self.slot(I64)
-        b.store(self.thread, k)
+        b.store(first, k)
         head, inside, done = (self.new_block(name) for name in ("stride", "mine", "strode"))
         b.branch(head)
         b.position_at_end(head)
         b.cbranch(b.icmp_signed("<", b.load(k, typ=I64), total), inside, done)
         b.position_at_end(inside)
         body(b.load(k, typ=I64))
-        b.store(b.add(b.load(k, typ=I64), index(self.blocks * self.block_size), flags=("nsw",)), k)
+        b.store(b.add(b.load(k, typ=I64), index(step), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
+
+    def each(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for every k below ``count``, shared by the threads of a ``grid``."""
+        (self.stride if self.way == "grid" else self.repeat)(count, body)
 
     def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
         """In a ``grid`` kernel the outermost nest is shared by the threads."""

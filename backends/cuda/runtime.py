@@ -105,7 +105,7 @@ class Program:
                     self.raise_from((what, *details))
                     return run
                 self._lengthen(work, short, details[0], stream)
-                addresses[short] = work.memory[short].pointer
+                addresses.update({k: m.pointer for k, m in work.memory.items()})
                 table.set_pointers(addresses)
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
@@ -198,11 +198,16 @@ class Program:
             raise self.device.failed(code, "a copy")
 
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
-        """Makes room for ``rows`` rows, a power of two."""
+        """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
+        most often they belong to one loop, and would be too short next."""
         drop_graphs(self.device, work)
-        work.rows[k] = max(2 * work.rows[k], 1 << (rows - 1).bit_length())
-        del work.memory[k]
-        work.memory[k] = allocate(self.device, self.plan.buffers[k].size * work.rows[k], stream)
+        buffers = self.plan.buffers
+        wanted = max(2 * work.rows[k], 1 << (rows - 1).bit_length())
+        for other, b in enumerate(buffers):
+            if b.kind == "sequence" and b.size <= buffers[k].size and work.rows[other] < wanted:
+                work.rows[other] = wanted
+                del work.memory[other]
+                work.memory[other] = allocate(self.device, b.size * wanted, stream)
         self.table.set_rows(work.rows)
 
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 from dflow.backends.cuda import device_ops  # noqa: F401
 from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.fold_kernel import emit_fold
 from dflow.backends.cuda.kernel import KernelEmitter
+from dflow.backends.cuda.lane_kernel import emit_lanes
+from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
-from dflow.backends.cuda.work import is_nothing, needs_host, points, way_of
+from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import to_storage
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
@@ -50,6 +53,7 @@ class Scheduler:
 
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
+        decide(f.body, self.context)
         moves = [Move(self.places.result(k), v) for k, v in enumerate(f.results) if v.type.is_scalar]
         return self._block(f.body, moves)
 
@@ -67,13 +71,19 @@ class Scheduler:
         context = self.context
         if is_nothing(op, context.plan) or all(context.is_repeated(r) for r in op.results or [_NEVER]):
             return
-        way = way_of(op, context)
+        way = context.ways[op]
         if way == "one":
             if self.run.moves:
                 self._flush()
             self.run.ops.append(op)
         elif way == "grid":
             self._grid(op)
+        elif way == "fold":
+            self._flush_unless_apart(op)
+            emit_fold(self, op)
+        elif isinstance(way, Lanes):
+            self._flush()
+            emit_lanes(self, op, way)
         elif op.name in HOST:
             self._flush()
             HOST[op.name](self, op)
@@ -116,15 +126,19 @@ class Scheduler:
                     e.keep(r)
 
     def _grid(self, op: Op) -> None:
-        needs = Needs(self.context, [op])
-        if not self._is_apart(needs):
-            self._flush()
-        blocks = min(MOST_BLOCKS, max(1, -(-points(op) // BLOCK)))
+        needs = self._flush_unless_apart(op)
+        blocks = min(MOST_BLOCKS, max(1, -(-points(op, self.context) // BLOCK)))
         e = KernelEmitter(self.context, op.name, "grid", needs, blocks, BLOCK)
         e.loc = op.loc
         e.recall([op])
         e.op(op)
         self.steps.append(e.finish())
+
+    def _flush_unless_apart(self, op: Op) -> Needs:
+        needs = Needs(self.context, [op])
+        if not self._is_apart(needs):
+            self._flush()
+        return needs
 
     def _is_apart(self, needs: Needs) -> bool:
         """Whether a kernel may start before what waits in the run: neither touches what the other does."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.fold_kernel import count, is_shared
+from dflow.backends.cuda.lane_kernel import rounds
+from dflow.backends.cuda.lanes import Lanes, prove
 from dflow.backends.plan import Plan
-from dflow.ir.core import Op, walk
+from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
-from dflow.ir.types import Dim, Size
 
 WIDE = 256  # points from which an operation is a kernel of its own
+MANY = 64  # rounds from which a parallel loop is a kernel
 ON_HOST = frozenset({"eigh", "svd", "print"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
@@ -20,16 +22,13 @@ MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "t
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "host"]
+Way = Literal["one", "grid", "fold", "host"]
 
 
-def count(shape: tuple[Dim, ...] | list[Dim]) -> int:
-    """The number of points, sizes being at their bounds."""
-    return math.prod(d.bound if isinstance(d, Size) else d for d in shape if isinstance(d, int | Size))
-
-
-def points(op: Op) -> int:
+def points(op: Op, context: Context) -> int:
     """How many threads an operation has something to do for."""
+    if op.name == "sequence":
+        return context.places.lanes(context.plan.buffers[op.result])
     if op.name == "kernel":
         domain = op.attrs["domain"]
         return count(domain[: len(domain) - op.attrs["reduced"]])
@@ -67,16 +66,40 @@ def is_nothing(op: Op, plan: Plan) -> bool:
     return False
 
 
-def way_of(op: Op, context: Context) -> Way:
+def decide(block: Block, context: Context) -> None:
+    """Decides on the way of every operation of a block, and inside of loops and branches that the host runs."""
+    for op in block.ops:
+        way = context.ways[op] = way_of(op, context)
+        if isinstance(way, Lanes):
+            for b in way.split:
+                context.places.split(b, rounds(op))
+        elif way == "host":
+            for r in op.regions:
+                decide(r, context)
+    for op in block.ops:  # the loops that split sequences come after the operations that make them
+        if op.name == "sequence" and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
+            context.ways[op] = "grid"
+
+
+def way_of(op: Op, context: Context) -> Way | Lanes:
+    """The way to do an operation that does not stand inside of a kernel."""
+    if op.name == "for" and rounds(op) >= MANY:
+        lanes = prove(op, context)
+        if lanes is not None:
+            return lanes
     if op.name in ("for", "while", "if"):
         inner = walk_op(op)[1:]
         return "host" if needs_host(op) or any(_is_wide(o, context) for o in inner) else "one"
     if op.name in ON_HOST:
         return "host"
+    if is_shared(op):
+        return "fold"
     return "grid" if _is_wide(op, context) else "one"
 
 
 def _is_wide(op: Op, context: Context) -> bool:
+    if is_shared(op):
+        return True
     if is_nothing(op, context.plan) or any(r.type.is_scalar for r in op.results):
         return False
     if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
@@ -84,4 +107,4 @@ def _is_wide(op: Op, context: Context) -> bool:
     elementwise = op.name in OPS and OPS[op.name].elementwise
     if any(v.type.grows for v in (*op.operands, *op.results)):
         return False
-    return (op.name in SPREAD or elementwise) and points(op) >= WIDE
+    return (op.name in SPREAD or elementwise) and points(op, context) >= WIDE
