@@ -168,6 +168,8 @@ LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
 def _is_numpy(function: Any) -> bool:
+    if type(function).__module__.startswith("dflow."):
+        return False  # a transformed function, which has the name of what it was made from
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 
