@@ -27,6 +27,7 @@ from dflow.numpy import (
     reductions,
     running,
     selection,
+    sets,
     shapes,
     sorting,
     statistics,
@@ -50,6 +51,7 @@ for _module in (
     products,
     composed,
     sorting,
+    sets,
     counting,
     quantiles,
     selection,
@@ -71,6 +73,7 @@ for _alias, _name in (
     ("asanyarray", "asarray"),
     ("ascontiguousarray", "asarray"),
     ("may_share_memory", "shares_memory"),
+    ("row_stack", "vstack"),
     ("asfortranarray", "require"),
     ("asarray_chkfinite", "require"),
 ):

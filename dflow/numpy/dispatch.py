@@ -28,10 +28,7 @@ CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the ob
 INDEXED: dict[type, Implementation] = {}  # of objects that are indexed: the object comes first
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
-_GENERAL = "eigenvalues of a general matrix may be complex; np.linalg.eigh and eigvalsh take symmetric matrices"
 UNSUPPORTED: dict[str, str] = {
-    "trim_zeros": "the size of its result depends on the data",
-    **dict.fromkeys(("eig", "eigvals"), _GENERAL),
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
 }

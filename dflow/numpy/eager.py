@@ -35,7 +35,7 @@ def _compilable(x: Any) -> bool:
         return supported(x.dtype)
     if isinstance(x, np.dtype) or (isinstance(x, type) and (issubclass(x, np.generic) or x is complex)):
         return supported(np.dtype(x))
-    return not isinstance(x, complex)
+    return True
 
 
 def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -235,7 +235,7 @@ def distinct(x: Array, size: Any, fill: Any, equal_nan: bool) -> Distinct:
     (n,) = s.static(v.type.shape, "np.unique")
     sorter = order(v)
     ordered = b.gather(v, sorter)
-    starts = _starts(ordered, n, equal_nan)
+    starts = beginnings(ordered, n, equal_nan)
     group = b.sub(np.cumsum(wrap(s.cast(starts, np.int64))).value, 1)
     inverse = wrap(b.scatter(b.zeros(group.type), group, sorter))
     if size is None:
@@ -258,7 +258,7 @@ def distinct(x: Array, size: Any, fill: Any, equal_nan: bool) -> Distinct:
     )
 
 
-def _starts(ordered: Value, n: int, equal_nan: bool) -> Value:
+def beginnings(ordered: Value, n: int, equal_nan: bool) -> Value:
     """Where in a sorted vector another element begins."""
     b, mask = builder(), ordered.type.with_dtype(s.dtype_of(bool))
     if n < 2:
