@@ -17,7 +17,6 @@ from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
 
-
 _HABITS = {  # of other libraries
     "at": "arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`",
     "block_until_ready": "leave it out: results are there when a call returns",
