@@ -10,6 +10,7 @@ import ast
 import importlib.util
 import os
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,11 @@ def _padded(text: str, blocks: list[re.Match]) -> list[str]:
 def test_links_lead_somewhere(page):
     missing = [link for link in LINK.findall(BLOCK.sub("", page.read_text())) if not (page.parent / link).exists()]
     assert not missing
+
+
+def test_the_reference_is_that_of_the_docstrings():
+    page = ROOT / "docs" / "api.md"
+    text = runpy.run_path(str(ROOT / "docs" / "api.py"))["document"]()
+    if os.environ.get("DFLOW_UPDATE"):
+        page.write_text(text)
+    assert page.read_text() == text, "run: python docs/api.py > docs/api.md"
