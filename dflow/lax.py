@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.errors import TraceError, failure
+from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.recompute import checkpoint as checkpointed
 from dflow.revolve import revolved
 from dflow.shapes import ShapeDtypeStruct, eval_shape, shape_of
 from dflow.tracing.context import tracing
+from dflow.tracing.lift import contains_traced
 
 Function = Callable[..., Any]
 
@@ -92,6 +93,8 @@ def scan(
 
     Raises TraceError when the lengths do not agree.
     """
+    for name, x in (("length", length), ("checkpoint", checkpoint), ("snapshots", snapshots)):
+        _require_known(name, x)
     leaves, spec = trees.flatten(xs)
     n = _length(leaves, length)
     levels = _levels(checkpoint, n)
@@ -143,6 +146,16 @@ def _store(tables: list[Any], parts: list[Any], place: Any) -> None:
 def _store_segment(tables: list[Any], parts: list[Any], place: Any, size: int) -> None:
     for table, part in zip(tables, parts):
         table[place : place + size] = part
+
+
+def _require_known(name: str, x: Any) -> None:
+    if contains_traced(x):
+        raise failure(
+            NeedsStatic,
+            f"scan needs a {name} that is known while tracing",
+            seen=repr(x),
+            mend=f"make the {name} a static argument (static_argnames), or write a `for` loop, which takes any length",
+        )
 
 
 def _length(leaves: Sequence[Any], length: int | None) -> int:

@@ -17,6 +17,15 @@ from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
 
+_HABITS = {  # of other libraries
+    "at": "arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`",
+    "block_until_ready": "leave it out: results are there when a call returns",
+    "backward": "make the function of the loss, and call dflow.grad of it",
+    "detach": "use dflow.stop_gradient(x)",
+    "numpy": "leave it out: arrays are NumPy's",
+    "requires_grad": "leave it out: dflow.grad differentiates by arguments",
+}
+
 
 class Array(Operators):
     """A traced array. It refers to a cell (whose contents updates replace), or as a view to a part of one.
@@ -226,7 +235,7 @@ class Array(Operators):
             TraceAttributeError if hasattr(stands_for(self), name) else NoAttributeError,
             f"a traced {'array' if self.ndim else 'number'} has no attribute .{name}",
             seen=repr(self),
-            mend="use the functions of dir(dflow.numpy), or do it outside of the traced function",
+            mend=_HABITS.get(name, "use the functions of dir(dflow.numpy), or do it outside of the traced function"),
         )
 
     def __bool__(self) -> bool:
