@@ -41,13 +41,9 @@ def _hints(e: Emitter, body: Block, k: Value, trips: Dim | None) -> ir.MDValue |
     width = VECTOR_BYTES // max(sizes, default=VECTOR_BYTES)
     if width < 2 or trips % width:
         return None
-    interleaved = next(n for n in (4, 2, 1) if trips % (width * n) == 0)
-    return loop_id(
-        e.module,
-        ("llvm.loop.unroll.disable",),
-        ("llvm.loop.vectorize.width", width),
-        ("llvm.loop.interleave.count", interleaved),
-    )
+    interleaved = next((n for n in (4, 2) if trips % (2 * width * n) == 0), 1)
+    # Not the width: LLVM says on standard error when it cannot do what it is asked for.
+    return loop_id(e.module, ("llvm.loop.unroll.disable",), ("llvm.loop.interleave.count", interleaved))
 
 
 def _is_plain(op: Op, k: Value) -> bool:
