@@ -8,8 +8,8 @@
 
 Positions that change by the same step in each iteration lie within bounds when the first and the last do. Where that
 is not so, and where positions count from the end, the loop runs as it was written, so that the error, and what has
-happened before it, are the same. Without checks the loop can be vectorized. This is for the last stages: derivatives
-are taken of the loop before.
+happened before it, are the same. Without checks the loop can be vectorized. Other checks stay. This is for the last
+stages: derivatives are taken of the loop before.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _both(b: Builder, loop: Op, body: Block, env: Env) -> bool:
         return False
 
     def fast(inner: Builder) -> Sequence[Value]:
-        return inner.append("for", [count, *inits], regions=[_without(body)])
+        return inner.append("for", [count, *inits], regions=[_without(body, set(asked))])
 
     def slow(inner: Builder) -> Sequence[Value]:
         return inner.append("for", [count, *inits], regions=[clone_block(body, {})])
@@ -72,16 +72,15 @@ Test = tuple[str, Value, Value]  # a comparison
 
 
 def _asked(body: Block) -> list[Test]:
-    """What must hold in each iteration; nothing if any of it cannot be decided before the loop."""
+    """What must hold in each iteration, as far as it can be decided before the loop; nothing if the loop has parts."""
     inside = {*body.args, *(r for op in body.ops for r in op.results)}
     found: dict[Test, None] = {}
     for op in body.ops:
         if op.name != "check" and (op.regions or has_effect(op)):
             return []
-        for test in _tests(op):
-            if not _is_linear(*test, body.args[0], inside):
-                return []
-            found[test] = None
+        tests = list(_tests(op))
+        if all(_is_linear(*test, body.args[0], inside) for test in tests):
+            found.update(dict.fromkeys(tests))
     return list(found)
 
 
@@ -135,19 +134,20 @@ def _holds(b: Builder, k: Value, count: Value, asked: Sequence[tuple[str, Value,
     return reduce(b.and_, tests.values())
 
 
-def _without(body: Block) -> Block:
-    """The body where every check passes and every position counts from the start."""
+def _without(body: Block, known: set[Test]) -> Block:
+    """The body where ``known`` holds: checks of it pass, positions count from the start."""
     env: dict[Value, Value] = {}
     b = Builder.like(body.args, env)
     for op in body.ops:
-        if _may_be_from_the_end(op):
-            env[op.result] = env.get(op.operands[2], op.operands[2])
-        elif op.name != "check":
+        tests = set(_tests(op))
+        if not tests or not tests <= known:
             b.clone(op, env)
+        elif op.name != "check":
+            env[op.result] = env.get(op.operands[2], op.operands[2])
     results = rename(body.results, env)
     needed, kept = set(results), []
     for op in reversed(b.ops):
-        if not needed.isdisjoint(op.results):
+        if op.name == "check" or not needed.isdisjoint(op.results):
             needed.update(op.uses())
             kept.append(op)
     b.ops = kept[::-1]
