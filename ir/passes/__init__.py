@@ -18,7 +18,9 @@ from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.induction import induction
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
+from dflow.ir.passes.overwrite import overwrite
 from dflow.ir.passes.ranges import ranges
+from dflow.ir.passes.unchecked import unchecked
 
 Pass = Callable[[Function], Function]
 
@@ -31,7 +33,9 @@ PASSES: dict[str, Pass] = {
     "forwards": forwards,
     "induction": induction,
     "licm": licm,
+    "overwrite": overwrite,
     "ranges": ranges,
+    "unchecked": unchecked,
 }
 
 PIPELINE = (
@@ -41,10 +45,11 @@ PIPELINE = (
     "cse",
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
+    "forwards",
+    "overwrite",  # after loops walk forwards, and before what they fill leaves the loops around
     "canonicalize",  # branches and selections that the range analysis has decided
     "licm",
     "accumulate",  # after what loops do not change stands outside of them
-    "forwards",  # after sums stand beside the tensors that are only added to
     "cse",  # what left several loops, or was repeated outside of them, may be the same
     "dce",
 )
