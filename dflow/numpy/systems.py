@@ -67,13 +67,34 @@ def solved(a: Value, y: Value, solver: Any = by_elimination) -> Value:
 
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Array:
+    if _are_complex(a, b):
+        return _complex_solved(a, b)
     return wrap(solved(*matrices(a, b, square=True)))
 
 
 @implements(np.linalg.inv)
 def inv(a: Any) -> Array:
+    if _are_complex(a):
+        real, _ = matrices(lift(a).real, lift(a).imag, square=True)
+        return _complex_solved(a, wrap(identity(builder(), real.type)))
     (v,) = matrices(a, square=True)
     return wrap(inverse(v))
+
+
+def _are_complex(*args: Any) -> bool:
+    return any(lift(a).dtype.kind == "c" for a in args)
+
+
+def _complex_solved(a: Any, y: Any) -> Array:
+    """``(A + iB)(x + iz) = u + iv`` as the real system ``[[A, -B], [B, A]] [x, z] = [u, v]``."""
+    a, y = lift(a), lift(y)
+    re, im, u, v = matrices(a.real, a.imag, y.real, y.imag, square=True)
+    b, n = builder(), re.type.static_shape[-1]
+    rows = [s.join(row, re.type.rank - 1) for row in ((re, b.neg(im)), (im, re))]
+    axis = max(u.type.rank - 2, 0)
+    x = solved(s.join(rows, re.type.rank - 2), s.join([u, v], axis))
+    first, second = (s.part(x, max(x.type.rank - 2, 0), k, n) for k in (0, n))
+    return wrap(b.emit("complex", first, second))
 
 
 def inverse(v: Value) -> Value:

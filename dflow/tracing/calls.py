@@ -384,6 +384,11 @@ def pow_(x: Any, y: Any, mod: Any = None) -> Any:
     return pow(x, y) if mod is None else pow(x, y) % mod if any_traced((x, y, mod)) else pow(x, y, mod)
 
 
+def map_(function: Any, *parts: Any, **options: Any) -> Any:
+    """``map``, with ``function`` called as a call that is written out."""
+    return map(functools.partial(call, function), *parts, **options)
+
+
 def any_(items: Any) -> Any:
     return call_numpy(np.any, (items,), {}) if isinstance(items, _array.Array) else _any_all(items, "or", False)
 
@@ -418,6 +423,7 @@ BUILTINS: dict[Any, Any] = {
     bool: _number(bool, "b", np.bool_),
     isinstance: isinstance_,
     type: type_,
+    map: map_,
     next: next_,
     pow: pow_,
     print: printing.print,

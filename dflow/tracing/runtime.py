@@ -18,7 +18,7 @@ from dflow.ir.types import BOOL
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
-from dflow.tracing.calls import call, captured_update
+from dflow.tracing.calls import call, captured_update, dispatch
 from dflow.tracing.context import builder, current, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.loops import for_, while_
@@ -154,6 +154,8 @@ def getitem(base: Any, index: Any) -> Any:
             if static is None:
                 raise refuse_items(type(base).__name__, index)
             return base[static.item()]
+    if tracing() and (made := dispatch().INDEXED.get(type(base))):
+        return made(index)
     try:
         return base[index]
     except IndexError as e:

@@ -134,6 +134,7 @@ class Learnt:
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
+    shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
     counted: bool = False  # whether the iterations of a `while` are to be counted
 
