@@ -215,10 +215,16 @@ class KernelEmitter(Emitter):
         """``body(k)`` for every k below ``count``, shared by the threads of a ``grid``."""
         (self.stride if self.way == "grid" else self.repeat)(count, body)
 
-    def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
+    def nest(
+        self,
+        shape: Sequence[Dim],
+        body: Callable[[list[ir.Value]], None],
+        ops: int = 1,
+        hints: ir.MDValue | None = None,
+    ) -> None:
         """In a ``grid`` kernel the outermost nest is shared by the threads."""
         if self.way != "grid" or self.inside_nest:
-            super().nest(shape, body, ops)
+            super().nest(shape, body, ops, hints)
             return
         self.inside_nest = True
         if 0 not in shape:

@@ -152,6 +152,7 @@ class Blocks(Expressions):
                 node.iter,
                 self.visit(node.iter),
                 load(f"_dflow_body_{k}"),
+                ast.Constant(_levels(node)),
                 *_access(k),
                 *self._facts(node, names),
             ),
@@ -272,6 +273,12 @@ class Blocks(Expressions):
             ast.match_case(c.pattern, c.guard and self.visit(c.guard), self.statements(c.body)) for c in node.cases
         ]
         return located(ast.Match(self.visit(node.subject), cases), node)
+
+
+def _levels(node: ast.AST) -> int:
+    """How many loops stand in each other, at most."""
+    inner = max((_levels(child) for child in ast.iter_child_nodes(node)), default=0)
+    return inner + isinstance(node, ast.For | ast.While)
 
 
 def _without_doc(body: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt]]:
