@@ -204,6 +204,8 @@ def _dataclass_init(cls: Any, init: types.FunctionType) -> Any:
 
 
 def _is_numpy(function: Any) -> bool:
+    if type(function).__module__.startswith("dflow."):  # a transformation of NumPy's function, which has its names
+        return False
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 

@@ -62,7 +62,7 @@ def is_library(module: str | None) -> bool:
 
 
 # Modules of dflow's that are written as a user would write them.
-PLAIN = {"dflow.lax", "dflow.solvers", "dflow.numpy.integer_functions"}
+PLAIN = {"dflow.lax", "dflow.revolve", "dflow.solvers", "dflow.numpy.integer_functions"}
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
@@ -106,22 +106,31 @@ _FUTURES = 0x1FF0000  # the flags of `from __future__ import ...`
 
 def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
     """The definition of a code object in its file."""
-    linecache.checkcache(code.co_filename)
-    lines = linecache.getlines(code.co_filename)
-    if not lines:
-        return None
-    source = "".join(lines)
-    if not _is_compiled_from(code, source):
-        raise failure(
-            TraceError,
-            f"the source of {code.co_name} is not what Python runs: its file has changed since it was imported",
-            mend="import the module again (importlib.reload), or start Python anew",
-            location=Location(code.co_filename, code.co_firstlineno, function=code.co_name),
-        )
+    source = _brought_along(code)
+    if source is None:
+        linecache.checkcache(code.co_filename)
+        source = "".join(linecache.getlines(code.co_filename))
+        if not source:
+            return None
+        if not _is_compiled_from(code, source):
+            raise failure(
+                TraceError,
+                f"the source of {code.co_name} is not what Python runs: its file has changed since it was imported",
+                mend="import the module again (importlib.reload), or start Python anew",
+                location=Location(code.co_filename, code.co_firstlineno, function=code.co_name),
+            )
     found = [n for n in _functions_at(source, code.co_firstlineno) if _matches(n, code)]
     if len(found) > 1:  # the innermost: one lambda may stand in another
         found = sorted((n for n in found if _holds(n, code)), key=lambda n: (n.lineno, n.col_offset), reverse=True)
     return found[0] if found else None
+
+
+brought: dict[str, tuple[str, ...]] = {}  # what the files of pickled functions held where they come from
+
+
+def _brought_along(code: types.CodeType) -> str | None:
+    texts = brought.get(code.co_filename, ())
+    return next((text for text in texts if code in _codes(text, code.co_flags & _FUTURES)), None)
 
 
 def _is_compiled_from(code: types.CodeType, source: str) -> bool:

@@ -16,7 +16,7 @@ from dflow.ir.failures import error_class
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
-from dflow.tracing.calls import call, captured_update
+from dflow.tracing.calls import call, captured_update, dispatch
 from dflow.tracing.context import builder, current, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
@@ -94,6 +94,8 @@ def getitem(base: Any, index: Any) -> Any:
             if static is None:
                 raise refuse_items(type(base).__name__, index)
             return base[static.item()]
+        if type(base) in dispatch().INDEXED:
+            return dispatch().INDEXED[type(base)](base, index)
     try:
         return base[index]
     except IndexError as e:
