@@ -47,7 +47,7 @@ class Blocks(Expressions):
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
         self.global_stores = self.globals & set(stores(body))
-        lowered = self._lowered(Bindings().block(body))
+        lowered = self._lowered(Bindings().block(body), Jumps(shared=frozenset(always)))
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
         self.assigned_inside = (assigned_inside(body) | outer) & self.locals
@@ -60,11 +60,11 @@ class Blocks(Expressions):
         start = [assign(n, call("Undefined", body[0], ast.Constant(n)), body[0]) for n in sorted(undefined)]
         return [*doc, *declarations, *start, *rest]
 
-    def _lowered(self, body: list[ast.stmt]) -> list[ast.stmt]:
+    def _lowered(self, body: list[ast.stmt], jumps: Jumps) -> list[ast.stmt]:
         """The body without jumps, as far as it can be."""
         if not any(map(yields, body)):
-            return Jumps().function(body)
-        lowered = Jumps().generator(body)
+            return jumps.function(body)
+        lowered = jumps.generator(body)
         everything = set().union(*map(loads, lowered))
         for s in lowered:
             for node in ast.walk(s):

@@ -77,12 +77,16 @@ def trace(
             outside.require_unchanged(_place(fn))
             check_watched(root, _place(fn))
         except RecursionError:
+            outside.restore()
             raise failure(
                 TraceError,
                 f"the recursion of {name} has no end that is known while tracing",
                 mend="write it as a loop, or let it end by a static argument",
                 location=_place(fn),
             ) from None
+        except BaseException:
+            outside.restore()  # nothing traced stays in objects from outside
+            raise
         try:
             results = [_result(x) for x in leaves]
             values = [r.value for r in results]
