@@ -58,6 +58,7 @@ class DeviceMemory(Memory):
         self.e: KernelEmitter = e
         self.buffers = e.plan.buffers
         self.globals: dict[Value, ir.Value] = {}
+        self.held = {}
         self.threads = e.blocks * e.block_size
         self.bases: dict[tensors.Buffer, ir.Value] = {}
         self.heaps: dict[tensors.Buffer, Any] = {}
