@@ -12,7 +12,7 @@ from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_gra
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
-from dflow.device import Array, Stream, from_dlpack
+from dflow.device import Array, from_dlpack
 from dflow.export import compile_library
 from dflow.implicit import custom_root
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
@@ -23,6 +23,7 @@ from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
 from dflow.solvers import fixed_point, odeint
 from dflow.sparse import sparse_hessian, sparse_jacobian
+from dflow.streams import Stream
 from dflow.tracing.printing import print
 from dflow.tree import ravel_pytree
 

@@ -10,10 +10,10 @@ the first thing that looks at the numbers (`numpy`, `float`, ``block_until_ready
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,22 @@ from dflow import dlpack
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.memory import Allocation, allocate
 from dflow.device_operators import DeviceOperators
-from dflow.signature import OnDevice
-
-_stream: ContextVar[Stream | None] = ContextVar("stream", default=None)
+from dflow.signature import LeafType, OnDevice, array_leaf
+from dflow.streams import current_device, current_stream, ordinal_of, wait
 
 
 class Later:
     """The error that a run may end with, raised when somebody looks at what came of it."""
 
+    DEPTH = 64  # runs on each other's results that nobody has waited for
+
     def __init__(self, run: Any, earlier: Sequence[Later], told: Callable[[Exception], BaseException]):
         self._run, self._earlier, self._told = run, earlier, told
+        self._depth: int = 1 + max((before._depth for before in earlier), default=0)
+        if self._depth > self.DEPTH:
+            for before in earlier:
+                before.check()
+            self._earlier, self._depth = (), 1
 
     def check(self) -> None:
         """Waits for the run, and for those whose results it was given. Raises their error, each time again."""
@@ -64,9 +70,18 @@ class Array(DeviceOperators, OnDevice):
         writable: bool = True,
     ):
         self._memory, self._offset = memory, offset
-        self.dtype, self.shape = np.dtype(dtype), shape
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self.shape = shape
         self.later, self._writable = later, writable
         self._source: View | None = None
+
+    @functools.cached_property
+    def leaf(self) -> LeafType:  # type: ignore[override]
+        """What a program knows of it. Raises TypeError for a dtype that programs do not have."""
+        found = array_leaf(self.dtype, self.shape)
+        if found is None:
+            raise TypeError(f"programs have no arrays of dtype {self.dtype}")
+        return found
 
     # --- what it is
 
@@ -206,7 +221,7 @@ class Array(DeviceOperators, OnDevice):
         if options.get("copy"):
             return self.copy().__dlpack__(stream=stream)
         if stream not in (None, -1):
-            _wait(self.memory.device, stream, self.memory.stream)
+            wait(self.memory.device, stream, self.memory.stream)
         return dlpack.capsule(self.pointer, self.shape, self.dtype, self.memory.device.ordinal, self.memory)
 
     # --- streams
@@ -214,12 +229,12 @@ class Array(DeviceOperators, OnDevice):
     def order(self, stream: int) -> None:
         """Lets later work on ``stream`` wait for what makes this array."""
         if stream != self.memory.stream:
-            _wait(self.memory.device, stream, self.memory.stream)
+            wait(self.memory.device, stream, self.memory.stream)
 
     def used(self, stream: int) -> None:
         """Lets the memory be given back only after the work that ``stream`` has so far."""
         if stream != self.memory.stream:
-            _wait(self.memory.device, self.memory.stream, stream)
+            wait(self.memory.device, self.memory.stream, stream)
 
     # --- contents
 
@@ -229,6 +244,15 @@ class Array(DeviceOperators, OnDevice):
         made = Array(allocate(device, self.nbytes, stream), 0, self.dtype, self.shape, self.later)
         made.fill(self)
         return made
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: Any) -> Array:
+        return self.copy()
+
+    def __reduce__(self) -> Any:
+        """By its contents."""
+        return _put_back, (self.numpy(), self.device)
 
     def fill(self, value: Any) -> None:
         """Sets all elements, to a number or to an array of the same shape."""
@@ -280,57 +304,9 @@ class View:
         self._seen = self.base.memory, self.base.memory.version
 
 
-def _wait(device: driver.Device, later: int, earlier: int) -> None:
-    """Lets work on one stream wait for the work that another has so far."""
-    call = device.driver.call
-    event = call("cuEventCreate", 2)  # without timing
-    call("cuEventRecord", event, earlier)
-    call("cuStreamWaitEvent", later, event, 0)
-    call("cuEventDestroy", event)
-
-
-# --- devices and streams
-
-
-class Stream:
-    """An order of work of its own: ``with dflow.Stream(): ...``. Arrays may be passed from one to another."""
-
-    def __init__(self, device: str = "cuda"):
-        self.device = current_device(ordinal_of(device))
-        self.handle = int(self.device.driver.call("cuStreamCreate", 0))
-        self._tokens: list[Any] = []
-
-    def __enter__(self) -> Stream:
-        self._tokens.append(_stream.set(self))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        _stream.reset(self._tokens.pop())
-
-    def synchronize(self) -> None:
-        """Waits until all its work is done."""
-        self.device.activate()
-        self.device.synchronize(self.handle)
-
-
-def current_stream(device: driver.Device) -> int:
-    """The stream that work on a device goes to now."""
-    found = _stream.get()
-    return found.handle if found is not None and found.device is device else device.stream
-
-
-def current_device(ordinal: int) -> driver.Device:
-    found = driver.device(ordinal)
-    found.activate()
-    return found
-
-
-def ordinal_of(device: str) -> int:
-    """The number in ``"cuda"`` or ``"cuda:1"``. Raises ValueError for another name."""
-    name, _, number = device.partition(":")
-    if name != "cuda" or not (number.isdigit() or not number):
-        raise ValueError(f'device must be "cpu", "cuda" or "cuda:" with a number, got {device!r}')
-    return int(number or 0)
+def _put_back(x: np.ndarray[Any, Any], device: str) -> Array:
+    there = current_device(ordinal_of(device))
+    return moved(x, there, current_stream(there))
 
 
 # --- what is on the device
@@ -360,7 +336,7 @@ def taken(x: Any) -> Array:
     device = current_device(getattr(at, "index", None) or getattr(at, "id", None) or 0)
     stream = facts.get("stream")
     if stream is not None:
-        _wait(device, device.stream, stream)
+        wait(device, device.stream, stream)
     memory = Allocation(device, math.prod(shape) * dtype.itemsize, device.stream, pointer, owner=x)
     return Array(memory, 0, dtype, shape, writable=not read_only)
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from dflow.tracing.array import Array as Traced
+
 MAX_FUNCTIONS = 1024  # compiled ones that are kept
 _functions: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -33,9 +35,13 @@ def is_operand(x: Any) -> bool:
 
 def _binary(function: Callable[..., Any]) -> tuple[Any, Any]:
     def forward(self: Any, other: Any) -> Any:
+        if isinstance(other, Traced):  # the array is closed over
+            return function(np.asarray(self), other)
         return compiled(function, lambda: function)(self, other) if is_operand(other) else NotImplemented
 
     def backward(self: Any, other: Any) -> Any:
+        if isinstance(other, Traced):
+            return function(other, np.asarray(self))
         return compiled(function, lambda: function)(other, self) if is_operand(other) else NotImplemented
 
     return forward, backward

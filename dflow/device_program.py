@@ -8,20 +8,23 @@ come back as NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dflow.backends.cuda.compiler import compile_plan
-from dflow.backends.cuda.runtime import Program
+from dflow.backends.cuda import driver
 from dflow.backends.emit import by_value
-from dflow.device import Array, Later, current_device, current_stream, is_on_device, moved, taken
+from dflow.device import Array, Later, is_on_device, moved, taken
 from dflow.errors import run_time_error
 from dflow.executable import Executable, Mismatch, Updated, check_apart, check_writable
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.placement import default_ordinal
 from dflow.signature import LeafType, as_array, leaf_type
+from dflow.streams import current_stream
+
+if TYPE_CHECKING:
+    from dflow.backends.cuda.runtime import Program
 
 
 class DeviceProgram:
@@ -35,44 +38,56 @@ class DeviceProgram:
     ):
         self.stages, self.types, self.single = stages, types, single
         self.updated, self.names = updated, names
+        from dflow.backends.cuda.compiler import compile_plan  # code generation for GPUs is a tenth of dflow's import
+
         self.plan = compile_plan(stages.plan)
         f = stages.plan.function
-        self.arg_types, self.result_types = f.arg_types, f.result_types
-        self._in_memory = [k for k, t in enumerate(self.arg_types) if not by_value(t)]
-        self._by_value = [k for k, t in enumerate(self.arg_types) if by_value(t)]
+        self._in_memory = [(k, t) for k, t in enumerate(f.arg_types) if not by_value(t)]
+        self._by_value = [(k, t.dtype.numpy) for k, t in enumerate(f.arg_types) if by_value(t)]
+        self._result_facts = [(t.dtype.numpy, t.bound) for t in f.result_types]
         self._programs: dict[int, Program] = {}
 
     def program(self, ordinal: int) -> Program:
         """The program on one device."""
-        device = current_device(ordinal)
+        from dflow.backends.cuda.runtime import Program
+
+        device = driver.device(ordinal)
         found = self._programs.get(ordinal)
         if found is None or found.device is not device:
             found = self._programs[ordinal] = Program(self.plan, device)
         return found
 
     def __call__(self, *leaves: Any) -> Any:
-        if len(leaves) != len(self.types) or any(leaf_type(x) != t for x, t in zip(leaves, self.types)):
-            raise Mismatch(self.types, leaves)
+        types = self.types
+        if len(leaves) != len(types):
+            raise Mismatch(types, leaves)
+        for x, t in zip(leaves, types):
+            found = x.leaf if type(x) is Array else leaf_type(x)
+            if found is not t and found != t:
+                raise Mismatch(types, leaves)
         return self.convert_and_call(leaves)
 
     def convert_and_call(self, leaves: Sequence[Any]) -> Any:
         """Calls with leaves of the right dtypes and shapes."""
-        arrays = [taken(x) if is_on_device(x) else None for x in leaves]
+        arrays = [x if type(x) is Array else taken(x) if is_on_device(x) else None for x in leaves]
         for position, _ in self.updated:
             self._check_update(leaves, arrays, position)
-        ordinals = {a.memory.device.ordinal for a in arrays if a is not None}
-        if len(ordinals) > 1:
-            raise ValueError(
-                f"the arguments are on several devices: {sorted(ordinals)}; move them with dflow.device_put"
-            )
-        program = self.program(ordinals.pop() if ordinals else default_ordinal() or 0)
-        stays = default_ordinal() is not None or any(a is not None for a in arrays)
+        here = [a for a in arrays if a is not None]
+        default = default_ordinal()
+        ordinal = here[0].memory.device.ordinal if here else default or 0
+        if any(a.memory.device.ordinal != ordinal for a in here):
+            raise ValueError("the arguments are on several devices; move them with dflow.device_put")
+        program = self.program(ordinal)
+        program.device.activate()
         stream = current_stream(program.device)
-        given = [
-            self._moved(x, t, program, stream) if a is None and not by_value(t) else a
-            for a, x, t in zip(arrays, leaves, self.arg_types)
-        ]
-        return self._run(program, leaves, given, stays, stream)
+        scalars = {}
+        for k, dtype in self._by_value:
+            x = leaves[k]
+            scalars[k] = np.array(x if type(x) is float else as_array(x), dtype).tobytes()
+        for k, t in self._in_memory:
+            if arrays[k] is None:
+                arrays[k] = self._moved(leaves[k], t, program, stream)
+        return self._run(program, leaves, arrays, bool(here) or default is not None, scalars, stream)
 
     def _moved(self, x: Any, t: TensorType, program: Program, stream: int) -> Array:
         return moved(np.asarray(as_array(x), t.dtype.numpy), program.device, stream)
@@ -92,43 +107,49 @@ class DeviceProgram:
                     f"pass {self.names[k]}.copy()"
                 )
 
-    def _run(self, program: Program, leaves: Sequence[Any], given: Sequence[Any], stays: bool, stream: int) -> Any:
-        f = self.stages.plan.function
-        scalars = {}
-        for k in self._by_value:
-            x = given[k].numpy() if given[k] is not None else as_array(leaves[k])
-            scalars[k] = np.asarray(x, self.arg_types[k].dtype.numpy).tobytes()
-        for a in given:
-            if a is not None:
-                a.order(stream)
-        addresses = {k: given[k].pointer for k in self._in_memory}
-        earlier = [a.later for a in given if a is not None and a.later is not None]
+    def _run(
+        self,
+        program: Program,
+        leaves: Sequence[Any],
+        arrays: Sequence[Any],
+        stays: bool,
+        scalars: dict[int, bytes],
+        stream: int,
+    ) -> Any:
+        addresses, earlier = {}, []
+        for k, _ in self._in_memory:
+            a = arrays[k]
+            a.order(stream)
+            addresses[k] = a.pointer
+            if a.later is not None:
+                earlier.append(a.later)
         try:
             run = program.run(addresses, scalars, stream)
         except Exception as e:
             raise self._told(e) from None
-        later = Later(run, earlier, self._told)
+        later = Later(run, earlier, self._told) if earlier or run.may_fail else None
         results: list[Any] = []
-        for k, t in enumerate(f.result_types):
+        for k, (dtype, shape) in enumerate(self._result_facts):
             if k in self.plan.in_place:
-                results.append(given[self.plan.in_place[k]])
-            else:
-                results.append(Array(run.results[k], 0, t.dtype.numpy, t.bound, later))
+                results.append(arrays[self.plan.in_place[k]])
+            else:  # the run lives on in ``later``, without what came of it
+                results.append(Array(run.results.pop(k), 0, dtype, shape, later))
         for position, k in self.updated:
-            self._put_back(leaves[position], given[position], results[k], later)
-        for a in given:
-            if a is not None:
-                a.used(stream)
+            self._put_back(leaves[position], arrays[position], results[k], later)
+        for k, _ in self._in_memory:
+            arrays[k].used(stream)
         shown = results[: len(results) - len(self.updated)]
         if not stays:
-            later.check()
+            if later is not None:
+                later.check()
             shown = [r.numpy()[()] if r.ndim == 0 else r.numpy() for r in shown]
         return shown[0] if self.single else tuple(shown)
 
-    def _put_back(self, leaf: Any, given: Array, result: Array, later: Later) -> None:
+    def _put_back(self, leaf: Any, given: Array, result: Array, later: Later | None) -> None:
         """Gives an updated argument its new contents."""
         if not is_on_device(leaf):
-            later.check()
+            if later is not None:
+                later.check()
             np.copyto(leaf, result.numpy())
         elif result is not given:
             given.fill(result)

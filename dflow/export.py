@@ -15,8 +15,6 @@ from dflow import trees
 from dflow.api import grad as gradient
 from dflow.api import jit
 from dflow.api import value_and_grad as value_and_gradient
-from dflow.backends.cuda.c_launch import write_ptx
-from dflow.backends.cuda.ptx import DEFAULT
 from dflow.backends.library import C_KEYWORDS, LibraryError, write_library
 from dflow.errors import TraceError, failure, function_location
 from dflow.signature import leaf_type, parameter_names
@@ -73,6 +71,9 @@ def compile_library(
         _check_target(cpu, target)
     try:
         if target == "ptx":
+            from dflow.backends.cuda.c_launch import write_ptx
+            from dflow.backends.cuda.ptx import DEFAULT
+
             return write_ptx(functions, path, DEFAULT if cpu == "generic" else cpu)
         return write_library(functions, path, cpu=cpu, triple=target, emit=emit)
     except OSError as e:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.device import Array, current_device, current_stream, is_on_device, moved, ordinal_of, taken
+from dflow.device import Array, is_on_device, moved, taken
 from dflow.signature import as_array, leaf_type
+from dflow.streams import current_device, current_stream, ordinal_of
 
 _default: ContextVar[int | None] = ContextVar("default_device", default=None)
 # Objects whose native entries are closed while a default device is set somewhere, for those know nothing of it.

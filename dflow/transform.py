@@ -11,12 +11,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
-from dflow.backends.cuda.compiler import compile_plan
-from dflow.backends.cuda.plan import LaunchPlan
 from dflow.carrying import name_of, remade, sources
 from dflow.device_program import DeviceProgram
 from dflow.errors import shortened, user_frames_only
@@ -35,6 +33,10 @@ from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
 from dflow.trimming import Trimming, sizes_of
 from dflow.updates import Update, apply, changed
+
+if TYPE_CHECKING:
+    from dflow.backends.cuda.describe import Resources
+    from dflow.backends.cuda.plan import LaunchPlan
 
 MAX_PROGRAMS = 512  # signatures kept for one function
 
@@ -312,10 +314,21 @@ class Lowered:
         return self.launches(target).ptx
 
     def launches(self, target: str = "sm_80") -> LaunchPlan:
-        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them."""
+        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them.
+
+        Raises ValueError for a processor that is not known.
+        """
+        from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
+
         if target not in self._launches:
             self._launches[target] = compile_plan(self.stages.plan, target)
         return self._launches[target]
+
+    def resources(self, target: str = "sm_80") -> dict[str, Resources]:
+        """Registers, stack and spills of every kernel on a GPU. Raises FileNotFoundError when there is no ``ptxas``."""
+        from dflow.backends.cuda.describe import resources
+
+        return resources(self.launches(target))
 
     @functools.cached_property
     def _launches(self) -> dict[str, LaunchPlan]:

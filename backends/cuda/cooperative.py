@@ -22,13 +22,13 @@ def barrier(e: KernelEmitter) -> None:
     e.builder.call(f, [])
 
 
-def shuffle_down(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
-    """The value of the thread ``by`` further on in the warp."""
+def shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
+    """The value of the thread of the warp whose number differs in the bit ``by``."""
     b, t = e.builder, value.type
     if isinstance(t, ir.LiteralStructType):
         made: ir.Value = ir.Constant(t, ir.Undefined)
         for k in range(len(t.elements)):
-            made = b.insert_value(made, shuffle_down(e, b.extract_value(value, k), by), k)
+            made = b.insert_value(made, shuffle(e, b.extract_value(value, k), by), k)
         return made
     width = {I1: 1, ir.HalfType(): 16, ir.FloatType(): 32, ir.DoubleType(): 64}.get(t) or t.width
     bits = ir.IntType(width)
@@ -44,7 +44,7 @@ def shuffle_down(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
 
 
 def _shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
-    f = e.module.declare_intrinsic("llvm.nvvm.shfl.sync.down.i32", (), ir.FunctionType(I32, [I32] * 4))
+    f = e.module.declare_intrinsic("llvm.nvvm.shfl.sync.bfly.i32", (), ir.FunctionType(I32, [I32] * 4))
     return e.builder.call(f, [I32(-1), value, I32(by), I32(31)])
 
 
@@ -60,9 +60,9 @@ def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:
 def warp_totals(
     e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
 ) -> list[ir.Value]:
-    """What the threads of a warp have, combined, for the first of them. All threads of the warp must come here."""
+    """What the threads of a warp have, combined; all of them get it, and all must come here."""
     for by in (16, 8, 4, 2, 1):
-        moved = [shuffle_down(e, v, by) for v in totals]
+        moved = [shuffle(e, v, by) for v in totals]
         totals = [accumulate(e, k, d, v, m) for k, d, v, m in zip(combine, dtypes, totals, moved)]
     return list(totals)
 
@@ -70,12 +70,15 @@ def warp_totals(
 def block_totals(
     e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
 ) -> list[ir.Value]:
-    """What the threads of a block have, combined, for the first of them. All threads of the block must come here."""
+    """What the threads of a block have, combined; all of them get it, and all must come here.
+
+    Before the next call, or another use of what was read, there must be a barrier.
+    """
     b = e.builder
     totals = warp_totals(e, combine, dtypes, totals)
     warps = e.block_size // WARP
     if warps == 1:
-        return list(totals)
+        return totals
     me = e.register("tid.x")
     rooms = [shared(e, storage_type(d), warps) for d in dtypes]
     at = lambda room, d, k: b.gep(room, [k], inbounds=True, source_etype=storage_type(d))  # noqa: E731
@@ -83,10 +86,11 @@ def block_totals(
         for room, d, v in zip(rooms, dtypes, totals):
             b.store(to_storage(b, d, v), at(room, d, b.lshr(me, index(5))))
     barrier(e)
+    totals = [_load(e, d, at(room, d, ZERO)) for room, d in zip(rooms, dtypes)]
     for k in range(1, warps):
         others = [_load(e, d, at(room, d, index(k))) for room, d in zip(rooms, dtypes)]
         totals = [accumulate(e, kind, d, v, o) for kind, d, v, o in zip(combine, dtypes, totals, others)]
-    return list(totals)
+    return totals
 
 
 def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:

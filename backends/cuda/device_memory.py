@@ -21,7 +21,8 @@ from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE, aligned, constant_bytes, row_bytes
 from dflow.backends.cuda.plan import Pointer, Rows
-from dflow.backends.emit_memory import ZERO_ROW, Memory, zeros
+from dflow.backends.emit_core import untyped
+from dflow.backends.emit_memory import ZERO_ROW, Memory
 from dflow.backends.emit_types import I8, I64, PTR, ZERO, index
 from dflow.ir.core import Value
 
@@ -73,10 +74,14 @@ class DeviceMemory(Memory):
                 self.bases[key] = e.parameters[pointer]
         for b in e.needs.buffers(e.context):
             if b not in self.bases and b not in self.heaps:
-                if b.space == "stack":
-                    self.bases[b] = self._make(b)
-                else:
-                    self.striped[b] = self._stripe(b)
+                self.local(b)
+
+    def local(self, b: tensors.Buffer) -> None:
+        """Makes room for a buffer of one thread."""
+        if b.space == "stack":
+            self.bases[b] = self._make(b)
+        else:
+            self.striped[b] = self._stripe(b)
 
     @staticmethod
     def pointers(context: Context, needs: Needs, way: str, threads: int) -> dict[Key, Pointer]:
@@ -145,28 +150,43 @@ class DeviceMemory(Memory):
 
     def _sequence(self, b: tensors.Buffer, p: Pointer) -> DeviceSequence:
         e, row = self.e, row_bytes(b.type)
-        local = e.needs.is_local(e.context, b) and e.way != "grid"
+        lanes, local = e.context.places.lanes(b), e.needs.is_local(e.context, b) and e.way in ("one", "lanes")
         step, base = row, e.parameters[p]
-        lanes = e.context.places.lanes(b)
-        if lanes:
-            capacity = e.parameters[e.context.places.capacities(b)]
-        elif local:
+        if local:
             step = row * self.threads
             base = e.builder.gep(base, [e.builder.mul(e.thread, index(row))], inbounds=True, source_etype=I8)
-            capacity = e.slot(I64)
-        else:
-            capacity = self.at(e.parameters[Pointer(WORKSPACE)], e.context.places.slot(b).offset)
+        capacity = e.parameters[e.context.places.capacities(b)] if lanes else self.capacity(b, local)
         return DeviceSequence(base, capacity, e.parameters[Rows(p.buffer)], step, row, p.buffer, lanes)
+
+    def capacity(self, b: tensors.Buffer, local: bool) -> ir.Value:
+        """Where the capacity of a sequence is."""
+        if local:
+            return self.e.slot(I64)
+        return self.at(self.e.parameters[Pointer(WORKSPACE)], self.e.context.places.slot(b).offset)
 
     def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
         """The address of an element of a sequence; writing makes it exist."""
+        if (known := self.held.get((self.buffers[x], position))) is not None:
+            return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
-        if write or heap.row_bytes > ZERO_ROW:
+        if write:
             self.reserve(heap, position)
             return self._row(heap, position)
+        if heap.lanes:  # a loop that does not run asks for the row -1
+            position = b.select(b.icmp_signed("<", position, ZERO), ZERO, position)
         _, inner, capacity = self._part(heap, position)
         inside = b.icmp_signed("<", inner, b.load(capacity, typ=I64))
-        return b.select(inside, self._row(heap, position), zeros(self.e.module))
+        return b.select(inside, self._row(heap, position), self._zeros(heap.row_bytes))
+
+    def _zeros(self, size: int) -> ir.Value:
+        """Zeros for rows that do not exist."""
+        size = max(size, ZERO_ROW)
+        module, name = self.e.module, f"dflow.zeros{size}"
+        if name not in module.globals:
+            made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, size), name))
+            made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, None), "internal", True
+            made.align = 64
+        return module.globals[name]
 
     def _part(self, heap: Any, position: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
         """The part that a position is in, the row in it, the address of its capacity."""

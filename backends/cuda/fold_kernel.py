@@ -18,7 +18,7 @@ from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, warp_to
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
 from dflow.backends.emit_kernel import accumulate, identity, write
-from dflow.backends.emit_scalar import convert
+from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import ZERO, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.core import Block, Op, Value
 from dflow.ir.types import F16, F32, Dim, DType, Size
@@ -65,7 +65,21 @@ def as_fold(op: Op) -> Fold | None:
         order = (*kept, *axes)
         sizes = [tuple(x.type.shape[k] for k in part) for part in (kept, axes)]
         return Fold(op.results, sizes[0], sizes[1], (op.attrs["kind"],), lambda e: _of_tensor(e, x, order))
+    if op.name == "matmul":
+        k = op.operands[0].type.shape[-1]
+        return Fold(op.results, op.result.type.shape, (k,), ("sum",), lambda e: _of_product(e, op))
     return None
+
+
+def _of_product(e: KernelEmitter, op: Op) -> Element:
+    x, y = op.operands
+
+    def element(at: At) -> list[ir.Value]:
+        *batch, i, j, k = at
+        factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
+        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
+
+    return element
 
 
 def _of_kernel(e: KernelEmitter, op: Op) -> Element:
@@ -96,6 +110,8 @@ def is_shared(op: Op) -> bool:
 
 def _reads_along_results(op: Op) -> bool:
     """Whether threads side by side, one a result, would read memory side by side."""
+    if op.name == "matmul":
+        return True
     if op.name == "reduce":
         return op.operands[0].type.rank - 1 not in op.attrs["axes"]
     (region,) = op.regions

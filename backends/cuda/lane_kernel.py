@@ -11,8 +11,16 @@ from dflow.backends.cuda.context import Needs
 from dflow.backends.cuda.cooperative import block_totals
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lanes import Lanes
-from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.plan import Pointer
+from dflow.backends.cuda.scan_kernel import (
+    MOST_SCANNING,
+    SHARE,
+    THREADS,
+    emit_prefixes,
+    enter_round,
+    load_number,
+    share,
+)
 from dflow.backends.emit_kernel import accumulate, identity
 from dflow.backends.emit_types import I64, ZERO, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.core import Op, Value
@@ -21,8 +29,9 @@ from dflow.ir.types import DType
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
 
-THREADS = 128  # in a block: loops need many registers
-MOST_BLOCKS = 2048  # so that the memory of threads stays within bounds
+MOST_BLOCKS = 2048  # what the largest processors run at a time
+FEWEST_BLOCKS = 128
+MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there are enough threads
 UNKNOWN = 1 << 16  # rounds assumed of a loop whose count is known at run time only
 
 
@@ -55,44 +64,51 @@ class LaneEmitter(KernelEmitter):
 def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     """Adds the steps for a parallel loop to those of the scheduler."""
     (body,) = op.regions
-    k, *carried = body.args
+    carried = body.args[1:]
     needs = Needs(s.context, [op])
-    blocks = min(MOST_BLOCKS, max(1, -(-rounds(op) // THREADS)))
+    blocks = min(_most_blocks(s, needs), max(1, -(-rounds(op) // (SHARE * THREADS if lanes.scans else THREADS))))
+    inits, results = dict(zip(carried, op.operands[1:])), dict(zip(carried, op.results))
+    starts = emit_prefixes(s, op, lanes, min(blocks, MOST_SCANNING)) if lanes.scans else {}
+    blocks = min(blocks, MOST_SCANNING) if lanes.scans else blocks
     sums = [carried[i] for i in lanes.sums]
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
-    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets=partials)
+    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets=[*partials, *starts.values()])
     e.lanes, e.partials, e.loc = lanes, partials, op.loc
     e.recall([op])
     e.totals = {v: e.slot(value_type(v.type.dtype)) for v in sums}
-    with e.builder.goto_block(e.entry):
+    b = e.builder
+    with b.goto_block(e.entry):
         for v, slot in e.totals.items():
-            e.builder.store(identity("sum", v.type.dtype), slot)
-    inits = dict(zip(carried, op.operands[1:]))
+            b.store(identity("sum", v.type.dtype), slot)
+    slots = dict(e.totals)
+    for v, p in starts.items():
+        slots[v] = e.slot(value_type(v.type.dtype))
+        b.store(load_number(e, v.type.dtype, e.parameters[p], e.thread), slots[v])
 
-    def round_(i: ir.Value) -> None:
-        b = e.builder
-        e.env[k] = i
-        for position, step in lanes.steps.items():
-            init = e.env[inits[carried[position]]]
-            t = init.type
-            moved = e.mul(i, index(step)) if t == I64 else None
-            if step and moved is None:
-                moved = b.mul(b.trunc(i, t), t(step))
-            e.env[carried[position]] = b.add(init, moved) if step else init
-        for position in lanes.offsets:
-            e.env[carried[position]] = b.shl(i, index(LANE_BITS))
-        for v, slot in e.totals.items():
+    def one(i: ir.Value) -> None:
+        enter_round(e, op, lanes, i)
+        for v, slot in slots.items():
             e.env[v] = b.load(slot, typ=value_type(v.type.dtype))
         e.block(body)
-        for v, slot in e.totals.items():
+        for v, slot in slots.items():
             b.store(e.env[body.results[carried.index(v)]], slot)
 
-    e.stride(e.env[op.operands[0]], round_)
+    if lanes.scans:
+        first, last = share(e, e.env[op.operands[0]])
+        e.stride_from(first, 1, last, one)
+    else:
+        e.stride(e.env[op.operands[0]], one)
     _keep_steps(e, op, lanes)
     s.steps.append(e.finish())
-    results = dict(zip(carried, op.results))
     if sums:
         _add_partials(s, [inits[v] for v in sums], [results[v] for v in sums], partials, blocks)
+
+
+def _most_blocks(s: Scheduler, needs: Needs) -> int:
+    """How many blocks there may be, considering the memory of their threads."""
+    local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
+    size = THREADS * sum(b.bytes for b in local)
+    return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
 
 
 def rounds(op: Op) -> int:

@@ -12,8 +12,9 @@ is about memory, after bufferization: of every buffer that the loop writes and t
   a range shorter than c;
 - or it is only ever added to (``added``): such additions are atomic then.
 
-A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; or a
-place in sequences (``offsets.py``).
+A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum
+of which every round sees what the rounds before it have added (``scan_kernel.py``); or a place in sequences
+(``offsets.py``).
 """
 
 from __future__ import annotations
@@ -26,27 +27,60 @@ from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.linear import Form, Forms, add, enter_all, scale
 from dflow.backends.cuda.offsets import find_offset
 from dflow.ir.core import Block, Op, Value, attribute_values, walk
+from dflow.ir.registry import OPS
 
 SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
 PASSING = frozenset({"for", "while", "if"})
 
 
+@dataclass(frozen=True)
+class Scan:
+    """A carried scalar to which each round adds ``increment``, a value that the operations ``ops`` compute from what is
+    known before the loop begins."""
+
+    ops: tuple[Op, ...]
+    increment: Value
+    is_subtracted: bool
+
+
 @dataclass
 class Lanes:
     """What is known of a parallel loop: the positions of carried scalars that are sums, the steps of those that are
-    multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), and the
-    buffers that are only added to."""
+    multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), the
+    buffers that are only added to, and the carried scalars that are sums of which rounds see those up to theirs."""
 
     sums: list[int] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
     offsets: list[int] = field(default_factory=list)
     split: set[tensors.Buffer] = field(default_factory=set)
     added: set[tensors.Buffer] = field(default_factory=set)
+    scans: dict[int, Scan] = field(default_factory=dict)
 
 
 def prove(op: Op, context: Context) -> Lanes | None:
     """The proof that the rounds of a ``for`` are independent, or None."""
     return _Proof(op, context).run()
+
+
+def overwritten(op: Op, context: Context) -> list[Op]:
+    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+
+    %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
+    """
+    (body,) = op.regions
+    k, *carried = body.args
+    count = op.operands[0].op
+    found = []
+    for init, a, y in zip(op.operands[1:], carried, body.results):
+        if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
+            continue
+        whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
+        entries = y.op.attrs.get("index", ("",))
+        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
+        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+            found.append(init.op)
+    return found
 
 
 class _Proof:
@@ -58,6 +92,7 @@ class _Proof:
         self.ops = list(walk(self.body))
         inside = {r for o in self.ops for r in o.results} | {a for o in self.ops for r in o.regions for a in r.args}
         inside |= set(self.body.args)
+        self.inside = inside
         self.forms = Forms(lambda v: v not in inside or v is self.k)
         enter_all(self.forms, self.body)
         self.lanes = Lanes()
@@ -82,6 +117,10 @@ class _Proof:
             return True
         if a.type.dtype.name in SUMMED and _Sum(a).reaches(self.body, yielded):
             self.lanes.sums.append(position)
+            return True
+        scan = self._scan(a, yielded)
+        if scan is not None:
+            self.lanes.scans[position] = scan
             return True
         placed = find_offset(self.op, position, self.context) if self._is_counted else None
         if placed is None:
@@ -109,6 +148,34 @@ class _Proof:
             return None
         return c.constant if op.name == "add" else -c.constant
 
+    def _scan(self, a: Value, yielded: Value) -> Scan | None:
+        op = yielded.op
+        if op is None or op.name not in ("add", "sub") or op not in self.body.ops or a.type.dtype.name not in SUMMED:
+            return None
+        x, y = op.operands
+        if op.name == "add" and y is a:
+            x, y = y, x
+        if x is not a or y is a:
+            return None
+        needed: set[Op] = set()
+        if not self._is_known_before(y, needed):
+            return None
+        return Scan(tuple(o for o in self.body.ops if o in needed), y, op.name == "sub")
+
+    def _is_known_before(self, v: Value, needed: set[Op]) -> bool:
+        """Whether a value of a round needs nothing that other rounds make; the operations that make it."""
+        if v is self.k or v not in self.inside:
+            return True
+        if v in self.body.args:  # a multiple of the counter, or a tensor of which a round reads its own part
+            return v.type.rank > 0 or self.carried.index(v) in self.lanes.steps
+        op = v.op
+        if op is None or op not in self.body.ops or op.regions:
+            return False
+        if not (op.name in ("constant", "extract") or OPS[op.name].elementwise) or v.type.rank:
+            return False
+        needed.add(op)
+        return all(self._is_known_before(x, needed) for x in op.operands)
+
     # --- memory
 
     def _buffer(self, b: tensors.Buffer) -> bool:
@@ -123,7 +190,7 @@ class _Proof:
             return b in self.lanes.split
         if accesses.are_own(self.k):
             return True
-        if accesses.only_added and b.type.dtype.name in ATOMIC:
+        if accesses.only_added and not self.lanes.scans and b.type.dtype.name in ATOMIC:
             self.lanes.added.add(b)
             return True
         return False

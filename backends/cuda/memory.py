@@ -50,8 +50,8 @@ class Allocation:
             raise DeviceError(f"this array was lost when a kernel stopped with a fault on {self.device}; make it anew")
 
     def __del__(self) -> None:
-        device = self.device
-        if self.owner is not None or self.generation != device.generation or sys.is_finalizing():
+        device = getattr(self, "device", None)
+        if device is None or self.owner is not None or self.generation != device.generation or sys.is_finalizing():
             return
         with contextlib.suppress(Exception):
             if device.has_pools:

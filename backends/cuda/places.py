@@ -13,6 +13,7 @@ import numpy as np
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.plan import Buffer, ErrorRecord, Place, Pointer, buffer_bytes
+from dflow.backends.emit import by_value
 from dflow.backends.emit_types import strides
 from dflow.ir.core import Op, Value
 from dflow.ir.types import TensorType
@@ -37,7 +38,7 @@ class Places:
         self._capacities: dict[tensors.Buffer, Pointer] = {}
         self._lanes: dict[tensors.Buffer, int] = {}  # of sequences that a parallel loop writes
         for k, v in enumerate(plan.function.args):
-            if not v.type.is_scalar:
+            if not by_value(v.type):
                 self._add(("argument", k), Buffer("argument", buffer_bytes(v.type), k, k in plan.in_place.values()))
         for k, v in enumerate(plan.function.results):
             if k not in plan.in_place:

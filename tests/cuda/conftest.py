@@ -4,19 +4,32 @@ import pytest
 from ptx.driver import FakeDriver
 
 from dflow.backends.cuda import driver
+from dflow.backends.cuda.runtime import Program
 
 
 def opened(fake):
-    with fake.installed():
+    run = Program.run
+
+    def run_in_fresh_memory(self, *args, **kwargs):
+        """What an earlier run left behind is not to be read."""
+        with self._lock:
+            for work in self._loaded.workspaces.values() if self._loaded else ():
+                for k, memory in work.memory.items():
+                    if self.plan.buffers[k].kind == "workspace":
+                        fake.heap.forget(memory.pointer)
+            return run(self, *args, **kwargs)
+
+    with fake.installed(), pytest.MonkeyPatch.context() as patch:
         driver.forget()
+        patch.setattr(Program, "run", run_in_fresh_memory)
         yield fake
     driver.forget()
 
 
 @pytest.fixture
-def fake():
-    """A fake driver of its own for a test that spoils it."""
-    yield from opened(FakeDriver())
+def fake(request):
+    """A fake driver of its own for a test that spoils it; the parameter is the device's memory in bytes."""
+    yield from opened(FakeDriver(memory=getattr(request, "param", 1 << 22)))
 
 
 @pytest.fixture(scope="module", params=["interpreter", pytest.param("device", marks=pytest.mark.device)])

@@ -1,5 +1,8 @@
 """Arrays on a device do what NumPy's arrays do."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -97,6 +100,13 @@ def test_what_an_array_is(gpu):
         np.asarray(x, copy=False)
     with pytest.raises(TypeError, match="without axes"):
         len(x[0, 0])
+
+
+def test_copies_and_pickles(gpu):
+    x = dflow.device_put(X)
+    for y in (x.copy(), copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
+        assert y.pointer != x.pointer
+        same(y, X)
 
 
 def test_other_libraries_take_them_and_give_them(gpu):

@@ -69,3 +69,24 @@ def test_targets():
         dflow.jit(lambda x: x + 1, device="cuda").lower(np.ones(3)).ptx("sm_20")
     with pytest.raises(TargetError, match=r"7\.5; 8\.0 is needed"):
         nearest((7, 5))
+
+
+def test_plans_are_readable(tmp_path):
+    def f(x, n):
+        for k in range(n):
+            x = np.cos(x) * k
+        return np.linalg.eigvalsh(np.outer(x[:9], x[:9]))
+
+    lowered = dflow.jit(f, device="cuda").lower(np.ones(50000), 3)
+    text = str(lowered.launches())
+    for part in ("f for sm_80", "b3: argument 0, 400000 bytes", "for c0 below", "<<<196, 256>>>(", "on the host: "):
+        assert part in text
+    assert "test_assembles.py:" in text
+
+
+def test_resources():
+    if PTXAS is None:
+        pytest.skip("ptxas is not installed")
+    lowered = dflow.jit(lambda x: np.sin(x), device="cuda").lower(np.ones(50000))
+    (found,) = lowered.resources("sm_90").values()
+    assert 10 < found.registers < 80 and found.spilled == 0

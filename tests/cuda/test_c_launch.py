@@ -20,7 +20,7 @@ int main(void) {
     f_program p;
     f_grad_program q;
     int64_t error[4];
-    double x[1000] = {0}, out[1000];
+    static double x[10000], out[10000];
     FILE *file = fopen("f.ptx", "r");
     text[fread(text, 1, sizeof text - 1, file)] = 0;
     if (f_load(&p, text) || f_grad_load(&q, text)) return 1;
@@ -42,7 +42,7 @@ def f(x, n):
 
 @needs_cc
 def test_a_c_program_launches_it(tmp_path):
-    files = dflow.compile_library(f, "f64[1000], int", tmp_path / "f.ptx", grad=True, target="ptx", cpu="sm_90")
+    files = dflow.compile_library(f, "f64[10000], int", tmp_path / "f.ptx", grad=True, target="ptx", cpu="sm_90")
     assert [p.name for p in files] == ["f.ptx", "f.h"]
     assert ".target sm_90" in files[0].read_text()
     (tmp_path / "main.c").write_text(MAIN)

@@ -50,16 +50,17 @@ def test_code_that_is_too_new_for_the_driver(fake):
         driver.device().load(text)
 
 
+@pytest.mark.parametrize("fake", [1 << 16], indirect=True)
 def test_running_out_of_memory_frees_caches_first(fake):
     device = driver.device()
-    big = allocate(device, 39 << 20)
-    program = Program(plan(kernel(""), size=20 << 20), device)
-    program.run({0: big.pointer}, {})  # keeps 20 MiB for its next run
-    again = allocate(device, 20 << 20)
-    with pytest.raises(DeviceOutOfMemory, match=r"20\.0 MiB were asked for, .* of 64\.0 MiB are free"):
-        allocate(device, 20 << 20)
+    big = allocate(device, 39 << 10)
+    program = Program(plan(kernel(""), size=20 << 10), device)
+    program.run({0: big.pointer}, {})  # keeps 20 KiB for its next run
+    again = allocate(device, 20 << 10)
+    with pytest.raises(DeviceOutOfMemory, match=r"20\.0 KiB were asked for, .* of 64\.0 KiB are free"):
+        allocate(device, 20 << 10)
     del big, again
-    assert allocate(device, 50 << 20).size == 50 << 20
+    assert allocate(device, 50 << 10).size == 50 << 10
     assert isinstance(DeviceOutOfMemory(""), MemoryError)
 
 

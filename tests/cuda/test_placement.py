@@ -40,6 +40,11 @@ def test_functions_go_to_the_arguments(gpu):
     assert isinstance(dflow.vmap(lambda v: v * v)(x), dflow.Array)
 
 
+def test_arrays_that_a_function_closes_over(gpu):
+    w = dflow.device_put(X)
+    np.testing.assert_allclose(dflow.jit(lambda x: x + w, device="cuda")(X), 2 * X)
+
+
 def test_the_default_device(gpu):
     run = dflow.jit(lambda x: x * 2 + 1)
     assert type(run(X)) is np.ndarray
@@ -61,6 +66,13 @@ def test_trees_are_put_on_the_device_and_back(gpu):
     assert dflow.device_put(there)["w"] is there["w"]
     back = dflow.device_put(there, "cpu")
     assert type(back["w"]) is np.ndarray and back["n"] == 3
+
+
+@pytest.mark.parametrize("x", [1 + 2j, np.complex64(1j), True, 7, np.float16(1.5), np.zeros((0, 3)), np.int8([3, -4])])
+def test_arguments_of_all_types(gpu, x):
+    got, wanted = dflow.jit(lambda x: x + x, device="cuda")(x), dflow.jit(lambda x: x + x)(x)
+    assert np.asarray(got).dtype == np.asarray(wanted).dtype
+    np.testing.assert_array_equal(got, wanted)
 
 
 def increase(x, k):
@@ -88,6 +100,14 @@ def test_errors_name_the_line_when_somebody_looks(gpu):
     for z in (x, y):
         with pytest.raises(IndexError, match="index 11"):
             z.block_until_ready()
+
+
+def test_a_long_chain_of_runs_is_waited_for_now_and_then(gpu):
+    run = dflow.jit(lambda x, k: x[k] + np.zeros(3), device="cuda")
+    x = dflow.device_put(np.ones(3))
+    for _ in range(200):
+        x = run(x, 1)
+    np.testing.assert_array_equal(x, np.ones(3))
 
 
 def test_arguments_that_share_memory(gpu):

@@ -37,7 +37,7 @@ def numbers(*shape, dtype=float, seed=0):
 
 
 def test_elementwise(gpu):
-    assert compare(lambda x, a: np.sin(x) * a + x, numbers(1000), 2.0) == ["kernel"]
+    assert compare(lambda x, a: np.sin(x) * a + x, numbers(5000), 2.0) == ["kernel"]
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
@@ -55,8 +55,31 @@ def test_dtypes(gpu, dtype, rtol):
     compare(lambda x: (np.sum(x), x * x + 1), x, rtol=rtol)
 
 
-def test_sizes_that_vary(gpu):
-    compare(lambda x: (np.sum(x[: np.sum(x > 0)] ** 2), x[x > 1] + 1), numbers(2000))
+def test_small_arrays_share_a_block(gpu):
+    """One launch: loops inside, sums and updates by all threads together."""
+
+    def f(x, n):
+        y, total = np.zeros(64), 0.0
+        for k in range(n):
+            x = np.cos(x) + np.sum(x) / 300
+            y[k : k + 50] += x[:50]
+            y[3] = y[k] + 1
+            if y[0] > 1:
+                total += np.max(y) + y[5]
+        return x, y, total, np.argmax(y)
+
+    assert compare(f, numbers(64), 3) == ["steps"]
+
+
+def test_sizes_that_vary(gpu, small):
+    compare(lambda x: (np.sum(x[: np.sum(x > 0)] ** 2), x[x > 1] + 1), numbers(200))
+
+
+def test_sorts(gpu, small):
+    x = np.round(numbers(2, 260), 1)
+    x[0, ::9] = np.nan
+    assert compare(lambda x: np.argsort(x, axis=1, kind="stable"), x) == ["argsort"] * 3
+    compare(lambda x: np.argsort(x), numbers(40))
 
 
 def test_matrices(gpu, small):
@@ -70,17 +93,28 @@ def test_matrices(gpu, small):
     assert any(isinstance(s, HostCall) for s in plan.steps)
 
 
-def test_scatters(gpu):
-    def f(x, i):
-        y = np.zeros(50)
-        np.add.at(y, i, x)
-        z = np.zeros(50)
-        z[i] = x
-        return y, z
+def add_at(x, i):
+    y = np.zeros(20)
+    np.add.at(y, i, x)
+    return y
 
-    i = np.random.default_rng(0).integers(0, 50, 600)
-    assert "scatter_add" in compare(f, numbers(600), i)
-    compare(dflow.grad(lambda x: np.sum(x[i] ** 2)), numbers(50))
+
+def put_at(x, i):
+    y = np.zeros(20)
+    y[i] = x
+    return y
+
+
+INDICES = np.random.default_rng(0).integers(0, 20, 60)
+
+
+def test_scatters(gpu):
+    assert compare(add_at, numbers(60), INDICES) == compare(put_at, numbers(60), INDICES) == ["steps"]
+
+
+def test_scatters_in_kernels(gpu, small):
+    assert "scatter_add" in compare(add_at, numbers(60), INDICES)
+    compare(dflow.grad(lambda x: np.sum(x[INDICES] ** 2)), numbers(20))
 
 
 # --- control flow
@@ -144,6 +178,18 @@ def test_additions_to_shared_tensors(gpu):
         return np.sum(dflow.vmap(one)(i))
 
     compare(dflow.grad(loss), numbers(10), np.arange(80) % 10)
+
+
+def test_running_sums(gpu):
+    def f(x):
+        y, total = np.zeros(len(x)), 3.0
+        for k in range(len(x)):
+            total -= x[k]
+            y[k] = np.sin(total)
+        return y, total, np.cumsum(x)
+
+    assert compare(f, numbers(200)).count("prefixes") == 2
+    compare(dflow.grad(lambda x: np.sum(np.cumsum(x) ** 2)), numbers(200), rtol=1e-8)
 
 
 def test_rounds_that_depend_on_each_other_stay_in_order(gpu):

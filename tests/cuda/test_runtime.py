@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from ptx.snippets import kernel
 
+import dflow
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.memory import allocate
 from dflow.backends.cuda.plan import (
@@ -89,6 +90,14 @@ def test_a_run_is_recorded_the_second_time(gpu):
     assert (count("cuLaunchKernel"), count("cuGraphInstantiate"), count("cuGraphLaunch")) == (6, 1, 4)
     assert execute([launch(TOTAL, Scalar(1, I64))], scalars={1: 2}, times=5) == 2
     assert count("cuGraphInstantiate") == 1
+
+
+def test_a_timeline_lists_the_launches(gpu):
+    with dflow.debug.timeline() as t:
+        execute([launch(TOTAL, Scalar(1, I64))] * 3, scalars={1: 2}, times=3)
+    assert [x.kernel for x in t.launches] == ["k"] * 9
+    assert all(0 <= x.start <= x.end for x in t.launches)
+    assert "in 9 launches of k" in str(t)
 
 
 FAILING = kernel("st.global.b64 [%rd1], 1; st.global.b64 [%rd1+8], 7;", 2)
