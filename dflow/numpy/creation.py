@@ -33,7 +33,7 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
         def call(*args: Any, **kwargs: Any) -> Any:
             if tracing() or any_traced(args, kwargs):
                 return CREATION[function](*args, **kwargs)
-            if eager.compiles(args, kwargs):
+            if function is not np.asarray and eager.compiles(args, kwargs):  # that may share memory
                 return eager.as_array(eager.compiled(CREATION[function], args, kwargs))
             return function(*args, **kwargs)
 

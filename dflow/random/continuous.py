@@ -2,8 +2,8 @@
 
 Samples are smooth functions of their parameters for a fixed key, so derivatives by the parameters are those of the
 samples (reparameterisation). Samples of ``gamma``, and of what is made of it, are drawn by rejection; they move with
-the shape parameter such that the distribution function stays as it is (implicit reparameterisation: Figurnov, Mohamed and
-Mnih 2018).
+the shape parameter such that the distribution function stays as it is (implicit reparameterisation: Figurnov, Mohamed
+and Mnih 2018).
 """
 
 from __future__ import annotations
