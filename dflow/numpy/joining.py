@@ -179,7 +179,7 @@ def repeat(a: Any, repeats: Any, axis: Any = None, *, total_repeat_length: Any =
         ends = np.cumsum(np.broadcast_to(repeats, (size,)))
         total = s.static_int(total_repeat_length, "total_repeat_length")
         which = np.searchsorted(ends, np.arange(total), side="right")
-        return np.take(wrap(v), np.minimum(which, size - 1), at)
+        return take.__wrapped__(wrap(v), np.minimum(which, size - 1), at)
     if isinstance(repeats, Array):
         repeats = s.static_int(repeats, "the number of repeats (without total_repeat_length)")
     if np.size(repeats) == 1:
