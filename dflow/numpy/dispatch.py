@@ -94,7 +94,7 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
         if function is None:
             return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
         if compiles and eager.compiles(args, kwargs):
-            kwargs = {**eager.sizes(function, extra, args, kwargs), **kwargs}
+            kwargs = {**kwargs, **eager.size(function, f, extra, args, kwargs)}
         if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             return eager.compiled(traced, args, kwargs)
         return function(*args, **kwargs)

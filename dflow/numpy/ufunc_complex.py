@@ -97,12 +97,14 @@ def rotated(b: Any, z: Value, turns: int) -> Value:
 # -- exponentials and logarithms -------------------------------------------------------------------------------------
 
 
-def _zero_stays(b: Any, p: Value, q: Value) -> Value:
-    """A product in which an exact zero stays one, whatever the other factor is."""
-    plain = b.mul(p, q)
-    zero, one = b.zeros(p.type), b.full(1.0, p.type)
-    nothing = b.and_(b.or_(b.eq(p, 0.0), b.eq(q, 0.0)), b.isnan(plain))
-    return b.select(nothing, b.mul(b.copysign(zero, p), b.copysign(one, q)), plain)
+def _product(b: Any, p: Value, q: Value) -> Value:
+    return _zero_stays(b, b.mul(p, q), p, q)
+
+
+def _zero_stays(b: Any, found: Value, p: Value, q: Value) -> Value:
+    """The product (or quotient) ``found`` of ``p`` and ``q``, in which an exact zero in ``q`` stays one."""
+    lost = b.and_(b.eq(q, 0.0), b.isnan(found))
+    return b.select(lost, b.select(b.lt(p, 0.0), b.neg(q), q), found)
 
 
 def _circle(b: Any, x: Value, y: Value, sine: Value) -> tuple[Value, Value]:
@@ -119,7 +121,7 @@ def _no_direction(b: Any, x: Value) -> Value:
 def exp(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     size, (along, across) = b.exp(x), _circle(b, x, y, _no_direction(b, x))
-    return joined(b, b.mul(size, along), _zero_stays(b, size, across))
+    return joined(b, b.mul(size, along), _product(b, size, across))
 
 
 def expm1(b: Any, z: Value) -> Value:
@@ -127,7 +129,7 @@ def expm1(b: Any, z: Value) -> Value:
     along, across = _circle(b, x, y, _no_direction(b, x))
     half = b.sin(b.mul(b.select(b.isfinite(y), y, b.zeros(y.type)), 0.5))
     real = b.sub(b.mul(b.expm1(x), along), b.mul(2.0, b.mul(half, half)))
-    return joined(b, real, _zero_stays(b, b.exp(x), across))
+    return joined(b, real, _product(b, b.exp(x), across))
 
 
 def log(b: Any, z: Value) -> Value:
@@ -195,23 +197,25 @@ def _whole_power(b: Any, z: Value, n: int) -> Value:
 def sinh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     along, across = _circle(b, x, y, b.full(math.nan, x.type))
-    return joined(b, _zero_stays(b, b.sinh(x), along), _zero_stays(b, b.cosh(x), across))
+    return joined(b, _product(b, along, b.sinh(x)), _product(b, b.cosh(x), across))
 
 
 def cosh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     along, across = _circle(b, x, y, b.full(math.nan, x.type))
-    return joined(b, b.mul(b.cosh(x), along), _zero_stays(b, b.sinh(x), across))
+    still = b.and_(b.eq(x, 0.0), b.not_(b.isfinite(y)))  # then the imaginary part is 0
+    across = b.select(still, b.zeros(y.type), across)
+    return joined(b, b.mul(b.cosh(x), along), _product(b, b.sinh(x), across))
 
 
 def tanh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     limit, far = LARGEST[x.type.dtype.bits], b.isinf(x)
     along, across = _circle(b, x, b.mul(2.0, y), b.zeros(y.type))
-    across = b.select(far, b.copysign(b.zeros(y.type), across), across)
+    across = b.select(far, b.copysign(b.zeros(y.type), y), across)
     x = b.mul(2.0, b.min(b.max(x, -limit), limit))
-    inverse = b.div(1.0, b.add(b.cosh(x), along))
-    return joined(b, _zero_stays(b, b.sinh(x), inverse), _zero_stays(b, across, inverse))
+    below = b.add(b.cosh(x), along)
+    return joined(b, *(_zero_stays(b, b.div(p, below), below, p) for p in (b.sinh(x), across)))
 
 
 def around_i(rule: Rule) -> Rule:
