@@ -93,8 +93,8 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
             return traced(*args, **kwargs)
         if function is None:
             return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
-        if "size" in extra and "size" not in kwargs and compiles and eager.compiles(args, kwargs):
-            kwargs = {**kwargs, "size": eager.count(function(*args, **kwargs))}
+        if compiles and eager.compiles(args, kwargs):
+            kwargs = {**kwargs, **eager.size(function, f, extra, args, kwargs)}
         if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             return eager.compiled(traced, args, kwargs)
         return function(*args, **kwargs)

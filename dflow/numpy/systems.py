@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import diagonal, identity, magnitude, reduced
+from dflow.ir.ops.matrices import diagonal, identity, magnitude, real_type, reduced
 from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
@@ -109,6 +109,10 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
     (v,) = matrices(a)
     if rcond is None:
         rcond = 1e-15 if rtol is NO_VALUE else relative_limit(v) if rtol is None else rtol
+    if isinstance(rcond, Array | np.ndarray):
+        kind = real_type(v.type.dtype).numpy
+        limits = s.expand(s.cast(lift(rcond).value, kind), v.type.shape[:-2])
+        return wrap(builder().append("pinv", [v, limits], {"rcond": None})[0])
     return wrap(pseudoinverse(v, float(rcond)))
 
 

@@ -218,17 +218,20 @@ define(
 
 
 def _pinv_infer(attrs: Any, types: Any) -> list[TensorType]:
-    x = matrices(types, 1)
+    x = matrices(types, len(types))
     *batch, m, n = x.static_shape
+    limit = TensorType(real_type(x.dtype), tuple(batch))
+    require(len(types) == 1 or list(types[1:]) == [limit], f"takes matrices {x} and limits {limit}, got {types}")
     return [x.with_shape((*batch, n, m))]
 
 
 def _pinv_decomposition(b: Any, attrs: Any, xs: Any) -> list[Any]:
-    u, s, vh = b.append("svd", xs, {"full": False})
+    x, *limits = xs
+    u, s, vh = b.append("svd", [x], {"full": False})
     if 0 in s.type.shape:
-        return [b.zeros(_pinv_infer(attrs, [xs[0].type])[0])]
-    largest = b.broadcast(reduced(b, "max", s, 1), shape=s.type.shape, dims=tuple(range(s.type.rank - 1)))
-    large = b.gt(s, b.mul(largest, attrs["rcond"]))
+        return [b.zeros(_pinv_infer(attrs, [x.type])[0])]
+    limit = b.mul(reduced(b, "max", s, 1), limits[0] if limits else attrs["rcond"])
+    large = b.gt(s, b.broadcast(limit, shape=s.type.shape, dims=tuple(range(s.type.rank - 1))))
     inverse = b.select(large, b.div(1.0, b.select(large, s, b.full(1.0, s.type))), b.zeros(s.type))
     return [b.matmul(b.mul(adjoint(b, vh), among(b, _columns_of(b, inverse, vh), vh)), adjoint(b, u))]
 
@@ -239,7 +242,9 @@ def _columns_of(b: Any, d: Any, vh: Any) -> Any:
 
 def _pinv_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
     """Golub and Pereyra (1973), for changes that leave the rank as it is."""
-    (a,), (p,), (t,) = xs, ys, ts
+    a, p, t = xs[0], ys[0], ts[0]
+    if t is None:
+        return [None]
     turned, p_turned = adjoint(b, t), adjoint(b, p)
     total = b.neg(b.matmul(p, b.matmul(t, p)))
     left = b.matmul(b.matmul(p, p_turned), turned)
@@ -251,12 +256,13 @@ def _pinv_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
 define(
     OpDef(
         "pinv",
-        "pseudoinverses; singular values up to `rcond` times the largest count as zero",
+        "pseudoinverses; singular values up to `rcond` (or a second operand) times the largest count as zero",
         _pinv_infer,
-        lambda attrs, a: np.linalg.pinv(a, rcond=attrs["rcond"]),
+        lambda attrs, a, *limits: np.linalg.pinv(a, rcond=limits[0] if limits else attrs["rcond"]),
         _pinv_jvp,
         dtypes=SINGLE_AND_DOUBLE,
         decomposition=_pinv_decomposition,
-        samples=tuple(Sample((x,), {"rcond": 1e-6}) for x in (POSITIVE, TALL, WIDE, [TALL, TALL])),
+        samples=tuple(Sample((x,), {"rcond": 1e-6}) for x in (POSITIVE, TALL, WIDE, [TALL, TALL]))
+        + (Sample(([TALL, TALL], [1e-6, 0.0]), {"rcond": None}, smooth=False),),
     )
 )

@@ -62,3 +62,34 @@ def test_bits():
     same(np.packbits, np.arange(11) % 3)
     same(lambda x: np.unpackbits(x, axis=1, count=11), BYTES)
     same(lambda x: np.unpackbits(x, bitorder="little"), BYTES)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_distinct_slices(axis):
+    x = np.array([[1, 2], [0, 5], [1, 2], [0, 3], [0, 5]])
+    same(lambda x: np.unique(x, axis=axis, return_index=True, return_inverse=True, return_counts=True), x)
+    got = dflow.jit(lambda x: dnp.unique(x, axis=0, size=4, fill_value=-1))(x)
+    assert got.tolist() == [[0, 3], [0, 5], [1, 2], [-1, -1]]
+
+
+def test_weighted_quantiles():
+    x, w = np.sin(np.arange(24.0)).reshape(3, 8), 1 + np.cos(np.arange(24.0)).reshape(3, 8)
+    w[:, 2] = 0
+    y = np.where(x > 0.9, np.nan, x)
+    for f in (np.quantile, np.nanquantile):
+        same(lambda x, w, f=f: f(x, [0.0, 0.3, 1.0], axis=1, method="inverted_cdf", weights=w), x, w)
+        same(lambda x, w, f=f: f(x, 0.5, method="inverted_cdf", weights=w, keepdims=True), y, w)
+    same(lambda x, w: np.percentile(x, [10, 60], axis=1, method="inverted_cdf", weights=w), x, w[1])
+    dflow.check_grads(lambda x: np.quantile(x, 0.3, axis=1, method="inverted_cdf", weights=w), (x,))
+
+
+def test_windows():
+    x = np.arange(20.0).reshape(4, 5)
+    view = np.lib.stride_tricks.sliding_window_view
+    same(lambda x: view(x, (2, 3)), x)
+    same(lambda x: view(x, 3, axis=1), x)
+
+
+def test_repeats_that_are_traced():
+    repeated = dflow.jit(lambda x, n: dnp.repeat(x, n, total_repeat_length=5))
+    assert repeated(np.array([1, 2, 3]), np.array([2, 0, 1])).tolist() == [1, 1, 3, 3, 3]
