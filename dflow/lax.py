@@ -34,6 +34,8 @@ def cond(pred: Any, true_fun: Function, false_fun: Function, *operands: Any) -> 
 
 def switch(index: Any, branches: Sequence[Function], *operands: Any) -> Any:
     """``branches[index](*operands)``; an index outside counts as the nearest one inside."""
+    if not branches:
+        raise failure(TraceError, "switch needs at least one branch")
     return _branch(index, tuple(branches), 0, operands)
 
 
