@@ -16,8 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from dflow.identity import is_transformed, mentioned
-from dflow.tracing.calls import is_library
-from dflow.tracing.rewrite import brought
+from dflow.tracing.rewrite import brought, is_library
 
 MAX_NODES = 5000  # values looked at for one function
 

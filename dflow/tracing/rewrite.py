@@ -17,6 +17,7 @@ import ast
 import inspect
 import linecache
 import os
+import sys
 import time
 import types
 from collections.abc import Iterator
@@ -49,6 +50,22 @@ def rewritten(function: types.FunctionType) -> types.FunctionType:
     return out
 
 
+def is_user_code(function: types.FunctionType) -> bool:
+    """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
+    return not is_library(function.__module__)
+
+
+def is_library(module: str | None) -> bool:
+    """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
+    package = (module or "").partition(".")[0]
+    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
+
+
+# Modules of dflow's that are written as a user would write them.
+PLAIN = {"dflow.lax", "dflow.revolve", "dflow.solvers", "dflow.numpy.integer_functions"}
+LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
+
+
 @lru_cache(maxsize=1)
 def _runtime_cell() -> types.CellType:
     from dflow.tracing import runtime
@@ -59,7 +76,7 @@ def _runtime_cell() -> types.CellType:
 @lru_cache(maxsize=4096)
 def _rewritten_code(code: types.CodeType, file: str, qualname: str) -> types.CodeType | None:
     """``file`` is there for the cache: code objects of two files with the same text are equal."""
-    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+    if code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         return None
     node = _find(code)
     if node is None:

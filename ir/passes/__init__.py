@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Function
+from dflow.ir.passes.accumulate import accumulate
 from dflow.ir.passes.canonicalize import canonicalize
 from dflow.ir.passes.counted import counted
 from dflow.ir.passes.cse import cse
 from dflow.ir.passes.dce import dce
+from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.induction import induction
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
@@ -21,10 +23,12 @@ from dflow.ir.passes.ranges import ranges
 Pass = Callable[[Function], Function]
 
 PASSES: dict[str, Pass] = {
+    "accumulate": accumulate,
     "canonicalize": canonicalize,
     "counted": counted,
     "cse": cse,
     "dce": dce,
+    "forwards": forwards,
     "induction": induction,
     "licm": licm,
     "ranges": ranges,
@@ -39,6 +43,8 @@ PIPELINE = (
     "ranges",
     "canonicalize",  # branches and selections that the range analysis has decided
     "licm",
+    "accumulate",  # after what loops do not change stands outside of them
+    "forwards",  # after sums stand beside the tensors that are only added to
     "cse",  # what left several loops, or was repeated outside of them, may be the same
     "dce",
 )
@@ -61,10 +67,12 @@ __all__ = [
     "PASSES",
     "PIPELINE",
     "Pass",
+    "accumulate",
     "canonicalize",
     "counted",
     "cse",
     "dce",
+    "forwards",
     "induction",
     "inline_calls",
     "licm",
