@@ -163,7 +163,8 @@ def _require_known(name: str, x: Any) -> None:
 def _length(leaves: Sequence[Any], length: int | None) -> int:
     lengths = {np.shape(x)[0] if np.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
     if len(lengths) == 1 and None not in lengths:
-        return int(next(iter(lengths)))  # type: ignore[arg-type]
+        (n,) = lengths
+        return int(n)  # type: ignore[arg-type]
     raise failure(
         TraceError,
         "scan needs arrays of one length along axis 0, or a length",
