@@ -34,6 +34,8 @@ def cond(pred: Any, true_fun: Function, false_fun: Function, *operands: Any) -> 
 
 def switch(index: Any, branches: Sequence[Function], *operands: Any) -> Any:
     """``branches[index](*operands)``; an index outside counts as the nearest one inside."""
+    if not branches:
+        raise failure(TraceError, "switch needs at least one branch")
     return _branch(index, tuple(branches), 0, operands)
 
 
@@ -161,7 +163,8 @@ def _require_known(name: str, x: Any) -> None:
 def _length(leaves: Sequence[Any], length: int | None) -> int:
     lengths = {np.shape(x)[0] if np.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
     if len(lengths) == 1 and None not in lengths:
-        return int(next(iter(lengths)))  # type: ignore[arg-type]
+        (n,) = lengths
+        return int(n)  # type: ignore[arg-type]
     raise failure(
         TraceError,
         "scan needs arrays of one length along axis 0, or a length",

@@ -227,3 +227,11 @@ def test_options_are_known_while_tracing(option):
     options = {"length": 5} if option != "length" else {}
     with pytest.raises(NeedsStatic, match=f"scan needs a {option} that is known"):
         dflow.jit(lambda x, n: lax.scan(lambda c, _: (c, None), x, **options, **{option: n}))(1.0, 3)
+
+
+def test_scans_in_branches():
+    def f(x):
+        return lax.cond(x[0] > 0, lambda x: lax.associative_scan(np.multiply, 1 + x), np.cos, x)
+
+    for x in (X, -X):
+        np.testing.assert_allclose(dflow.jit(f)(x), f(x))
