@@ -27,8 +27,12 @@ from dflow.ir.passes.structure import span
 
 
 def overwrite(f: Function) -> Function:
-    pass_ = _Overwrite(f)
-    return rebuild(f, pass_.fill)
+    if not any(op.name == "for" and any(inner.name in WRITES for inner in op.regions[0].ops) for op in walk(f.body)):
+        return f
+    return rebuild(f, _Overwrite(f).fill)
+
+
+WRITES = frozenset({"update", "update_add"})
 
 
 @dataclass
