@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
-from dflow.backends.emit_memory import write_error
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
@@ -134,7 +133,7 @@ def check(e: Emitter, op: Op, ok: ir.Value, details: Sequence[ir.Value]) -> None
     e.checks.append(Check(op.attrs["error"], op.attrs["message"], op.loc))
     b = e.builder
     with b.if_then(b.not_(ok), likely=False):
-        write_error(e, code, details)
+        e.memory.report(code, details)
         e.branch_out(1)
 
 

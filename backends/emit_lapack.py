@@ -17,7 +17,6 @@ from llvmlite import ir
 
 from dflow.backends import emit_factor
 from dflow.backends.emit_core import Emitter, emits
-from dflow.backends.emit_memory import libc
 from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
@@ -55,8 +54,7 @@ class Scratch:
         total = sum(sizes.values())
         self.is_heap = total > ON_STACK
         if self.is_heap:
-            self.base = e.builder.call(libc(e.module, "aligned_alloc"), [index(64), index(total)])
-            e.memory.require_memory(self.base)
+            self.base = e.memory.borrow(total)
         else:
             self.base = e.slot(ir.ArrayType(I8, total))
             self.base.align = 64
@@ -70,7 +68,7 @@ class Scratch:
 
     def release(self) -> None:
         if self.is_heap:
-            self.e.builder.call(libc(self.e.module, "free"), [self.base])
+            self.e.memory.give_back(self.base)
 
 
 def _bytes(t: ir.Type) -> int:

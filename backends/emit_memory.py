@@ -137,8 +137,26 @@ class Memory:
 
     def require_memory(self, pointer: ir.Value) -> None:
         with self.e.builder.if_then(self.e.builder.icmp_unsigned("==", pointer, PTR(None)), likely=False):
-            write_error(self.e, OUT_OF_MEMORY, [])
+            self.report(OUT_OF_MEMORY, [])
             self.e.branch_out(1)
+
+    def report(self, code: int, details: Sequence[ir.Value]) -> None:
+        """Writes the error record."""
+        b, err = self.e.builder, self.e.function.args[-1]
+        with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
+            for k, value in enumerate([index(code), *details]):
+                b.store(value, b.gep(err, [index(k)], source_etype=I64))
+
+    def borrow(self, size: int) -> ir.Value:
+        """Memory of ``size`` bytes for the time of one operation."""
+        rounded = -(-size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+        made = self.e.builder.call(libc(self.e.module, "aligned_alloc"), [index(ARENA_ALIGNMENT), index(rounded)])
+        self.require_memory(made)
+        return made
+
+    def give_back(self, pointer: ir.Value) -> None:
+        """Ends the time of what ``borrow`` gave."""
+        self.e.builder.call(libc(self.e.module, "free"), [pointer])
 
     # --- sequences
 
@@ -261,13 +279,6 @@ def copy_sequence(e: Emitter, source: Value, target: Value) -> None:
         e.memory.reserve(y, b.sub(count, index(1)))
         size = b.mul(count, index(x.row_bytes))
         b.call(copy_bytes(e.module), [b.load(y.pointer, typ=PTR), b.load(x.pointer, typ=PTR), size, I1(0)])
-
-
-def write_error(e: Emitter, code: int, details: Sequence[ir.Value]) -> None:
-    b, err = e.builder, e.function.args[-1]
-    with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
-        for k, value in enumerate([index(code), *details]):
-            b.store(value, b.gep(err, [index(k)], source_etype=I64))
 
 
 # --- what a module holds once

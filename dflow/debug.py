@@ -10,8 +10,8 @@ from typing import Any
 from dflow.errors import is_user_frame
 from dflow.reference import Finite
 from dflow.tracing.array import Array
-from dflow.tracing.calls import BUILTINS
 from dflow.tracing.context import builder, tracing
+from dflow.tracing.python import BUILTINS
 from dflow.transform import Jit
 
 

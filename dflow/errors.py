@@ -56,6 +56,10 @@ class TraceAttributeError(TraceError, AttributeError):
     """What NumPy's arrays have and traced arrays have not."""
 
 
+class NoAttributeError(TraceAttributeError):
+    """What NumPy's arrays and numbers do not have either."""
+
+
 class MatrixError(ShapeError, np.linalg.LinAlgError):
     """What should be a matrix, or a square one, is not."""
 

@@ -8,16 +8,14 @@ one. So transformations nest in any order.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import operator
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
+from dflow.carrying import name_of, remade, sources
 from dflow.errors import shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.ir.core import Block, Function
@@ -199,12 +197,7 @@ class Jit(NativeCallable):
 
     def __reduce__(self) -> Any:
         """By name where the name leads here, as for functions; else by the recipe, without what is compiled."""
-        module = sys.modules.get(self.__module__)
-        name = self.__qualname__
-        with contextlib.suppress(AttributeError):
-            if operator.attrgetter(name)(module) is self:
-                return name
-        return _remade, (self.function, *self.recipe)
+        return name_of(self) or (remade, (sources(self.function), self.function, *self.recipe))
 
     def __repr__(self) -> str:
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
@@ -238,10 +231,6 @@ class Jit(NativeCallable):
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.pop(next(iter(self._programs)))
         self._programs[key] = runner
-
-
-def _remade(function: Callable[..., Any], make: Callable[..., Any], *options: Any) -> Any:
-    return make(function, *options)
 
 
 class Runner:

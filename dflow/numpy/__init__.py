@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as _np
 
+from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
     composed,
     counting,
@@ -33,6 +34,7 @@ from dflow.numpy import (
 )
 from dflow.numpy import dispatch as dispatch
 from dflow.numpy import fft as fft
+from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
 from dflow.numpy.limits import finfo as finfo
 from dflow.numpy.limits import iinfo as iinfo

@@ -25,6 +25,7 @@ UFUNCS: dict[np.ufunc, Implementation] = {}
 UFUNC_METHODS: dict[tuple[np.ufunc, str], Implementation] = {}
 FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
 CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the object comes first
+INDEXED: dict[type, Implementation] = {}  # of objects that are indexed: the object comes first
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
 _GENERAL = "eigenvalues of a general matrix may be complex; np.linalg.eigh and eigvalsh take symmetric matrices"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import NeedsStatic, TraceAttributeError, TraceError, failure
+from dflow.errors import NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType
 from dflow.tracing import index as _index
@@ -217,9 +217,14 @@ class Array(Operators):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        from dflow.tracing.numbers import number_attribute, stands_for
+
+        found = number_attribute(self, name)
+        if found is not None:
+            return found
         raise failure(
-            TraceAttributeError,
-            f"a traced array has no attribute .{name}",
+            TraceAttributeError if hasattr(stands_for(self), name) else NoAttributeError,
+            f"a traced {'array' if self.ndim else 'number'} has no attribute .{name}",
             seen=repr(self),
             mend="use the functions of dir(dflow.numpy), or do it outside of the traced function",
         )
@@ -235,8 +240,8 @@ class Array(Operators):
         return bool(
             self._known(
                 "whether this holds",
-                "use np.where, or write it as an `if` statement of a function whose source is a file; `match`, "
-                "sorted() and generators need values that are known",
+                "use np.where, or write it as an `if` statement of a function whose source is a file; which elements a "
+                "list has must be known",
             )
         )
 
@@ -256,7 +261,7 @@ class Array(Operators):
         )
 
     def __complex__(self) -> complex:
-        return complex(float(self))
+        return complex(self._known("the value of this complex()", "leave it an array; x + 0j is complex"))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         static = _lift.static_value(self)

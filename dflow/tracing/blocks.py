@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dflow.tracing.bindings import Bindings
+from dflow.tracing.cases import Cases
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.folds import Folds
-from dflow.tracing.jumps import Jumps, assign, load, located
+from dflow.tracing.jumps import Jumps, assign, load, located, yields
 from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
 
 BUILTINS = set(dir(builtins))
@@ -38,16 +39,15 @@ class Blocks(Expressions):
 
     def body(self, body: list[ast.stmt], args: ast.arguments) -> list[ast.stmt]:
         """The rewritten body of a function."""
-        if _is_generator(body):
-            return body
         doc, body = _without_doc(body)
-        body = Folds().body(body)
+        body = Cases().block(Folds().body(body))
         parameters = arguments(args)
+        self.first = parameters[0] if args.posonlyargs or args.args else None
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
         self.global_stores = self.globals & set(stores(body))
-        lowered = Jumps().function(Bindings().block(body))
+        lowered = self._lowered(Bindings().block(body))
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
         self.assigned_inside = (assigned_inside(body) | outer) & self.locals
@@ -59,6 +59,18 @@ class Blocks(Expressions):
         rest = [s for s in rest if not isinstance(s, ast.Global | ast.Nonlocal)]
         start = [assign(n, call("Undefined", body[0], ast.Constant(n)), body[0]) for n in sorted(undefined)]
         return [*doc, *declarations, *start, *rest]
+
+    def _lowered(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """The body without jumps, as far as it can be."""
+        if not any(map(yields, body)):
+            return Jumps().function(body)
+        lowered = Jumps().generator(body)
+        everything = set().union(*map(loads, lowered))
+        for s in lowered:
+            for node in ast.walk(s):
+                if isinstance(node, ast.Return | ast.Break | ast.Continue):
+                    node.live = everything  # type: ignore[union-attr]
+        return lowered
 
     def _shared(self, body: list[ast.stmt]) -> set[str]:
         found: set[str] = set()
@@ -84,6 +96,8 @@ class Blocks(Expressions):
     # -- control flow --------------------------------------------------------------------------------------------
 
     def visit_If(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         names = self._state([*node.body, *node.orelse])
         k = self._number()
         then, orelse = f"_dflow_then_{k}", f"_dflow_else_{k}"
@@ -106,6 +120,8 @@ class Blocks(Expressions):
         ]
 
     def visit_While(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         names = self._state(node.body)
         k = self._number()
         return [
@@ -122,6 +138,8 @@ class Blocks(Expressions):
         ]
 
     def visit_For(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         item = f"_dflow_item_{self.count + 1}"
         bind = located(ast.Assign([node.target], load(item)), node.target)
         names = self._state([bind, *node.body])
@@ -138,6 +156,16 @@ class Blocks(Expressions):
                 *self._facts(node, names),
             ),
         ]
+
+    def _native(self, node: Any) -> Any:
+        """A statement of a generator that Python runs."""
+        new = located(type(node)(**dict(ast.iter_fields(node))), node)
+        if isinstance(node, ast.For):
+            new.iter = call("iterated", node.iter, self.visit(node.iter))
+        else:
+            new.test = self.condition(node.test)
+        new.body, new.orelse = self.statements(node.body), self.statements(node.orelse)
+        return new
 
     def _number(self) -> int:
         self.count += 1
@@ -213,7 +241,10 @@ class Blocks(Expressions):
 
     def visit_With(self, node: ast.With) -> Any:
         new = located(ast.With(**dict(ast.iter_fields(node))), node)
-        new.items = [ast.withitem(self.visit(i.context_expr), i.optional_vars) for i in node.items]
+        new.items = [
+            ast.withitem(call("managed", i.context_expr, self.visit(i.context_expr)), i.optional_vars)
+            for i in node.items
+        ]
         new.body = self.statements(node.body)
         return new
 
@@ -276,14 +307,3 @@ def _plain_arguments(a: ast.arguments) -> ast.arguments:
         bare(a.kwarg),
         [],
     )
-
-
-def _is_generator(body: list[ast.stmt]) -> bool:
-    def visit(node: ast.AST) -> bool:
-        if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
-            return True
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            return False
-        return any(visit(c) for c in ast.iter_child_nodes(node))
-
-    return any(visit(s) for s in body)

@@ -57,6 +57,23 @@ class Jumps:
             start.append(assign(RETURNED, ast.Constant(False), first))
         return [*start, *lowered, located(ast.Return(load(RESULT)), last)]
 
+    def generator(self, body: Statements) -> Statements:
+        """A generator's body: what yields, or leaves what stands around it, is ``native``, run by Python itself."""
+        out: Statements = []
+        for s in body:
+            if not _is_native(s):
+                out += self.block([s], _Place(False))[0]
+                continue
+            new = located(type(s)(**dict(ast.iter_fields(s))), s)
+            new.native = True
+            for part in ("body", "orelse", "finalbody"):
+                if isinstance(getattr(s, part, None), list):
+                    setattr(new, part, self.generator(getattr(s, part)))
+            for h in getattr(s, "handlers", []):
+                h.body = self.generator(h.body)
+            out.append(new)
+        return out
+
     def block(self, body: Statements, place: _Place) -> tuple[Statements, set[str]]:
         """The block without jumps, and the flags that it may have set of which what follows must take notice."""
         out: Statements = []
@@ -153,6 +170,23 @@ def jumps_in(body: Any) -> Any:
             yield from jumps_in(ast.iter_child_nodes(node))
 
 
+def yields(node: ast.AST) -> bool:
+    """Whether a ``yield`` stands in a statement, not in a function inside of it."""
+    if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
+        return True
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        return False
+    return any(map(yields, ast.iter_child_nodes(node)))
+
+
+def _is_native(s: ast.stmt) -> bool:
+    if yields(s):
+        return True
+    if isinstance(s, ast.For | ast.While):
+        return any(isinstance(j, ast.Return) for j in jumps_in([s]))
+    return any(isinstance(j, ast.Return) for j in jumps_in([s])) or _breaks([s], ast.Break | ast.Continue)
+
+
 def always_leaves(body: Statements) -> bool:
     """Whether control never reaches the end of the block."""
     for s in body:
@@ -165,15 +199,15 @@ def always_leaves(body: Statements) -> bool:
     return False
 
 
-def _breaks(body: Any) -> bool:
+def _breaks(body: Any, kind: Any = ast.Break) -> bool:
     """Whether a ``break`` of the loop itself stands in its body."""
     for node in body:
-        if isinstance(node, ast.Break):
+        if isinstance(node, kind):
             return True
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr, ast.For, ast.While)):
-            if _breaks(ast.iter_child_nodes(node)):
+            if _breaks(ast.iter_child_nodes(node), kind):
                 return True
-        elif isinstance(node, ast.For | ast.While) and _breaks(node.orelse):
+        elif isinstance(node, ast.For | ast.While) and _breaks(node.orelse, kind):
             return True
     return False
 

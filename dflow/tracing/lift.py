@@ -99,6 +99,10 @@ def contains_traced(x: Any) -> bool:
     return isinstance(x, _array.Array)
 
 
+def any_traced(values: Any) -> bool:
+    return any(contains_traced(v) or (isinstance(v, dict) and any_traced(v.values())) for v in values)
+
+
 def static_value(x: Any) -> np.ndarray[Any, Any] | None:
     """The elements of ``x`` where they are known while tracing, else None."""
     if isinstance(x, _array.Array):

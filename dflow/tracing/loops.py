@@ -12,6 +12,7 @@ from dflow.tracing.context import region, tracing
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import as_sequence
 from dflow.tracing.slots import Loop
+from dflow.tracing.special_methods import iterated
 from dflow.tracing.traced_loop import TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
@@ -90,7 +91,7 @@ def for_(iterable: Any, body: Callable[[Any], None], get: Get, put: Set, *facts:
     loop = Loop(get, put, *facts)
     sequence = as_sequence(iterable) if tracing() else None
     if sequence is None:
-        return _unrolled(loop, iterable, body)
+        return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
     if static and length <= SHORT:

@@ -89,7 +89,7 @@ def assigned_inside(body: Iterable[ast.stmt]) -> set[str]:
 
 def annotate_liveness(body: list[ast.stmt], always: set[str]) -> None:
     """Gives every ``if`` and loop of a body without jumps the names that are live after it (``live_out``) and, loops,
-    at the start of an iteration (``live_in``)."""
+    at the start of an iteration (``live_in``). Where a generator has jumps, everything that it reads is live."""
     _block(body, set(always), always)
 
 
@@ -101,6 +101,8 @@ def _block(body: Iterable[Any], live: set[str], always: set[str]) -> set[str]:
 
 def _statement(s: Any, live: set[str], always: set[str]) -> set[str]:
     """The names live before ``s``, given those live after it."""
+    if hasattr(s, "live"):  # a jump of a generator
+        return s.live | loads(s)
     if isinstance(s, ast.If):
         s.live_out = set(live)  # type: ignore[attr-defined]
         return loads(s.test) | _block(s.body, live, always) | _block(s.orelse, live, always)

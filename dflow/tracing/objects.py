@@ -131,7 +131,9 @@ class Place:
         return parts(self.owner).get(self.key, MISSING)
 
     def put(self, value: Any) -> None:
-        if isinstance(self.owner, list | deque | dict):
+        if isinstance(self.owner, list | deque) and self.key == len(self.owner):
+            self.owner.append(value)
+        elif isinstance(self.owner, list | deque | dict):
             self.owner[self.key] = value
         elif isinstance(self.owner, types.CellType):
             self.owner.cell_contents = value
@@ -275,11 +277,12 @@ class Snapshot:
         """What the part was."""
         return self.saved[id(place.owner)][1].get(place.key, MISSING)
 
-    def new_places(self, where: str) -> list[Place]:
-        """The parts that were changed; refuses objects that grow or shrink."""
+    def new_places(self, where: str, growing: bool = False) -> list[Place]:
+        """The parts that were changed; refuses objects that shrink and, unless they may be ``growing``, that grow."""
         found = self.changes()
         for place, now in found.items():
-            if now is MISSING or self.then(place) is MISSING or isinstance(place.owner, set):
+            grows = self.then(place) is MISSING and not growing
+            if now is MISSING or grows or isinstance(place.owner, set):
                 self.restore()
                 raise resized(place, where)
             if isinstance(place.owner, bytearray):

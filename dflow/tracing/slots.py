@@ -137,6 +137,11 @@ class Learnt:
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
     counted: bool = False  # whether the iterations of a `while` are to be counted
 
+    def copy(self) -> Learnt:
+        return Learnt(
+            dict(self.types), set(self.shared), set(self.static), dict(self.opened), dict(self.places), self.counted
+        )
+
 
 def is_kept(slot: Slot) -> bool:
     """Whether the variable is the array that it was."""

@@ -13,13 +13,12 @@ from dflow.errors import TraceError, UndefinedError, failure
 from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
 from dflow.tracing.array import Array
-from dflow.tracing.calls import is_user_code
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
 from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
 from dflow.tracing.printing import Text
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.rewrite import is_user_code, rewritten
 from dflow.tracing.state import Undefined
 
 

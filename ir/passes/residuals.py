@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from math import prod
 
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
@@ -82,9 +81,11 @@ def _uses(op: Op) -> Iterator[Value]:
 
 
 def _bytes(t: TensorType) -> float:
+    """Bytes of a value of type ``t``; sizes are supposed to be half their bounds in the mean."""
     if t.grows:
         return 1e18
-    return float(max(1, int(np.prod(t.bound, dtype=np.int64)) * t.dtype.itemsize))
+    elements: float = prod(t.bound) * 0.5 ** len(t.size_values)
+    return max(1.0, elements * t.dtype.itemsize)
 
 
 def _cut(again: Collection[Op], given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:

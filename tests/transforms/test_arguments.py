@@ -264,3 +264,10 @@ def test_compiled_functions_are_copied_and_pickled(kind, again):
 def test_copies_of_lambdas():
     f = dflow.grad(lambda x: x**3)
     assert copy.copy(f)(2.0) == copy.deepcopy({"f": f})["f"](2.0) == 12.0
+
+
+@pytest.mark.parametrize("f", [dflow.grad(np.sin), dflow.jit(np.sin), dflow.checkpoint(np.sin)], ids=["grad", "jit", "checkpoint"])
+def test_transformations_of_functions_of_numpy_nest(f):
+    want = -np.sin(0.5) if "grad" in str(f) else np.cos(0.5)
+    assert dflow.grad(f)(0.5) == pytest.approx(want)
+    np.testing.assert_allclose(dflow.vmap(dflow.grad(f))(np.full(2, 0.5)), want)
