@@ -205,10 +205,16 @@ class KernelEmitter(Emitter):
         b.branch(head)
         b.position_at_end(done)
 
-    def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
+    def nest(
+        self,
+        shape: Sequence[Dim],
+        body: Callable[[list[ir.Value]], None],
+        ops: int = 1,
+        hints: ir.MDValue | None = None,
+    ) -> None:
         """In a ``grid`` kernel the outermost nest is shared by the threads."""
         if self.way != "grid" or self.inside_nest:
-            super().nest(shape, body, ops)
+            super().nest(shape, body, ops, hints)
             return
         self.inside_nest = True
         if 0 not in shape:
