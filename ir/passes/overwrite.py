@@ -22,13 +22,17 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.accumulate import count_uses
 from dflow.ir.passes.linear_forms import terms
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rename, splat_source
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename, splat_source
 from dflow.ir.passes.structure import span
 
 
 def overwrite(f: Function) -> Function:
-    pass_ = _Overwrite(f)
-    return rebuild(f, pass_.fill)
+    if not any(op.name == "for" and any(inner.name in WRITES for inner in op.regions[0].ops) for op in walk(f.body)):
+        return f
+    return rebuild(f, _Overwrite(f).fill)
+
+
+WRITES = frozenset({"update", "update_add"})
 
 
 @dataclass
@@ -73,8 +77,8 @@ class _Overwrite:
 
     def _carried(self, b: Builder, loop: Op, i: int, trips: int, x: Value) -> Value:
         """``x``, which the loop carries in place ``i``, or a tensor that agrees with it where it matters."""
-        if not x.type.shape or not x.type.is_static:
-            return x
+        if not x.type.shape or not x.type.is_static or any(map(has_effect, walk(loop.regions[0]))):
+            return x  # an argument may be updated in place, and after an error holds what was written so far
         found = _accesses(loop.regions[0], i, self.uses)
         if found is None or found.first < 0 or found.first + trips > x.type.static_shape[0]:
             return x
