@@ -266,7 +266,9 @@ def test_copies_of_lambdas():
     assert copy.copy(f)(2.0) == copy.deepcopy({"f": f})["f"](2.0) == 12.0
 
 
-@pytest.mark.parametrize("f", [dflow.grad(np.sin), dflow.jit(np.sin), dflow.checkpoint(np.sin)], ids=["grad", "jit", "checkpoint"])
+@pytest.mark.parametrize(
+    "f", [dflow.grad(np.sin), dflow.jit(np.sin), dflow.checkpoint(np.sin)], ids=["grad", "jit", "checkpoint"]
+)
 def test_transformations_of_functions_of_numpy_nest(f):
     want = -np.sin(0.5) if "grad" in str(f) else np.cos(0.5)
     assert dflow.grad(f)(0.5) == pytest.approx(want)
