@@ -54,14 +54,15 @@ END = """\
 class Writer:
     """Writes one function ``f(x, y, n)`` on two vectors and a small integer."""
 
-    def __init__(self, rng: random.Random):
+    def __init__(self, rng: random.Random, deepest: int = 4):
         self.rng = rng
+        self.deepest = deepest
         self.lines: list[str] = []
         self.count = 0
         self.indices: list[str] = []
 
     def source(self) -> str:
-        self.block(1, self.rng.randint(2, 4), loop=False)
+        self.block(1, self.rng.randint(2, self.deepest), loop=False)
         return START + "\n".join(self.lines) + "\n" + END
 
     def one_of(self, *options: Any) -> Any:
@@ -109,7 +110,7 @@ class Writer:
 
     def block(self, depth: int, statements: int, loop: bool) -> None:
         for _ in range(statements):
-            kinds = ["plain"] * 3 + (["if", "for", "while", "match"] if depth < 5 else [])
+            kinds = ["plain"] * 3 + (["if", "for", "while", "match"] if depth <= self.deepest else [])
             getattr(self, self.one_of(*kinds))(depth, loop)
 
     def plain(self, depth: int, loop: bool) -> None:
