@@ -299,11 +299,10 @@ class Snapshot:
         return list(found)
 
     def require_unchanged(self, location: Location | None, owner: Any = None) -> None:
-        """Refuses changes (of one object, if given), but for tables that are filled once: dicts and objects may get
-        parts that hold nothing traced."""
+        """Refuses changes (of one object, if given), but for new parts that hold nothing traced: tables that are filled
+        once."""
         for place, now in (self.changes() if owner is None else self._changes([self.saved[id(owner)]])).items():
-            filled = self.then(place) is MISSING and not isinstance(place.owner, list | deque)
-            if not filled or any(isinstance(x, Array) for x in flatten(now)[0]):
+            if self.then(place) is not MISSING or any(isinstance(x, Array) for x in flatten(now)[0]):
                 self.restore()
                 raise outside_change(place.owner, place.name, location)
 

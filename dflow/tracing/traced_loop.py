@@ -124,6 +124,7 @@ class TracedLoop:
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
         if self.only_if_traced and not flagged and not self.test_is_traced():
             return False
+        flagged |= any(after[f] is True for f in self.loop.flags)  # the first iteration is the last
         for v in self.variables.values():
             self.leave(v, after[v.name])
         smaller = shrinking.found(self.variables.values())

@@ -326,13 +326,13 @@ update would not be seen
     "elements by a condition": (
         """
         def f(x):
-            return len([v for v in x if v > 1])
+            return len(list(filter(lambda v: v > 1, x)))
         """,
         errors.NeedsStatic,
         """
         case.py:5: whether this holds is known only when the program runs
-            return len([v for v in x if v > 1])
-                       ^^^^^^^^^^^^^^^^^^^^^^^
+            return len(list(filter(lambda v: v > 1, x)))
+                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
         seen: <traced bool>
         mend: use np.where, or write it as an `if` statement of a function whose source is a file; which elements a \
 list has must be known
