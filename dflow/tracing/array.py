@@ -107,7 +107,11 @@ class Array(Operators):
             )
         view = self.reshape(shape)
         if view.cell is not self.cell:
-            raise AttributeError("Incompatible shape for in-place modification. Use `.reshape()` to make a copy.")
+            raise failure(
+                NoAttributeError,
+                "Incompatible shape for in-place modification",
+                mend="make a copy: x = x.reshape(shape)",
+            )
         if here.undo is not None:
             here.undo.append(partial(self._refer_to, self._type, self.steps))
         self._refer_to(view._type, view.steps)
