@@ -5,7 +5,7 @@ import importlib
 
 from benchmarks.measure import write
 
-GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "checkpoints", "gpu")
+GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", "gpu")
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs groups of benchmarks.")
 parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all when none is named")

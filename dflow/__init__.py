@@ -1,5 +1,6 @@
 """dflow: a compiler for differentiable programming in Python."""
 
+import importlib as _importlib
 import pathlib as _pathlib
 
 # In a source tree (editable install, or started from the repository root) `ir` and `backends` stand beside this
@@ -75,3 +76,15 @@ __all__ = [
     "vjp",
     "vmap",
 ]
+
+_LOADED_WHEN_USED = ("interop", "nn", "numpy", "random", "scipy")
+
+
+def __getattr__(name: str) -> object:
+    if name in _LOADED_WHEN_USED:
+        return _importlib.import_module(f"dflow.{name}")
+    raise AttributeError(f"module 'dflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOADED_WHEN_USED})

@@ -17,7 +17,7 @@ from dflow.derivatives import (
     pure,
 )
 from dflow.device_program import DEVICES
-from dflow.errors import DerivativeError, user_frames_only
+from dflow.errors import DerivativeError, failure, user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
@@ -196,8 +196,21 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
         return trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
 
     with user_frames_only():
+        require_tuples("jvp", primals, tangents)
         run = shared(lambda: Jit(function, inner, "jvp", recipe=("jvp",)), function, ("jvp",))
         return run(tuple(primals), tuple(tangents))
+
+
+def require_tuples(name: str, primals: Any, tangents: Any) -> None:
+    """An array would count as the tuple of its rows."""
+    for what, x in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(x, tuple | list):
+            raise failure(
+                DerivativeError,
+                f"{name} takes {what} in a tuple, one for each argument",
+                seen=type(x).__name__,
+                mend=f"{name}(f, (x,), (x_dot,))",
+            )
 
 
 def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:

@@ -17,7 +17,7 @@ from dflow import trees
 from dflow.backends.callable import NativeCallable
 from dflow.carrying import name_of, remade, sources
 from dflow.device_program import DeviceProgram
-from dflow.errors import shortened, user_frames_only
+from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.ir.core import Block, Function
 from dflow.methods import BoundMethod
@@ -155,6 +155,13 @@ class Jit(NativeCallable):
         recipe: Sequence[Any] = (),
         make: Callable[..., Any] | None = None,
     ):
+        if not callable(function):
+            raise failure(
+                TraceError,
+                f"dflow.{kind} takes a function",
+                seen=f"{type(function).__name__}: {function!r}"[:100],
+                mend="pass the function itself: f, not f(x)",
+            )
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.inner = inner or function

@@ -232,10 +232,16 @@ class KernelEmitter(Emitter):
         """Whether the threads share the elements of an operation."""
         return self.way == "grid"
 
-    def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
+    def nest(
+        self,
+        shape: Sequence[Dim],
+        body: Callable[[list[ir.Value]], None],
+        ops: int = 1,
+        hints: ir.MDValue | None = None,
+    ) -> None:
         """Where the work is spread, the outermost nest is shared by the threads."""
         if not self.is_spread or self.inside_nest:
-            super().nest(shape, body, ops)
+            super().nest(shape, body, ops, hints)
             return
         self.inside_nest = True
         if 0 not in shape:
