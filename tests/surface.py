@@ -51,6 +51,7 @@ SPECIAL: dict[str, Callable[..., Any]] = {
     "delete": lambda f, x: f(x, 1, 0),
     "digitize": lambda f, x: f(x, [0.2, 0.5]),
     "dsplit": lambda f, x: f(x[None], 3),
+    "empty_like": lambda f, x: np.zeros_like(f(x)),
     "einsum": lambda f, x: f("ij,kj->ik", x, x),
     "expand_dims": lambda f, x: f(x, 0),
     "extract": lambda f, x: f(np.eye(3) > 0, x),
