@@ -153,8 +153,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     if lift(fp).dtype.kind == "c":
         parts = []
         for part in (np.real, np.imag):
-            ends = (None if e is None else part(lift(e)) for e in (left, right))
-            parts.append(interp.__wrapped__(x, xp, part(lift(fp)), *ends, period).value)
+            sides = [None if e is None else part(lift(e)) for e in (left, right)]
+            parts.append(interp.__wrapped__(x, xp, part(lift(fp)), *sides, period).value)
         return wrap(builder().emit("complex", *parts))
     if period is not None:
         return _periodic(x, xp, fp, period)
