@@ -155,10 +155,15 @@ def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 def _float_extreme(compare: str) -> Rule:
-    """The inner select is one instruction (maxsd), which gives y when either is NaN; the outer one sees to NaN in x."""
+    """The inner select is one instruction (maxsd), which gives x when either is NaN; the outer one sees to NaN in y.
+
+    Of the two, a number that a loop carries is x, so that the next iteration waits for less.
+    """
 
     def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
-        return b.select(is_nan(b, x), x, b.select(b.fcmp_ordered(compare, x, y), x, y))
+        if isinstance(y, ir.PhiInstr) and not isinstance(x, ir.PhiInstr):
+            x, y = y, x
+        return b.select(is_nan(b, y), y.type(math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
 
     return rule
 

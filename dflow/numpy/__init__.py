@@ -35,6 +35,7 @@ from dflow.numpy import (
 )
 from dflow.numpy import dispatch as dispatch
 from dflow.numpy import fft as fft
+from dflow.numpy import grids as grids
 from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
 from dflow.numpy.limits import finfo as finfo

@@ -25,7 +25,7 @@ UFUNCS: dict[np.ufunc, Implementation] = {}
 UFUNC_METHODS: dict[tuple[np.ufunc, str], Implementation] = {}
 FUNCTIONS: dict[Callable[..., Any], Implementation] = {}
 CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the object comes first
-INDEXED: dict[type, Implementation] = {}  # of objects that are indexed: the object comes first
+INDEXED: dict[type, Implementation] = {}  # of objects that make arrays when they are indexed, as np.mgrid
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
 UNSUPPORTED: dict[str, str] = {

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.signature import OnDevice
 from dflow.tracing.context import tracing
 from dflow.tracing.lift import supported
 
@@ -65,7 +66,7 @@ def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, np.ndarray | np.generic) and supported(x.dtype)
+    return isinstance(x, OnDevice) or (isinstance(x, np.ndarray | np.generic) and supported(x.dtype))
 
 
 def _identity(x: Any) -> Any:

@@ -303,3 +303,12 @@ def test_plain_arrays_are_numpys_affair():
     assert dnp.linalg.eig(A)[0].dtype == np.complex128
     assert type(dnp.linalg.svd(A)) is type(L.svd(A))
     np.testing.assert_array_equal(dnp.linalg.solve(A, V), L.solve(A, V))
+
+
+def test_complex_systems():
+    z, w = A + 1j * A[::-1].T, M - 0.5j * M[::-1]
+    for f, args in ((L.solve, (z, V)), (L.solve, (A, w)), (L.inv, (z.astype(np.complex64),))):
+        wanted, got = f(*args), dflow.jit(f)(*args)
+        assert got.dtype == wanted.dtype
+        np.testing.assert_allclose(got, wanted, rtol=1e-4 if wanted.dtype == np.complex64 else 1e-10)
+    dflow.check_grads(lambda a, b: np.abs(L.solve(a + 1j * a.T, b)), (A[:2, :2], V[:2]))
