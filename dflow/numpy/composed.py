@@ -150,6 +150,12 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Arra
 @implements(np.interp)
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Array:
     """Linear interpolation between the points (xp, fp), whose xp increase; constant outside."""
+    if lift(fp).dtype.kind == "c":
+        parts = []
+        for part in (np.real, np.imag):
+            sides = [None if e is None else part(lift(e)) for e in (left, right)]
+            parts.append(interp.__wrapped__(x, xp, part(lift(fp)), *sides, period).value)
+        return wrap(builder().emit("complex", *parts))
     if period is not None:
         return _periodic(x, xp, fp, period)
     v, px, py = (s.cast(lift(a).value, np.float64) for a in (x, xp, fp))
@@ -206,6 +212,7 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
 @implements(np.correlate)
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
     x, y = operands(a, v)
+    y = apply(np.conjugate, wrap(y)).value if y.type.dtype.kind == "c" else y
     return wrap(_convolved(x, wrap(y)[::-1].value, mode))
 
 

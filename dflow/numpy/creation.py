@@ -16,6 +16,7 @@ from dflow.numpy.dispatch import CREATION, any_traced, implements, located
 from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
+from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
@@ -222,7 +223,7 @@ def linspace(
     b, kind = builder(), x.type.dtype
     parts = sizes.minus(sizes.int_of(size), 1) if endpoint else sizes.int_of(size)
     width = b.broadcast_scalar(b.convert(b.index(sizes.larger(parts, 1)), dtype=kind), x.type.shape)
-    step = b.div(b.sub(y, x), width)
+    step = rule_for("divide", kind)(b, b.sub(y, x), width)
     shape = (size, *x.type.shape)
     positions = b.broadcast(b.iota(size=size), shape=shape, dims=(0,))
     points = b.add(b.mul(b.convert(positions, dtype=kind), s.expand(step, shape)), s.expand(x, shape))

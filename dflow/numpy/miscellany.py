@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from dflow.numpy import support as s
+from dflow.numpy.creation import asarray
 from dflow.numpy.dispatch import implements
 from dflow.numpy.reductions import EVERYTHING
 from dflow.tracing.array import Array
@@ -106,7 +107,7 @@ def isscalar(element: Any) -> bool:
 
 @implements(np.require, np.asarray_chkfinite, np.asfortranarray)
 def require(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Array:
-    return np.asarray(lift(a), dtype)
+    return asarray.__wrapped__(lift(a), dtype)
 
 
 @implements(np.array_repr, np.array_str)

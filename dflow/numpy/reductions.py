@@ -18,7 +18,7 @@ from dflow.numpy.ufunc_rules import rule_for
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
+from dflow.tracing.lift import lift, wrap
 
 EVERYTHING: Any = np._NoValue
 _NO_ELEMENTS = "zero-size array to reduction operation {} which has no identity"
@@ -202,6 +202,13 @@ for _row in (SUM, PROD, MAX, MIN, ANY, ALL):
 # -- positions -------------------------------------------------------------------------------------------------------
 
 
+def _is_extreme(v: Value, row: tuple[str, np.ufunc, Any], axis: int) -> Value:
+    """1 where complex elements are the extremum (in lexicographic order) along an axis; NaN is, where there is one."""
+    best = reduce(row, wrap(v), axis, keepdims=True)
+    found = apply(np.logical_or, apply(np.isnan, wrap(v)), apply(np.equal, wrap(v), best))
+    return s.cast(found.value, np.int8)
+
+
 def _position(op: str) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = False) -> Array:
         v = lift(a).value
@@ -215,7 +222,10 @@ def _position(op: str) -> Any:
         sizes.require_elements(v.type.shape, (at,), f"attempt to get {op} of an empty sequence")
         if v.type.shape[at] == 0:
             raise ValueError(f"attempt to get {op} of an empty sequence")
-        y = builder().emit(op, v, axis=at)
+        if v.type.dtype.kind == "c":
+            y = builder().argmax(_is_extreme(v, MAX if op == "argmax" else MIN, at), axis=at)
+        else:
+            y = builder().emit(op, v, axis=at)
         axes = tuple(range(len(shape))) if axis is None else (at,)
         return s.result(kept(y, shape, axes) if given(keepdims) and keepdims else y, out)
 

@@ -45,7 +45,18 @@ def beta(b: Any, x: Value, y: Value) -> Value:
     def by_gamma(x: Value, y: Value) -> Value:
         return b.mul(b.div(b.tgamma(x), b.tgamma(b.add(x, y))), b.tgamma(y))
 
-    return _small_or(b, b.add(b.abs(x), b.abs(y)), (x, y), by_gamma, lambda x, y: b.exp(betaln(b, x, y)))
+    def by_logarithm(x: Value, y: Value) -> Value:
+        signs = b.mul(b.mul(_gamma_sign(b, x), _gamma_sign(b, y)), _gamma_sign(b, b.add(x, y)))
+        return b.mul(signs, b.exp(betaln(b, x, y)))
+
+    return _small_or(b, b.add(b.abs(x), b.abs(y)), (x, y), by_gamma, by_logarithm)
+
+
+def _gamma_sign(b: Any, x: Value) -> Value:
+    """The sign of the gamma function: below 0 it changes from one integer to the next."""
+    half = b.mul(b.floor(x), 0.5)
+    negative = b.and_(b.lt(x, 0.0), b.ne(half, b.floor(half)))
+    return b.select(negative, _full(b, x, -1.0), _full(b, x, 1.0))
 
 
 def binom(b: Any, n: Value, k: Value) -> Value:
@@ -54,8 +65,9 @@ def binom(b: Any, n: Value, k: Value) -> Value:
         return b.div(b.div(top, b.tgamma(b.add(k, 1.0))), left)
 
     def by_logarithm(n: Value, k: Value) -> Value:
-        rest = b.add(b.sub(n, k), 1.0)
-        return b.exp(b.sub(b.sub(b.lgamma(b.add(n, 1.0)), b.lgamma(b.add(k, 1.0))), b.lgamma(rest)))
+        top, low, rest = b.add(n, 1.0), b.add(k, 1.0), b.add(b.sub(n, k), 1.0)
+        signs = b.mul(b.mul(_gamma_sign(b, top), _gamma_sign(b, low)), _gamma_sign(b, rest))
+        return b.mul(signs, b.exp(b.sub(b.sub(b.lgamma(top), b.lgamma(low)), b.lgamma(rest))))
 
     return _small_or(b, b.abs(n), (n, k), by_gamma, by_logarithm)
 
@@ -101,13 +113,13 @@ def log_expit(b: Any, x: Value) -> Value:
 
 
 def xlogy(b: Any, x: Value, y: Value) -> Value:
-    """0 where x is 0, unless y is NaN; then also the derivatives by both are 0 if y is 0 or less."""
-    nothing = b.and_(b.eq(x, 0.0), b.le(y, 0.0))
+    """0 where x is 0, unless y is NaN; then also the derivatives by both are 0 if y is 0 or less, or infinite."""
+    nothing = b.and_(b.eq(x, 0.0), b.or_(b.le(y, 0.0), b.isinf(y)))
     return b.mul(x, b.log(b.select(nothing, _full(b, y, 1.0), y)))
 
 
 def xlog1py(b: Any, x: Value, y: Value) -> Value:
-    nothing = b.and_(b.eq(x, 0.0), b.le(y, -1.0))
+    nothing = b.and_(b.eq(x, 0.0), b.or_(b.le(y, -1.0), b.isinf(y)))
     return b.mul(x, b.log1p(b.select(nothing, b.zeros(y.type), y)))
 
 

@@ -68,7 +68,7 @@ _UNARY: tuple[tuple[str, str, Any, Partial | None, list[float]], ...] = (
     ("cbrt", "cube root", np.cbrt, lambda b, y, x: b.div(1.0 / 3.0, _square(b, y)), POSITIVE),
     ("exp", "e to the x", np.exp, lambda b, y, x: y, ALL_REAL),
     ("exp2", "2 to the x", np.exp2, lambda b, y, x: b.mul(LN2, y), ALL_REAL),
-    ("expm1", "exp(x) - 1, exact near 0", np.expm1, lambda b, y, x: b.add(y, 1.0), ALL_REAL),
+    ("expm1", "exp(x) - 1, exact near 0", np.expm1, lambda b, y, x: b.exp(x), ALL_REAL),
     ("log", "natural logarithm", np.log, lambda b, y, x: b.div(1.0, x), POSITIVE),
     ("log2", "logarithm to base 2", np.log2, lambda b, y, x: b.div(1.0 / LN2, x), POSITIVE),
     ("log10", "logarithm to base 10", np.log10, lambda b, y, x: b.div(1.0 / math.log(10.0), x), POSITIVE),

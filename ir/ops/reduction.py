@@ -98,6 +98,7 @@ def _arg_infer(attrs: Any, types: Any) -> list[TensorType]:
     (x,) = types
     axis = attrs["axis"]
     require(0 <= axis < x.rank, f"{x} has no axis {axis}")
+    require(x.dtype in REAL, f"does not take {x.dtype}")
     require(x.shape[axis] != 0, f"{x} has no elements along axis {axis}")
     return [TensorType(I64, tuple(s for k, s in enumerate(x.shape) if k != axis))]
 

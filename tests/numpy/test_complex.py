@@ -35,6 +35,8 @@ FUNCTIONS = [
     lambda z: (z.sum(), z.mean(0), z.var(), z.std(1), z.prod(0), np.cumsum(z), np.cumprod(z, 1)),
     lambda z: (z @ z.T, np.dot(z, z.T), np.vdot(z, z), np.vecdot(z, z), np.einsum("ij,kj->ik", z, z)),
     lambda z: (np.sort(z), np.argsort(z, axis=0), np.max(z), np.min(z, axis=1)),
+    lambda z: (np.argmax(z), np.argmin(z, axis=1), np.correlate(z[0], z[1, :2]), np.linspace(z[0], z[1], 4)),
+    lambda z: (np.interp([0.5, 3.0], [0.0, 1.0], z[0, :2], right=1j), np.interp(0.3, np.arange(4.0), z[0], period=5)),
     lambda z: (z.astype(np.complex64), np.where(z.real > 0, z, 0), np.diff(z), np.trace(z), np.outer(z, z)),
     lambda z: (np.isreal(z), np.iscomplex(z), np.isfinite(z), np.allclose(z, z + 1e-12), np.cov(z)),
     lambda z: (np.zeros(2, complex) + z[0, 0], np.stack([z, z]), z[1:, ::2], np.roll(z, 1), np.pad(z, 1)),
