@@ -55,7 +55,8 @@ def revolved(
     run = custom_jvp(plain)
 
     def tangent(primals: Any, tangents: Any) -> Any:
-        carry, ys, kept = forward(*primals, keep=True)
+        closure, carry, xs = primals
+        carry, ys, kept = forward(closure, carry, xs, keep=True)
         dots, spec = trees.flatten(tangents)
 
         def push(known: Any, dots: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,29 @@ class Array(Operators):
     def shape(self) -> tuple[Any, ...]:
         """The sizes: ints, and traced integers for those that are known only when the program runs."""
         return tuple(d if isinstance(d, int) else _lift.wrap(d.value, weak=True) for d in self.type.shape)  # type: ignore[union-attr]
+
+    @shape.setter
+    def shape(self, shape: Any) -> None:
+        here = region()
+        if self.cell.home is not here:
+            raise failure(
+                TraceError,
+                "the shape of an array is assigned in a loop or a branch",
+                mend="make a view: x = x.reshape(shape)",
+            )
+        view = self.reshape(shape)
+        if view.cell is not self.cell:
+            raise failure(
+                NoAttributeError,
+                "Incompatible shape for in-place modification",
+                mend="make a copy: x = x.reshape(shape)",
+            )
+        if here.undo is not None:
+            here.undo.append(partial(self._refer_to, self._type, self.steps))
+        self._refer_to(view._type, view.steps)
+
+    def _refer_to(self, type: TensorType, steps: tuple[views.Step, ...]) -> None:
+        self._type, self.steps = type, steps
 
     @property
     def ndim(self) -> int:
