@@ -50,6 +50,7 @@ def derive(f: Function, derivative: Callable[[Function], Function]) -> Function:
             DerivativeError,
             str(e),
             wanted="a linear function: sums of its arguments times values that do not depend on them",
+            mend="dflow.vjp transposes the derivative of any function",
             location=e.loc,
         ) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dflow import trees
-from dflow.api import jvp
+from dflow.api import linearize
 from dflow.call_records import CallRecord
 from dflow.derivatives import matching
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
@@ -93,9 +93,8 @@ class _RootRule(Rule):
         spec = self.record.program.out_spec
         x, y = trees.unflatten(spec, rest[:n]), trees.unflatten(spec, rest[n:])
 
-        def g(t: Any) -> Any:
-            return jvp(lambda x: run_program(self.equation, (x,), consts), (x,), (t,))[1]
-
+        # The linear part by itself, which can be transposed: a loop of jvp mixes it with the rest.
+        _, g = linearize(lambda x: run_program(self.equation, (x,), consts), x)
         made = call(self.tangent_solve, g, y)
         types = list(self.record.program.traced.outputs)
         found = matching(made, x, types, "tangents", "the root")

@@ -29,6 +29,7 @@ class Rule:
     """The derivative of one ``custom`` operation. Subclasses give ``jvp``, and ``transpose`` where it is linear."""
 
     recomputes = False  # whether the operation stands for its region, to be computed apart from what is around it
+    constant = False  # whether its results count as constants where a derivative is taken
 
     def __init__(self, name: str):
         self.name = name
@@ -71,6 +72,8 @@ def apply(
 
 class _StopGradient(Rule):
     """The value without a tangent, of any order."""
+
+    constant = True
 
     def jvp(self, b: Builder, op: Op, dots: Tangents) -> tuple[Sequence[Value], Tangents]:
         return apply(b, self, op.operands, op.regions[0]), [None] * len(op.results)

@@ -35,7 +35,7 @@ def _visit(block: Block, found: set[Value]) -> None:
                     _mark([r], found)
         elif op.name in ("for", "while"):
             _visit_loop(op, found)
-        elif any(v in found for v in op.operands):
+        elif any(v in found for v in op.operands) and not (op.name == "custom" and op.attrs["rule"].constant):
             _mark(op.results, found)
 
 

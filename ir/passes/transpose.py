@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Location, Op, Value, free_values, substitute
+from dflow.ir.core import Block, Function, Location, Op, Value, free_values, substitute, walk
 from dflow.ir.linearity import linear_groups
 from dflow.ir.passes.dependence import dependents
 from dflow.ir.passes.packing import packed_type, unpack
@@ -260,6 +260,8 @@ def check_linear(block: Block, linear: set[Value]) -> None:
             inside = [a for a, v in zip(region.args, op.operands) if v in linear]
             check_linear(region, dependents(region, inside))
             continue
+        if op.name == "for":
+            _check_carried(op, linear)
         for region in op.regions if op.name not in RULED else ():
             check_linear(region, linear)
         if op.name == "while" or ((not op.regions or op.name in RULED) and not _fits(op, linear)):
@@ -268,6 +270,15 @@ def check_linear(block: Block, linear: set[Value]) -> None:
         for v in starts:
             if v not in linear and v.type.dtype.is_inexact and not _is_zero(v):
                 raise NotLinearError(f"{op.name} adds a value that does not depend on the arguments", op.loc)
+
+
+def _check_carried(loop: Op, linear: set[Value]) -> None:
+    """Its transpose runs backwards, and has no tape of what else it carries."""
+    (body,) = loop.regions
+    others = {a for a, r in zip(body.args[1:], loop.results) if r not in linear}
+    for op in walk(body):
+        if not others.isdisjoint(op.uses()):
+            raise NotLinearError("the loop carries a value that does not depend on the arguments, and uses it", op.loc)
 
 
 def _added(op: Op, linear: set[Value]) -> list[Value]:

@@ -171,6 +171,37 @@ def test_fixed_point():
     dflow.check_grads(lambda a: dflow.fixed_point(lambda x: np.cos(a * x), 0.5), (0.7,), order=2)
 
 
+def test_fixed_points_of_loops():
+    """Whose steps count as constants."""
+
+    def relaxed(z):
+        y, now, h = 1.0, 0.0, dflow.stop_gradient(0.1 + 0.0 * z)
+        while now < 1.0:
+            y = y + h * (z - y)
+            now += h
+            h = np.minimum(1.1 * h, 0.3)
+        return y
+
+    def settled(a):
+        return dflow.fixed_point(lambda z: 0.3 * relaxed(a + z), 0.5)
+
+    want = dflow.grad(lambda z: relaxed(z))(1.2 + settled(1.2))
+    assert dflow.grad(settled)(1.2) == pytest.approx(0.3 * want / (1 - 0.3 * want))
+    assert dflow.jacfwd(settled)(1.2) == pytest.approx(0.3 * want / (1 - 0.3 * want))
+
+
+def test_a_linear_function_that_carries_something_else():
+    def f(x):
+        k, y = 0, 0.0
+        for i in range(10):
+            y += x[k] * i
+            k = (2 * k + 1) % 3
+        return y
+
+    with pytest.raises(DerivativeError, match=r"carries a value that does not depend on the arguments(.|\n)*dflow.vjp"):
+        dflow.linear_transpose(f, B)(1.0)
+
+
 def test_a_fixed_point_that_is_not_reached():
     with pytest.raises(ValueError, match="does not converge"):
         dflow.jit(lambda a: dflow.fixed_point(lambda x: x + a, 0.0, max_steps=50))(1.0)
