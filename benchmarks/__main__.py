@@ -3,7 +3,8 @@
 import argparse
 import importlib
 
-from benchmarks.measure import write
+from benchmarks.measure import RESULTS, write
+from benchmarks.plots import draw
 
 GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints")
 
@@ -19,3 +20,4 @@ for name in chosen:
         print(f"\n{table}", flush=True)
         tables.append(table)
     write(name, tables)
+    draw(name, tables, RESULTS)
