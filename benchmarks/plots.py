@@ -1,4 +1,4 @@
-"""Tables of times as pictures, where matplotlib is installed: one dot for each contestant, on a scale of powers of ten."""
+"""Tables of times as pictures, where matplotlib is installed: a dot for each contestant, on a scale of powers of ten."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def _picture(table: Table, columns: Sequence[int], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = [" ".join(str(x) for x in row[: columns[0]] if x) for row in table.rows]
-    with rc_context({"svg.hashsalt": "", "font.size": 8}):
+    with rc_context({"svg.hashsalt": "", "svg.fonttype": "none", "font.size": 8}):
         figure = Figure(figsize=(7, 0.9 + 0.26 * len(names)), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
