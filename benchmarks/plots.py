@@ -1,4 +1,4 @@
-"""Tables of times as pictures, where matplotlib is installed: a dot for each contestant, on a scale of powers of ten."""
+"""Tables of times as pictures, where matplotlib is installed: a dot for each contestant, on a scale of powers of 10."""
 
 from collections.abc import Sequence
 from pathlib import Path
