@@ -32,7 +32,7 @@ from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, externalize
 from dflow.ir.core import Function
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import made
 from dflow.ir.types import TensorType
 
 COMPILING = threading.Lock()  # LLVM's context and its target machines serve one thread at a time
@@ -219,7 +219,7 @@ def raise_error(checks: Sequence[Check], code: int, details: tuple[int, ...]) ->
     if code == OUT_OF_MEMORY:
         raise MemoryError("native code could not get the memory that it needs")
     check = checks[code]
-    error = ERRORS[check.error](check.message.format(*details))
+    error = made(check.error, check.message, details)
     error.location = check.location  # type: ignore[attr-defined]
     if check.location is not None:
         error.add_note(f"at {check.location}")

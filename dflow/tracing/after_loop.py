@@ -114,11 +114,9 @@ class After:
 
     def is_known(self, name: str) -> bool:
         """Whether a variable that the body assigns has a value after the loop, even if there is no iteration."""
-        return (
-            self.traced.positive
-            or not isinstance(self.traced.before[name], Undefined)
-            or name in self.traced.loop.flags
-        )
+        before = self.traced.before[name]
+        unread = isinstance(before, Undefined) and before.filler
+        return self.traced.positive or unread or not isinstance(before, Undefined) or name in self.traced.loop.flags
 
     def undefined(self, name: str, value: Any = None) -> Undefined:
         """What stands for a variable after the loop whose value cannot be known there."""

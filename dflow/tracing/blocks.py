@@ -57,7 +57,7 @@ class Blocks(Expressions):
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
         self.global_stores = self.globals & set(stores(body))
-        lowered = self._lowered(Bindings().block(body))
+        lowered = self._lowered(Bindings().block(body), Jumps(shared=frozenset(always)))
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
         self.assigned_inside = (assigned_inside(body) | outer) & self.locals
@@ -70,11 +70,11 @@ class Blocks(Expressions):
         start = [assign(n, call("Undefined", body[0], ast.Constant(n)), body[0]) for n in sorted(undefined)]
         return [*doc, *declarations, *start, *rest]
 
-    def _lowered(self, body: list[ast.stmt]) -> list[ast.stmt]:
+    def _lowered(self, body: list[ast.stmt], jumps: Jumps) -> list[ast.stmt]:
         """The body without jumps, as far as it can be."""
         if not any(map(yields, body)):
-            return Jumps().function(body)
-        lowered = Jumps().generator(body)
+            return jumps.function(body)
+        lowered = jumps.generator(body)
         everything = set().union(*map(loads, lowered))
         for s in lowered:
             for node in nodes_of(s):
@@ -162,6 +162,7 @@ class Blocks(Expressions):
                 node.iter,
                 self.visit(node.iter),
                 load(f"_dflow_body_{k}"),
+                ast.Constant(_levels(node)),
                 *_access(k),
                 *self._facts(node, names),
             ),
@@ -282,6 +283,12 @@ class Blocks(Expressions):
             ast.match_case(c.pattern, c.guard and self.visit(c.guard), self.statements(c.body)) for c in node.cases
         ]
         return located(ast.Match(self.visit(node.subject), cases), node)
+
+
+def _levels(node: ast.AST) -> int:
+    """How many loops stand in each other, at most."""
+    inner = max((_levels(child) for child in ast.iter_child_nodes(node)), default=0)
+    return inner + isinstance(node, ast.For | ast.While)
 
 
 def _without_doc(body: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt]]:

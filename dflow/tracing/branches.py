@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import register
 from dflow.ir.passes.transfer import assume
+from dflow.ir.registry import definition
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Region, builder, entered, region, tracing
 from dflow.tracing.merging import Arm, Merge
 from dflow.tracing.objects import MISSING, Snapshot, resized
+from dflow.tracing.printing import bits, message_of
 from dflow.tracing.state import Undefined, load
 
 Block = Callable[[], Any]
@@ -65,7 +66,7 @@ def if_(
         finally:
             snapshot.restore()
         if arm.raised is not None:
-            _check(pred, holds, arm.raised)
+            _check(pred, holds, arm)
             put(before)
             (orelse if holds else then)()
             return
@@ -108,19 +109,34 @@ def raised(error: Any) -> Any:
     return error
 
 
-def _check(pred: Value, holds: bool, error: BaseException) -> None:
+def _check(pred: Value, holds: bool, arm: Arm) -> None:
     """A branch that raises becomes a check that it is not taken."""
-    name = next((n for n, kind in ERRORS.items() if isinstance(error, kind)), None)
-    if name is None:
-        raise failure(
-            TraceError,
-            f"raising {type(error).__name__} on a traced condition is not supported",
-            wanted=", ".join(ERRORS),
-            mend="raise one of these",
-        ) from error
+    error = arm.raised
+    assert error is not None
+    text, details = message_of(
+        error.args[0] if len(error.args) == 1 else str(error) if error.args else "", lambda x: _hoisted(arm.region, x)
+    )
     b = builder()
-    message = str(error).replace("{", "{{").replace("}", "}}")
-    b.check(b.not_(pred) if holds else pred, error=name, message=message)
+    name = register(type(error))
+    b.check(b.not_(pred) if holds else pred, *details, error=name, message=text)
+
+
+def _hoisted(inner: Region, x: Array) -> Value | None:
+    """A number of a branch as a detail of a check before it, if what makes it may be computed anyway."""
+    with entered(inner):
+        value = bits(x)
+    needed, ops = {value}, []
+    for op in reversed(inner.builder.ops):
+        if needed.isdisjoint(op.results):
+            continue
+        outside = op.name == "extract" and not all(v.op and v.op.name == "constant" for v in op.operands[1:])
+        if op.regions or definition(op).effect or outside or not all(r.type.is_scalar for r in op.results):
+            return None
+        needed.update(op.operands)
+        ops.append(op)
+    here = region().builder
+    here.ops.extend(op for op in reversed(ops) if not any(op is o for o in here.ops))
+    return value
 
 
 def choose(test: Any, then: Block, orelse: Block) -> Any:

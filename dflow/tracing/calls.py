@@ -10,6 +10,7 @@ import os
 import random
 import time
 import types
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 
 from dflow.errors import DflowError, TraceError, failure
 from dflow.tracing import array as _array
-from dflow.tracing.context import tracing
+from dflow.tracing import templates
+from dflow.tracing.context import region, tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
 from dflow.tracing.rewrite import is_user_code, rewritten
@@ -94,7 +96,7 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         if own is not None:
             return own(*args[1:], **kwargs)
     if takes_functions:
-        args = tuple(map(_callback, args))
+        args = args if function in (sorted, min, max) else tuple(map(_callback, args))
         kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
         return special(*args, **kwargs)
@@ -134,7 +136,10 @@ def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:
-        if isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
+        ours = (getattr(function, "__module__", None) or "").startswith(
+            "dflow."
+        )  # it failed in a function it was given
+        if ours or isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
             raise
         raise failure(
             TraceError,
@@ -161,9 +166,9 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     if cls is np.ndarray and not {*kwargs} - {"shape", "dtype"} and len(args) <= 2:
         return dispatch().CREATION[np.empty](*args, **{"dtype": np.float64, **kwargs} if len(args) < 2 else kwargs)
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
-    plain = type(cls) is type and cls.__new__ is object.__new__
-    if plain and isinstance(init, types.FunctionType) and is_user_code(init):
-        made: Any = object.__new__(cls)
+    plain = cls.__new__ is object.__new__ or cls.__new__ is BaseException.__new__ or cls.__new__ is Exception.__new__
+    if type(cls) is type and plain and isinstance(init, types.FunctionType) and is_user_code(init):
+        made: Any = cls.__new__(cls, *args) if issubclass(cls, BaseException) else object.__new__(cls)
         (_dataclass_init(cls, init) or rewritten(init))(made, *args, **kwargs)
         return made
     return cls(*args, **kwargs)
@@ -211,6 +216,12 @@ def _is_numpy(function: Any) -> bool:
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, CONTAINERS) and owner in region().root().outside:
+        result = function(*args, **kwargs)
+        region().root().outside.require_unchanged(None, owner)
+        return result
+    if isinstance(owner, str) and function.__name__ in ("format", "join"):
+        return (templates.formatted if function.__name__ == "format" else templates.join)(owner, *args, **kwargs)
     if isinstance(owner, list) and function.__name__ == "sort":
         owner[:] = call(sorted, owner, **kwargs)
         return None
@@ -235,6 +246,7 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
+CONTAINERS = (list, dict, set, deque)
 RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
 

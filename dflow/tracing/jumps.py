@@ -15,7 +15,7 @@ import ast
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dflow.tracing.names import FUNCTIONS, children, nodes_of
+from dflow.tracing.names import FUNCTIONS, children, loads, nodes_of, stores
 
 RESULT, RETURNED = "_dflow_result", "_dflow_returned"
 Statements = list[ast.stmt]
@@ -41,6 +41,7 @@ class Jumps:
     count: int = 0
     returned: bool = False  # whether the flag RETURNED is needed
     single: bool = False  # whether the only return stands at the end
+    shared: frozenset[str] = frozenset()  # variables that other functions see too
 
     def function(self, body: Statements) -> Statements:
         """The body with one ``return``, at its end; unchanged when it has no other."""
@@ -152,7 +153,10 @@ class Jumps:
         resets = [assign(f, ast.Constant(False), s) for f in (*flags, *([continued] if continued in used else []))]
         new = located(type(s)(**dict(ast.iter_fields(s))), s)
         new.body, new.orelse, new.flags = resets + body, [], flags
-        out: Statements = [*([assign(broke, ast.Constant(False), s)] if broke in flags else []), new]
+        start = [assign(broke, ast.Constant(False), s)] if broke in flags else []
+        if start and s.orelse:
+            start += [assign(n, filler(n, s), s) for n in sorted(_set_on_leaving(s) - self.shared)]
+        out: Statements = [*start, new]
         outer = {RETURNED} & set(flags)
         if s.orelse:
             orelse, more = self.block(s.orelse, place if not outer else place.inside())
@@ -212,6 +216,30 @@ def _breaks(body: Any, kind: Any = ast.Break) -> bool:
     return False
 
 
+def _set_on_leaving(loop: Any) -> set[str]:
+    """The variables that a loop with ``else`` sets in whichever way it ends, and does not look at before."""
+    ways = [set(stores(part)) for part in _to_breaks(loop.body, [])]
+    ways.append({n for s in loop.orelse if isinstance(s, ast.Assign | ast.AugAssign) for n in stores([s])})
+    looked_at = [loop.iter if isinstance(loop, ast.For) else loop.test, *loop.body]
+    return set.intersection(*ways) - set().union(*map(loads, looked_at))
+
+
+def _to_breaks(body: Any, before: list[ast.stmt]) -> Any:
+    """For each ``break`` of a loop the assignments of its body that lead there."""
+    for s in body:
+        if isinstance(s, ast.Break):
+            yield before
+        elif isinstance(s, ast.Assign):
+            before = [*before, s]
+        elif isinstance(s, ast.For | ast.While):
+            yield from _to_breaks(s.orelse, before)
+        else:
+            for part in ("body", "orelse", "finalbody"):
+                yield from _to_breaks(getattr(s, part, None) or [], before)
+            for h in (*getattr(s, "handlers", ()), *getattr(s, "cases", ())):
+                yield from _to_breaks(h.body, before)
+
+
 # -- making syntax -----------------------------------------------------------------------------------------------
 
 
@@ -243,6 +271,11 @@ def assign(name: str, value: ast.expr, where: ast.AST) -> ast.stmt:
 def runtime(name: str, where: ast.AST) -> ast.expr:
     """A function of the runtime (``dflow.tracing.runtime``)."""
     return located(ast.Attribute(load("dflow__"), name, ast.Load()), where)
+
+
+def filler(name: str, where: ast.AST) -> ast.expr:
+    """The value of a variable that nothing reads before it is set."""
+    return located(ast.Call(runtime("filler", where), [ast.Constant(name)], []), where)
 
 
 def none_of(flags: Any) -> ast.expr:

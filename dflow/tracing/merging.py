@@ -29,7 +29,7 @@ class Arm:
     after: tuple[Any, ...] = ()
     places: dict[Place, Any] = field(default_factory=dict)
     view: Snapshot = field(default_factory=lambda: Snapshot(()))
-    raised: BaseException | None = None
+    raised: Exception | None = None
 
     def opened(self, x: Any) -> Anatomy | None:
         """``x`` taken apart as this branch leaves it."""

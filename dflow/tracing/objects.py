@@ -142,7 +142,7 @@ class Place:
 
     @property
     def name(self) -> PartName:
-        kind = type(self.owner).__name__
+        kind = getattr(self.owner, "__name__", None) or type(self.owner).__name__
         if isinstance(self.owner, list | deque | dict):
             return PartName(f"{kind}[{self.key!r}]", self)
         if isinstance(self.owner, types.CellType):
@@ -248,6 +248,7 @@ class Snapshot:
         """Variables of the functions around ``f`` and global ones that it uses."""
         if not _is_users(f):
             return
+        yield from (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
             if name.startswith(("dflow__", "_dflow")) or name in self._variables:
                 continue
@@ -263,8 +264,11 @@ class Snapshot:
 
     def changes(self) -> dict[Place, Any]:
         """The parts that are not what they were, with what they are now; MISSING for those that are gone."""
+        return self._changes(self.saved.values())
+
+    def _changes(self, owners: Iterable[tuple[Any, Parts]]) -> dict[Place, Any]:
         found = {}
-        for owner, then in self.saved.values():
+        for owner, then in owners:
             now = parts(owner)
             for key in {**then, **now}:
                 a, b = then.get(key, MISSING), now.get(key, MISSING)
@@ -294,9 +298,10 @@ class Snapshot:
                 )
         return list(found)
 
-    def require_unchanged(self, location: Location | None) -> None:
-        """Refuses changes, but for parts that are new and hold nothing traced: tables that are filled once."""
-        for place, now in self.changes().items():
+    def require_unchanged(self, location: Location | None, owner: Any = None) -> None:
+        """Refuses changes (of one object, if given), but for new parts that hold nothing traced: tables that are filled
+        once."""
+        for place, now in (self.changes() if owner is None else self._changes([self.saved[id(owner)]])).items():
             if self.then(place) is not MISSING or any(isinstance(x, Array) for x in flatten(now)[0]):
                 self.restore()
                 raise outside_change(place.owner, place.name, location)
@@ -321,10 +326,12 @@ class Snapshot:
 
 
 def outside_change(owner: Any, name: str, location: Location | None = None) -> Exception:
-    kind = "variable of another function" if isinstance(owner, types.CellType) else type(owner).__name__
+    kind = f"a {'variable of another function' if isinstance(owner, types.CellType) else type(owner).__name__}"
+    if isinstance(owner, type | types.ModuleType | types.FunctionType):
+        kind = f"the {'class' if isinstance(owner, type) else type(owner).__name__} {owner.__name__}"
     return failure(
         TraceError,
-        f"the function changes a {kind} from outside, which would happen once, while tracing",
+        f"the function changes {kind} from outside, which would happen once, while tracing",
         seen=f"{name} is assigned",
         mend="pass the object as an argument, or return the new value and assign it outside",
         location=location,

@@ -20,7 +20,16 @@ from dflow.tracing.numbers import stands_for
 from dflow.tracing.operators import numpy_functions
 from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
-from dflow.tracing.special_methods import BINARY, attribute, binary, dispatched, set_attribute, truth_value, unary
+from dflow.tracing.special_methods import (
+    BINARY,
+    PLAIN,
+    attribute,
+    binary,
+    dispatched,
+    set_attribute,
+    truth_value,
+    unary,
+)
 from dflow.tracing.state import Undefined, describe, flatten, is_number, unflatten
 
 
@@ -83,9 +92,10 @@ def _extreme(name: str, plain: Any) -> Any:
         if len(args) == 1 and isinstance(args[0], Array) and args[0].ndim == 1 and key is None and not default:
             return getattr(numpy_functions(), name)(args[0])
         items = list(args[0]) if len(args) == 1 else list(args)
-        if not items or (key is None and not contains_traced(items)):
+        traced = contains_traced(items)
+        if not items or (key is None and not traced and all(type(i) in PLAIN for i in items)):
             return plain(*args, key=key, **default)
-        if key is None and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
+        if key is None and traced and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
             return functools.reduce(lambda a, b: elementwise(name, a, b), items)
         return best(items, [i if key is None else key(i) for i in items])
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, walk
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import error_class
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
@@ -22,7 +22,7 @@ from dflow.tracing.index import refuse_items
 from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.loops import for_, while_
 from dflow.tracing.objects import Place, outside_change
-from dflow.tracing.printing import joined
+from dflow.tracing.printing import joined, message_of
 from dflow.tracing.special_methods import (
     BINARY,
     attribute,
@@ -46,8 +46,8 @@ def assert_(test: Any, message: Callable[[], Any]) -> None:
         if not test:
             raise AssertionError(message()) if message() != "" else AssertionError
         return
-    text = str(message()).replace("{", "{{").replace("}", "}}")
-    builder().check(truth(test), error="AssertionError", message=text)
+    text, details = message_of(message())
+    builder().check(truth(test), *details, error="AssertionError", message=text)
 
 
 def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any], *start: Any) -> Any:
@@ -94,8 +94,8 @@ def getitem(base: Any, index: Any) -> Any:
             if static is None:
                 raise refuse_items(type(base).__name__, index)
             return base[static.item()]
-        if type(base) in dispatch().INDEXED:
-            return dispatch().INDEXED[type(base)](base, index)
+    if tracing() and (made := dispatch().INDEXED.get(type(base))):
+        return made(index)
     try:
         return base[index]
     except IndexError as e:
@@ -185,13 +185,17 @@ def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
         return
     caught = tuple(x for k in kinds() for x in ((BaseException,) if k is None else k if isinstance(k, tuple) else (k,)))
     for op in checks:
-        if issubclass(ERRORS[op.attrs["error"]], caught):
+        if issubclass(error_class(op.attrs["error"]), caught):
             raise failure(
                 TraceError,
                 f"{op.attrs['error']}: whether it is raised is known only when the program runs; it cannot be caught",
                 mend="test for it by an `if`, or catch it where the function is called",
                 location=op.loc,
             )
+
+
+def filler(name: str) -> Undefined:
+    return Undefined(name, filler=True)
 
 
 def values(*reads: Callable[[], Any]) -> list[Any]:
@@ -221,6 +225,7 @@ __all__ = [
     "choose",
     "compare",
     "comparison",
+    "filler",
     "fold",
     "for_",
     "getitem",

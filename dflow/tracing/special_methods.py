@@ -67,6 +67,10 @@ _FIELDWISE = {"eq", "lt", "le", "gt", "ge"}
 
 def binary(op: str, x: Any, y: Any) -> Any:
     """``x op y``."""
+    if isinstance(x, str) and op == "mod":
+        from dflow.tracing.templates import percent
+
+        return percent(x, y)
     if type(x) not in PLAIN or type(y) not in PLAIN:
         name = op.rstrip("_")
         found = dispatched(f"__{name}__", x, f"__r{name}__", y)
@@ -169,9 +173,13 @@ def attribute(x: Any, name: str) -> Any:
     cls = type(x)
     if cls in PLAIN or cls is types.ModuleType or isinstance(x, type):
         return getattr(x, name)
-    found = _in_class(cls, name)
+    owner, classes = x, cls.__mro__
+    if isinstance(x, super):
+        owner, every = x.__self__, x.__self_class__.__mro__  # type: ignore[attr-defined]
+        classes = every[every.index(x.__thisclass__) + 1 :]  # type: ignore[attr-defined]
+    found = _in_classes(classes, name)
     if isinstance(found, property) and _is_users(found.fget):
-        return rewritten(found.fget)(x)  # type: ignore[arg-type]
+        return rewritten(found.fget)(owner)  # type: ignore[arg-type]
     if isinstance(found, functools.cached_property) and _is_users(found.func):
         if name not in x.__dict__:
             x.__dict__[name] = rewritten(found.func)(x)  # type: ignore[arg-type]
@@ -188,7 +196,7 @@ def attribute(x: Any, name: str) -> Any:
 def set_attribute(value: Any, x: Any, name: str) -> None:
     """``x.name = value``, the setter of a property run rewritten."""
     _refuse_outside(x, name, value)
-    found = _in_class(type(x), name) if type(x) not in PLAIN else None
+    found = _in_classes(type(x).__mro__, name) if type(x) not in PLAIN else None
     if isinstance(found, property) and _is_users(found.fset):
         rewritten(found.fset)(x, value)  # type: ignore[arg-type]
         return
@@ -203,14 +211,14 @@ def _refuse_outside(x: Any, name: str, value: Any) -> None:
     """What is made outside would be changed once, while tracing; but a table may be filled with what is known."""
     if not tracing() or isinstance(x, Array):
         return
-    if isinstance(x, type | types.ModuleType) or (
+    if isinstance(x, type | types.ModuleType | types.FunctionType) or (
         x in region().root().outside and (contains_traced(value) or name in parts(x))
     ):
         raise outside_change(x, Place(x, name).name)
 
 
-def _in_class(cls: type, name: str) -> Any:
-    for c in cls.__mro__:
+def _in_classes(classes: tuple[type, ...], name: str) -> Any:
+    for c in classes:
         if name in c.__dict__:
             return c.__dict__[name]
     return None

@@ -77,12 +77,16 @@ def trace(
             outside.require_unchanged(_place(fn))
             check_watched(root, _place(fn))
         except RecursionError:
+            outside.restore()
             raise failure(
                 TraceError,
                 f"the recursion of {name} has no end that is known while tracing",
                 mend="write it as a loop, or let it end by a static argument",
                 location=_place(fn),
             ) from None
+        except BaseException:
+            outside.restore()  # nothing traced stays in objects from outside
+            raise
         try:
             results = [_result(x) for x in leaves]
             values = [r.value for r in results]
@@ -90,6 +94,14 @@ def trace(
             raise
         except TraceError as e:  # no line of the function is at fault, so name the function
             raise failure(type(e), **e.facts, location=_place(fn)) from None
+        for a, spec in zip(arrays, args):
+            if len(a.type.shape) != len(spec.type.shape) or a.steps:
+                raise failure(
+                    TraceError,
+                    f"the shape of the argument {spec.hint} is assigned",
+                    mend="make a view: x = x.reshape(shape)",
+                    location=_place(fn),
+                )
         updated = [k for k, a in enumerate(arrays) if a.cell.value is not starts[k] or a.cell.poison]
         finals = [arrays[k].value for k in updated]
         _refuse_outer_updates(root)

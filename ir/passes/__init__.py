@@ -6,6 +6,7 @@ A pass is a function ``Function -> Function`` that edits nothing in place. ``PAS
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Function
@@ -55,11 +56,15 @@ PIPELINE = (
 )
 
 
-def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Function], None] | None = None) -> Function:
-    """``f`` optimized for running. ``check`` verifies after each pass; ``observe`` is shown what each pass made."""
-    for name in PIPELINE:
+Check = bool | Literal["last"]
+
+
+def optimize(f: Function, *, check: Check = False, observe: Callable[[str, Function], None] | None = None) -> Function:
+    """``f`` optimized for running. ``check`` verifies after each pass, or after the ``"last"``; ``observe`` is shown
+    what each pass made."""
+    for k, name in enumerate(PIPELINE):
         f = PASSES[name](f)
-        if check:
+        if check is True or (check and k == len(PIPELINE) - 1):
             from dflow.ir.verifier import verify
 
             verify(f, after=name)
@@ -71,6 +76,7 @@ def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Functi
 __all__ = [
     "PASSES",
     "PIPELINE",
+    "Check",
     "Pass",
     "accumulate",
     "canonicalize",
