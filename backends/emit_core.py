@@ -83,6 +83,8 @@ def pointwise(*names: str) -> Callable[[Any], Any]:
 class Emitter:
     """Writes the operations of a plan's function at ``builder``, scalars in ``env``, tensors in ``memory``."""
 
+    vectorizes = True  # whether LLVM will make loops ones over vectors
+
     def __init__(self, plan: Plan, function: ir.Function, options: Options):
         self.plan, self.function, self.options = plan, function, options
         self.module = function.module

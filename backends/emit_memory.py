@@ -15,7 +15,7 @@ it with the capacity zero, and clears as much of it as it grows into.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,8 @@ class Heap:
 class Memory:
     """The buffers of the function that ``e`` writes."""
 
+    held: Mapping[tuple[Buffer, ir.Value], ir.Value] = {}
+
     def __init__(self, e: Emitter):
         self.e = e
         self.buffers = e.plan.buffers
@@ -64,7 +66,6 @@ class Memory:
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
         self.scopes = self._make_scopes([b for b in distinct if b.space != "stack"])
         self.globals: dict[Value, ir.Value] = {}
-        self.held: dict[tuple[Buffer, ir.Value], ir.Value] = {}  # addresses of rows (see `emit_rows`)
 
     def base(self, x: Value) -> ir.Value | None:
         """The address of the first element (None for a sequence)."""

@@ -21,7 +21,7 @@ from dflow.ir.types import Dim
 def held_row(e: Emitter, x: Value, start: Value, *, write: bool = False) -> Iterator[None]:
     """While this lasts, the row of ``x`` at ``start`` is where it is now. Nothing else may make ``x`` longer."""
     position = e.env[start]
-    with _held(e, [(x, position, e.memory.row(x, position, write=write))]):
+    with _held(e, [(x, position, e.memory.row(x, position, write=write))] if e.vectorizes else []):
         yield
 
 
@@ -29,7 +29,7 @@ def held_row(e: Emitter, x: Value, start: Value, *, write: bool = False) -> Iter
 def held_rows(e: Emitter, body: Block, sizes: Sequence[Dim | ir.Value]) -> Iterator[None]:
     """The rows that each round of ``body`` reads at positions from around it; ``sizes`` are how often it runs."""
     found = []
-    for x, start in _reads(e, body) if 0 not in sizes else ():
+    for x, start in _reads(e, body) if e.vectorizes and 0 not in sizes else ():
         position = e.env[start]
         for size in sizes:
             if not isinstance(size, int) and not isinstance(size, ir.Constant):
@@ -43,8 +43,11 @@ def held_rows(e: Emitter, body: Block, sizes: Sequence[Dim | ir.Value]) -> Itera
 
 @contextmanager
 def _held(e: Emitter, rows: Sequence[tuple[Value, ir.Value, ir.Value]]) -> Iterator[None]:
-    before = dict(e.memory.held)
-    e.memory.held.update({(e.memory.buffers[x], position): row for x, position, row in rows})
+    if not rows:
+        yield
+        return
+    before = e.memory.held
+    e.memory.held = {**before, **{(e.memory.buffers[x], position): row for x, position, row in rows}}
     yield
     e.memory.held = before
 

@@ -35,7 +35,12 @@ def nest_hints(e: Emitter, body: Block, domain: Sequence[Dim]) -> ir.MDValue | N
 
 
 def _hints(e: Emitter, body: Block, k: Value, trips: Dim | None) -> ir.MDValue | None:
-    if not isinstance(trips, int) or not SHORTEST <= trips <= LONGEST or not all(_is_plain(op, k) for op in body.ops):
+    if (
+        not e.vectorizes
+        or not isinstance(trips, int)
+        or not SHORTEST <= trips <= LONGEST
+        or not all(_is_plain(op, k) for op in body.ops)
+    ):
         return None
     sizes = [r.type.dtype.itemsize for op in body.ops for r in op.results if r.type.dtype.is_inexact]
     width = VECTOR_BYTES // max(sizes, default=VECTOR_BYTES)

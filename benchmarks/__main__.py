@@ -3,7 +3,8 @@
 import argparse
 import importlib
 
-from benchmarks.measure import write
+from benchmarks.measure import RESULTS, write
+from benchmarks.plots import draw
 
 GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", "gpu")
 
@@ -20,3 +21,4 @@ for name in chosen:
         tables.append(table)
     if tables:  # a group that needs a GPU has none without one
         write(name, tables)
+        draw(name, tables, RESULTS)

@@ -44,6 +44,7 @@ class KernelEmitter(Emitter):
     """Writes one kernel. ``blocks`` and ``threads`` (in a block) are what it will be launched with."""
 
     memory: DeviceMemory
+    vectorizes = False
 
     def __init__(
         self,
