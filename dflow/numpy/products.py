@@ -47,11 +47,10 @@ def matrix_product(x: Value, y: Value) -> Value:
         real = b.sub(matrix_product(a, d), matrix_product(c, e))
         return b.emit("complex", real, b.add(matrix_product(a, e), matrix_product(c, d)))
     if x.type.rank > y.type.rank == 2 and x.type.is_static:  # one matrix for a stack: all rows in one product
-        *lead, k = x.type.static_shape
-        return s.reshaped(
-            b.matmul(s.reshaped(x, (math.prod(lead), k)), sizes.recast(y, (inner, y.type.shape[-1]))),
-            (*lead, y.type.shape[-1]),
-        )
+        *stack, k = x.type.static_shape
+        columns = sizes.recast(y, (inner, y.type.shape[-1]))
+        z = b.matmul(s.reshaped(x, (math.prod(stack), k)), columns)
+        return s.reshaped(z, (*stack, y.type.shape[-1]))
     lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
     x = s.expand(x, (*lead, x.type.shape[-2], inner))
     return b.matmul(x, s.expand(y, (*lead, inner, y.type.shape[-1])))

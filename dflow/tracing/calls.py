@@ -343,6 +343,17 @@ def _number(plain: Any, kind: str, dtype: Any) -> Any:
     return convert
 
 
+def complex_(*args: Any, **kwargs: Any) -> Any:
+    """``complex(x, y)`` of traced numbers."""
+    if not any_traced(args) or kwargs:
+        return complex(*args, **kwargs)
+    arrays = [lift(a) for a in (*args, 0.0)[:2]]
+    if any(a.dtype.kind == "c" for a in arrays):
+        return arrays[0] + 1j * arrays[1]
+    x, y = (lift(BUILTINS[float](a)).value for a in arrays)
+    return wrap(builder().emit("complex", x, y), weak=True)
+
+
 def type_(*args: Any) -> type:
     """``type(x)``: for a traced value the type of what it stands for."""
     x = args[0]
@@ -421,6 +432,7 @@ BUILTINS: dict[Any, Any] = {
     int: _number(int, "i", np.int64),
     float: _number(float, "f", np.float64),
     bool: _number(bool, "b", np.bool_),
+    complex: complex_,
     isinstance: isinstance_,
     type: type_,
     map: map_,
