@@ -211,6 +211,12 @@ def _infinite(compare: str) -> Rule:
     return lambda b, d, x: b.fcmp_ordered(compare, intrinsic(b, "llvm.fabs", x), x.type(math.inf))
 
 
+def _scale(b: ir.IRBuilder, d: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+    zero = x.type(0.0)
+    nothing = b.or_(b.fcmp_ordered("==", x, zero), b.fcmp_ordered("==", y, zero))
+    return b.select(nothing, zero, b.fmul(x, y))
+
+
 def _unary(name: str) -> Rule:
     return lambda b, d, x: intrinsic(b, name, x)
 
@@ -219,6 +225,7 @@ FLOAT: dict[str, Rule] = {
     "add": lambda b, d, x, y: b.fadd(x, y, flags=CONTRACT),
     "sub": lambda b, d, x, y: b.fsub(x, y, flags=CONTRACT),
     "mul": lambda b, d, x, y: b.fmul(x, y, flags=CONTRACT),
+    "scale": _scale,
     "div": lambda b, d, x, y: b.fdiv(x, y),
     "floordiv": _float_floordiv,
     "rem": _float_rem,

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -298,7 +299,7 @@ def measure_fresh(kernel: Kernel, runs: dict[str, Callable[..., Any]]) -> dict[s
 
         return run
 
-    return measure({name: caller(f) for name, f in runs.items()}, rounds=7, seconds=0.01, clock=time.process_time)
+    return measure({name: caller(f) for name, f in runs.items()}, rounds=3, seconds=0.004, clock=time.process_time)
 
 
 def separately(checkout: Path, name: str, options: list[str], limit: float) -> dict[str, str]:
@@ -322,6 +323,7 @@ def main() -> None:
     parser.add_argument("kernels", nargs="*", help="names as in bench_info; all when none is named")
     parser.add_argument("--preset", default="S", help="sizes, S by default")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for one kernel")
+    parser.add_argument("--jobs", type=int, default=1, help="kernels at a time")
     parser.add_argument("--untimed", action="store_true", help="only compare results")
     parser.add_argument("--alone", action="store_true", help="in this process, as JSON")
     options = parser.parse_args()
@@ -333,10 +335,11 @@ def main() -> None:
     flags = ["--preset", options.preset, *(["--untimed"] if options.untimed else [])]
     columns = ["kernel", "value", "gradient"] if options.untimed else COLUMNS
     table = Table(f"NPBench, preset {options.preset}", columns)
-    for name in names:
-        row = separately(options.checkout, name, flags, options.limit)
-        table.rows.append([name, *(row.get(c, "") for c in columns[1:])])
-        print(table.rows[-1], flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = pool.map(lambda name: separately(options.checkout, name, flags, options.limit), names)
+        for name, row in zip(names, rows):
+            table.rows.append([name, *(row.get(c, "") for c in columns[1:])])
+            print(table.rows[-1], flush=True)
     right = sum(row[1].startswith("right") for row in table.rows)
     verdicts = [row[columns.index("gradient")] for row in table.rows]
     agree, jumps, none = (sum(v.startswith(x) for v in verdicts) for x in ("right", "forward =", "nothing"))

@@ -81,8 +81,8 @@ def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
 def is_number(x: Any) -> bool:
     """Whether ``x`` can become a traced value."""
     if isinstance(x, np.ndarray | np.generic):
-        return x.dtype.kind in "biuf"
-    return isinstance(x, Array | bool | int | float)
+        return x.dtype.kind in "biufc"
+    return isinstance(x, Array | bool | int | float | complex)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -131,7 +131,7 @@ def _leaves(result: Any) -> list[Any]:
 def _result(x: Any) -> Array:
     if isinstance(x, Undefined):
         raise x.error()
-    if isinstance(x, Array | bool | int | float | np.ndarray | np.generic):
+    if isinstance(x, Array | bool | int | float | complex | np.ndarray | np.generic):
         return lift(x)
     kind = "str" if isinstance(x, Text) else type(x).__name__
     raise failure(

@@ -46,6 +46,11 @@ def _mul_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
     return [b.mul(cts[0], y), None] if isinstance(x, Linear) else [None, b.mul(x, cts[0])]
 
 
+def _scale_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
+    x, y = xs
+    return [b.scale(cts[0], y), None] if isinstance(x, Linear) else [None, b.scale(x, cts[0])]
+
+
 elementwise(
     "add",
     "x + y",
@@ -79,6 +84,18 @@ elementwise(
     linear=((0,), (1,)),
     transpose=_mul_transpose,
     samples=(A, B),
+    cheap=True,
+)
+elementwise(
+    "scale",
+    "x * y; 0 where one of them is 0, even if the other is infinite or NaN, as a derivative may be",
+    lambda x, y: np.where((x == 0) | (y == 0), np.zeros_like(x), x * y),
+    FLOATS,
+    arity=2,
+    linear=((0,), (1,)),
+    transpose=_scale_transpose,
+    samples=(A, B),
+    kinks=([0.0, np.inf, np.nan, 0.0, np.inf], [np.inf, 0.0, 0.0, np.nan, 2.0]),
     cheap=True,
 )
 elementwise(

@@ -64,7 +64,6 @@ def _digamma(x: float) -> float:
 
 
 _UNARY: tuple[tuple[str, str, Any, Partial | None, list[float]], ...] = (
-    ("sqrt", "square root", np.sqrt, lambda b, y, x: b.div(0.5, y), POSITIVE),
     ("cbrt", "cube root", np.cbrt, lambda b, y, x: b.div(1.0 / 3.0, _square(b, y)), POSITIVE),
     ("exp", "e to the x", np.exp, lambda b, y, x: y, ALL_REAL),
     ("exp2", "2 to the x", np.exp2, lambda b, y, x: b.mul(LN2, y), ALL_REAL),
@@ -127,6 +126,13 @@ for _name, _doc, _reference, _partial, _samples in _UNARY:
     )
 
 
+def _sqrt_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    return [b.scale(b.div(0.5, ys[0]), ts[0])]
+
+
+elementwise("sqrt", "square root", np.sqrt, FLOATS, jvp=_sqrt_jvp, samples=(POSITIVE,), kinks=(EXTREMES,))
+
+
 def _pow_by_base(b: Any, z: Any, x: Any, y: Any) -> Any:
     """y * x**(y - 1); at the point (0, 0) only, where that is 0 * inf, it is 0."""
     origin = b.and_(b.eq(x, 0.0), b.eq(y, 0.0))
@@ -139,13 +145,21 @@ def _pow_by_exponent(b: Any, z: Any, x: Any, y: Any) -> Any:
     return b.mul(z, b.log(b.select(b.eq(x, 0.0), one, x)))
 
 
+def _pow_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    t, u = ts
+    terms = [] if t is None else [b.scale(_pow_by_base(b, ys[0], *xs), t)]
+    if u is not None:
+        terms.append(b.mul(_pow_by_exponent(b, ys[0], *xs), u))
+    return [b.add(*terms) if len(terms) == 2 else terms[0]]
+
+
 elementwise(
     "pow",
     "x to the y; NaN when x < 0 and y is not an integer",
     np.power,
     FLOATS,
     arity=2,
-    partials=(_pow_by_base, _pow_by_exponent),
+    jvp=_pow_jvp,
     samples=([0.3, 1.0, 2.0, 5.0, 0.7], [-1.5, 2.0, 0.5, 3.0, 0.0]),
     kinks=([0.0, 0.0, -1.0, -2.0, np.nan, 1.0, -8.0, np.inf], [0.0, 2.0, 3.0, -2.0, 0.0, np.nan, 0.5, -1.0]),
 )

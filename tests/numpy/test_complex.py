@@ -171,3 +171,21 @@ def test_refusals_tell():
     for f in (lambda z: np.floor(z), lambda z: z % 2, lambda z: z // 1, lambda z: np.arctan2(z, z)):
         with pytest.raises(TypeError):
             run(f, Z)
+
+
+def test_python_numbers():
+    """``complex()`` and complex variables of loops, also those that begin as real numbers."""
+
+    def orbit(a, b, n):
+        z, total, turned = 0j, 0.0, 1.5
+        for _ in range(n):
+            z = z * z + complex(a, b)
+            turned = turned * 1j
+            total = total + z
+            if abs(z) > 2:
+                break
+        return z, total, turned, complex(z, 1.0), complex(b)
+
+    for got, wanted in zip(dflow.jit(orbit)(0.3, 0.4, 9), orbit(0.3, 0.4, 9), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-13)
+    dflow.check_grads(lambda a, b: abs(orbit(a, b, 9)[0]), (0.3, 0.4))

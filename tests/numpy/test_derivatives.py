@@ -125,3 +125,22 @@ def test_what_a_mask_leaves_out_is_in_no_derivative():
     length = np.where(y > 0, np.hypot(x, y), 1)
     np.testing.assert_allclose(by_x, np.array([1 + 1 / 3, 0, 0.75]) + x / length)
     np.testing.assert_allclose(by_y, np.array([-3.0, 0, -1]) + y / length)
+
+
+def test_a_root_at_zero_that_is_not_used():
+    """Distances of a point to itself: their derivative is infinite, and times zero it is nothing."""
+
+    def nearest(x):
+        d = np.sqrt(((x[:, None] - x) ** 2).sum(-1))
+        np.fill_diagonal(d, np.inf)
+        return d.min(axis=1).sum()
+
+    def energy(x):
+        d = (((x[:, None] - x) ** 2).sum(-1)) ** 0.5
+        d[d > 0] = 1 / d[d > 0]
+        return np.triu(d, 1).sum()
+
+    x = np.random.default_rng(0).normal(size=(4, 2))
+    dflow.check_grads(nearest, (x,))
+    dflow.check_grads(energy, (x,))
+    np.testing.assert_array_equal(dflow.grad(lambda x: np.sqrt(x).sum())(np.array([0.0, 4.0])), [np.inf, 0.25])

@@ -98,7 +98,7 @@ def barrier_option(spot, strike, barrier, sigma, noise):
     return total / len(noise)
 
 
-@program(np.array([0.02, 0.025, 0.03, 0.032, 0.035]), 100.0, wrt=(0, 1), order=2)
+@program(np.array([0.02, 0.025, 0.03, 0.032, 0.035]), 100.0, wrt=(0, 1))
 def bond_bootstrap(par_rates, face):
     """Discount factors from the rates of bonds at par, and the price of a bond by them."""
     n = len(par_rates)

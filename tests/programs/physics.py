@@ -176,7 +176,7 @@ def double_pendulum(state, ratio, steps, dt):
     return state, highest
 
 
-@program(RNG.normal(size=40), 0.9, 25, wrt=(0, 1), order=2)
+@program(RNG.normal(size=40), 0.9, 25, wrt=(0, 1))
 def wave_equation(u, courant, steps):
     """A string with fixed ends; three levels of time that trade places."""
     old, now = u.copy(), u.copy()

@@ -184,7 +184,7 @@ def k_means(points, centers, rounds):
     return centers, label
 
 
-@program(RNG.normal(size=6), RNG.normal(size=8), 0.5, wrt=(0, 1, 2), order=2)
+@program(RNG.normal(size=6), RNG.normal(size=8), 0.5, wrt=(0, 1, 2))
 def soft_dtw(a, b, gamma):
     """The soft distance of two series under time warping, over a full table."""
     n, m = len(a), len(b)
