@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
 from dflow.backends.emit_rows import held_rows
+from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
 
 Carried = list[ir.Value | None]
@@ -37,13 +38,13 @@ def _for(e: Emitter, op: Op) -> None:
         bind(e, carried, values)
         e.block(body)
         yields = registers(e, body.results)
-        for total in sums(body, carried):
+        for total in totals:
             reassociate(e.env[total])
         return yields
 
-    count = e.env[op.operands[0]]
+    count, totals = e.env[op.operands[0]], sums(body, carried)
     with held_rows(e, body, [count]):
-        bind(e, op.results, e.loop(count, registers(e, op.operands[1:]), run))
+        bind(e, op.results, e.loop(count, registers(e, op.operands[1:]), run, hints=hints(e, body, count, totals)))
 
 
 def sums(body: Block, carried: Sequence[Value]) -> list[Value]:

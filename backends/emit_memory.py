@@ -62,7 +62,7 @@ class Memory:
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
         self.bases = {b: self._make(b) for b in distinct if b.space != "heap"}
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
-        self.scopes = self._make_scopes([b for b in distinct if b.space in ("arena", "heap")])
+        self.scopes = self._make_scopes([b for b in distinct if b.space != "stack"])
         self.globals: dict[Value, ir.Value] = {}
         self.held: dict[tuple[Buffer, ir.Value], ir.Value] = {}  # addresses of rows (see `emit_rows`)
 
@@ -105,7 +105,7 @@ class Memory:
         return self.globals[x]
 
     def _make_scopes(self, buffers: Sequence[Buffer]) -> dict[Buffer, tuple[Any, Any]]:
-        if len(buffers) + len(self.bases) < 2:
+        if len(buffers) + len(self.bases) < 2 or not any(b.space in ("arena", "heap") for b in buffers):
             return {}
         module, name = self.e.module, self.e.function.name
         domain = module.add_metadata([f"{name} memory"])
@@ -253,10 +253,10 @@ class Memory:
 
 
 def disjoint(a: Buffer, b: Buffer) -> bool:
-    """Whether two buffers of arena or heap share no byte."""
+    """Whether two buffers, other than on the stack, share no byte (or are only read)."""
     if a is b:
         return False
-    if a.space == "heap" or b.space == "heap":
+    if a.space != "arena" or b.space != "arena":
         return True
     return a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
 

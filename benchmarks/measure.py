@@ -52,30 +52,35 @@ def duration(seconds: float) -> str:
     return f"{seconds * 1e9:.3g} ns"
 
 
-def measure(runs: Mapping[str, Callable[[], Any]], rounds: int = 9, seconds: float = 0.03) -> dict[str, Time]:
+def measure(
+    runs: Mapping[str, Callable[[], Any]],
+    rounds: int = 9,
+    seconds: float = 0.03,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Time]:
     """Times all ``runs``, by turns: in each round every one is called again and again for about ``seconds``."""
-    counts = {name: _calls(run, seconds) for name, run in runs.items()}
+    counts = {name: _calls(run, seconds, clock) for name, run in runs.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            times[name].append(_once(run, counts[name]))
+            times[name].append(_once(run, counts[name], clock))
     return {name: Time(min(t), statistics.median(t)) for name, t in times.items()}
 
 
-def _calls(run: Callable[[], Any], seconds: float) -> int:
+def _calls(run: Callable[[], Any], seconds: float, clock: Callable[[], float]) -> int:
     run()  # compiles
     count = 1
-    while (t := _once(run, count) * count) < seconds / 10:
+    while (t := _once(run, count, clock) * count) < seconds / 10:
         count *= 10
     return max(1, round(count * seconds / t))
 
 
-def _once(run: Callable[[], Any], count: int) -> float:
+def _once(run: Callable[[], Any], count: int, clock: Callable[[], float]) -> float:
     turns = range(count)
-    start = time.perf_counter()
+    start = clock()
     for _ in turns:
         run()
-    return (time.perf_counter() - start) / count
+    return (clock() - start) / count
 
 
 def slope(sizes: Sequence[float], times: Sequence[float]) -> float:

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.errors import TraceError, failure
+from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.recompute import checkpoint as checkpointed
 from dflow.revolve import revolved
 from dflow.shapes import ShapeDtypeStruct, eval_shape, shape_of
 from dflow.tracing.context import tracing
+from dflow.tracing.lift import contains_traced
 
 Function = Callable[..., Any]
 
@@ -33,6 +34,8 @@ def cond(pred: Any, true_fun: Function, false_fun: Function, *operands: Any) -> 
 
 def switch(index: Any, branches: Sequence[Function], *operands: Any) -> Any:
     """``branches[index](*operands)``; an index outside counts as the nearest one inside."""
+    if not branches:
+        raise failure(TraceError, "switch needs at least one branch")
     return _branch(index, tuple(branches), 0, operands)
 
 
@@ -92,6 +95,8 @@ def scan(
 
     Raises TraceError when the lengths do not agree.
     """
+    for name, x in (("length", length), ("checkpoint", checkpoint), ("snapshots", snapshots)):
+        _require_known(name, x)
     leaves, spec = trees.flatten(xs)
     n = _length(leaves, length)
     levels = _levels(checkpoint, n)
@@ -145,10 +150,21 @@ def _store_segment(tables: list[Any], parts: list[Any], place: Any, size: int) -
         table[place : place + size] = part
 
 
+def _require_known(name: str, x: Any) -> None:
+    if contains_traced(x):
+        raise failure(
+            NeedsStatic,
+            f"scan needs a {name} that is known while tracing",
+            seen=repr(x),
+            mend=f"make the {name} a static argument (static_argnames), or write a `for` loop, which takes any length",
+        )
+
+
 def _length(leaves: Sequence[Any], length: int | None) -> int:
     lengths = {np.shape(x)[0] if np.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
     if len(lengths) == 1 and None not in lengths:
-        return int(next(iter(lengths)))  # type: ignore[arg-type]
+        (n,) = lengths
+        return int(n)  # type: ignore[arg-type]
     raise failure(
         TraceError,
         "scan needs arrays of one length along axis 0, or a length",

@@ -22,7 +22,7 @@ from dflow.backends.fusion import fuse
 from dflow.backends.plan import Plan
 from dflow.errors import DerivativeError, failure
 from dflow.ir.core import Function
-from dflow.ir.passes import PASSES, optimize
+from dflow.ir.passes import PASSES, Check, optimize
 from dflow.ir.passes.expand import expand, expand_late, has_late
 from dflow.ir.registry import NoDerivativeError
 
@@ -80,9 +80,10 @@ class Stages:
         return self.plan.function if stage == "lowered" else getattr(self, stage)
 
 
-def checking() -> bool:
-    """Whether the verifier runs after each pass."""
-    return os.environ.get("DFLOW_CHECK", "") not in ("", "0")
+def checking() -> Check:
+    """Whether the verifier runs after each pass, or after the last."""
+    wanted = os.environ.get("DFLOW_CHECK", "")
+    return "last" if wanted == "last" else wanted not in ("", "0")
 
 
 class Dump:

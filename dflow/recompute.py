@@ -19,7 +19,7 @@ class checkpoint(Method):
 
     Memory for time: calls in a loop keep the arguments of each iteration instead of all that its derivative needs. It
     changes no value and no derivative. ``static_argnums`` are arguments that are known while tracing. Works as a
-    decorator; ``dflow.scan(..., checkpoint=True)`` arranges a loop for it.
+    decorator; ``dflow.lax.scan(..., checkpoint=True)`` arranges a loop for it.
     """
 
     def __init__(self, function: Callable[..., Any], static_argnums: int | Sequence[int] = ()):

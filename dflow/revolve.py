@@ -35,13 +35,13 @@ def revolved(
     def step(closure: Any, carry: Any, x: Any) -> Any:
         return converted(carry, x, *closure)
 
-    def forward(closure: Any, carry: Any, xs: Any) -> Any:
-        """The loop, and the states that it had at ``starts``."""
+    def forward(closure: Any, carry: Any, xs: Any, keep: bool) -> Any:
+        """The loop, and, to ``keep``, the states that it had at ``starts``."""
         ys = trees.map_leaves(lambda t: np.zeros((n, *t.shape), t.dtype), types)
         kept = trees.map_leaves(lambda x: np.zeros((snapshots, *np.shape(x)), shape_of(x).dtype), carry)
         places, count = np.array([*starts, n]), 0
         for k in range(n):
-            if places[count] == k:
+            if keep and places[count] == k:
                 _store(kept, carry, count)
                 count += 1
             carry, y = step(closure, carry, _at(xs, place(k)))
@@ -49,13 +49,14 @@ def revolved(
         return carry, ys, kept
 
     def plain(closure: Any, carry: Any, xs: Any) -> Any:
-        carry, ys, _ = forward(closure, carry, xs)
+        carry, ys, _ = forward(closure, carry, xs, keep=False)
         return carry, ys
 
     run = custom_jvp(plain)
 
     def tangent(primals: Any, tangents: Any) -> Any:
-        carry, ys, kept = forward(*primals)
+        closure, carry, xs = primals
+        carry, ys, kept = forward(closure, carry, xs, keep=True)
         dots, spec = trees.flatten(tangents)
 
         def push(known: Any, dots: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from llvmlite import ir
 
@@ -18,14 +19,19 @@ FAILING = frozenset({"check", "guard", "sequence"})
 
 
 class Context:
-    """The compilation of one plan. ``counters`` numbers the loops that the host runs, by the value that counts."""
+    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``.
 
-    def __init__(self, plan: tensors.Plan):
-        self.plan, self.places = plan, Places(plan)
-        self.module = ir.Module(plan.function.name)
+    ``counters`` numbers the loops that the host runs, by the value that counts; ``ways`` says how operations are done.
+    """
+
+    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module):
+        self.plan, self.places, self.name, self.module = plan, Places(plan), name, module
         self.checks: list[Check] = []
         self.kernels: list[Kernel] = []
         self.counters: dict[Value, int] = {}
+        self.ways: dict[Op, object] = {}
+        self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
+        self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}
@@ -50,6 +56,10 @@ class Context:
         """Whether something but the operations and blocks ``inside`` uses ``v``."""
         return not self._users.get(v, set()) <= inside
 
+    def used_by(self, v: Value) -> set[object]:
+        """The operations (and blocks, that yield it) that use ``v``."""
+        return self._users.get(v, set())
+
     def is_read_only(self, x: Value) -> bool:
         """Whether nothing writes the memory of a tensor during a run."""
         buffer = self.plan.buffers.get(x)
@@ -71,7 +81,11 @@ class Context:
         """Whether a kernel gets a scalar without memory that another kernel wrote."""
         if not v.type.is_scalar:
             return False
-        return v in self.position or v in self.counters or self.is_repeated(v)
+        return v in self.position or v in self.counters or self.is_stable(v) or self.is_repeated(v)
+
+    def is_stable(self, v: Value) -> bool:
+        """Whether a scalar is in a slot that nothing else is written to while ``v`` is in sight."""
+        return v.op is not None and self.ways.get(v.op) == "fold"
 
 
 class Needs:

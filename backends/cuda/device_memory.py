@@ -18,9 +18,11 @@ from llvmlite import ir
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE, aligned, constant_bytes, row_bytes
 from dflow.backends.cuda.plan import Pointer, Rows
-from dflow.backends.emit_memory import Memory
+from dflow.backends.emit_core import untyped
+from dflow.backends.emit_memory import ZERO_ROW, Memory
 from dflow.backends.emit_types import I8, I64, PTR, ZERO, index
 from dflow.ir.core import Value
 
@@ -34,7 +36,12 @@ Key = tensors.Buffer | Value  # a buffer of the plan, or a constant without one
 
 @dataclass(frozen=True)
 class DeviceSequence:
-    """``step`` bytes lie between two rows; ``capacity`` is the address of the capacity."""
+    """``step`` bytes lie between two rows; ``capacity`` is the address of the capacity.
+
+    A sequence that a parallel loop writes has ``lanes`` parts: the position ``(k << LANE_BITS) + j`` is row j of part
+    k, and lies at row ``j * lanes + k``, so that threads side by side touch memory side by side. Each part has a
+    capacity of its own.
+    """
 
     pointer: ir.Value
     capacity: ir.Value
@@ -42,6 +49,7 @@ class DeviceSequence:
     step: int
     row_bytes: int
     number: int
+    lanes: int = 0
 
 
 class DeviceMemory(Memory):
@@ -51,6 +59,7 @@ class DeviceMemory(Memory):
         self.e: KernelEmitter = e
         self.buffers = e.plan.buffers
         self.globals: dict[Value, ir.Value] = {}
+        self.held = {}
         self.threads = e.blocks * e.block_size
         self.bases: dict[tensors.Buffer, ir.Value] = {}
         self.heaps: dict[tensors.Buffer, Any] = {}
@@ -65,10 +74,14 @@ class DeviceMemory(Memory):
                 self.bases[key] = e.parameters[pointer]
         for b in e.needs.buffers(e.context):
             if b not in self.bases and b not in self.heaps:
-                if b.space == "stack":
-                    self.bases[b] = self._make(b)
-                else:
-                    self.striped[b] = self._stripe(b)
+                self.local(b)
+
+    def local(self, b: tensors.Buffer) -> None:
+        """Makes room for a buffer of one thread."""
+        if b.space == "stack":
+            self.bases[b] = self._make(b)
+        else:
+            self.striped[b] = self._stripe(b)
 
     @staticmethod
     def pointers(context: Context, needs: Needs, way: str, threads: int) -> dict[Key, Pointer]:
@@ -77,7 +90,7 @@ class DeviceMemory(Memory):
         for b in needs.buffers(context):
             local = way != "grid" and needs.is_local(context, b)
             if local and b.space == "heap":
-                found[b] = context.places.local_sequence(context.module.name + str(len(context.kernels)), b, threads)
+                found[b] = context.places.local_sequence(len(context.kernels), b, threads)
             elif not local or (b.space == "arena" and way == "one"):
                 found[b] = context.places.pointer(b)
         for v in needs.tensors:
@@ -93,8 +106,11 @@ class DeviceMemory(Memory):
             size = key.bytes if isinstance(key, tensors.Buffer) and key.space != "heap" else places.size(p)
             old = made.get(p, (0, 0, p.offset))
             made[p] = (p.buffer, p.offset, max(old[2], p.offset + size))
-        start = places.first_slot
-        made.setdefault(Pointer(WORKSPACE), (-1, start, start))
+        for a in self.e.parameters:
+            if isinstance(a, Pointer) and a not in made:
+                made[a] = (a.buffer, a.offset, a.offset + places.size(a))
+        if all(p != Pointer(WORKSPACE) for p in self.e.pointers.values()):
+            made[Pointer(WORKSPACE)] = (-1, 0, 0)  # leads to slots only
         made[Pointer(SCRATCH)] = (SCRATCH, 0, 1 << 62)
         made[Pointer(ERROR)] = (ERROR, 0, 32)
         return made
@@ -134,41 +150,83 @@ class DeviceMemory(Memory):
 
     def _sequence(self, b: tensors.Buffer, p: Pointer) -> DeviceSequence:
         e, row = self.e, row_bytes(b.type)
-        local = e.needs.is_local(e.context, b) and e.way != "grid"
+        lanes, local = e.context.places.lanes(b), e.needs.is_local(e.context, b) and e.way in ("one", "lanes")
         step, base = row, e.parameters[p]
         if local:
             step = row * self.threads
             base = e.builder.gep(base, [e.builder.mul(e.thread, index(row))], inbounds=True, source_etype=I8)
-            capacity = e.slot(I64)
-        else:
-            capacity = self.at(e.parameters[Pointer(WORKSPACE)], e.context.places.slot(b).offset)
-        return DeviceSequence(base, capacity, e.parameters[Rows(p.buffer)], step, row, p.buffer)
+        capacity = e.parameters[e.context.places.capacities(b)] if lanes else self.capacity(b, local)
+        return DeviceSequence(base, capacity, e.parameters[Rows(p.buffer)], step, row, p.buffer, lanes)
+
+    def capacity(self, b: tensors.Buffer, local: bool) -> ir.Value:
+        """Where the capacity of a sequence is."""
+        if local:
+            return self.e.slot(I64)
+        return self.at(self.e.parameters[Pointer(WORKSPACE)], self.e.context.places.slot(b).offset)
+
+    def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
+        """The address of an element of a sequence; writing makes it exist."""
+        if (known := self.held.get((self.buffers[x], position))) is not None:
+            return known
+        heap, b = self.heaps[self.buffers[x]], self.e.builder
+        if write:
+            self.reserve(heap, position)
+            return self._row(heap, position)
+        if heap.lanes:  # a loop that does not run asks for the row -1
+            position = b.select(b.icmp_signed("<", position, ZERO), ZERO, position)
+        _, inner, capacity = self._part(heap, position)
+        inside = b.icmp_signed("<", inner, b.load(capacity, typ=I64))
+        return b.select(inside, self._row(heap, position), self._zeros(heap.row_bytes))
+
+    def _zeros(self, size: int) -> ir.Value:
+        """Zeros for rows that do not exist."""
+        size = max(size, ZERO_ROW)
+        module, name = self.e.module, f"dflow.zeros{size}"
+        if name not in module.globals:
+            made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, size), name))
+            made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, None), "internal", True
+            made.align = 64
+        return module.globals[name]
+
+    def _part(self, heap: Any, position: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """The part that a position is in, the row in it, the address of its capacity."""
+        if not heap.lanes:
+            return ZERO, position, heap.capacity
+        b = self.e.builder
+        part, inner = b.lshr(position, index(LANE_BITS)), b.and_(position, index((1 << LANE_BITS) - 1))
+        return part, inner, b.gep(heap.capacity, [part], inbounds=True, source_etype=I64)
 
     def _row(self, heap: Any, position: ir.Value) -> ir.Value:
-        b = self.e.builder
-        return b.gep(heap.pointer, [self.e.mul(position, index(heap.step))], source_etype=I8)
+        part, inner, _ = self._part(heap, position)
+        place = self.e.add(self.e.mul(inner, index(heap.lanes)), part) if heap.lanes else inner
+        return self.e.builder.gep(heap.pointer, [self.e.mul(place, index(heap.step))], source_etype=I8)
 
     def reserve(self, heap: Any, position: ir.Value) -> None:
+        """Makes all rows up to one exist: those between are zero."""
         b = self.e.builder
-        capacity = b.load(heap.capacity, typ=I64)
-        with b.if_then(b.icmp_signed(">=", position, capacity), likely=False):
-            least, doubled = b.add(position, index(1)), b.shl(capacity, index(1))
-            new = b.select(b.icmp_signed(">", doubled, least), doubled, least)
-            new = b.select(b.icmp_signed("<", new, heap.rows), new, heap.rows)
-            with b.if_then(b.icmp_signed(">", least, heap.rows), likely=False):
-                self._report(index(-1 - heap.number), [least])
+        _, inner, address = self._part(heap, position)
+        capacity = b.load(address, typ=I64)
+        with b.if_then(b.icmp_signed(">=", inner, capacity)):
+            new = b.add(inner, index(1), flags=("nsw",))
+            with b.if_then(b.icmp_signed(">", new, heap.rows), likely=False):
+                self._report(index(-1 - heap.number), [new])
                 self.e.branch_out(1)
-            self.e.repeat(b.sub(new, capacity), lambda k: self._clear_row(heap, b.add(capacity, k)))
-            b.store(new, heap.capacity)
+            before = b.sub(position, b.sub(inner, capacity))
+            self.e.repeat(b.sub(new, capacity), lambda k: self._clear_row(heap, b.add(before, k)))
+            b.store(new, address)
 
     def _clear_row(self, heap: Any, position: ir.Value) -> None:
         b, row = self.e.builder, self._row(heap, position)
         word = I64 if heap.row_bytes % 8 == 0 else I8
         count = heap.row_bytes // 8 if word is I64 else heap.row_bytes
-        self.e.repeat(index(count), lambda k: b.store(word(0), b.gep(row, [k], source_etype=word)))
+        self.e.nest((count,), lambda at: b.store(word(0), b.gep(row, at, source_etype=word)))
 
     def clear(self, heap: Any) -> None:
-        self.e.builder.store(ZERO, heap.capacity)
+        b = self.e.builder
+        if heap.lanes:
+            self.e.each(index(heap.lanes), lambda k: b.store(ZERO, b.gep(heap.capacity, [k], source_etype=I64)))
+        else:
+            b.store(ZERO, heap.capacity)
 
     def copy_sequence(self, source: Value, target: Value) -> None:
         """All rows that were written."""

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
+from dflow.backends.cuda.fold_kernel import as_fold
 from dflow.backends.cuda.kernel import KernelEmitter, on_device
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index
 from dflow.backends.emit_kernel import fold, write
 from dflow.backends.emit_memory import data
 from dflow.backends.emit_pointwise import _reshaped
-from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_sort import MERGE_COST, sorter
 from dflow.backends.emit_types import I64, ZERO, constant, index, storage_type
 from dflow.ir.core import Op, Value, walk
@@ -31,15 +31,7 @@ def _constant(e: KernelEmitter, op: Op) -> None:
         source = e.memory.globals.get(result) or data(e.module, e.function.name, result)
         count = index(e.memory.buffers[result].bytes // result.type.dtype.itemsize)
         flat = lambda at: e.load_at(result, e.offset(source, result.type, at))  # noqa: E731
-        _each(e, count, lambda k: e.store_at(result, flat_address(e, result, k), flat(k)))
-
-
-def _each(e: KernelEmitter, count: ir.Value, body: Callable[[ir.Value], object]) -> None:
-    """``body(k)`` for every k below ``count``, by all threads of a grid."""
-    if e.way == "grid":
-        e.stride(count, body)
-    else:
-        e.repeat(count, body)
+        e.each(count, lambda k: e.store_at(result, flat_address(e, result, k), flat(k)))
 
 
 def flat_address(e: KernelEmitter, x: Value, position: ir.Value) -> ir.Value:
@@ -74,60 +66,40 @@ def _reshape(e: KernelEmitter, op: Op) -> None:
         count *= size
     if count:
         move = lambda k: e.store_at(y, flat_address(e, y, k), e.load_at(x, flat_address(e, x, k)))  # noqa: E731
-        _each(e, index(count), move)
+        e.each(index(count), move)
 
 
 @on_device("sequence")
 def _sequence(e: KernelEmitter, op: Op) -> None:
     heap = e.memory.heaps[e.memory.buffers[op.result]]
     e.memory.clear(heap)
-    if op.operands:
+    if op.operands and not heap.lanes:
         e.memory.reserve(heap, e.builder.sub(e.env[op.operands[0]], index(1)))
 
 
-@on_device("kernel")
-def _kernel(e: KernelEmitter, op: Op) -> None:
+@on_device("kernel", "reduce", "matmul")
+def _fold(e: KernelEmitter, op: Op) -> None:
     """The sums of a thread stay in registers."""
-    (region,) = op.regions
-    domain, reduced = op.attrs["domain"], op.attrs["reduced"]
+    if op.name == "kernel" and not op.attrs["reduced"]:
+        (region,) = op.regions
 
-    def element(at: At) -> list[ir.Value]:
-        e.env.update(zip(region.args, at))
-        e.block(region)
-        return [e.env[v] for v in region.results]
+        def element(at: At) -> list[ir.Value]:
+            e.env.update(zip(region.args, at))
+            e.block(region)
+            return [e.env[v] for v in region.results]
 
-    ops = cost(walk(region))
-    if reduced:
-        fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=False, ops=ops)
-    else:
-        e.nest(domain, lambda at: write(e, op.results, at, element(at)), ops=ops)
-
-
-@on_device("reduce")
-def _reduce(e: KernelEmitter, op: Op) -> None:
-    (x,), axes = op.operands, op.attrs["axes"]
-    order = [k for k in range(x.type.rank) if k not in axes] + list(axes)
-
-    def element(at: At) -> list[ir.Value]:
-        return [e.load(x, [at[order.index(k)] for k in range(x.type.rank)])]
-
-    domain = [x.type.shape[k] for k in order]
-    if axes:
-        fold(e, op.results, domain, len(axes), (op.attrs["kind"],), element, rows=False)
-    else:
-        e.nest(domain, lambda at: write(e, op.results, at, element(at)))
+        e.nest(op.attrs["domain"], lambda at: write(e, op.results, at, element(at)), ops=cost(walk(region)))
+        return
+    found = as_fold(op)
+    if found is None:  # a reduction along no axis
+        e.fill(op, lambda e, op, at: e.load(op.operands[0], at))
+        return
+    domain = [*found.kept, *found.inner]
+    fold(e, found.results, domain, len(found.inner), found.combine, found.element(e), rows=False, ops=cost(_walk(op)))
 
 
-@on_device("matmul")
-def _matmul(e: KernelEmitter, op: Op) -> None:
-    x, y = op.operands
-
-    def element(at: At) -> list[ir.Value]:
-        *batch, i, j, k = at
-        factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
-        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
-
-    fold(e, op.results, [*op.result.type.shape, x.type.shape[-1]], 1, ("sum",), element, rows=False)
+def _walk(op: Op) -> list[Op]:
+    return [o for r in op.regions for o in walk(r)] or [op]
 
 
 @on_device("argsort")

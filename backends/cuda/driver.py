@@ -131,7 +131,9 @@ class Device:
 
     def activate(self) -> None:
         """Makes the context current in this thread."""
-        self.driver.call("cuCtxSetCurrent", self.context)
+        code = self.cu.cuCtxSetCurrent(self.context)[0]
+        if code:
+            raise self.driver.error(code, "cuCtxSetCurrent")
 
     def attribute(self, name: str) -> int:
         key = getattr(self.cu.CUdevice_attribute, f"CU_DEVICE_ATTRIBUTE_{name}")

@@ -23,6 +23,7 @@ from dflow.backends.cuda.plan import (
     buffer_bytes,
 )
 from dflow.backends.cuda.records import Records
+from dflow.backends.cuda.timeline import active
 from dflow.backends.engine import compile_function
 from dflow.ir.core import Function
 
@@ -45,7 +46,7 @@ class Execution:
         program: Program,
         loaded: Loaded,
         work: Workspace,
-        addresses: Mapping[int, int],
+        addresses: Sequence[int],
         scalars: Mapping[int, bytes],
         stream: int,
     ):
@@ -67,14 +68,13 @@ class Execution:
             pass
         if not program.fails:
             return None
-        assert program.error is not None
         record = Records.of(self.device).take(self.stream)
         self._do("cuMemcpyDtoHAsync", record.address, self.addresses[program.error], ErrorRecord.SIZE, self.stream)
         return record
 
     def _enqueue(self) -> None:
         program = self.program
-        if program.fails and program.error is not None:
+        if program.fails:
             self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
         self._steps(program.plan.steps)
 
@@ -86,7 +86,7 @@ class Execution:
     # --- graphs
 
     def _is_worth_a_graph(self, steps: Sequence[Step]) -> bool:
-        return not self.program.waits and 2 <= self._count(steps) <= LONGEST_GRAPH
+        return not self.program.waits and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
 
     def _count(self, steps: Sequence[Step]) -> int:
         """How many launches there are; loops count each round."""
@@ -138,12 +138,16 @@ class Execution:
         for step in steps:
             _STEPS[type(step)](self, step)
 
-    def _launch(self, s: Launch) -> None:
+    def launch(self, s: Launch) -> None:
+        timeline = active()
+        before = timeline.begin(self.device, self.stream) if timeline else None
         f = self.loaded.functions[s.kernel]
         params = self.table.params(s)
         code = self.cu.cuLaunchKernel(f, s.grid, 1, 1, s.block, 1, 1, s.shared, self.stream, params, 0)[0]
         if code:
             raise self.device.failed(code, self._what(s))
+        if timeline:
+            timeline.end(self.device, self.stream, before, s.kernel, self._what(s))
 
     def _what(self, s: Launch) -> str:
         for k in self.program.plan.kernels:
@@ -186,7 +190,7 @@ class Execution:
             source = self.addresses[buffer] + offset
             self._do("cuMemcpyDtoHAsync", out.ctypes.data, source, out.nbytes, self.stream)
         error = np.zeros(4, np.int64)
-        if program.fails and program.error is not None:
+        if program.fails:
             at = self.addresses[program.error]
             self._do("cuMemcpyDtoHAsync", error.ctypes.data, at, ErrorRecord.SIZE, self.stream)
         self._do("cuStreamSynchronize", self.stream)
@@ -220,7 +224,7 @@ def _on_host(f: Function) -> Callable[..., tuple[Any, ...]]:
 
 
 _STEPS: dict[type, Callable[[Execution, Any], None]] = {
-    Launch: Execution._launch,
+    Launch: Execution.launch,
     If: Execution._if,
     Loop: Execution._loop,
     While: Execution._while,

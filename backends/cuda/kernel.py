@@ -1,10 +1,11 @@
 """One kernel: an `Emitter` whose tensors are in device memory and whose function is an entry of the PTX module.
 
-There are three ways in which the threads of a kernel share the work:
+There are four ways in which the threads of a kernel share the work:
 
 - ``one``: a single thread does everything.
 - ``grid``: one operation; every thread computes some of the elements (`KernelEmitter.nest`).
 - ``lanes``: one parallel loop; every thread runs some of its rounds.
+- ``block``: the threads of one block do one operation after the other together (``block_kernel.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Context, Needs
-from dflow.backends.cuda.device_memory import DeviceMemory
+from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
 from dflow.backends.emit import by_value
@@ -25,7 +26,7 @@ from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Block, Op, Value, free_values
 from dflow.ir.types import Dim
 
-Way = Literal["one", "grid", "lanes"]
+Way = Literal["one", "grid", "lanes", "block"]
 # (emitter, operation): what is written for a GPU in another way than for a processor.
 DEVICE: dict[str, Callable[[Any, Op], None]] = {}
 NARROW = 2**31  # up to here positions are computed in 32 bits
@@ -59,14 +60,16 @@ class KernelEmitter(Emitter):
         self.loc: Any = None
         self.what = what
         self.parameters: dict[Argument, ir.Value] = {}
-        self.pointers = DeviceMemory.pointers(context, needs, way, blocks * threads)
+        self.pointers = self.find_pointers()
         wanted: dict[Argument, None] = dict.fromkeys(self.pointers.values())
         wanted |= dict.fromkeys(self._scalar(v) for v in needs.scalars)
         for p in list(wanted):
             if isinstance(p, Pointer) and p.buffer > SCRATCH and context.places.buffers[p.buffer].kind == "sequence":
                 wanted[Rows(p.buffer)] = None
+        split = [b for b in needs.buffers(context) if context.places.lanes(b)]
+        wanted |= dict.fromkeys(context.places.capacities(b) for b in split)
         wanted |= dict.fromkeys([*targets, Pointer(WORKSPACE), Pointer(SCRATCH), Pointer(ERROR)])
-        name = f"{context.plan.function.name}_{len(context.kernels)}_{what}"
+        name = f"{context.name}_{len(context.kernels)}_{what}"
         function = ir.Function(context.module, ir.FunctionType(VOID, [_type(a) for a in wanted]), name)
         function.calling_convention = "ptx_kernel"
         function.attributes.add("nounwind")
@@ -75,9 +78,16 @@ class KernelEmitter(Emitter):
         self.checks = context.checks
         self.parameters = dict(zip(wanted, function.args))
         self._start()
-        self.memory = DeviceMemory(self)
+        self.memory = self.make_memory()
         for v in needs.scalars:
             self.env[v] = self._load_scalar(v)
+
+    def find_pointers(self) -> dict[Key, Pointer]:
+        """The parameters for buffers and large constants; buffers that are missing belong to one thread."""
+        return DeviceMemory.pointers(self.context, self.needs, self.way, self.blocks * self.block_size)
+
+    def make_memory(self) -> DeviceMemory:
+        return DeviceMemory(self)
 
     # --- what is known from outside
 
@@ -178,11 +188,15 @@ class KernelEmitter(Emitter):
 
     def _describe(self, kept: dict[Argument, ir.Value]) -> None:
         """Says which pointers lead to memory that no other leads to."""
-        regions = {a: r for a, r in self.memory.regions().items() if a in kept}
+        regions = {a: r for a, r in self.memory.regions().items() if a in kept and self.is_apart(a)}
         for a, (buffer, start, stop) in regions.items():
             others = [r for other, r in regions.items() if other is not a and r[0] == buffer]
             if all(stop <= low or high <= start for _, low, high in others):
                 kept[a].add_attribute("noalias")
+
+    def is_apart(self, a: Pointer) -> bool:
+        """Whether other threads write nothing that this one reads there."""
+        return True
 
     # --- threads
 
@@ -193,22 +207,41 @@ class KernelEmitter(Emitter):
 
     def stride(self, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
         """``body(k)`` for the k below ``total`` that fall to this thread."""
+        self.stride_from(self.thread, self.blocks * self.block_size, total, body)
+
+    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``."""
         b, k = self.builder, self.slot(I64)
-        b.store(self.thread, k)
+        b.store(first, k)
         head, inside, done = (self.new_block(name) for name in ("stride", "mine", "strode"))
         b.branch(head)
         b.position_at_end(head)
         b.cbranch(b.icmp_signed("<", b.load(k, typ=I64), total), inside, done)
         b.position_at_end(inside)
         body(b.load(k, typ=I64))
-        b.store(b.add(b.load(k, typ=I64), index(self.blocks * self.block_size), flags=("nsw",)), k)
+        b.store(b.add(b.load(k, typ=I64), index(step), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
 
-    def nest(self, shape: Sequence[Dim], body: Callable[[list[ir.Value]], None], ops: int = 1) -> None:
-        """In a ``grid`` kernel the outermost nest is shared by the threads."""
-        if self.way != "grid" or self.inside_nest:
-            super().nest(shape, body, ops)
+    def each(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for every k below ``count``, shared by the threads where the work is spread."""
+        (self.stride if self.is_spread else self.repeat)(count, body)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether the threads share the elements of an operation."""
+        return self.way == "grid"
+
+    def nest(
+        self,
+        shape: Sequence[Dim],
+        body: Callable[[list[ir.Value]], None],
+        ops: int = 1,
+        hints: ir.MDValue | None = None,
+    ) -> None:
+        """Where the work is spread, the outermost nest is shared by the threads."""
+        if not self.is_spread or self.inside_nest:
+            super().nest(shape, body, ops, hints)
             return
         self.inside_nest = True
         if 0 not in shape:

@@ -33,14 +33,16 @@ def register_cache(cache: Cache) -> None:
 class Allocation:
     """A piece of device memory, given back when nothing refers to it any more.
 
-    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive.
+    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive. ``version`` counts
+    the updates in place.
     """
 
-    __slots__ = ("__weakref__", "device", "generation", "owner", "pointer", "size", "stream")
+    __slots__ = ("__weakref__", "device", "generation", "owner", "pointer", "size", "stream", "version")
 
     def __init__(self, device: Device, size: int, stream: int, pointer: int, owner: Any = None):
         self.device, self.size, self.stream, self.pointer, self.owner = device, size, stream, pointer, owner
         self.generation = device.generation
+        self.version = 0
 
     def check(self) -> None:
         """Raises DeviceError when the memory was lost by a fault."""
@@ -48,8 +50,8 @@ class Allocation:
             raise DeviceError(f"this array was lost when a kernel stopped with a fault on {self.device}; make it anew")
 
     def __del__(self) -> None:
-        device = self.device
-        if self.owner is not None or self.generation != device.generation or sys.is_finalizing():
+        device = getattr(self, "device", None)
+        if device is None or self.owner is not None or self.generation != device.generation or sys.is_finalizing():
             return
         with contextlib.suppress(Exception):
             if device.has_pools:

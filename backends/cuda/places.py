@@ -13,6 +13,7 @@ import numpy as np
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.plan import Buffer, ErrorRecord, Place, Pointer, buffer_bytes
+from dflow.backends.emit import by_value
 from dflow.backends.emit_types import strides
 from dflow.ir.core import Op, Value
 from dflow.ir.types import TensorType
@@ -33,9 +34,11 @@ class Places:
         self._numbers: dict[object, int] = {}
         self._small: dict[tensors.Buffer, int] = {}
         self._slots: dict[object, int] = {}
+        self._rooms: dict[int, int] = {}
+        self._capacities: dict[tensors.Buffer, Pointer] = {}
         self._lanes: dict[tensors.Buffer, int] = {}  # of sequences that a parallel loop writes
         for k, v in enumerate(plan.function.args):
-            if not v.type.is_scalar:
+            if not by_value(v.type):
                 self._add(("argument", k), Buffer("argument", buffer_bytes(v.type), k, k in plan.in_place.values()))
         for k, v in enumerate(plan.function.results):
             if k not in plan.in_place:
@@ -73,8 +76,17 @@ class Places:
         return Buffer("sequence", row_bytes(b.type) * self._lanes.get(b, 1), rows=FIRST_ROWS)
 
     def split(self, b: tensors.Buffer, lanes: int) -> None:
-        """Gives each lane of a parallel loop its own part of a sequence. To be said before the first ``pointer``."""
+        """Gives each round of a parallel loop its own part of a sequence. To be said before the first ``pointer``."""
         self._lanes[b] = lanes
+        self._capacities[b] = self.room(8 * lanes)
+
+    def lanes(self, b: tensors.Buffer) -> int:
+        """The number of parts of a sequence that is split, 0 for others."""
+        return self._lanes.get(b, 0)
+
+    def capacities(self, b: tensors.Buffer) -> Pointer:
+        """Where the capacity of each part of a sequence is."""
+        return self._capacities[b]
 
     def local_sequence(self, key: object, b: tensors.Buffer, threads: int) -> Pointer:
         """A sequence for each thread of a kernel."""
@@ -93,7 +105,8 @@ class Places:
         return Pointer(self._numbers["argument", k])
 
     def size(self, p: Pointer) -> int:
-        return self.buffers[p.buffer].size
+        """How many bytes may be reached from there."""
+        return self._rooms.get(p.offset, SLOT) if p.buffer == WORKSPACE else self.buffers[p.buffer].size
 
     # --- scalars
 
@@ -120,6 +133,13 @@ class Places:
         """A tensor, or a scalar that has a slot."""
         p = self.slot(v) if v.type.is_scalar else self.pointer(self.plan.buffers[v])
         return Place(p.buffer, p.offset, v.type)
+
+    def room(self, size: int) -> Pointer:
+        """Memory of its own in the workspace."""
+        start = aligned(self._workspace)
+        self._workspace = start + size
+        self._rooms[start] = size
+        return Pointer(WORKSPACE, start)
 
     # --- memory for one kernel
 

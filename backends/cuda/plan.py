@@ -212,6 +212,11 @@ class LaunchPlan:
     kernels: tuple[Kernel, ...] = ()
     in_place: Mapping[int, int] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        from dflow.backends.cuda.describe import describe
+
+        return describe(self)
+
     @property
     def launches(self) -> list[Launch]:
         """All launches, those in loops once."""

@@ -22,7 +22,7 @@ from typing import Any
 from dflow.backends.cuda.driver import Device, DeviceError
 from dflow.backends.cuda.execution import Execution, independent
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
-from dflow.backends.cuda.plan import ErrorRecord, LaunchPlan
+from dflow.backends.cuda.plan import ErrorRecord, Launch, LaunchPlan
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
 
@@ -33,7 +33,13 @@ class Workspace:
 
     memory: dict[int, Allocation]
     rows: dict[int, int]
+    addresses: list[int]  # of all buffers; those of arguments and results are set for each run
     graphs: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
+
+    def locate(self) -> None:
+        """Brings ``addresses`` up to date."""
+        for k, memory in self.memory.items():
+            self.addresses[k] = memory.pointer
 
 
 @dataclass
@@ -52,6 +58,11 @@ class Run:
     def __init__(self, program: Program, results: dict[int, Allocation], record: Any = None):
         self.program, self.results, self._record = program, results, record
         self._error: Exception | None = None
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether the end of the run may still bring an error."""
+        return self._record is not None or self._error is not None
 
     def check(self) -> None:
         """Waits for the end of the run. Raises what a failed check asks for, each time again."""
@@ -75,23 +86,38 @@ class Program:
         self._loaded: Loaded | None = None
         self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
         self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(plan.steps)
-        self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), None)
+        self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
+        self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
+        self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
+        only = plan.steps[0] if len(plan.steps) == 1 else None
+        self._only = only if isinstance(only, Launch) and not self.fails else None  # the short way of one kernel
         register_cache(self)
 
     def run(self, arrays: Mapping[int, int], scalars: Mapping[int, bytes], stream: int | None = None) -> Run:
-        """Starts the program. ``arrays``: addresses of the arguments in memory; ``scalars``: the others, as bytes."""
+        """Starts the program. ``arrays``: addresses of the arguments in memory; ``scalars``: the others, as bytes.
+
+        The device's context must be current.
+        """
         with self._lock:
             device = self.device
-            device.activate()
             loaded = self._load()
             stream = device.stream if stream is None else stream
             work = loaded.workspaces.get(stream) or self._workspace(loaded, stream)
-            results = {b.index: allocate(device, b.size, stream) for b in self.plan.buffers if b.kind == "result"}
             table = self.table
             for index, raw in scalars.items():
                 table.set_scalar(index, raw)
-            addresses = self._addresses(work, arrays, results)
+            addresses = work.addresses.copy()
+            for k, index in self._arguments:
+                addresses[k] = arrays[index]
+            results = {}
+            for k, index, size in self._results:
+                made = results[index] = allocate(device, size, stream)
+                addresses[k] = made.pointer
             table.set_pointers(addresses)
+            table.set_rows(work.rows)
+            if self._only is not None:
+                Execution(self, loaded, work, addresses, scalars, stream).launch(self._only)
+                return Run(self, results)
             before = self._save(arrays, stream) if self.waits and self.fails else {}
             while True:
                 execution = Execution(self, loaded, work, addresses, scalars, stream)
@@ -105,8 +131,10 @@ class Program:
                     self.raise_from((what, *details))
                     return run
                 self._lengthen(work, short, details[0], stream)
-                addresses[short] = work.memory[short].pointer
+                for k in work.memory:
+                    addresses[k] = work.addresses[k]
                 table.set_pointers(addresses)
+                table.set_rows(work.rows)
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
 
@@ -144,6 +172,8 @@ class Program:
             return
         try:
             self.device.activate()
+            for stream in loaded.workspaces:
+                self.device.cu.cuStreamSynchronize(stream)
             self.device.cu.cuModuleUnload(loaded.module)
         except Exception:  # the interpreter goes down, and the driver with it
             return
@@ -165,21 +195,9 @@ class Program:
                 self.device.driver.call("cuMemcpyHtoDAsync", memory[k].pointer, b.data, len(b.data), stream)
             elif b.kind == "error":
                 self.device.driver.call("cuMemsetD8Async", memory[k].pointer, 0, b.size, stream)
-        work = loaded.workspaces[stream] = Workspace(memory, rows)
-        self.table.set_rows(rows)
+        work = loaded.workspaces[stream] = Workspace(memory, rows, [0] * len(self.plan.buffers))
+        work.locate()
         return work
-
-    def _addresses(
-        self, work: Workspace, arrays: Mapping[int, int], results: Mapping[int, Allocation]
-    ) -> dict[int, int]:
-        out = {k: m.pointer for k, m in work.memory.items()}
-        for k, b in enumerate(self.plan.buffers):
-            if b.kind == "argument":
-                out[k] = arrays[b.index]
-            elif b.kind == "result":
-                out[k] = results[b.index].pointer
-        self.table.set_rows(work.rows)
-        return out
 
     # --- sequences
 
@@ -198,12 +216,17 @@ class Program:
             raise self.device.failed(code, "a copy")
 
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
-        """Makes room for ``rows`` rows, a power of two."""
+        """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
+        most often they belong to one loop, and would be too short next."""
         drop_graphs(self.device, work)
-        work.rows[k] = max(2 * work.rows[k], 1 << (rows - 1).bit_length())
-        del work.memory[k]
-        work.memory[k] = allocate(self.device, self.plan.buffers[k].size * work.rows[k], stream)
-        self.table.set_rows(work.rows)
+        buffers = self.plan.buffers
+        wanted = max(2 * work.rows[k], 1 << (rows - 1).bit_length())
+        for other, b in enumerate(buffers):
+            if b.kind == "sequence" and b.size <= buffers[k].size and work.rows[other] < wanted:
+                work.rows[other] = wanted
+                del work.memory[other]
+                work.memory[other] = allocate(self.device, b.size * wanted, stream)
+        work.locate()
 
 
 def drop_graphs(device: Device, work: Workspace) -> None:

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dflow.backends.cuda import device_ops  # noqa: F401
+from dflow.backends.cuda.block_kernel import BlockEmitter, threads_for
 from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.cooperative import barrier
+from dflow.backends.cuda.fold_kernel import emit_fold
 from dflow.backends.cuda.kernel import KernelEmitter
+from dflow.backends.cuda.lane_kernel import emit_lanes
+from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
-from dflow.backends.cuda.work import is_nothing, needs_host, points, way_of
+from dflow.backends.cuda.sort_kernel import emit_sort
+from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
-from dflow.backends.emit_types import to_storage
+from dflow.backends.emit_types import ZERO, to_storage
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
 from dflow.ir.types import BOOL, I64
 
@@ -50,6 +57,7 @@ class Scheduler:
 
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
+        decide(f.body, self.context)
         moves = [Move(self.places.result(k), v) for k, v in enumerate(f.results) if v.type.is_scalar]
         return self._block(f.body, moves)
 
@@ -65,15 +73,28 @@ class Scheduler:
 
     def _op(self, op: Op) -> None:
         context = self.context
-        if is_nothing(op, context.plan) or all(context.is_repeated(r) for r in op.results or [_NEVER]):
+        if (
+            op in context.dead
+            or is_nothing(op, context.plan)
+            or all(context.is_repeated(r) for r in op.results or [_NEVER])
+        ):
             return
-        way = way_of(op, context)
+        way = context.ways[op]
         if way == "one":
             if self.run.moves:
                 self._flush()
             self.run.ops.append(op)
         elif way == "grid":
             self._grid(op)
+        elif way == "fold":
+            self._flush_unless_apart(op)
+            emit_fold(self, op)
+        elif way == "sort":
+            self._flush()
+            emit_sort(self, op)
+        elif isinstance(way, Lanes):
+            self._flush()
+            emit_lanes(self, op, way)
         elif op.name in HOST:
             self._flush()
             HOST[op.name](self, op)
@@ -97,16 +118,30 @@ class Scheduler:
         sources = [m.source for m in run.moves]
         needs = Needs(self.context, run.ops, sources)
         targets = [m.target for m in run.moves if isinstance(m.target, Pointer)]
-        e = KernelEmitter(self.context, "steps", "one", needs, targets=targets)
+        threads = threads_for(run.ops, lambda op: points(op, self.context))
+        e: KernelEmitter
+        if threads > 1:
+            e = BlockEmitter(self.context, needs, threads, targets)
+        else:
+            e = KernelEmitter(self.context, "steps", "one", needs, targets=targets)
         e.loc = next((op.loc for op in run.ops if op.loc), None)
         e.recall(run.ops, sources)
         for op in run.ops:
             e.op(op)
-        self._keep(e, run.ops)
         values = [to_storage(e.builder, v.type.dtype, e.scalar(v)) for v in sources]
-        for m, value in zip(run.moves, values):
-            e.builder.store(value, e.target(m.target))
+        if threads == 1:
+            self._keep(e, run.ops)
+            self._store(e, run.moves, values)
+        else:
+            barrier(e)  # the slots have been read
+            with e.builder.if_then(e.builder.icmp_unsigned("==", e.thread, ZERO)):
+                self._keep(e, run.ops)
+                self._store(e, run.moves, values)
         self.steps.append(e.finish())
+
+    def _store(self, e: KernelEmitter, moves: Sequence[Move], values: Sequence[Any]) -> None:
+        for m, value in zip(moves, values):
+            e.builder.store(value, e.target(m.target))
 
     def _keep(self, e: KernelEmitter, ops: Sequence[Op]) -> None:
         """Writes the scalars to memory that others use."""
@@ -116,15 +151,19 @@ class Scheduler:
                     e.keep(r)
 
     def _grid(self, op: Op) -> None:
-        needs = Needs(self.context, [op])
-        if not self._is_apart(needs):
-            self._flush()
-        blocks = min(MOST_BLOCKS, max(1, -(-points(op) // BLOCK)))
+        needs = self._flush_unless_apart(op)
+        blocks = min(MOST_BLOCKS, max(1, -(-points(op, self.context) // BLOCK)))
         e = KernelEmitter(self.context, op.name, "grid", needs, blocks, BLOCK)
         e.loc = op.loc
         e.recall([op])
         e.op(op)
         self.steps.append(e.finish())
+
+    def _flush_unless_apart(self, op: Op) -> Needs:
+        needs = Needs(self.context, [op])
+        if not self._is_apart(needs):
+            self._flush()
+        return needs
 
     def _is_apart(self, needs: Needs) -> bool:
         """Whether a kernel may start before what waits in the run: neither touches what the other does."""
@@ -145,6 +184,7 @@ class Scheduler:
     def _in_memory(self, v: Value, key: object) -> Read | Scalar | Counter | int:
         """A condition or a count, for the host."""
         context = self.context
+        v = _without_bound(v)
         if v.op is not None and v.op.name == "constant" and v.type.dtype == I64:
             return int(v.op.attrs["value"])
         if v in context.counters:
@@ -232,6 +272,15 @@ class Scheduler:
 
 def _moves(targets: Sequence[Value], sources: Sequence[Value]) -> list[Move]:
     return [Move(t, s) for t, s in zip(targets, sources) if t.type.is_scalar and t is not s]
+
+
+def _without_bound(v: Value) -> Value:
+    """The count itself, where it is kept from being negative: a loop runs as often."""
+    if v.op is not None and v.op.name == "max":
+        for x, other in (v.op.operands, v.op.operands[::-1]):
+            if other.op is not None and other.op.name == "constant" and other.op.attrs["value"] == 0:
+                return x
+    return v
 
 
 class _Never:

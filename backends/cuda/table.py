@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,10 @@ class Table:
         for launch in launches:
             addresses = np.array([base + SLOT * self.slots[a] for a in launch.args], np.uint64)
             self._params[id(launch)] = addresses, addresses.ctypes.data
-        words = self.bytes.view(np.int64)
-        self._words = words
-        self._pointers = [(SLOT // 8 * s, a) for a, s in self.slots.items() if isinstance(a, Pointer)]
+        self._raw = memoryview(self.bytes)  # type: ignore[arg-type]
+        self._words = self._raw.cast("q")
+        word = SLOT // 8
+        self._pointers = [(word * s, a.buffer, a.offset) for a, s in self.slots.items() if isinstance(a, Pointer)]
         self._rows = [(SLOT // 8 * s, a.buffer) for a, s in self.slots.items() if isinstance(a, Rows)]
         self._scalars: dict[int, list[int]] = {}
         for a, s in self.slots.items():
@@ -41,9 +42,11 @@ class Table:
         """The address of the addresses of a launch's parameters."""
         return int(self._params[id(launch)][1])
 
-    def set_pointers(self, addresses: Mapping[int, int]) -> None:
-        for at, p in self._pointers:
-            self._words[at] = addresses[p.buffer] + p.offset
+    def set_pointers(self, addresses: Sequence[int]) -> None:
+        """``addresses`` by the number of the buffer."""
+        words = self._words
+        for at, buffer, offset in self._pointers:
+            words[at] = addresses[buffer] + offset
 
     def set_rows(self, rows: Mapping[int, int]) -> None:
         for at, buffer in self._rows:
@@ -51,7 +54,7 @@ class Table:
 
     def set_scalar(self, index: int, raw: bytes) -> None:
         for at in self._scalars.get(index, ()):
-            self.bytes[at : at + len(raw)] = np.frombuffer(raw, np.uint8)
+            self._raw[at : at + len(raw)] = raw
 
     def set_counter(self, loop: int, value: int) -> None:
         if loop in self._counters:

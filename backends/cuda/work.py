@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
+from dflow.backends.cuda.lane_kernel import rounds
+from dflow.backends.cuda.lanes import Lanes, overwritten, prove
+from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.plan import Plan
-from dflow.ir.core import Op, walk
+from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
-from dflow.ir.types import Dim, Size
 
-WIDE = 256  # points from which an operation is a kernel of its own
+WIDE = 4096  # elements from which an operation is a kernel of its own; one block does less than that as fast
+LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wait for conditions
+SORT_FACTOR = 4  # so much more than computing an element is it to sort one
+MATMUL_FACTOR = 8  # multiplications for one element
+MANY = 64  # rounds from which a parallel loop is a kernel
 ON_HOST = frozenset({"eigh", "svd", "print"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
@@ -20,16 +26,13 @@ MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "t
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "host"]
+Way = Literal["one", "grid", "fold", "sort", "host"]
 
 
-def count(shape: tuple[Dim, ...] | list[Dim]) -> int:
-    """The number of points, sizes being at their bounds."""
-    return math.prod(d.bound if isinstance(d, Size) else d for d in shape if isinstance(d, int | Size))
-
-
-def points(op: Op) -> int:
+def points(op: Op, context: Context) -> int:
     """How many threads an operation has something to do for."""
+    if op.name == "sequence":
+        return context.places.lanes(context.plan.buffers[op.result])
     if op.name == "kernel":
         domain = op.attrs["domain"]
         return count(domain[: len(domain) - op.attrs["reduced"]])
@@ -67,16 +70,59 @@ def is_nothing(op: Op, plan: Plan) -> bool:
     return False
 
 
-def way_of(op: Op, context: Context) -> Way:
+def decide(block: Block, context: Context) -> None:
+    """Decides on the way of every operation of a block, and inside of loops and branches that the host runs."""
+    for op in block.ops:
+        way = context.ways[op] = way_of(op, context)
+        if isinstance(way, Lanes):
+            for b in way.split:
+                context.places.split(b, rounds(op))
+            context.dead.update(overwritten(op, context))
+        elif way == "host":
+            for r in op.regions:
+                decide(r, context)
+    for op in block.ops:  # the loops that split sequences come after the operations that make them
+        if op.name == "sequence" and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
+            context.ways[op] = "grid"
+
+
+def way_of(op: Op, context: Context) -> Way | Lanes:
+    """The way to do an operation that does not stand inside of a kernel."""
+    lanes = find_lanes(op, context)
+    if lanes is not None:
+        return lanes
     if op.name in ("for", "while", "if"):
-        inner = walk_op(op)[1:]
-        return "host" if needs_host(op) or any(_is_wide(o, context) for o in inner) else "one"
+        return "host" if needs_host(op) or any(_leaves_block(o, context) for o in walk_op(op)[1:]) else "one"
     if op.name in ON_HOST:
         return "host"
-    return "grid" if _is_wide(op, context) else "one"
+    if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE // SORT_FACTOR:
+        return "sort"
+    if not is_wide(op, context, WIDE):
+        return "one"
+    return "fold" if is_shared(op) else "grid"
 
 
-def _is_wide(op: Op, context: Context) -> bool:
+def _leaves_block(op: Op, context: Context) -> bool:
+    """Whether an operation in a loop is worth a kernel in each round."""
+    if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE:
+        return True
+    return find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE)
+
+
+def find_lanes(op: Op, context: Context) -> Lanes | None:
+    """What is known of a parallel loop with many rounds."""
+    if op.name != "for" or rounds(op) < MANY:
+        return None
+    if op not in context.lanes:
+        context.lanes[op] = prove(op, context)
+    return context.lanes[op]
+
+
+def is_wide(op: Op, context: Context, least: int) -> bool:
+    """Whether an operation is worth a kernel of its own, being as much as ``least`` elements."""
+    fold = as_fold(op)
+    if fold is not None and is_shared(op):
+        return count(fold.kept) * count(fold.inner) >= least * (MATMUL_FACTOR if op.name == "matmul" else 1)
     if is_nothing(op, context.plan) or any(r.type.is_scalar for r in op.results):
         return False
     if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
@@ -84,4 +130,6 @@ def _is_wide(op: Op, context: Context) -> bool:
     elementwise = op.name in OPS and OPS[op.name].elementwise
     if any(v.type.grows for v in (*op.operands, *op.results)):
         return False
-    return (op.name in SPREAD or elementwise) and points(op) >= WIDE
+    if fold is not None and op.name == "matmul" and count(fold.kept) * count(fold.inner) >= MATMUL_FACTOR * least:
+        return True
+    return (op.name in SPREAD or elementwise) and points(op, context) >= least

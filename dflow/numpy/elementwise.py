@@ -42,6 +42,8 @@ def apply(
     arrays = [lift(a) for a in args]
     loop = loop_dtypes(ufunc, arrays, dtype, casting)
     operands = s.broadcast(*(s.cast_operand(a, d) for a, d in zip(arrays, loop)))
+    if where is not True and ufunc.__name__ in REGULAR:
+        operands = _regular(operands, where, REGULAR[ufunc.__name__])
     rule = ufunc_rules.rule_for(ufunc.__name__, operands[0].type.dtype)
     if ufunc.__name__ != "ldexp" and any(v.type.dtype != operands[0].type.dtype for v in operands):
         listed = " and ".join(str(v.type.dtype.numpy) for v in operands)
@@ -52,6 +54,20 @@ def apply(
     outs = (*outs, *(None,) * (len(results) - len(outs)))
     finished = tuple(_finish(v, o, where) for v, o in zip(results, outs))
     return finished[0] if ufunc.nout == 1 else finished
+
+
+# Functions with places where they have no derivative, and a place where they have one.
+REGULAR = {
+    **dict.fromkeys(("divide", "power", "float_power", "reciprocal", "hypot", "arctan2"), 1.0),
+    **dict.fromkeys(("sqrt", "cbrt", "log", "log2", "log10", "log1p", "arcsin", "arccos", "arctanh"), 0.5),
+    "arccosh": 2.0,
+}
+
+
+def _regular(operands: Sequence[Value], where: Any, number: float) -> list[Value]:
+    """The operands, with ``number`` for what ``where=`` leaves out, so that nothing of it is in a derivative."""
+    mask, *values = s.broadcast(s.cast(lift(where).value, bool), *operands)
+    return [builder().select(mask, v, s.full(v.type.shape, number, v.type.dtype.numpy)) for v in values]
 
 
 def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -60,4 +61,5 @@ def _part(item: Any, least: int, place: int) -> Array:
     return transpose.__wrapped__(full, axes[:first] + axes[added:] + axes[first:added])
 
 
-dispatch.INDEXED.update(dict.fromkeys((type(np.r_), type(np.c_)), dispatch.located(joined)))
+for _joiner in (np.r_, np.c_):
+    dispatch.INDEXED[type(_joiner)] = dispatch.located(functools.partial(joined, _joiner))

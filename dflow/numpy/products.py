@@ -44,10 +44,10 @@ def matrix_product(x: Value, y: Value) -> Value:
             f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
             f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
         )
-    if x.type.dtype.kind == "c":
-        (a, c), (d, e) = ((b.real(v), b.imag(v)) for v in (x, y))
-        real = b.sub(matrix_product(a, d), matrix_product(c, e))
-        return b.emit("complex", real, b.add(matrix_product(a, e), matrix_product(c, d)))
+    if x.type.rank > y.type.rank == 2 and x.type.is_static:  # one matrix for a stack: all rows in one product
+        *rows, k = x.type.static_shape
+        product = b.matmul(s.reshaped(x, (math.prod(rows), k)), sizes.recast(y, (inner, y.type.shape[-1])))
+        return s.reshaped(product, (*rows, y.type.shape[-1]))
     lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
     x = s.expand(x, (*lead, x.type.shape[-2], inner))
     return b.matmul(x, s.expand(y, (*lead, inner, y.type.shape[-1])))

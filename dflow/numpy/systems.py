@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import diagonal, identity, reduced
+from dflow.ir.ops.matrices import diagonal, identity, magnitude, real_type, reduced
 from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
@@ -92,7 +92,7 @@ def slogdet(a: Any) -> Any:
     (v,) = matrices(a, square=True)
     b = builder()
     packed, pivots, permutation = b.append("lu", [v])
-    sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", b.sign(diagonal(b, packed)), 1))
+    sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", apply(np.sign, wrap(diagonal(b, packed))).value, 1))
     return SlogdetResult(wrap(sign), wrap(b.log_abs_det(v, packed, pivots, permutation)))
 
 
@@ -109,6 +109,10 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
     (v,) = matrices(a)
     if rcond is None:
         rcond = 1e-15 if rtol is NO_VALUE else relative_limit(v) if rtol is None else rtol
+    if isinstance(rcond, Array | np.ndarray):
+        kind = real_type(v.type.dtype).numpy
+        limits = s.expand(s.cast(lift(rcond).value, kind), v.type.shape[:-2])
+        return wrap(builder().append("pinv", [v, limits], {"rcond": None})[0])
     return wrap(pseudoinverse(v, float(rcond)))
 
 
@@ -132,7 +136,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
     x = matrix_product(pseudoinverse(v, limit), columns)
     _, d, _ = singular_parts(v)
     rank = _count_large(d, limit)
-    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, v.type.dtype.numpy))
+    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, d.type.dtype.numpy))
     x = x if y.type.rank == 2 else s.reshaped(x, (n,))
     return wrap(x), rest, s.as_dtype(wrap(rank), np.int32), wrap(d)
 
@@ -147,7 +151,7 @@ def _count_large(d: Value, limit: float) -> Value:
 
 def _residuals(a: Value, x: Value, y: Value, rank: Value) -> Value:
     b = builder()
-    left = b.sub(y, matrix_product(a, x))
+    left = magnitude(b, b.sub(y, matrix_product(a, x)))
     message = "the residuals of lstsq are an empty array here: the columns of the matrix are linearly dependent"
     sums = b.reduce(b.mul(left, left), kind="sum", axes=(0,))
     return b.guard(sums, b.eq(rank, a.type.static_shape[1]), error="LinAlgError", message=message)

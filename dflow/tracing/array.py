@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,15 @@ from dflow.tracing import sizes, views
 from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
+
+_HABITS = {  # of other libraries
+    "at": "arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`",
+    "block_until_ready": "leave it out: results are there when a call returns",
+    "backward": "make the function of the loss, and call dflow.grad of it",
+    "detach": "use dflow.stop_gradient(x)",
+    "numpy": "leave it out: arrays are NumPy's",
+    "requires_grad": "leave it out: dflow.grad differentiates by arguments",
+}
 
 
 class Array(Operators):
@@ -85,6 +95,29 @@ class Array(Operators):
     def shape(self) -> tuple[Any, ...]:
         """The sizes: ints, and traced integers for those that are known only when the program runs."""
         return tuple(d if isinstance(d, int) else _lift.wrap(d.value, weak=True) for d in self.type.shape)  # type: ignore[union-attr]
+
+    @shape.setter
+    def shape(self, shape: Any) -> None:
+        here = region()
+        if self.cell.home is not here:
+            raise failure(
+                TraceError,
+                "the shape of an array is assigned in a loop or a branch",
+                mend="make a view: x = x.reshape(shape)",
+            )
+        view = self.reshape(shape)
+        if view.cell is not self.cell:
+            raise failure(
+                NoAttributeError,
+                "Incompatible shape for in-place modification",
+                mend="make a copy: x = x.reshape(shape)",
+            )
+        if here.undo is not None:
+            here.undo.append(partial(self._refer_to, self._type, self.steps))
+        self._refer_to(view._type, view.steps)
+
+    def _refer_to(self, type: TensorType, steps: tuple[views.Step, ...]) -> None:
+        self._type, self.steps = type, steps
 
     @property
     def ndim(self) -> int:
@@ -226,7 +259,7 @@ class Array(Operators):
             TraceAttributeError if hasattr(stands_for(self), name) else NoAttributeError,
             f"a traced {'array' if self.ndim else 'number'} has no attribute .{name}",
             seen=repr(self),
-            mend="use the functions of dir(dflow.numpy), or do it outside of the traced function",
+            mend=_HABITS.get(name, "use the functions of dir(dflow.numpy), or do it outside of the traced function"),
         )
 
     def __bool__(self) -> bool:

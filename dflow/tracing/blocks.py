@@ -12,7 +12,17 @@ from dflow.tracing.cases import Cases
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.folds import Folds
 from dflow.tracing.jumps import Jumps, assign, load, located, yields
-from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
+from dflow.tracing.names import (
+    annotate_liveness,
+    arguments,
+    assigned_inside,
+    captured,
+    children,
+    declared,
+    loads,
+    nodes_of,
+    stores,
+)
 
 BUILTINS = set(dir(builtins))
 
@@ -67,7 +77,7 @@ class Blocks(Expressions):
         lowered = jumps.generator(body)
         everything = set().union(*map(loads, lowered))
         for s in lowered:
-            for node in ast.walk(s):
+            for node in nodes_of(s):
                 if isinstance(node, ast.Return | ast.Break | ast.Continue):
                     node.live = everything  # type: ignore[union-attr]
         return lowered
@@ -79,7 +89,7 @@ class Blocks(Expressions):
             if isinstance(node, ast.If | ast.For | ast.While):
                 found.update(stores([node]))
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-                for child in ast.iter_child_nodes(node):
+                for child in children(node):
                     visit(child)
 
         for s in body:
@@ -152,6 +162,7 @@ class Blocks(Expressions):
                 node.iter,
                 self.visit(node.iter),
                 load(f"_dflow_body_{k}"),
+                ast.Constant(_levels(node)),
                 *_access(k),
                 *self._facts(node, names),
             ),
@@ -174,7 +185,7 @@ class Blocks(Expressions):
     def _state(self, body: list[ast.stmt]) -> list[str]:
         """The variables that a block may assign, if only through functions that it calls."""
         names = stores(body)
-        if any(isinstance(n, ast.Call) for s in body for n in ast.walk(s)):
+        if any(isinstance(n, ast.Call) for s in body for n in nodes_of(s)):
             names += sorted(self.assigned_inside - set(names))
         return [n for n in names if n in self.shared]
 
@@ -272,6 +283,12 @@ class Blocks(Expressions):
             ast.match_case(c.pattern, c.guard and self.visit(c.guard), self.statements(c.body)) for c in node.cases
         ]
         return located(ast.Match(self.visit(node.subject), cases), node)
+
+
+def _levels(node: ast.AST) -> int:
+    """How many loops stand in each other, at most."""
+    inner = max((_levels(child) for child in ast.iter_child_nodes(node)), default=0)
+    return inner + isinstance(node, ast.For | ast.While)
 
 
 def _without_doc(body: list[ast.stmt]) -> tuple[list[ast.stmt], list[ast.stmt]]:

@@ -136,7 +136,10 @@ def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:
-        if isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
+        ours = (getattr(function, "__module__", None) or "").startswith(
+            "dflow."
+        )  # it failed in a function it was given
+        if ours or isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
             raise
         raise failure(
             TraceError,

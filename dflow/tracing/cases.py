@@ -15,6 +15,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located
+from dflow.tracing.names import nodes_of
 
 Statements = list[ast.stmt]
 
@@ -29,7 +30,7 @@ class Cases:
         return [new for s in body for new in self.statement(s)]
 
     def statement(self, s: Any) -> Statements:
-        if not any(isinstance(n, ast.Match) for n in ast.walk(s)):
+        if not any(isinstance(n, ast.Match) for n in nodes_of(s)):
             return [s]
         if isinstance(s, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             return [s]

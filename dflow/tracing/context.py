@@ -13,10 +13,11 @@ computed from one integer inside and outside of the loop are seen to be the same
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class Region:
         self.learnt: dict[Any, Any] = {}  # what loops have found out (of a trace)
         self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
-        self.undo: list[tuple[Cell, Value]] | None = None  # earlier contents of own cells, while a mark is set
+        self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 
     def read(self, cell: Cell) -> Value:
@@ -146,7 +147,7 @@ class Region:
     def write(self, cell: Cell, value: Value) -> None:
         if cell.home is self:
             if self.undo is not None:
-                self.undo.append((cell, cell.value))
+                self.undo.append(partial(setattr, cell, "value", cell.value))
             cell.value = value
             return
         if cell in self.direct:
@@ -176,8 +177,7 @@ class Region:
         self.local = {**placeholders, **mark.local}
         assert self.undo is not None
         while len(self.undo) > mark.undone:
-            cell, value = self.undo.pop()
-            cell.value = value
+            self.undo.pop()()
 
     def root(self) -> Region:
         """The region of the whole function."""

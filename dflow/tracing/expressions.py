@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located, runtime
-from dflow.tracing.names import COMPREHENSIONS, arguments
+from dflow.tracing.names import COMPREHENSIONS, arguments, nodes_of
 
 # Calls that look at the frame of their caller, or that need no rewriting.
 UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}
@@ -169,7 +169,7 @@ class Expressions(ast.NodeTransformer):
         return new
 
     def _comprehension(self, node: Any) -> Any:
-        hidden = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+        hidden = {n.id for g in node.generators for n in nodes_of(g.target) if isinstance(n, ast.Name)}
         saved = self.checked, self.outer_checked
         self.checked, self.outer_checked = self.checked - hidden, self.outer_checked - hidden
         new = self.generic_visit(node)
@@ -185,7 +185,7 @@ class Expressions(ast.NodeTransformer):
             return located(
                 ast.Assign(node.targets, self._named(node.targets[0].id, self.visit(node.value), node)), node
             )
-        if not any(isinstance(n, ast.Subscript | ast.Attribute) for t in node.targets for n in ast.walk(t)):
+        if not any(isinstance(n, ast.Subscript | ast.Attribute) for t in node.targets for n in nodes_of(t)):
             return self.generic_visit(node)
         value = self.visit(node.value)
         if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript | ast.Attribute):
@@ -282,7 +282,7 @@ def strings(names: list[str]) -> ast.expr:
 
 def _binds(node: ast.AST) -> bool:
     """Whether evaluating it in a function of its own would lose a binding."""
-    return any(isinstance(n, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await) for n in ast.walk(node))
+    return any(isinstance(n, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await) for n in nodes_of(node))
 
 
 __all__ = ["COMPREHENSIONS", "Expressions", "call", "lambda_", "strings"]

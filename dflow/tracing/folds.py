@@ -16,7 +16,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located, runtime
-from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS
+from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS, nodes_of
 
 FOLDS = ("sum", "min", "max", "any", "all")
 TOTAL, FIRST = "_dflow_total", "_dflow_first"
@@ -63,7 +63,7 @@ def _is_fold(node: Any) -> bool:
     kinds = ast.GeneratorExp if node.func.id in ("any", "all") else ast.GeneratorExp | ast.ListComp
     if not isinstance(generator, kinds) or any(g.is_async for g in generator.generators):
         return False
-    return not any(isinstance(n, ast.NamedExpr | ast.Await) for n in ast.walk(generator))
+    return not any(isinstance(n, ast.NamedExpr | ast.Await) for n in nodes_of(generator))
 
 
 def _function(name: str, fold: str, generator: ast.GeneratorExp | ast.ListComp) -> ast.stmt:

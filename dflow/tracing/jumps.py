@@ -15,7 +15,7 @@ import ast
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dflow.tracing.names import FUNCTIONS, loads, stores
+from dflow.tracing.names import FUNCTIONS, children, loads, nodes_of, stores
 
 RESULT, RETURNED = "_dflow_result", "_dflow_returned"
 Statements = list[ast.stmt]
@@ -148,7 +148,7 @@ class Jumps:
         self.count += 1
         broke, continued = f"_dflow_broke_{self.count}", f"_dflow_continued_{self.count}"
         body, _ = self.block(s.body, _Place(False, True, broke, continued))
-        used = {n.id for t in body for n in ast.walk(t) if isinstance(n, ast.Name)}
+        used = {n.id for t in body for n in nodes_of(t) if isinstance(n, ast.Name)}
         flags = [f for f in (broke, RETURNED) if f in used]
         resets = [assign(f, ast.Constant(False), s) for f in (*flags, *([continued] if continued in used else []))]
         new = located(type(s)(**dict(ast.iter_fields(s))), s)
@@ -171,7 +171,7 @@ def jumps_in(body: Any) -> Any:
         if isinstance(node, ast.Return | ast.Break | ast.Continue | ast.For | ast.While):
             yield node
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr)):
-            yield from jumps_in(ast.iter_child_nodes(node))
+            yield from jumps_in(children(node))
 
 
 def yields(node: ast.AST) -> bool:
@@ -180,7 +180,7 @@ def yields(node: ast.AST) -> bool:
         return True
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         return False
-    return any(map(yields, ast.iter_child_nodes(node)))
+    return any(map(yields, children(node)))
 
 
 def _is_native(s: ast.stmt) -> bool:
@@ -209,7 +209,7 @@ def _breaks(body: Any, kind: Any = ast.Break) -> bool:
         if isinstance(node, kind):
             return True
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr, ast.For, ast.While)):
-            if _breaks(ast.iter_child_nodes(node), kind):
+            if _breaks(children(node), kind):
                 return True
         elif isinstance(node, ast.For | ast.While) and _breaks(node.orelse, kind):
             return True
@@ -244,7 +244,20 @@ def _to_breaks(body: Any, before: list[ast.stmt]) -> Any:
 
 
 def located(node: Any, where: ast.AST) -> Any:
-    return ast.fix_missing_locations(ast.copy_location(node, where))
+    ast.copy_location(node, where)
+    _locate_parts(node, node)
+    return node
+
+
+def _locate_parts(node: ast.AST, where: ast.AST) -> None:
+    """Gives the new nodes under ``node`` the place ``where``; what has a place has one in all of its parts."""
+    for name in node._fields:
+        x = getattr(node, name, None)
+        for part in x if isinstance(x, list) else (x,):
+            if isinstance(part, ast.AST) and part._fields and not hasattr(part, "lineno"):
+                if part._attributes:
+                    ast.copy_location(part, where)
+                _locate_parts(part, where)
 
 
 def load(name: str) -> ast.Name:

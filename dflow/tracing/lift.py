@@ -42,6 +42,8 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
+    if hasattr(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
+        return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     raise failure(
         TraceError,
         f"a {type(x).__name__} cannot take part in array operations",

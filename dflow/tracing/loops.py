@@ -16,7 +16,9 @@ from dflow.tracing.special_methods import iterated
 from dflow.tracing.traced_loop import TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
-SHORT = 4  # loops of so many iterations or fewer are unrolled
+SHORT = 4  # loops of so many iterations or fewer are unrolled, ...
+DEEP = 3  # ... those with no more levels of loops than this, ...
+MOST_COPIES = 32  # ... as long as no code is repeated more often than this in all
 MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
 
@@ -86,16 +88,16 @@ def _attempted(loop: Loop, test: Block, body: Block) -> bool:
     return False
 
 
-def for_(iterable: Any, body: Callable[[Any], None], get: Get, put: Set, *facts: Any) -> None:
-    """A ``for`` statement."""
+def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put: Set, *facts: Any) -> None:
+    """A ``for`` statement; ``levels`` of loops stand in it, one in the other, itself among them."""
     loop = Loop(get, put, *facts)
     sequence = as_sequence(iterable) if tracing() else None
     if sequence is None:
         return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
-    if static and length <= SHORT:
-        return _unrolled(loop, (sequence.item(k) for k in range(length)), body)
+    if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
+        return _copied(loop, sequence, body)
     before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
     try:
         traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
@@ -108,12 +110,18 @@ def for_(iterable: Any, body: Callable[[Any], None], get: Get, put: Set, *facts:
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
             raise
-        inner, here.unrolled = here.unrolled, here.unrolled * length
-        try:
-            _unrolled(loop, (sequence.item(k) for k in range(length)), body)
-        finally:
-            here.unrolled = inner
+        _copied(loop, sequence, body)
     return None
+
+
+def _copied(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> None:
+    """The iterations of a sequence of known length, one after the other."""
+    here = region()
+    around, here.unrolled = here.unrolled, here.unrolled * max(1, len(sequence))
+    try:
+        _unrolled(loop, (sequence.item(k) for k in range(len(sequence))), body)
+    finally:
+        here.unrolled = around
 
 
 def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> bool:

@@ -94,8 +94,8 @@ def getitem(base: Any, index: Any) -> Any:
             if static is None:
                 raise refuse_items(type(base).__name__, index)
             return base[static.item()]
-        if type(base) in dispatch().INDEXED:
-            return dispatch().INDEXED[type(base)](base, index)
+    if tracing() and (made := dispatch().INDEXED.get(type(base))):
+        return made(index)
     try:
         return base[index]
     except IndexError as e:

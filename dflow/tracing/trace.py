@@ -94,6 +94,14 @@ def trace(
             raise
         except TraceError as e:  # no line of the function is at fault, so name the function
             raise failure(type(e), **e.facts, location=_place(fn)) from None
+        for a, spec in zip(arrays, args):
+            if len(a.type.shape) != len(spec.type.shape) or a.steps:
+                raise failure(
+                    TraceError,
+                    f"the shape of the argument {spec.hint} is assigned",
+                    mend="make a view: x = x.reshape(shape)",
+                    location=_place(fn),
+                )
         updated = [k for k, a in enumerate(arrays) if a.cell.value is not starts[k] or a.cell.poison]
         finals = [arrays[k].value for k in updated]
         _refuse_outer_updates(root)

@@ -15,7 +15,7 @@ from dflow.ir.core import Block as IRBlock
 from dflow.ir.core import Value
 from dflow.ir.types import I64, dtype_of, scalar
 from dflow.tracing import lift as _lift
-from dflow.tracing import sizes
+from dflow.tracing import shrinking, sizes
 from dflow.tracing.after_loop import After
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
@@ -127,6 +127,8 @@ class TracedLoop:
         flagged |= any(after[f] is True for f in self.loop.flags)  # the first iteration is the last
         for v in self.variables.values():
             self.leave(v, after[v.name])
+        smaller = shrinking.found(self.variables.values())
+        shrinking.check(smaller, self.region, self.slots)
         aliases = Aliases(self.slots, self.region, self.learnt.shared)
         aliases.check(Again)
         if self.turns is None and aliases.trades():
@@ -150,6 +152,7 @@ class TracedLoop:
         else:
             aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
         results.put()
+        shrinking.settle(smaller)
         return True
 
     def is_counted(self) -> bool:
@@ -163,6 +166,10 @@ class TracedLoop:
         return Variable(name, value, self.enter_part((name,), value))
 
     def enter_part(self, path: Path, value: Any) -> Any:
+        if is_number(value) and path in self.learnt.shrinking:
+            node = shrinking.entered(_lift.lift(value), self.learnt.shrinking[path])
+            node.parts = {k: self.enter_part((*path, k), p) for k, p in node.parts.items()}
+            return node
         if is_number(value):
             return value if path in self.learnt.static else self.slot(path, value, self.learnt.types.get(path))
         if is_mutable(value) and id(value) not in self.learnt.opened:
@@ -281,7 +288,8 @@ class TracedLoop:
     def leave_part(self, path: Path, old: Any, new: Any) -> None:
         if isinstance(old, Slot):
             return self.fill_slot(old, path, new)
-        opened = anatomy(new)
+        with entered(self.region):
+            opened = old.anatomy(new) if isinstance(old, shrinking.Shrinking) else anatomy(new)
         before = old if isinstance(old, Node) else anatomy(old)
         if isinstance(old, Node) or (is_mutable(old) and old is not new):
             if opened is None or before is None or opened.kind != before.kind:
@@ -319,7 +327,7 @@ class TracedLoop:
         with entered(self.region):
             array = _lift.lift(new)
             if array.type.shape != slot.type.shape:
-                array = self.same_shape(slot, array)
+                array = self.same_shape(slot, path, array)
         old = slot_array(slot)
         dtype = _lift.result_dtype(old, array)
         weak = slot.weak and array.weak
@@ -334,10 +342,14 @@ class TracedLoop:
             raise Again
         slot.final = array
 
-    def same_shape(self, slot: Slot, array: Array) -> Array:
+    def same_shape(self, slot: Slot, path: Path, array: Array) -> Array:
         """What the body leaves, under the sizes that the variable had on entry, which must be equal."""
         new, old = array.type.shape, slot.type.shape
         if len(new) != len(old) or not all(map(sizes.same, new, old)):
+            unrolls = isinstance(self.count, int) or self.only_if_traced
+            if axes := shrinking.shrinking_axes(slot.type, array.type, unrolls):
+                self.learnt.shrinking[path] = axes | self.learnt.shrinking.get(path, frozenset())
+                raise Again
             raise self.changes(slot.name, str(slot.type), str(array.type))
         return _lift.wrap(sizes.recast(array.value, old), array.weak)
 

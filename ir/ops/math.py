@@ -1,7 +1,7 @@
 """Mathematical functions, with partial derivatives from any table of integrals (e.g. DLMF chapters 4, 5 and 7).
 
 Limits: ``sqrt`` has an infinite derivative at 0; ``pow`` has derivative 0 by the exponent where the base is 0, and by
-the base at the point (0, 0); ``atan2`` and ``hypot`` have none at the origin (NaN).
+the base at the point (0, 0); ``hypot`` has 0 at the origin, ``atan2`` none (NaN).
 """
 
 from __future__ import annotations
@@ -169,13 +169,20 @@ elementwise(
     samples=([1.0, -2.0, 0.5, -0.5], [0.5, 1.5, -2.0, -1.0]),
     kinks=([0.0, -0.0, 0.0, -0.0, 1.0], [0.0, 0.0, -0.0, -1.0, np.inf]),
 )
+
+
+def _over_length(b: Any, z: Any, x: Any) -> Any:
+    """x / z; 0 at the origin, as for ``norm``."""
+    return b.div(x, b.select(b.eq(z, 0.0), b.full(1.0, z.type), z))
+
+
 elementwise(
     "hypot",
     "sqrt(x*x + y*y) without overflow",
     np.hypot,
     FLOATS,
     arity=2,
-    partials=(lambda b, z, x, y: b.div(x, z), lambda b, z, x, y: b.div(y, z)),
+    partials=(lambda b, z, x, y: _over_length(b, z, x), lambda b, z, x, y: _over_length(b, z, y)),
     samples=([1.0, -2.0, 0.5, -0.5], [0.5, 1.5, -2.0, -1.0]),
     kinks=([0.0, np.inf, np.nan], [0.0, np.nan, 1.0]),
 )

@@ -6,6 +6,7 @@ A pass is a function ``Function -> Function`` that edits nothing in place. ``PAS
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Function
@@ -18,7 +19,9 @@ from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.induction import induction
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
+from dflow.ir.passes.overwrite import overwrite
 from dflow.ir.passes.ranges import ranges
+from dflow.ir.passes.unchecked import unchecked
 
 Pass = Callable[[Function], Function]
 
@@ -31,7 +34,9 @@ PASSES: dict[str, Pass] = {
     "forwards": forwards,
     "induction": induction,
     "licm": licm,
+    "overwrite": overwrite,
     "ranges": ranges,
+    "unchecked": unchecked,
 }
 
 PIPELINE = (
@@ -41,20 +46,25 @@ PIPELINE = (
     "cse",
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
+    "forwards",
+    "overwrite",  # after loops walk forwards, and before what they fill leaves the loops around
     "canonicalize",  # branches and selections that the range analysis has decided
     "licm",
     "accumulate",  # after what loops do not change stands outside of them
-    "forwards",  # after sums stand beside the tensors that are only added to
     "cse",  # what left several loops, or was repeated outside of them, may be the same
     "dce",
 )
 
 
-def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Function], None] | None = None) -> Function:
-    """``f`` optimized for running. ``check`` verifies after each pass; ``observe`` is shown what each pass made."""
-    for name in PIPELINE:
+Check = bool | Literal["last"]
+
+
+def optimize(f: Function, *, check: Check = False, observe: Callable[[str, Function], None] | None = None) -> Function:
+    """``f`` optimized for running. ``check`` verifies after each pass, or after the ``"last"``; ``observe`` is shown
+    what each pass made."""
+    for k, name in enumerate(PIPELINE):
         f = PASSES[name](f)
-        if check:
+        if check is True or (check and k == len(PIPELINE) - 1):
             from dflow.ir.verifier import verify
 
             verify(f, after=name)
@@ -66,6 +76,7 @@ def optimize(f: Function, *, check: bool = False, observe: Callable[[str, Functi
 __all__ = [
     "PASSES",
     "PIPELINE",
+    "Check",
     "Pass",
     "accumulate",
     "canonicalize",

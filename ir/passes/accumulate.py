@@ -19,12 +19,14 @@ from dataclasses import dataclass
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename
 
 MOST = 16  # sums of one loop: registers are few
 
 
 def accumulate(f: Function) -> Function:
+    if not any(op.name == "for" and _sums(op.regions[0]) for op in walk(f.body)):
+        return f
     return rebuild(f, _fill)
 
 
@@ -113,6 +115,8 @@ def _summing(body: Block, sums: list[_Sum]) -> Block:
 
 def _sums(body: Block) -> list[_Sum]:
     """What the body adds up at places that are the same in every iteration."""
+    if not any(op.name == "update_add" for op in body.ops) or any(map(has_effect, walk(body))):
+        return []  # an argument may be updated in place, and after an error holds what was added so far
     inside = {*body.args, *(r for op in body.ops for r in op.results)}
     uses: Counter[Value] | None = None
     found: dict[tuple[int, tuple[Value, ...]], _Sum] = {}

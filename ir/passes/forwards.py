@@ -25,14 +25,14 @@ LONGEST = 200  # operations of a body
 
 
 def forwards(f: Function) -> Function:
-    return rebuild(f, _fill)
+    return rebuild(f, _fill) if any(_turns(op) for op in walk(f.body)) else f
 
 
 def _fill(b: Builder, block: Block, env: Env) -> None:
     for op in block.ops:
         b.loc = op.loc
         regions = [_region(r, env) for r in op.regions]
-        if op.name == "for" and _walks_back(regions[0]) and _independent(regions[0]):
+        if _turns(op):
             regions = [_turned(b, regions[0], env.get(op.operands[0], op.operands[0]))]
         append_copy(b, op, env, regions)
 
@@ -41,6 +41,10 @@ def _region(block: Block, env: Env) -> Block:
     b = open_block(block.args, env)
     _fill(b, block, env)
     return b.finish(rename(block.results, env))
+
+
+def _turns(op: Op) -> bool:
+    return op.name == "for" and _walks_back(op.regions[0]) and _independent(op.regions[0])
 
 
 def _turned(b: Builder, body: Block, count: Value) -> Block:

@@ -197,7 +197,7 @@ class _Split:
         self.block(inner, inner_lb, body)
         block = inner_lb.finish([self.env[body.results[i]] for i in linear])
         capacity = self.env[op.operands[0]] if op.name == "for" else None
-        linear_body = self.linear_body(inner, block, args, capacity if frame.nearest_loop() is None else None)
+        linear_body = self.linear_body(inner, block, args, capacity if frame.parent is None else None)
         yields = [self.env[body.results[i]] for i in plain]
         operands = [self.env[inits[i]] for i in plain]
         emit = self.nonlinear_for if op.name == "for" else self.nonlinear_while

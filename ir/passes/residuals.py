@@ -61,7 +61,16 @@ def _cost(op: Op) -> float:
         return sum(_cost(inner) for region in op.regions for inner in region.ops)
     if op.regions or definition(op).effect:
         return INFINITE
+    if op.name == "update" and _is_made_anew(op.operands[0]):
+        return 0.0
     return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
+
+
+def _is_made_anew(v: Value) -> bool:
+    """Whether a tensor holds nothing yet, or parts that were written to it since."""
+    while v.op is not None and v.op.name == "update":
+        v = v.op.operands[0]
+    return v.op is not None and v.op.name == "empty"
 
 
 def _uses(op: Op) -> Iterator[Value]:

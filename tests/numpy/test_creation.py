@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from traced_numpy import agrees, flatten, is_traced, run, traced
 
+import dflow
 import dflow.numpy as dnp
 
 NEW = [
@@ -110,3 +111,20 @@ def test_fresh_arrays_are_written():
 def test_errors_tell(f, message):
     with pytest.raises((TypeError, ValueError), match=message):
         traced(f, 3)
+
+
+def test_grids():
+    """``mgrid``, ``ogrid``, ``r_``, ``c_``: new arrays, of traced parts too."""
+
+    def f(x):
+        grid = np.mgrid[0:3, 1 : len(x)]
+        grid[0] += 1
+        xs, ys = np.ogrid[0 : x[1] : 4j, 0:2:0.5]
+        joined = np.r_[0.5, x, x[-1] * 2, 1:3]
+        return grid, xs * ys, np.mgrid[:3], joined, np.c_[x, x**2], np.c_[x[0], 1], np.r_[x.astype(np.float32), 2.0]
+
+    x = np.array([1.0, 2.0, 4.0])
+    for got, wanted in zip(dflow.jit(f)(x), f(x), strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, wanted)
+    dflow.check_grads(lambda x: f(x)[1].sum() * f(x)[3][2] + f(x)[4].sum(), (x,), order=2)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from traced_numpy import traced
 
+import dflow
 import dflow.numpy as dnp
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes.jvp import jvp
@@ -111,3 +112,16 @@ def test_second_derivatives_at_seams(f, x, wanted):
     point, one = np.array(x), np.array(1.0)
     results = evaluate(second, [point, one, one, np.array(0.0)][: len(second.args)])
     np.testing.assert_allclose(results[-1], wanted, rtol=1e-8)
+
+
+def test_what_a_mask_leaves_out_is_in_no_derivative():
+    x, y = np.array([3.0, 0.0, 4.0]), np.array([1.0, 0.0, 2.0])
+
+    def f(x, y):
+        positive = y > 0
+        return np.divide(x, y, where=positive) + np.log(x, where=positive) + np.hypot(x, y)
+
+    by_x, by_y = dflow.grad(lambda x, y: f(x, y).sum(), argnums=(0, 1))(x, y)
+    length = np.where(y > 0, np.hypot(x, y), 1)
+    np.testing.assert_allclose(by_x, np.array([1 + 1 / 3, 0, 0.75]) + x / length)
+    np.testing.assert_allclose(by_y, np.array([-3.0, 0, -1]) + y / length)

@@ -2,6 +2,7 @@
 
 from programs import (
     algorithms,
+    arrays,
     biology,
     finance,
     optimisation,
@@ -15,6 +16,7 @@ __all__ = [
     "PROGRAMS",
     "Program",
     "algorithms",
+    "arrays",
     "biology",
     "finance",
     "optimisation",

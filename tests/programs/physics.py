@@ -313,17 +313,16 @@ def ising(spin, noise, beta):
     return spin, flips
 
 
-@program(RNG.uniform(0.5, 2, (5, 6)), wrt=0)
-def eikonal(speed):
+@program(RNG.uniform(0.5, 2, (5, 6)), 2, wrt=0)
+def eikonal(speed, rounds):
     """Travel times from a corner by fast sweeping."""
     n, m = speed.shape
     t = np.full((n, m), 1e6)
     t[0, 0] = 0.0
-    for sweep in range(4):
-        rows = range(n) if sweep in (0, 1) else range(n - 1, -1, -1)
-        for i in rows:
-            columns = range(m) if sweep % 2 == 0 else reversed(range(m))
-            for j in columns:
+    for sweep in range(rounds):
+        for row in range(n):
+            i = row if sweep % 2 == 0 else n - 1 - row
+            for j in range(m):
                 if i == 0 and j == 0:
                     continue
                 a = min(t[i - 1, j] if i > 0 else 1e6, t[i + 1, j] if i < n - 1 else 1e6)

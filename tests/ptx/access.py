@@ -33,16 +33,16 @@ def load(i: Instruction, o: Operands) -> Run:
     t, space = type_named(i.parts[-1]), space_of(i.parts)
     puts = [o.put(name, t) for name in _vector(i.operands[0])]
     _, address = o.address(i.operands[1])
-    width = t.bytes
+    width, constant = t.bytes, "nc" in i.parts
     if len(puts) == 1:
         put = puts[0]
-        return lambda f: put(f, f.run.load(f, space, address(f), width))
+        return lambda f: put(f, f.run.load(f, space, address(f), width, constant))
     steps = [np.uint64(k * width) for k in range(len(puts))]
 
     def run(f: Frame) -> None:
         start = address(f)
         f.run.check_vector(start, width * len(puts))
-        found = [f.run.load(f, space, start + step, width) for step in steps]
+        found = [f.run.load(f, space, start + step, width, constant) for step in steps]
         for put, values in zip(puts, found):
             put(f, values)
 
@@ -145,7 +145,7 @@ class MemoryOfThreads:
     shared: Any
     local: Any
 
-    def load(self, f: Frame, space: str, addresses: Array, width: int) -> Array:
+    def load(self, f: Frame, space: str, addresses: Array, width: int, constant: bool = False) -> Array:
         if space == "param":
             return f.params.load(addresses, width, 0 if f.params.units == 1 else f.threads())
         addresses, space, parts = self._resolve(f, space, addresses)
@@ -161,7 +161,8 @@ class MemoryOfThreads:
         if space in self.races:
             self.threads.time += 1
             at = memory.positions(addresses, width, unit)
-            self.races[space].load(*self._places(f, at, width, space))
+            race = self.races[space]
+            (race.load_constant if constant else race.load)(*self._places(f, at, width, space))
         return found
 
     def store(self, f: Frame, space: str, addresses: Array, width: int, values: Array) -> None:

@@ -120,7 +120,7 @@ class Run(MemoryOfThreads):
         self.all_lanes = np.arange(threads.count)
         blocks = len(threads.barrier_time)
         self.shared = Space("shared", machine.shared_bytes + dynamic_shared, blocks)
-        self.local = Space("local", machine.local_bytes, threads.count)
+        self.local = Space("local", machine.local_bytes, threads.count, garbage=True)
         self.races: dict[str, Any] = {}
         if threads.count > 1 and machine.check_races:
             for name, size in (("global", machine.heap.high), ("shared", len(self.shared.data))):

@@ -21,15 +21,21 @@ _ALL = {
 
 
 class Space:
-    """``units`` times ``size`` bytes. All are mapped, writable and unwritten, or unmapped when ``mapped`` is False."""
+    """``units`` times ``size`` bytes. All are mapped, writable and unwritten, or unmapped when ``mapped`` is False.
 
-    def __init__(self, name: str, size: int, units: int = 1, base: int = 0, mapped: bool = True):
+    With ``garbage`` they count as written, with senseless contents: for memory from which compilers read more than they
+    need (six bytes on the stack by a load of eight).
+    """
+
+    def __init__(self, name: str, size: int, units: int = 1, base: int = 0, mapped: bool = True, garbage: bool = False):
         self.name, self.size, self.base, self.units = name, size, base, units
         self.stride = -(-max(size, 1) // 16) * 16
         self.data = np.zeros(self.stride * units, np.uint8)
         self.state = np.zeros(self.stride * units, np.uint8)
         if mapped:
-            self.rows(self.state)[:, :size] = WRITABLE
+            self.rows(self.state)[:, :size] = WRITABLE | WRITTEN if garbage else WRITABLE
+        if garbage:
+            self.data[:] = 0xCB
         self._data = {n: self.data.view(t) for n, t in _UNSIGNED.items()}
         self._state = {n: self.state.view(t) for n, t in _UNSIGNED.items()}
 
@@ -103,24 +109,20 @@ class Heap(Space):
     def __init__(self, size: int = 1 << 28):
         super().__init__("global", size, base=self.BASE, mapped=False)
         self.allocations: dict[int, Allocation] = {}
-        self._next = self.BASE + self.ALIGN
-        self._free: dict[int, list[int]] = {}  # addresses by room
+        self._free = [(self.BASE + self.ALIGN, self.BASE + size)]  # in order, apart from each other
+        self.high = 0  # bytes from the base to the end of what was ever allocated
         self.used = 0
-
-    @property
-    def high(self) -> int:
-        """Bytes from the base to the end of what was ever allocated."""
-        return self._next - self.BASE
 
     def allocate(self, count: int, name: str = "buffer") -> int:
         """The address of ``count`` bytes. Raises MemoryError."""
-        room = -(-count // self.ALIGN) * self.ALIGN + self.ALIGN
-        if self._free.get(room):
-            address = self._free[room].pop()
-        elif self._next + room <= self.BASE + self.size:
-            address, self._next = self._next, self._next + room
-        else:
+        room = self._room(count)
+        fitting = (k for k, (start, end) in enumerate(self._free) if end - start >= room)
+        k = next(fitting, None)
+        if k is None:
             raise MemoryError(f"{count} bytes of device memory")
+        address, end = self._free[k]
+        self._free[k] = (address + room, end)
+        self.high = max(self.high, address + room - self.BASE)
         self._set_state(address, count, WRITABLE)
         self.allocations[address] = Allocation(address, count, name)
         self.used += count
@@ -131,8 +133,17 @@ class Heap(Space):
         gone = self.allocations.pop(address)
         self._set_state(address, gone.bytes, 0)
         self.used -= gone.bytes
-        room = -(-gone.bytes // self.ALIGN) * self.ALIGN + self.ALIGN
-        self._free.setdefault(room, []).append(address)
+        gaps: list[tuple[int, int]] = []
+        for start, end in sorted([*self._free, (address, address + self._room(gone.bytes))]):
+            if gaps and gaps[-1][1] == start:
+                gaps[-1] = (gaps[-1][0], end)
+            elif start < end:
+                gaps.append((start, end))
+        self._free = gaps
+
+    def _room(self, count: int) -> int:
+        """What a buffer takes, with the gap behind it."""
+        return -(-count // self.ALIGN) * self.ALIGN + self.ALIGN
 
     def place(self, content: bytes, name: str, constant: bool = False) -> int:
         """A buffer with contents."""

@@ -31,6 +31,15 @@ class Races:
         self._check(at, lanes, self.writer[at], self.written[at], "reads", "wrote", self.atomic[at])
         self._note_read(at, lanes)
 
+    def load_constant(self, at: np.ndarray, lanes: np.ndarray) -> None:
+        """A read that may come from a cache which no write of the launch reaches."""
+        written = self.writer[at] != 0
+        if np.count_nonzero(written):
+            k = int(np.argmax(written))
+            other = self.threads.name(int(self.writer[at[k]]) - 1)
+            raise Race(f"reads {self.name} memory as constant that {other} wrote in the same launch", k)
+        self._note_read(at, lanes)
+
     def store(self, at: np.ndarray, lanes: np.ndarray) -> None:
         self._check(at, lanes, self.writer[at], self.written[at], "writes", "wrote", None)
         self._check(at, lanes, self.reader[at], self.read[at], "writes", "read", None)

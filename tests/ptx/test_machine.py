@@ -228,6 +228,15 @@ def test_threads_that_write_one_place():
         run(kernel("add.s64 %rd8, %rd0, %rd9; st.global.b64 [%rd8], 1;"), N, grid=2, block=3)
 
 
+def test_memory_that_is_read_as_constant_and_written():
+    body = "ld.global.nc.b64 %rd5, [%rd1]; add.s64 %rd8, %rd0, %rd9; st.global.b64 [%rd8], %rd5;"
+    np.testing.assert_array_equal(run(kernel(body, 2), N, N + 7, block=64)[0], 7)
+    with pytest.raises(Race, match="as constant that thread 0 of block 0 wrote in the same launch"):
+        run(
+            kernel("setp.ne.u32 %p0, %r0, 0; @!%p0 st.global.b64 [%rd0], 5; ld.global.nc.b64 %rd5, [%rd0];"), N, block=2
+        )
+
+
 def test_endless_loops_and_traps():
     with pytest.raises(Deadlock, match="does not end"):
         one("$l: bra.uni $l;")

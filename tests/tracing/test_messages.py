@@ -27,6 +27,21 @@ CASES = {
         mend: make the array in its full size before the loop and fill it in the loop
         """,
     ),
+    "habit of another library": (
+        """
+        def f(x):
+            x = x.at[0].set(1.0)
+            return x
+        """,
+        errors.TraceAttributeError,
+        """
+        case.py:5: a traced array has no attribute .at
+            x = x.at[0].set(1.0)
+                ^^^^
+        seen: <traced f64[3]>
+        mend: arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`
+        """,
+    ),
     "one branch": (
         """
         def f(x):
