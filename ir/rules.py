@@ -96,7 +96,7 @@ class _Checkpoint(Rule):
         moving = differentiable(op.results)
         f = jvp(Function(self.name, op.regions[0]), wrt)
         n = len(op.results)
-        tangent = dce(Function(f.name, Block(f.args, f.body.ops, f.results[n:])))
+        tangent = dce(Function(f.name, Block(f.args, f.body.ops, f.results[n:])), quiet=True)
         ys = apply(b, self, op.operands, op.regions[0])
         given = [d for d in dots if d is not None]
         outs = iter(apply(b, self, [*op.operands, *given], tangent.body))

@@ -132,7 +132,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
-            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.names)
+            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live)
         elif not stop:
             others.run()
     except DflowError:
@@ -150,4 +150,4 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
                 return
             body(item)
         else:
-            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.names)
+            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.live)

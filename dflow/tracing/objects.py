@@ -26,6 +26,7 @@ from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, is_custom, is
 from dflow.tracing.array import Array
 from dflow.tracing.context import Region
 from dflow.tracing.state import Undefined, flatten, same
+from dflow.tracing.views import same_steps
 
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
 MOST_OBJECTS = 10_000
@@ -179,7 +180,7 @@ def unchanged(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if isinstance(a, Array) and isinstance(b, Array):
-        return a.cell is b.cell and a.steps == b.steps
+        return a.cell is b.cell and same_steps(a.steps, b.steps)
     if type(a) is not type(b):
         return False
     if isinstance(a, tuple):

@@ -32,6 +32,11 @@ class Loop:
     flags: Sequence[str]
     uses: Callable[[], Sequence[Any]] = tuple
 
+    @property
+    def live(self) -> list[str]:
+        """The variables of which an iteration, or what comes after the loop, may need the value."""
+        return [*self.live_in, *self.live_out, *self.flags]
+
     def stopped(self) -> Any:
         """Whether a flag says that the loop is over."""
         state = dict(zip(self.names, self.get()))

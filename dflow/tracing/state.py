@@ -13,6 +13,7 @@ from dflow import trees
 from dflow.errors import UndefinedError, failure, user_location
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
+from dflow.tracing.views import same_steps
 
 
 class Undefined:
@@ -90,7 +91,7 @@ def same(a: Any, b: Any) -> bool:
     if a is b:
         return True
     if isinstance(a, Array) and isinstance(b, Array):
-        return a.cell is b.cell and a.steps == b.steps
+        return a.cell is b.cell and same_steps(a.steps, b.steps)
     if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined):
         return False
     try:

@@ -8,7 +8,7 @@ element.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,16 @@ class Gather:
 
 
 Step = Index | Transpose | Reshape | Gather
+
+
+def same_steps(a: Sequence[Step], b: Sequence[Step]) -> bool:
+    """Whether two ways lead to the same part for certain: by the same traced positions, where they are traced."""
+    return len(a) == len(b) and all(type(x) is type(y) and _parts(x) == _parts(y) for x, y in zip(a, b))
+
+
+def _parts(step: Step) -> list[Any]:
+    found = [getattr(step, f.name) for f in fields(step)]
+    return [tuple(("cell", id(p.cell)) if hasattr(p, "cell") else p for p in part) for part in found]
 
 
 def read(b: Builder, steps: Sequence[Step], base: Value) -> Value:

@@ -149,9 +149,21 @@ def first_by_itself(x):
     return s, best
 
 
+def views_in_short_loops(x):
+    u = x[0]
+    for k in range(9):
+        for _ in range(3):
+            part = x[k % 3 :]
+            part[0] -= 0.1
+            u = u + part[-1]
+            if u > 9:
+                break
+    return u, x
+
+
 PROGRAMS = [
     *(numbers, complex_numbers, choices, sorted_in_place, higher_functions, matched, matched_structure, generated),
-    *(searched, first_by_itself),
+    *(searched, first_by_itself, views_in_short_loops),
 ]
 
 

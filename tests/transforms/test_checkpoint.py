@@ -92,3 +92,13 @@ def test_checkpoint_as_a_decorator_with_static_arguments():
     assert dflow.grad(lambda x: f(x, scale=3.0))(2.0) == 12.0
     assert dflow.grad(lambda x: g(x, "cube"))(2.0) == 12.0
     assert f(2.0) == 8.0
+
+
+def test_texts_are_printed_once(capfd):
+    @dflow.checkpoint
+    def f(x):
+        print(f"at {x:.1f}")
+        return np.sin(x) * x
+
+    dflow.grad(lambda x: f(x) * 2)(2.0)
+    assert capfd.readouterr().out == "at 2.0\n"
