@@ -42,7 +42,7 @@ class Context:
 
     def _collect_users(self, block: Block) -> None:
         for op in block.ops:
-            for v in op.uses():
+            for v in (*op.uses(), *operand_sizes(op)):
                 self._users.setdefault(v, set()).add(op)
             for r in op.regions:
                 for a in r.args:
@@ -88,6 +88,19 @@ class Context:
         return v.op is not None and self.ways.get(v.op) == "fold"
 
 
+def operand_sizes(op: Op) -> list[Value]:
+    """The sizes of the tensors that an operation reads, over which its loops go."""
+    return [size for v in op.operands for size in v.type.size_values]
+
+
+def outer_values(ops: Sequence[Op], extra: Iterable[Value] = ()) -> dict[Value, None]:
+    """What operations use and do not compute, the sizes of what they read among it."""
+    inner = list(walk(Block((), ops, ())))
+    inside = {r for op in inner for r in op.results} | {a for op in inner for r in op.regions for a in r.args}
+    sizes = dict.fromkeys(size for op in inner for size in operand_sizes(op) if size not in inside)
+    return {**dict.fromkeys(free_values(Block((), ops, tuple(extra)))), **sizes}
+
+
 class Needs:
     """What a kernel of some operations reads and writes. ``extra`` are further values that it uses."""
 
@@ -103,7 +116,7 @@ class Needs:
                 for v in (*inner.operands, *inner.results, *(a for r in inner.regions for a in r.args)):
                     if v.type.rank:
                         self.tensors[v] = None
-        for v in free_values(Block((), ops, tuple(extra))):
+        for v in outer_values(ops, extra):
             if v.type.rank:
                 self.tensors[v] = None
             else:
