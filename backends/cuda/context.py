@@ -73,7 +73,7 @@ class Context:
         if op.name == "constant":
             return True
         if op.name == "extract":
-            return self.is_read_only(op.operands[0]) and all(self.is_known(s) for s in op.operands[1:])
+            return self.is_read_only(op.operands[0]) and _is_inside(op)
         definition = OPS.get(op.name)
         return bool(definition and definition.elementwise) and all(self.is_known(x) for x in op.operands)
 
@@ -99,6 +99,16 @@ def outer_values(ops: Sequence[Op], extra: Iterable[Value] = ()) -> dict[Value, 
     inside = {r for op in inner for r in op.results} | {a for op in inner for r in op.regions for a in r.args}
     sizes = dict.fromkeys(size for op in inner for size in operand_sizes(op) if size not in inside)
     return {**dict.fromkeys(free_values(Block((), ops, tuple(extra)))), **sizes}
+
+
+def _is_inside(op: Op) -> bool:
+    """Whether an ``extract`` reads at places that are known to exist: others may only be read after their check."""
+    for entry, start, size in zip(op.attrs["index"], op.operands[1:], op.operands[0].type.shape):
+        if entry != "at" or not isinstance(size, int) or start.op is None or start.op.name != "constant":
+            return False
+        if not 0 <= int(start.op.attrs["value"]) < size:
+            return False
+    return True
 
 
 class Needs:
