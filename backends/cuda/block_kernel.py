@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
-from dflow.backends.cuda.cooperative import barrier, block_totals, shared
+from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, shared
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.fold_kernel import Fold, as_fold, count
@@ -249,4 +249,4 @@ def threads_for(ops: Sequence[Op], points: Any) -> int:
             most = max(most, points(o), count(fold.inner) * count(fold.kept) if fold else 1)
     if most <= LONE:
         return 1
-    return min(MOST_THREADS, 1 << (most - 1).bit_length())
+    return min(MOST_THREADS, max(WARP, 1 << (most - 1).bit_length()))

@@ -42,7 +42,7 @@ class Context:
 
     def _collect_users(self, block: Block) -> None:
         for op in block.ops:
-            for v in op.uses():
+            for v in (*op.uses(), *operand_sizes(op)):
                 self._users.setdefault(v, set()).add(op)
             for r in op.regions:
                 for a in r.args:
@@ -73,7 +73,7 @@ class Context:
         if op.name == "constant":
             return True
         if op.name == "extract":
-            return self.is_read_only(op.operands[0]) and all(self.is_known(s) for s in op.operands[1:])
+            return self.is_read_only(op.operands[0]) and _is_inside(op)
         definition = OPS.get(op.name)
         return bool(definition and definition.elementwise) and all(self.is_known(x) for x in op.operands)
 
@@ -86,6 +86,29 @@ class Context:
     def is_stable(self, v: Value) -> bool:
         """Whether a scalar is in a slot that nothing else is written to while ``v`` is in sight."""
         return v.op is not None and self.ways.get(v.op) == "fold"
+
+
+def operand_sizes(op: Op) -> list[Value]:
+    """The sizes of the tensors that an operation reads, over which its loops go."""
+    return [size for v in op.operands for size in v.type.size_values]
+
+
+def outer_values(ops: Sequence[Op], extra: Iterable[Value] = ()) -> dict[Value, None]:
+    """What operations use and do not compute, the sizes of what they read among it."""
+    inner = list(walk(Block((), ops, ())))
+    inside = {r for op in inner for r in op.results} | {a for op in inner for r in op.regions for a in r.args}
+    sizes = dict.fromkeys(size for op in inner for size in operand_sizes(op) if size not in inside)
+    return {**dict.fromkeys(free_values(Block((), ops, tuple(extra)))), **sizes}
+
+
+def _is_inside(op: Op) -> bool:
+    """Whether an ``extract`` reads at places that are known to exist: others may only be read after their check."""
+    for entry, start, size in zip(op.attrs["index"], op.operands[1:], op.operands[0].type.shape):
+        if entry != "at" or not isinstance(size, int) or start.op is None or start.op.name != "constant":
+            return False
+        if not 0 <= int(start.op.attrs["value"]) < size:
+            return False
+    return True
 
 
 class Needs:
@@ -103,7 +126,7 @@ class Needs:
                 for v in (*inner.operands, *inner.results, *(a for r in inner.regions for a in r.args)):
                     if v.type.rank:
                         self.tensors[v] = None
-        for v in free_values(Block((), ops, tuple(extra))):
+        for v in outer_values(ops, extra):
             if v.type.rank:
                 self.tensors[v] = None
             else:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.context import Context, Needs, outer_values
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
@@ -23,7 +23,7 @@ from dflow.backends.emit import by_value
 from dflow.backends.emit_core import EMITTERS, Emitter, Index, Options
 from dflow.backends.emit_types import I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, strides, to_storage
 from dflow.backends.mathlib.guard import add_attribute
-from dflow.ir.core import Block, Op, Value, free_values
+from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
 Way = Literal["one", "grid", "lanes", "block"]
@@ -133,7 +133,7 @@ class KernelEmitter(Emitter):
 
     def recall(self, ops: Sequence[Op], values: Sequence[Value] = ()) -> None:
         """Computes anew the scalars from outside that operations use."""
-        for v in free_values(Block((), ops, tuple(values))):
+        for v in outer_values(ops, values):
             if v.type.is_scalar:
                 self.scalar(v)
 

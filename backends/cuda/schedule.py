@@ -184,7 +184,8 @@ class Scheduler:
     def _in_memory(self, v: Value, key: object) -> Read | Scalar | Counter | int:
         """A condition or a count, for the host."""
         context = self.context
-        v = _without_bound(v)
+        if _without_bound(v) in context.position or _without_bound(v) in context.counters:
+            v = _without_bound(v)
         if v.op is not None and v.op.name == "constant" and v.type.dtype == I64:
             return int(v.op.attrs["value"])
         if v in context.counters:

@@ -149,6 +149,16 @@ def test_loops_of_the_host(gpu, small):
     assert any(isinstance(s, Loop) for s in steps) and any(isinstance(s, While) for s in steps)
 
 
+def test_counts_that_are_computed(gpu, small):
+    def f(x, n, m):
+        for _ in range(n % 5 - m):
+            x = np.sin(x)
+        return x
+
+    compare(f, numbers(20), 8, 1)
+    compare(f, numbers(20), 5, 1)
+
+
 def test_lanes_with_loops_of_their_own(gpu):
     assert "lanes" in compare(dflow.vmap(newton), np.linspace(0.1, 9, 200))
 
