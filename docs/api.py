@@ -30,7 +30,7 @@ def _section(name: str) -> str:
 
 
 def _entry(module: str, name: str, x: Any) -> str:
-    lines = [f"### {module}.{name}\n", f"```py\n{name}{_signature(x)}\n```\n", _text(x)]
+    lines = [f"### {module}.{name}\n", f"```text\n{name}{_signature(x)}\n```\n", _text(x)]
     if inspect.isclass(x):
         methods = {n: m for n, m in vars(x).items() if inspect.isfunction(m) and m.__doc__ and not n.startswith("_")}
         lines += [f"**`.{n}{_signature(m, own=True)}`** {_text(m)}" for n, m in methods.items()]
