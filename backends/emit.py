@@ -27,6 +27,7 @@ from dflow.backends import (  # noqa: F401
     emit_pointwise,
     emit_print,
     emit_sort,
+    emit_spectra,
 )
 from dflow.backends.emit_core import Check, Emitter, Options
 from dflow.backends.emit_memory import OUT_OF_MEMORY, Memory

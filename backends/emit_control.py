@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
-from dflow.backends.emit_memory import write_error
+from dflow.backends.emit_rows import held_rows
+from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
 
 Carried = list[ir.Value | None]
@@ -37,11 +38,13 @@ def _for(e: Emitter, op: Op) -> None:
         bind(e, carried, values)
         e.block(body)
         yields = registers(e, body.results)
-        for total in sums(body, carried):
+        for total in totals:
             reassociate(e.env[total])
         return yields
 
-    bind(e, op.results, e.loop(e.env[op.operands[0]], registers(e, op.operands[1:]), run))
+    count, totals = e.env[op.operands[0]], sums(body, carried)
+    with held_rows(e, body, [count]):
+        bind(e, op.results, e.loop(count, registers(e, op.operands[1:]), run, hints=hints(e, body, count, totals)))
 
 
 def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
@@ -130,7 +133,7 @@ def check(e: Emitter, op: Op, ok: ir.Value, details: Sequence[ir.Value]) -> None
     e.checks.append(Check(op.attrs["error"], op.attrs["message"], op.loc))
     b = e.builder
     with b.if_then(b.not_(ok), likely=False):
-        write_error(e, code, details)
+        e.memory.report(code, details)
         e.branch_out(1)
 
 

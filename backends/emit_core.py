@@ -182,6 +182,7 @@ class Emitter:
         inits: Sequence[ir.Value],
         body: Callable[..., Sequence[ir.Value]],
         step: int = 1,
+        hints: ir.MDValue | None = None,
     ) -> list[ir.Value]:
         """``body(k, *carried) -> carried`` for k = 0, step, ... below ``count``; the last carried values."""
         b, before = self.builder, self.builder.block
@@ -197,19 +198,22 @@ class Emitter:
         following = b.add(phis[0], index(step), flags=("nuw", "nsw"))
         for phi, v in zip(phis, (following, *carried)):
             phi.add_incoming(v, b.block)
-        b.branch(head)
+        back = b.branch(head)
+        if hints is not None:
+            back.set_metadata("llvm.loop", hints)
         b.position_at_end(done)
         return phis[1:]
 
-    def repeat(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
+    def repeat(self, count: ir.Value, body: Callable[[ir.Value], Any], hints: ir.MDValue | None = None) -> None:
         def run(k: ir.Value) -> Sequence[ir.Value]:
             body(k)
             return ()
 
-        self.loop(count, (), run)
+        self.loop(count, (), run, hints=hints)
 
-    def nest(self, shape: Sequence[Dim], body: Body, ops: int = 1) -> None:
-        """``body(index)`` for every index of ``shape`` in row-major order; ``ops`` is about how long the body is."""
+    def nest(self, shape: Sequence[Dim], body: Body, ops: int = 1, hints: ir.MDValue | None = None) -> None:
+        """``body(index)`` for every index of ``shape`` in row-major order; ``ops`` is about how long the body is, and
+        ``hints`` are for the innermost loop."""
         unroll = unrolls(shape, ops)
 
         def level(axis: int, at: list[ir.Value]) -> None:
@@ -221,7 +225,8 @@ class Emitter:
                 for k in range(int(dim)):
                     level(axis + 1, [*at, index(k)])
             else:
-                self.repeat(self.size(dim), lambda k: level(axis + 1, [*at, k]))
+                inner = hints if axis + 1 == len(shape) else None
+                self.repeat(self.size(dim), lambda k: level(axis + 1, [*at, k]), inner)
 
         if 0 not in shape:
             level(0, [])

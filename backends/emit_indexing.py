@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits, pointwise
+from dflow.backends.emit_rows import held_row
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
 from dflow.ir.core import Op, Value
@@ -57,7 +59,9 @@ def _writer(name: str, write: Write) -> None:
             address = e.address(x, whole_index(e, op.attrs["index"], starts, at), write=True)
             e.store_at(x, address, write(e, x, address, value))
 
-        e.nest(v.type.shape, move)
+        fixed = x.type.grows and op.attrs["index"][0] == "at"
+        with held_row(e, x, starts[0], write=True) if fixed else nullcontext():
+            e.nest(v.type.shape, move)
 
 
 def gathered_index(e: Emitter, indices: Sequence[Value], at: At) -> At:

@@ -16,8 +16,10 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_types import ZERO, constant, index
+from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import F16, F32, Dim, DType
 
@@ -38,11 +40,13 @@ def _kernel(e: Emitter, op: Op) -> None:
         e.block(region)
         return [e.env[v] for v in region.results]
 
-    if not reduced:
-        e.nest(domain, lambda at: write(e, op.results, at, element(at)), ops=cost(walk(region)))
-        return
-    rows = _reads_in_strides(e, op)
-    fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))
+    with held_rows(e, region, domain):
+        if not reduced:
+            hints = nest_hints(e, region, domain)
+            e.nest(domain, lambda at: write(e, op.results, at, element(at)), cost(walk(region)), hints)
+            return
+        rows = _reads_in_strides(e, op)
+        fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))
 
 
 @emits("reduce")

@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from dflow.backends import emit_factor
 from dflow.backends.emit_core import Emitter, emits
-from dflow.backends.emit_memory import libc
+from dflow.backends.emit_numbers import Numbers
 from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
@@ -26,7 +26,7 @@ At = list[ir.Value]
 SMALL = 8  # up to this size a call of LAPACK costs more than our own loops
 BLOCK = 64  # columns that LAPACK takes at a time
 ON_STACK = 4096  # up to so many bytes
-LETTER = {"f64": "d", "f32": "s"}
+LETTER = {"f64": "d", "f32": "s", "c128": "z", "c64": "c"}
 
 
 def call(e: Emitter, library: str, name: str, dtype: DType, *args: Any) -> None:
@@ -55,8 +55,7 @@ class Scratch:
         total = sum(sizes.values())
         self.is_heap = total > ON_STACK
         if self.is_heap:
-            self.base = e.builder.call(libc(e.module, "aligned_alloc"), [index(64), index(total)])
-            e.memory.require_memory(self.base)
+            self.base = e.memory.borrow(total)
         else:
             self.base = e.slot(ir.ArrayType(I8, total))
             self.base.align = 64
@@ -70,10 +69,12 @@ class Scratch:
 
     def release(self) -> None:
         if self.is_heap:
-            self.e.builder.call(libc(self.e.module, "free"), [self.base])
+            self.e.memory.give_back(self.base)
 
 
 def _bytes(t: ir.Type) -> int:
+    if isinstance(t, ir.LiteralStructType):
+        return sum(map(_bytes, t.elements))
     return {I32: 4, ir.FloatType(): 4}.get(t, 8)
 
 
@@ -82,6 +83,7 @@ class Columns:
 
     def __init__(self, e: Emitter, pointer: ir.Value, rows: int, dtype: DType):
         self.e, self.pointer, self.rows, self.type = e, pointer, rows, storage_type(dtype)
+        self.numbers = Numbers(e.builder, dtype)
 
     def at(self, i: ir.Value, j: ir.Value) -> ir.Value:
         position = self.e.add(self.e.mul(j, index(self.rows)), i)
@@ -163,17 +165,17 @@ def _cholesky(e: Emitter, op: Op) -> None:
 @emits("lu")
 def _lu(e: Emitter, op: Op) -> None:
     (x,), (y, pivots, permutation) = op.operands, op.results
-    n, dtype, b = sizes(x)[1], x.type.dtype, e.builder
-    if n <= SMALL or not e.options.blas:
+    (m, n), dtype, b = sizes(x), x.type.dtype, e.builder
+    if max(m, n) <= SMALL or 0 in (m, n) or not e.options.blas:
         batches(e, op, lambda at: emit_factor.lu(e, x, y, pivots, permutation, at))
         return
-    scratch = Scratch(e, columns=(n * n, storage_type(dtype)), pivots=(n, I32))
+    scratch = Scratch(e, columns=(m * n, storage_type(dtype)), pivots=(min(m, n), I32))
 
     def one(batch: At) -> None:
-        columns = Columns(e, scratch["columns"], n, dtype).fill(x, batch)
-        call(e, "lapack", "getrf", dtype, n, n, columns.pointer, n, scratch["pivots"], e.slot(I32))
+        columns = Columns(e, scratch["columns"], m, dtype).fill(x, batch)
+        call(e, "lapack", "getrf", dtype, m, n, columns.pointer, m, scratch["pivots"], e.slot(I32))
         columns.copy_to(y, batch)
-        e.repeat(index(n), lambda k: e.store(permutation, [*batch, k], k))
+        e.repeat(index(m), lambda k: e.store(permutation, [*batch, k], k))
 
         def exchange(k: ir.Value) -> None:
             pivot = b.load(b.gep(scratch["pivots"], [k], source_etype=I32), typ=I32)
@@ -183,7 +185,7 @@ def _lu(e: Emitter, op: Op) -> None:
             e.store(permutation, [*batch, k], other)
             e.store(permutation, [*batch, row], mine)
 
-        e.repeat(index(n), exchange)
+        e.repeat(index(min(m, n)), exchange)
 
     batches(e, op, one)
     scratch.release()
@@ -201,7 +203,7 @@ def _triangular_solve(e: Emitter, op: Op) -> None:
             return
         one = e.slot(storage_type(x.type.dtype))
         e.builder.store(constant(x.type.dtype, 1), one)
-        # By columns, our matrices are their transposes: x' op(a)' = y'.
+        # By columns, our matrices are their transposes: x' op(a)' = y'. None is conjugated.
         letters = "R", "U" if lower else "L", "T" if transpose else "N", "U" if unit else "N"
         call(e, "blas", "trsm", x.type.dtype, *letters, k, n, one, start(e, a, batch), n, start(e, x, batch), k)
 
@@ -230,7 +232,7 @@ def _qr(e: Emitter, op: Op) -> None:
         info, rest = e.slot(I32), (scratch["tau"], scratch["work"], work)
         call(e, "lapack", "geqrf", dtype, m, n, columns.pointer, m, *rest, info)
         columns.copy_to(r, batch, upper=True)
-        call(e, "lapack", "orgqr", dtype, m, wide, k, columns.pointer, m, *rest, info)
+        call(e, "lapack", "ungqr" if dtype.kind == "c" else "orgqr", dtype, m, wide, k, columns.pointer, m, *rest, info)
         columns.copy_to(q, batch)
 
     batches(e, op, one)
@@ -246,64 +248,13 @@ def identity(e: Emitter, y: Value) -> None:
     e.nest(y.type.shape, element)
 
 
-@emits("eigh")
-def _eigh(e: Emitter, op: Op) -> None:
-    (x,), (w, v), n, dtype = op.operands, op.results, sizes(op.operands[0])[1], op.operands[0].type.dtype
-    if n == 0:
-        return
-    if not e.options.blas:
-        raise unavailable(op)
-    t, work, integers, info = storage_type(dtype), 1 + 6 * n + 2 * n * n, 3 + 5 * n, e.slot(I32)
-    work += BLOCK * n
-    scratch = Scratch(e, columns=(n * n, t), work=(work, t), integers=(integers, I32))
-
-    def one(batch: At) -> None:
-        columns = Columns(e, scratch["columns"], n, dtype).fill(x, batch)
-        rest = (start(e, w, batch), scratch["work"], work, scratch["integers"], integers, info)
-        call(e, "lapack", "syevd", dtype, "V", "L" if op.attrs["lower"] else "U", n, columns.pointer, n, *rest)
-        columns.copy_to(v, batch)
-        fill_unless_done(e, info, [w, v], batch)
-
-    batches(e, op, one)
-    scratch.release()
-
-
-@emits("svd")
-def _svd(e: Emitter, op: Op) -> None:
-    (x,), (u, s, vh), dtype = op.operands, op.results, op.operands[0].type.dtype
-    (m, n), left, right = sizes(x), sizes(u)[1], sizes(vh)[0]
-    k, t, info = min(m, n), storage_type(dtype), e.slot(I32)
-    if k == 0:
-        identity(e, u)
-        identity(e, vh)
-        return
-    if not e.options.blas:
-        raise unavailable(op)
-    work = 4 * k * k + 7 * k + max(m, n) + BLOCK * (m + n)
-    parts = {"x": (m * n, t), "u": (m * left, t), "vh": (right * n, t), "work": (work, t), "integers": (8 * k, I32)}
-    scratch = Scratch(e, **parts)
-
-    def one(batch: At) -> None:
-        columns = Columns(e, scratch["x"], m, dtype).fill(x, batch)
-        by_columns = Columns(e, scratch["u"], m, dtype), Columns(e, scratch["vh"], right, dtype)
-        job = "A" if op.attrs["full"] else "S"
-        matrices = (columns.pointer, m, start(e, s, batch), scratch["u"], m, scratch["vh"], right)
-        call(e, "lapack", "gesdd", dtype, job, m, n, *matrices, scratch["work"], work, scratch["integers"], info)
-        for part, y in zip(by_columns, (u, vh)):
-            part.copy_to(y, batch)
-        fill_unless_done(e, info, [u, s, vh], batch)
-
-    batches(e, op, one)
-    scratch.release()
-
-
 class Unavailable(Exception):
     """An operation that needs a library, in code that may use none."""
 
 
 def unavailable(op: Op) -> Unavailable:
     where = f"{op.loc}: " if op.loc else ""
-    what = {"svd": "singular values", "eigh": "eigenvalues"}[op.name]
+    what = "singular values" if op.name == "svd" else "eigenvalues"
     return Unavailable(
         f"{where}{what} need LAPACK, and a C library has none (solve, inv, det, cholesky and qr need none)"
     )

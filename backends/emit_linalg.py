@@ -21,12 +21,12 @@ from dflow.ir.core import Op, Value
 from dflow.ir.types import F16, DType
 
 At = list[ir.Value]
-GENERATED = 64**3  # up to this many multiplications BLAS is no faster
+GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
 TILE_ROWS = 4
 TILE_BYTES = 64  # of a row of the tile
 BLOCK = 256  # along the inner axis
 PACK_ROWS = 48  # fewer are not worth a copy
-BLAS = {"f64": "dgemm", "f32": "sgemm"}
+BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
 
 
 @emits("matmul")
@@ -38,10 +38,10 @@ def _matmul(e: Emitter, op: Op) -> None:
         _reduction(e, op, rows=n != 1)
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
-    is_small = is_static and m * n * k <= GENERATED  # type: ignore[operator]
+    is_small = is_static and m * n * k <= GENERATED.get(x.type.dtype.kind, 0)  # type: ignore[operator]
     if e.options.blas and not is_small and x.type.dtype.name in BLAS:
         e.nest(batch, lambda at: _call_blas(e, op, at))
-    elif is_static:
+    elif is_static and x.type.dtype.kind != "c":
         e.nest(batch, lambda at: _Tiles(e, op, at).write(int(m), int(n), int(k)), ops=m * n * k)  # type: ignore
     else:
         _reduction(e, op, rows=True)

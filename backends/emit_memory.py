@@ -62,8 +62,9 @@ class Memory:
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
         self.bases = {b: self._make(b) for b in distinct if b.space != "heap"}
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
-        self.scopes = self._make_scopes([b for b in distinct if b.space in ("arena", "heap")])
+        self.scopes = self._make_scopes([b for b in distinct if b.space != "stack"])
         self.globals: dict[Value, ir.Value] = {}
+        self.held: dict[tuple[Buffer, ir.Value], ir.Value] = {}  # addresses of rows (see `emit_rows`)
 
     def base(self, x: Value) -> ir.Value | None:
         """The address of the first element (None for a sequence)."""
@@ -104,7 +105,7 @@ class Memory:
         return self.globals[x]
 
     def _make_scopes(self, buffers: Sequence[Buffer]) -> dict[Buffer, tuple[Any, Any]]:
-        if len(buffers) + len(self.bases) < 2:
+        if len(buffers) + len(self.bases) < 2 or not any(b.space in ("arena", "heap") for b in buffers):
             return {}
         module, name = self.e.module, self.e.function.name
         domain = module.add_metadata([f"{name} memory"])
@@ -136,8 +137,26 @@ class Memory:
 
     def require_memory(self, pointer: ir.Value) -> None:
         with self.e.builder.if_then(self.e.builder.icmp_unsigned("==", pointer, PTR(None)), likely=False):
-            write_error(self.e, OUT_OF_MEMORY, [])
+            self.report(OUT_OF_MEMORY, [])
             self.e.branch_out(1)
+
+    def report(self, code: int, details: Sequence[ir.Value]) -> None:
+        """Writes the error record."""
+        b, err = self.e.builder, self.e.function.args[-1]
+        with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
+            for k, value in enumerate([index(code), *details]):
+                b.store(value, b.gep(err, [index(k)], source_etype=I64))
+
+    def borrow(self, size: int) -> ir.Value:
+        """Memory of ``size`` bytes for the time of one operation."""
+        rounded = -(-size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+        made = self.e.builder.call(libc(self.e.module, "aligned_alloc"), [index(ARENA_ALIGNMENT), index(rounded)])
+        self.require_memory(made)
+        return made
+
+    def give_back(self, pointer: ir.Value) -> None:
+        """Ends the time of what ``borrow`` gave."""
+        self.e.builder.call(libc(self.e.module, "free"), [pointer])
 
     # --- sequences
 
@@ -158,6 +177,8 @@ class Memory:
 
     def row(self, x: Value, position: ir.Value, *, write: bool) -> ir.Value:
         """The address of an element of a sequence; writing makes room for it."""
+        if (known := self.held.get((self.buffers[x], position))) is not None:
+            return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
         if write or heap.row_bytes > ZERO_ROW:
             self.reserve(heap, position)
@@ -232,10 +253,10 @@ class Memory:
 
 
 def disjoint(a: Buffer, b: Buffer) -> bool:
-    """Whether two buffers of arena or heap share no byte."""
+    """Whether two buffers, other than on the stack, share no byte (or are only read)."""
     if a is b:
         return False
-    if a.space == "heap" or b.space == "heap":
+    if a.space != "arena" or b.space != "arena":
         return True
     return a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
 
@@ -258,13 +279,6 @@ def copy_sequence(e: Emitter, source: Value, target: Value) -> None:
         e.memory.reserve(y, b.sub(count, index(1)))
         size = b.mul(count, index(x.row_bytes))
         b.call(copy_bytes(e.module), [b.load(y.pointer, typ=PTR), b.load(x.pointer, typ=PTR), size, I1(0)])
-
-
-def write_error(e: Emitter, code: int, details: Sequence[ir.Value]) -> None:
-    b, err = e.builder, e.function.args[-1]
-    with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
-        for k, value in enumerate([index(code), *details]):
-            b.store(value, b.gep(err, [index(k)], source_etype=I64))
 
 
 # --- what a module holds once

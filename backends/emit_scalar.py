@@ -155,10 +155,15 @@ def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 
 
 def _float_extreme(compare: str) -> Rule:
-    """The inner select is one instruction (maxsd), which gives y when either is NaN; the outer one sees to NaN in x."""
+    """The inner select is one instruction (maxsd), which gives x when either is NaN; the outer one sees to NaN in y.
+
+    Of the two, a number that a loop carries is x, so that the next iteration waits for less.
+    """
 
     def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
-        return b.select(is_nan(b, x), x, b.select(b.fcmp_ordered(compare, x, y), x, y))
+        if isinstance(y, ir.PhiInstr) and not isinstance(x, ir.PhiInstr):
+            x, y = y, x
+        return b.select(is_nan(b, y), y.type(math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
 
     return rule
 
@@ -266,7 +271,15 @@ def _equal(b: ir.IRBuilder, d: DType, x: ir.Value, y: ir.Value) -> ir.Value:
     return b.and_(*(b.fcmp_ordered("==", p, q) for p, q in zip(_parts(b, x), _parts(b, y))))
 
 
+def _complex_product(b: ir.IRBuilder, d: DType, z: ir.Value, w: ir.Value) -> ir.Value:
+    (x, y), (u, v) = _parts(b, z), _parts(b, w)
+    mul, add, sub = (FLOAT[name] for name in ("mul", "add", "sub"))
+    real = sub(b, d, mul(b, d, x, u), mul(b, d, y, v))
+    return _pair(b, z.type, [real, add(b, d, mul(b, d, x, v), mul(b, d, y, u))])
+
+
 COMPLEX: dict[str, Rule] = {
+    "mul": _complex_product,
     **{name: _by_parts(name) for name in ("add", "sub", "neg")},
     "eq": _equal,
     "ne": lambda b, d, x, y: b.not_(_equal(b, d, x, y)),

@@ -12,13 +12,11 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
-from dflow.backends.emit_memory import SMALL_ARENA, copy_bytes, libc
+from dflow.backends.emit_memory import SMALL_ARENA, copy_bytes
 from dflow.backends.emit_scalar import int_compare, is_nan
 from dflow.backends.emit_types import I1, I64, ONE, PTR, VOID, ZERO, index, storage_type
 from dflow.ir.core import Op
 from dflow.ir.types import DType
-
-ALIGNMENT = 64
 
 
 @emits("argsort")
@@ -32,8 +30,7 @@ def _argsort(e: Emitter, op: Op) -> None:
     if on_stack:
         scratch = e.slot(ir.ArrayType(I64, room // 8))
     else:
-        scratch = b.call(libc(e.module, "aligned_alloc"), [index(ALIGNMENT), index(-(-room // ALIGNMENT) * ALIGNMENT)])
-        e.memory.require_memory(scratch)
+        scratch = e.memory.borrow(room)
     function = sorter(e.module, x.type.dtype)
 
     def row(at: list[ir.Value]) -> None:
@@ -42,7 +39,7 @@ def _argsort(e: Emitter, op: Op) -> None:
 
     e.nest(batch, row, ops=MERGE_COST)
     if not on_stack:
-        b.call(libc(e.module, "free"), [scratch])
+        e.memory.give_back(scratch)
 
 
 MERGE_COST = 16

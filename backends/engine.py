@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import platform
 import threading
 import time
 import weakref
@@ -31,7 +32,7 @@ from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, externalize
 from dflow.ir.core import Function
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import made
 from dflow.ir.types import TensorType
 
 COMPILING = threading.Lock()  # LLVM's context and its target machines serve one thread at a time
@@ -52,6 +53,12 @@ def _initialize() -> None:
     llvm.initialize_all_asmprinters()
 
 
+def _tuning() -> str:
+    """Loops that read or write in strides are vectorized without instructions for it, which are slower than single
+    loads and stores: otherwise LLVM prefers vectors across rows to those along them."""
+    return ",+prefer-no-gather,+prefer-no-scatter" if platform.machine().lower() in ("x86_64", "amd64") else ""
+
+
 @functools.cache
 def machine(
     cpu: str = "host", triple: str | None = None, optimize_level: int = 2, position_independent: bool = True
@@ -59,7 +66,7 @@ def machine(
     """A target machine. ``cpu``: ``"host"`` for this one with all its features, or a name that LLVM knows."""
     _initialize()
     target = llvm.Target.from_triple(triple or llvm.get_process_triple())
-    features = llvm.get_host_cpu_features().flatten() if cpu == "host" else ""
+    features = llvm.get_host_cpu_features().flatten() + _tuning() if cpu == "host" else ""
     name = llvm.get_host_cpu_name() if cpu == "host" else cpu
     return target.create_target_machine(
         cpu=name, features=features, opt=optimize_level, reloc="pic" if position_independent else "default"
@@ -212,7 +219,7 @@ def raise_error(checks: Sequence[Check], code: int, details: tuple[int, ...]) ->
     if code == OUT_OF_MEMORY:
         raise MemoryError("native code could not get the memory that it needs")
     check = checks[code]
-    error = ERRORS[check.error](check.message.format(*details))
+    error = made(check.error, check.message, details)
     error.location = check.location  # type: ignore[attr-defined]
     if check.location is not None:
         error.add_note(f"at {check.location}")

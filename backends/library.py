@@ -130,7 +130,7 @@ def _refuse_prints(f: Function) -> None:
 
 def _build(name: str, functions: Sequence[tuple[Any, ...]]) -> tuple[ir.Module, list[Export]]:
     names = [f[0] for f in functions]
-    _check_names([*names, *(f"{n}_error_message" for n in names)])
+    check_names([*names, *(f"{n}_error_message" for n in names)])
     for n in LIBC_NAMES.intersection(names):
         raise LibraryError(f"{n!r} is a function of the C library; choose another name")
     for f in functions:
@@ -154,11 +154,12 @@ def _export(
     ):
         if len(given) != len(values):
             raise LibraryError(f"{name} has {len(values)} {what}, but {len(given)} names were given")
-    _check_names([*arg_names, *result_names, "error"])
+    check_names([*arg_names, *result_names, "error"])
     return Export(name, plan, tuple(arg_names), tuple(result_names))
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Refuses what C does not take for names, and two of one name."""
     for k, name in enumerate(names):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or name in C_KEYWORDS:
             raise LibraryError(f"{name!r} is not a name that C allows; choose another name")

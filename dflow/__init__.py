@@ -1,5 +1,6 @@
 """dflow: a compiler for differentiable programming in Python."""
 
+import importlib as _importlib
 import pathlib as _pathlib
 
 # In a source tree (editable install, or started from the repository root) `ir` and `backends` stand beside this
@@ -12,22 +13,27 @@ from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_gra
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
+from dflow.device import Array, from_dlpack
 from dflow.export import compile_library
 from dflow.implicit import custom_root
 from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
+from dflow.placement import default_device, device_put
 from dflow.recompute import checkpoint
 from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
 from dflow.solvers import fixed_point, odeint
 from dflow.sparse import sparse_hessian, sparse_jacobian
+from dflow.streams import Stream
 from dflow.tracing.printing import print
 from dflow.tree import ravel_pytree
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
     "ShapeDtypeStruct",
+    "Stream",
     "check_grads",
     "checkpoint",
     "closure_convert",
@@ -38,9 +44,12 @@ __all__ = [
     "custom_transpose",
     "custom_vjp",
     "debug",
+    "default_device",
+    "device_put",
     "eval_shape",
     "field",
     "fixed_point",
+    "from_dlpack",
     "grad",
     "hessian",
     "hvp",
@@ -67,3 +76,15 @@ __all__ = [
     "vjp",
     "vmap",
 ]
+
+_LOADED_WHEN_USED = ("interop", "nn", "numpy", "random", "scipy")
+
+
+def __getattr__(name: str) -> object:
+    if name in _LOADED_WHEN_USED:
+        return _importlib.import_module(f"dflow.{name}")
+    raise AttributeError(f"module 'dflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOADED_WHEN_USED})

@@ -16,7 +16,8 @@ from dflow.derivatives import (
     operands,
     pure,
 )
-from dflow.errors import DerivativeError, user_frames_only
+from dflow.device_program import DEVICES
+from dflow.errors import DerivativeError, failure, user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
@@ -37,6 +38,7 @@ def jit(
     static_argnames: str | Sequence[str] = (),
     donate_argnums: int | Sequence[int] = (),
     backend: str = "native",
+    device: str | None = None,
 ) -> Any:
     """Compiles a function to machine code, for each signature when it is first called with it.
 
@@ -51,6 +53,7 @@ def jit(
 
     ``backend``: ``"native"`` compiles to machine code, ``"reference"`` runs the reference evaluator, one operation
     after the other, in which ``dflow.debug.breakpoint`` stops.
+    ``device``: ``"cpu"``, or ``"cuda"`` for an NVIDIA GPU, where derivatives and ``vmap`` of the function run too.
 
     Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
     ``lower(*args)``, which gives the program's stages as text.
@@ -62,30 +65,36 @@ def jit(
             static_argnames=static_argnames,
             donate_argnums=donate_argnums,
             backend=backend,
+            device=device,
         )
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if device not in (None, *DEVICES):
+        raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
+    if device == "cuda" and backend != "native":
+        raise ValueError(f"backend {backend!r} runs on the CPU; leave out device={device!r}")
     argument_numbers("donate_argnums", donate_argnums)
     return _jit(
         function,
         argument_numbers("static_argnums", static_argnums),
         argument_names("static_argnames", static_argnames),
-        backend,
+        device if device == "cuda" else backend,
     )
 
 
-def _jit(function: Callable[..., Any], nums: tuple[int, ...], names: tuple[str, ...], backend: str) -> Any:
-    inside = decorated(function, lambda f: _jit(f, nums, names, backend))
+def _jit(function: Callable[..., Any], nums: tuple[int, ...], names: tuple[str, ...], where: str) -> Any:
+    """``where`` is a backend, or a device other than the processor."""
+    inside = decorated(function, lambda f: _jit(f, nums, names, where))
     if inside is not None:
         return inside
     bound = taken_apart(function)
     if bound is not None:  # attributes of the instance are arguments, not constants
-        return _jit(bound[0], after_self(nums), names, backend).__get__(bound[1])
-    recipe = (_jit, nums, names, backend)
+        return _jit(bound[0], after_self(nums), names, where).__get__(bound[1])
+    recipe = (_jit, nums, names, where)
 
     def make() -> Jit:
         require_parameters(function, nums, names)
-        return Jit(function, None, "jit", nums, names, recipe, BACKENDS[backend])
+        return Jit(function, None, "jit", nums, names, recipe, {**BACKENDS, **DEVICES}[where])
 
     return shared(make, function, recipe)
 
@@ -187,8 +196,21 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
         return trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
 
     with user_frames_only():
+        require_tuples("jvp", primals, tangents)
         run = shared(lambda: Jit(function, inner, "jvp", recipe=("jvp",)), function, ("jvp",))
         return run(tuple(primals), tuple(tangents))
+
+
+def require_tuples(name: str, primals: Any, tangents: Any) -> None:
+    """An array would count as the tuple of its rows."""
+    for what, x in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(x, tuple | list):
+            raise failure(
+                DerivativeError,
+                f"{name} takes {what} in a tuple, one for each argument",
+                seen=type(x).__name__,
+                mend=f"{name}(f, (x,), (x_dot,))",
+            )
 
 
 def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:

@@ -26,7 +26,7 @@ def check_grads(
     inner product identity). Each order is checked of the derivative of the order before, in all combinations of modes.
     ``eps`` is the step of the differences. Raises AssertionError with the figures when they disagree.
     """
-    double = all(np.asarray(x).dtype != np.float32 for x in trees.flatten(tuple(args))[0])
+    double = all(np.asarray(x).dtype not in (np.float32, np.complex64) for x in trees.flatten(tuple(args))[0])
     eps = eps or (1e-6 if double else 1e-2)
     atol = atol if atol is not None else (1e-5 if double else 1e-1)
     rtol = rtol if rtol is not None else (1e-5 if double else 1e-1)
@@ -57,13 +57,16 @@ def _check(
 
 
 def _varies(x: Any) -> bool:
-    return np.asarray(x).dtype.kind == "f"
+    return np.asarray(x).dtype.kind in "fc"
 
 
 def _direction(tree: Any, rng: Any) -> Any:
     def one(x: Any) -> Any:
         x = np.asarray(x)
-        return rng.normal(size=x.shape).astype(x.dtype) if _varies(x) else np.zeros(x.shape, x.dtype)
+        if not _varies(x):
+            return np.zeros(x.shape, x.dtype)
+        real = rng.normal(size=x.shape)
+        return (real + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else real).astype(x.dtype)
 
     return trees.map_leaves(one, tree)
 
@@ -74,7 +77,7 @@ def _moved(args: Any, dots: Any, step: float) -> Any:
             return x
         a = np.asarray(x)
         moved = a + np.asarray(step * d, a.dtype)
-        return float(moved) if isinstance(x, float) and not isinstance(x, np.generic) else moved
+        return moved.item() if isinstance(x, float | complex) and not isinstance(x, np.generic) else moved
 
     return trees.map_leaves(one, args, dots)
 
@@ -84,7 +87,8 @@ def _leaves(tree: Any) -> list[Any]:
 
 
 def _inner(a: Any, b: Any) -> float:
-    return float(sum(np.sum(np.multiply(x, y)) for x, y in zip(_leaves(a), _leaves(b), strict=True)))
+    """The real part, for complex cotangents mean the real part of their product with a tangent."""
+    return float(sum(np.sum(np.multiply(x, y).real) for x, y in zip(_leaves(a), _leaves(b), strict=True)))
 
 
 def _compare(a: Any, b: Any, atol: float, rtol: float, what: str) -> None:

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from dflow.backends.cuda.timeline import Timeline
 from dflow.errors import is_user_frame
 from dflow.reference import Finite
 from dflow.tracing.array import Array
-from dflow.tracing.calls import BUILTINS
 from dflow.tracing.context import builder, tracing
+from dflow.tracing.python import BUILTINS
 from dflow.transform import Jit
 
 
@@ -49,4 +50,14 @@ def breakpoint() -> None:
 
 BUILTINS[builtins.breakpoint] = breakpoint
 
-__all__ = ["breakpoint", "check_finite"]
+
+def timeline() -> Timeline:
+    """When each kernel ran on a GPU: ``with dflow.debug.timeline() as t: f(x)``, then ``print(t)``.
+
+    Afterwards ``t.launches`` has for each launch the kernel, what it computes with the user's line, and when it began
+    and ended, in microseconds. Programs run kernel by kernel meanwhile, not as recorded graphs.
+    """
+    return Timeline()
+
+
+__all__ = ["breakpoint", "check_finite", "timeline"]

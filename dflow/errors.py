@@ -56,6 +56,10 @@ class TraceAttributeError(TraceError, AttributeError):
     """What NumPy's arrays have and traced arrays have not."""
 
 
+class NoAttributeError(TraceAttributeError):
+    """What NumPy's arrays and numbers do not have either."""
+
+
 class MatrixError(ShapeError, np.linalg.LinAlgError):
     """What should be a matrix, or a square one, is not."""
 
@@ -143,7 +147,8 @@ class RunTimeError(DflowError):
 
 @lru_cache(maxsize=64)
 def _run_time_class(builtin: Any) -> type[RunTimeError]:
-    return type(f"RunTime{builtin.__name__}", (RunTimeError, builtin), {"__module__": __name__})
+    plain = {"__module__": __name__, "__init__": lambda self, *args: None, "__str__": lambda self: self.args[0]}
+    return type(f"RunTime{builtin.__name__}", (RunTimeError, builtin), plain)
 
 
 def run_time_error(error: BaseException, location: Location | None) -> BaseException:
@@ -151,7 +156,7 @@ def run_time_error(error: BaseException, location: Location | None) -> BaseExcep
     if location is None:
         return error
     builtin: Any = type(error)
-    return _run_time_class(builtin)("\n".join([f"{location}: {error}", *_excerpt(location)]))
+    return _run_time_class(builtin)("\n".join([f"{location}: {str(error) or builtin.__name__}", *_excerpt(location)]))
 
 
 def function_location(function: Any) -> Location | None:

@@ -13,6 +13,7 @@ from dflow.backends.callable import NativeCallable
 from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
+from dflow.effort import is_long
 from dflow.errors import TraceError, failure, run_time_error
 from dflow.ir.core import Function, Op, walk
 from dflow.ir.printer import Printer
@@ -71,6 +72,7 @@ class Executable(NativeCallable):
                 tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
                 tuple(_leaf(t, False) for t in results),
                 single,
+                release_gil=is_long(stages.traced),
                 in_place=tuple(stages.in_place.items()),
             )
         self.compiled = _compiled(stages, spec)

@@ -51,7 +51,8 @@ def compile_library(
 
     ``cpu="generic"`` runs on every processor of the architecture, ``"host"`` uses all that this one can; others are
     named as LLVM names them. ``target`` is LLVM's triple of another system, for ``emit="object"``; ``emit`` may also be
-    ``"llvm"`` or ``"asm"``.
+    ``"llvm"`` or ``"asm"``. ``target="ptx"`` writes PTX for NVIDIA GPUs, from ``cpu`` on (``"sm_90"``, by default
+    ``"sm_80"``), and a header that loads and launches it.
 
     Raises SignatureError, LibraryError, and what tracing and differentiation raise.
     """
@@ -66,9 +67,14 @@ def compile_library(
         count = len(lowered.program.types)
         c_name = base if kind == "value" else f"{base}_{kind}"
         functions.append((c_name, lowered.stages.lower({}), names[:count], names[count:]))
-    if cpu not in ("generic", "host") or target is not None:
+    if target != "ptx" and (cpu not in ("generic", "host") or target is not None):
         _check_target(cpu, target)
     try:
+        if target == "ptx":
+            from dflow.backends.cuda.c_launch import write_ptx
+            from dflow.backends.cuda.ptx import DEFAULT
+
+            return write_ptx(functions, path, DEFAULT if cpu == "generic" else cpu)
         return write_library(functions, path, cpu=cpu, triple=target, emit=emit)
     except OSError as e:
         raise LibraryError(f"cannot write {path}: {e.strerror}") from e

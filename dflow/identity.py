@@ -20,7 +20,7 @@ import numpy as np
 
 from dflow.backends.callable import NativeCallable
 from dflow.methods import BoundMethod
-from dflow.tracing.calls import is_library
+from dflow.tracing.rewrite import is_library
 
 MAX_NODES = 5000  # values looked at for one key
 MAX_BYTES = 1 << 24  # of arrays, which are compared by a digest

@@ -7,7 +7,7 @@ from typing import Any
 
 from dflow import trees
 from dflow.api import jvp
-from dflow.custom import CallRecord
+from dflow.call_records import CallRecord
 from dflow.derivatives import matching
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.api import grad, jvp
+from dflow.api import grad, jvp, require_tuples
 from dflow.derivatives import derive, inline, operands, pure
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder
@@ -67,6 +67,7 @@ def hvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
     ``tangents`` and the result have the structure of ``primals``, with None for what cannot vary (integers).
     """
     with user_frames_only():
+        require_tuples("hvp", primals, tangents)
         nums = tuple(i for i, p in enumerate(primals) if _holds_floats(p)) or (0,)
         along = iter(jvp(grad(function, nums), primals, tangents)[1])
         return tuple(next(along) if i in nums else None for i in range(len(primals)))

@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.errors import TraceError, failure
+from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.recompute import checkpoint as checkpointed
+from dflow.revolve import revolved
 from dflow.shapes import ShapeDtypeStruct, eval_shape, shape_of
 from dflow.tracing.context import tracing
+from dflow.tracing.lift import contains_traced
 
 Function = Callable[..., Any]
 
@@ -32,6 +34,8 @@ def cond(pred: Any, true_fun: Function, false_fun: Function, *operands: Any) -> 
 
 def switch(index: Any, branches: Sequence[Function], *operands: Any) -> Any:
     """``branches[index](*operands)``; an index outside counts as the nearest one inside."""
+    if not branches:
+        raise failure(TraceError, "switch needs at least one branch")
     return _branch(index, tuple(branches), 0, operands)
 
 
@@ -74,6 +78,7 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     checkpoint: bool | int | Sequence[int] = False,
+    snapshots: int | None = None,
 ) -> tuple[Any, Any]:
     """``carry, y = f(carry, x)`` for each slice ``x`` of the arrays in ``xs`` along axis 0, from ``init`` on.
 
@@ -84,11 +89,18 @@ def scan(
     kept, and the segment is run again when its reverse is due. True takes the square root of the length, so that
     memory grows with that; several numbers are segments of segments (the outermost first), each level one more run.
 
+    ``snapshots`` is a budget instead: so many carries are kept at a time, and iterations are run again as few times as
+    that allows: at most ``r`` times each where ``C(snapshots + r, r)`` is the length (with 20: twice for 231, three
+    times for 1,771, four times for 10,626).
+
     Raises TraceError when the lengths do not agree.
     """
+    for name, x in (("length", length), ("checkpoint", checkpoint), ("snapshots", snapshots)):
+        _require_known(name, x)
     leaves, spec = trees.flatten(xs)
     n = _length(leaves, length)
     levels = _levels(checkpoint, n)
+    _require_budget(snapshots, checkpoint)
 
     def item(i: Any) -> Any:
         return trees.unflatten(spec, [x[i] for x in leaves])
@@ -97,6 +109,8 @@ def scan(
         return _scan_now(f, init, item, n, reverse, [shape_of(x, 0) for x in leaves], spec)
     slices = trees.unflatten(spec, [shape_of(x, 0) for x in leaves])
     init, ys = _settled(f, init, slices)
+    if snapshots is not None and n > 0:
+        return revolved(f, init, xs, ys, n, snapshots, lambda k: n - 1 - k if reverse else k)
     types, out_spec = trees.flatten(ys)
 
     def run(carry: Any, first: Any, count: int, levels: tuple[int, ...]) -> tuple[Any, list[Any]]:
@@ -136,10 +150,21 @@ def _store_segment(tables: list[Any], parts: list[Any], place: Any, size: int) -
         table[place : place + size] = part
 
 
+def _require_known(name: str, x: Any) -> None:
+    if contains_traced(x):
+        raise failure(
+            NeedsStatic,
+            f"scan needs a {name} that is known while tracing",
+            seen=repr(x),
+            mend=f"make the {name} a static argument (static_argnames), or write a `for` loop, which takes any length",
+        )
+
+
 def _length(leaves: Sequence[Any], length: int | None) -> int:
     lengths = {np.shape(x)[0] if np.ndim(x) else None for x in leaves} | ({length} if length is not None else set())
     if len(lengths) == 1 and None not in lengths:
-        return int(next(iter(lengths)))  # type: ignore[arg-type]
+        (n,) = lengths
+        return int(n)  # type: ignore[arg-type]
     raise failure(
         TraceError,
         "scan needs arrays of one length along axis 0, or a length",
@@ -156,6 +181,16 @@ def _levels(checkpoint: bool | int | Sequence[int], n: int) -> tuple[int, ...]:
     if all(isinstance(s, int) and s > 0 for s in sizes):
         return sizes
     raise failure(TraceError, "checkpoint must be True or lengths of segments", seen=repr(checkpoint))
+
+
+def _require_budget(snapshots: Any, checkpoint: Any) -> None:
+    if snapshots is None or (isinstance(snapshots, int) and snapshots > 0 and checkpoint is False):
+        return
+    raise failure(
+        TraceError,
+        "snapshots must be the number of carries that may be kept, 1 or more, and goes without checkpoint",
+        seen=f"snapshots={snapshots!r}, checkpoint={checkpoint!r}",
+    )
 
 
 def _settled(f: Function, init: Any, x: Any) -> tuple[Any, Any]:

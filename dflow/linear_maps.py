@@ -31,7 +31,7 @@ from dflow.signature import Arguments
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
 from dflow.tracing.sizes import recast
-from dflow.transform import Jit, Program, trace_program
+from dflow.transform import Jit, Program, maker, trace_program
 
 
 @dataclass
@@ -101,18 +101,19 @@ class Linearized:
         return value[0], value[1], parts, residuals
 
     def _compiled(self, arguments: Arguments) -> tuple[Parts, Executable]:
-        key = arguments.key
+        make = maker(self.function.make if isinstance(self.function, Jit) else Executable, arguments.leaves)
+        key = arguments.key, make
         if key not in self._parts:
             recipe = ("linearize", self.has_aux)
-            self._parts[key] = PROGRAMS.get(self.function, recipe, key, lambda: self._compile(arguments))
+            self._parts[key] = PROGRAMS.get(self.function, recipe, key, lambda: self._compile(arguments, make))
         return self._parts[key]
 
-    def _compile(self, arguments: Arguments) -> tuple[Parts, Executable]:
+    def _compile(self, arguments: Arguments, make: Callable[..., Any]) -> tuple[Parts, Executable]:
         name = getattr(self.function, "__name__", "function")
         with Dump.of(f"linearize_{name}") as dump:
             program = trace_program(self.function, arguments)
             parts = self._split(program, allow_sequences=False)
-            return parts, Executable(Stages(parts.primal, dump), program.types, single=False)
+            return parts, make(Stages(parts.primal, dump), program.types, single=False)
 
     def _split(self, program: Program, allow_sequences: bool) -> Parts:
         f = pure(program)

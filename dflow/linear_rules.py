@@ -14,7 +14,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.api import linear_transpose
-from dflow.custom import CallRecord
+from dflow.call_records import CallRecord
 from dflow.derivatives import inline, matching
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder, clone_block

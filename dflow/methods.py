@@ -7,7 +7,18 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
-from dflow.tracing.calls import is_user_code
+from dflow import trees
+from dflow.tracing.rewrite import is_user_code
+
+
+class Method:
+    """A callable object that is bound to the instance when it is found in a class, as a function is."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        trees.register_attributes(type(instance))
+        return MethodType(self, instance)  # type: ignore[arg-type]
 
 
 class BoundMethod:

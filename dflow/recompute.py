@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import MethodType
 from typing import Any
 
-from dflow import trees
-from dflow.custom import CallRecord
+from dflow.call_records import CallRecord
 from dflow.errors import user_frames_only
 from dflow.ir.rules import CHECKPOINT, apply
+from dflow.methods import Method
 from dflow.signature import Arguments
 from dflow.tracing.context import builder, tracing
 
 
-class checkpoint:
+class checkpoint(Method):
     """A function of which the reverse pass keeps the arguments alone, and computes the rest again.
 
     Memory for time: calls in a loop keep the arguments of each iteration instead of all that its derivative needs. It
     changes no value and no derivative. ``static_argnums`` are arguments that are known while tracing. Works as a
-    decorator; ``dflow.scan(..., checkpoint=True)`` arranges a loop for it.
+    decorator; ``dflow.lax.scan(..., checkpoint=True)`` arranges a loop for it.
     """
 
     def __init__(self, function: Callable[..., Any], static_argnums: int | Sequence[int] = ()):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.static_argnums = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
-
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
-        trees.register_attributes(type(instance))
-        return MethodType(self, instance)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not tracing():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import sys
 import types
 from collections import deque
@@ -115,8 +116,15 @@ def with_attributes(cls: type, values: Iterable[tuple[str, Any]]) -> Any:
 
 def attributes(x: Any) -> dict[str, Any]:
     """The attributes that an object has of its own, in slots or in its ``__dict__``."""
-    found = {k: getattr(x, k) for k in _slots(type(x)) if hasattr(x, k)}
+    found = {k: getattr(x, k) for k in (*_fields_of_class(type(x)), *_slots(type(x))) if hasattr(x, k)}  # type: ignore[arg-type]
     return {**found, **getattr(x, "__dict__", {})}
+
+
+@functools.lru_cache(maxsize=4096)
+def _fields_of_class(cls: type) -> tuple[str, ...]:
+    """Fields that ``__init__`` does not set: until they are assigned, the class has their value."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return tuple(f.name for f in fields if not f.init and f.default is not dataclasses.MISSING)
 
 
 def _slots(cls: type) -> list[str]:

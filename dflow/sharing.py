@@ -23,11 +23,18 @@ MAX_SHARED = 1024
 _ATTRIBUTE = "__dflow__"  # on a function: what was made of it, so that both go away together
 
 
+class _Made(dict[Hashable, Any]):
+    """What was made of a function, by recipe. It does not travel in a pickle of the function."""
+
+    def __reduce__(self) -> Any:
+        return _Made, ()
+
+
 def shared(make: Callable[[], Any], function: Any, recipe: Hashable) -> Any:
     """``make()``, or what it made before for just this function object and recipe."""
     if not (isinstance(function, FunctionType) or is_transformed(function)):
         return make()
-    table = vars(function).setdefault(_ATTRIBUTE, {})
+    table = vars(function).setdefault(_ATTRIBUTE, _Made())
     found = table.get(recipe)
     if found is not None and found[1].hold():
         return found[0]

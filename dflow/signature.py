@@ -55,6 +55,14 @@ class ShapeDtypeStruct:
         return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
 
 
+class OnDevice:
+    """The base of arrays in the memory of a device (`dflow.Array`)."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    leaf: LeafType
+
+
 _PYTHON = {
     float: LeafType(TensorType(F64), True),
     int: LeafType(TensorType(I64), True),
@@ -76,22 +84,30 @@ def leaf_type(x: Any) -> LeafType | None:
         return None if type(x) is int and not -(2**63) <= x < 2**63 else found
     if isinstance(x, Array):
         return LeafType(x.type, x.weak)
+    if isinstance(x, OnDevice):
+        return x.leaf
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
+        if hasattr(x, "__cuda_array_interface__"):
+            facts = x.__cuda_array_interface__
+            return LeafType(TensorType(dtype_of(np.dtype(facts["typestr"])), tuple(facts["shape"])))
         if not (hasattr(x, "__array__") or hasattr(x, "__dlpack__")):
             return None
         x = as_array(x)
     elif isinstance(x, np.ndarray) and not is_plain(x):
         return None
-    key = (x.dtype, x.shape)
-    found = _ARRAYS.get(key)
+    return array_leaf(x.dtype, x.shape)
+
+
+def array_leaf(dtype: np.dtype[Any], shape: tuple[int, ...]) -> LeafType | None:
+    """The type of an array as a leaf, one object for each; None for a dtype that programs do not have."""
+    found = _ARRAYS.get((dtype, shape))
     if found is None:
         try:
-            dtype = dtype_of(x.dtype)
+            found = _ARRAYS[dtype, shape] = LeafType(TensorType(dtype_of(dtype), shape))
         except TypeError:
             return None
-        found = _ARRAYS[key] = LeafType(TensorType(dtype, x.shape))
     return found
 
 

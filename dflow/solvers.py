@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.custom import stop_gradient
+from dflow.errors import ShapeError, failure
 from dflow.implicit import custom_root
 from dflow.linear_rules import custom_linear_solve
 from dflow.tree import ravel_pytree
@@ -40,13 +41,19 @@ def fixed_point(f: Callable[[Any], Any], init: Any, tol: float = 1e-10, max_step
 def _iterate(step: Callable[[Any], Any], x: Any, tol: float, max_steps: int) -> Any:
     y = step(x)
     count = 1
-    while np.max(np.abs(y - x)) > tol * (1.0 + np.max(np.abs(y))):
+    while not _is_close(x, y, tol):
         if count >= max_steps:
             raise ValueError("the iteration for a fixed point does not converge")
         x = y
         y = step(x)
         count += 1
     return y
+
+
+def _is_close(x: Any, y: Any, tol: float) -> Any:
+    """Not when anything is infinite or NaN."""
+    change = np.max(np.abs(y - x))
+    return change < np.inf and change <= tol * (1.0 + np.max(np.abs(y)))
 
 
 # The method of Dormand and Prince, of order 5(4), with its continuous extension of order 4 (Hairer, Norsett and Wanner,
@@ -86,8 +93,11 @@ def odeint(
 
     ``y0`` is a tree of floats; the result has its structure, with the times along a new axis 0. Steps adapt to the
     tolerances (Dormand-Prince). Derivatives by ``y0``, ``args``, ``t`` and what ``func`` closes over are those of the
-    steps taken, which count as constant. Raises ValueError when more than ``mxstep`` steps lie between two times.
+    steps taken, which count as constant. Raises ValueError when more than ``mxstep`` steps lie between two times, and
+    when the times go back and forth.
     """
+    if np.ndim(t) != 1 or len(t) == 0:
+        raise failure(ShapeError, "odeint needs the times in an array of one axis", seen=f"shape {np.shape(t)}")
     y, unravel = ravel_pytree(y0)
     y = y * 1.0
     sign = np.where(t[len(t) - 1] < t[0], -1.0, 1.0)
@@ -98,6 +108,13 @@ def odeint(
 
     now = sign * t[0]
     k = slope(y, now)
+    if np.shape(k) != np.shape(y):
+        raise failure(
+            ShapeError,
+            "odeint needs func(y, t, *args) to return dy/dt, which has the structure of y",
+            seen=f"{len(k)} numbers for the {len(y)} of y",
+            mend="take the state as the first argument, the time as the second",
+        )
     h = stop_gradient(np.minimum(_first_step(slope, y, now, k, rtol, atol), hmax))
     start, length = now, h
     dense = np.zeros((5, len(y)))
@@ -106,6 +123,8 @@ def odeint(
     rows[0] = y
     for i in range(1, len(t)):
         target = sign * t[i]
+        if target < sign * t[i - 1]:
+            raise ValueError("odeint needs times that increase, or that decrease")
         steps = 0
         while now < target:
             if steps >= mxstep:

@@ -8,21 +8,21 @@ one. So transformations nest in any order.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import operator
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dflow import trees
 from dflow.backends.callable import NativeCallable
-from dflow.errors import shortened, user_frames_only
+from dflow.carrying import name_of, remade, sources
+from dflow.device_program import DeviceProgram
+from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.ir.core import Block, Function
 from dflow.methods import BoundMethod
 from dflow.pipeline import STAGES, Dump, Stages
+from dflow.placement import default_ordinal, entries_are_open, runs_on_device
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments, Key, LeafType, completed
 from dflow.tracing.array import Array
@@ -33,6 +33,10 @@ from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
 from dflow.trimming import Trimming, sizes_of
 from dflow.updates import Update, apply, changed
+
+if TYPE_CHECKING:
+    from dflow.backends.cuda.describe import Resources
+    from dflow.backends.cuda.plan import LaunchPlan
 
 MAX_PROGRAMS = 512  # signatures kept for one function
 
@@ -129,6 +133,11 @@ def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program
     return Program(traced, spec, (*arguments.types, *captured), arguments, updates, count)
 
 
+def maker(make: Callable[..., Any], leaves: Sequence[Any]) -> Callable[..., Any]:
+    """What makes a program for these arguments: ``make``, but that the processor gives way to a device."""
+    return DeviceProgram if make is Executable and runs_on_device(leaves) else make
+
+
 class Jit(NativeCallable):
     """A function that is compiled for each signature; calls of known ones go straight to machine code.
 
@@ -144,16 +153,27 @@ class Jit(NativeCallable):
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
         recipe: Sequence[Any] = (),
-        make: Callable[..., Any] = Executable,
+        make: Callable[..., Any] | None = None,
     ):
+        if not callable(function):
+            raise failure(
+                TraceError,
+                f"dflow.{kind} takes a function",
+                seen=f"{type(function).__name__}: {function!r}"[:100],
+                mend="pass the function itself: f, not f(x)",
+            )
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.inner = inner or function
         self.kind = kind
         self.recipe = tuple(recipe) or (kind, inner)
         self.static_argnums, self.static_argnames = completed(function, static_argnums, static_argnames)
-        self.make = make  # what runs a program: machine code, or the reference evaluator
-        self._programs: dict[Key, Runner] = {}
+        inherited: Any = function.make if isinstance(function, Jit) else None
+        if make is None and getattr(inherited, "is_inherited", False):
+            make = inherited
+        # What runs a program: machine code, a device, the reference evaluator.
+        self.make: Callable[..., Any] = make or Executable
+        self._programs: dict[tuple[Key, Any], Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
 
@@ -161,7 +181,7 @@ class Jit(NativeCallable):
         if tracing():
             return call(self.inner, *args, **kwargs)
         latest = self._latest
-        if latest is not None and not kwargs:
+        if latest is not None and not kwargs and default_ordinal() is None:
             # The program that served the last call checks the leaves itself, so types need not be looked at here.
             try:
                 leaves = latest.extract(args)  # type: ignore[misc]
@@ -178,17 +198,26 @@ class Jit(NativeCallable):
     def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The way of a call whose types are not those of the last one."""
         arguments = self.arguments(args, kwargs)
-        key = arguments.key
+        make = maker(self.make, arguments.leaves)
+        key = arguments.key, make
         runner = self._programs.get(key)
         if runner is None:
-            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments))
+            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
             self._add(key, runner)
-        self._latest = runner if runner.extract else None
+        self._latest = runner if runner.extract and make is self.make else None
         return runner.finish(runner.executable.convert_and_call(arguments.leaves), args, kwargs)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
             return self._direct[entry]._on_error(entry, status, record, args)
+
+    def close_entries(self) -> None:
+        """Lets every call take the way through Python, which knows of default devices."""
+        self._set_entries([])
+
+    def open_entries(self) -> None:
+        """Lets calls go to machine code again."""
+        self._set_entries(list(self._direct)[::-1])
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
@@ -199,12 +228,7 @@ class Jit(NativeCallable):
 
     def __reduce__(self) -> Any:
         """By name where the name leads here, as for functions; else by the recipe, without what is compiled."""
-        module = sys.modules.get(self.__module__)
-        name = self.__qualname__
-        with contextlib.suppress(AttributeError):
-            if operator.attrgetter(name)(module) is self:
-                return name
-        return _remade, (self.function, *self.recipe)
+        return name_of(self) or (remade, (sources(self.function), self.function, *self.recipe))
 
     def __repr__(self) -> str:
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
@@ -223,25 +247,21 @@ class Jit(NativeCallable):
             program = with_sizes(trace_program(self.inner, arguments))
             return program, Stages(program.traced.function, dump, program.in_place)
 
-    def _compiled(self, arguments: Arguments) -> Runner:
+    def _compiled(self, arguments: Arguments, make: Callable[..., Any]) -> Runner:
         program, stages = self._stages(arguments)
         single = program.returns_leaf and not program.updates and not program.trim
         names = program.arguments.names()
-        return Runner(self.make(stages, program.types, single, program.traced.mutated, names), program)
+        return Runner(make(stages, program.types, single, program.traced.mutated, names), program)
 
-    def _add(self, key: Key, runner: Runner) -> None:
+    def _add(self, key: Any, runner: Runner) -> None:
         """Makes the program of a new signature one of those of this function."""
         executable = runner.executable
         if runner.is_flat and executable.address is not None:
             self._direct[executable.address] = executable
-            self._set_entries(list(self._direct)[::-1], keep=executable)
+            self._set_entries(list(self._direct)[::-1] if entries_are_open(self) else [], keep=executable)
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.pop(next(iter(self._programs)))
         self._programs[key] = runner
-
-
-def _remade(function: Callable[..., Any], make: Callable[..., Any], *options: Any) -> Any:
-    return make(function, *options)
 
 
 class Runner:
@@ -293,6 +313,34 @@ class Lowered:
         """The processor's assembly language."""
         return self._executable.compiled.asm
 
+    def ptx(self, target: str = "sm_80") -> str:
+        """The program for NVIDIA GPUs: PTX for a processor and all later ones. It needs neither a GPU nor a driver.
+
+        Raises ValueError for a processor that is not known.
+        """
+        return self.launches(target).ptx
+
+    def launches(self, target: str = "sm_80") -> LaunchPlan:
+        """The kernels of the program on a GPU, with the steps in which they run; ``print`` shows them.
+
+        Raises ValueError for a processor that is not known.
+        """
+        from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
+
+        if target not in self._launches:
+            self._launches[target] = compile_plan(self.stages.plan, target)
+        return self._launches[target]
+
+    def resources(self, target: str = "sm_80") -> dict[str, Resources]:
+        """Registers, stack and spills of every kernel on a GPU. Raises FileNotFoundError when there is no ``ptxas``."""
+        from dflow.backends.cuda.describe import resources
+
+        return resources(self.launches(target))
+
+    @functools.cached_property
+    def _launches(self) -> dict[str, LaunchPlan]:
+        return {}
+
     def compile(self) -> Executable:
         """The machine code: a callable on leaves (in the order of the tree) that returns the tuple of results.
 
@@ -301,4 +349,4 @@ class Lowered:
         return self._executable
 
     def __repr__(self) -> str:
-        return f"<dflow program {self.stages.traced.name}; stages {', '.join(STAGES)}, llvm, asm>"
+        return f"<dflow program {self.stages.traced.name}; stages {', '.join(STAGES)}, llvm, asm, ptx>"

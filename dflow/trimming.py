@@ -39,7 +39,10 @@ class Position:
 
 def _cut(x: Any, shape: Sequence[Any], results: Sequence[Any]) -> Any:
     sizes = tuple(int(results[d.at]) if isinstance(d, Position) else d for d in shape)
-    return x if sizes == x.shape else np.ascontiguousarray(x[tuple(map(slice, sizes))]).copy()
+    if sizes == x.shape:
+        return x
+    part = x[tuple(map(slice, sizes))]
+    return np.ascontiguousarray(part).copy() if isinstance(part, np.ndarray) else part.copy()
 
 
 def sizes_of(results: Sequence[Value]) -> tuple[list[Value], Trimming | None]:

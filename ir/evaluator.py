@@ -16,7 +16,7 @@ import numpy as np
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Block, Function, Module, Op, Value
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import made
 from dflow.ir.registry import OPS
 from dflow.ir.types import GROWS, Size, TensorType
 
@@ -112,7 +112,7 @@ class _Evaluator:
     def _check(self, op: Op, operands: list[Array], env: Environment) -> Sequence[Any]:
         ok, *details = operands
         if not ok:
-            raise ERRORS[op.attrs["error"]](op.attrs["message"].format(*map(int, details)))
+            raise made(op.attrs["error"], op.attrs["message"], map(int, details))
         return ()
 
     def _kernel(self, op: Op, operands: list[Array], env: Environment) -> Sequence[Any]:

@@ -60,3 +60,20 @@ def test_the_header_is_as_shown(shell, capfd):
     main(shlex.split(COMMANDS[0][0])[1:])
     shown = re.search(r"```c\n(/\* energy_value_and_grad.*?)```", TEXT, re.DOTALL)
     assert shown and shown[1] in Path("libenergy.h").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
+def test_commands_of_the_readme(shell, tmp_path, capfd):
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    commands = re.findall(
+        r"^(dflow (?:show|opt|run|compile|doctor).*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    printed = ""
+    for command in commands:
+        words, _, target = command.partition("#")[0].partition(" > ")
+        assert not main(shlex.split(words)[1:]), command
+        out = capfd.readouterr().out
+        printed += out
+        if target:
+            (tmp_path / target.strip()).write_text(out)
+    assert len(commands) == 6 and "[12.9" in printed and (tmp_path / "libloss.so").exists()

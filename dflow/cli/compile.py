@@ -20,6 +20,9 @@ examples:
   dflow compile model.py:loss -s "f64[3], f64" --grad --emit object --target aarch64-linux-gnu -o loss.o
       an object file for another system
 
+  dflow compile model.py:loss -s "f64[100000]" --target ptx --cpu sm_90 -o loss.ptx
+      for NVIDIA GPUs: PTX, and loss.h, which loads and launches it
+
 A C program includes the header and is linked with the library: cc main.c ./libloss.so
 """
 
@@ -39,7 +42,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="generic (default): every processor of the architecture; host: this machine's; or a name that LLVM knows",
     )
-    parser.add_argument("--target", metavar="TRIPLE", help="another system, as LLVM names it; for --emit object")
+    parser.add_argument(
+        "--target", metavar="TRIPLE", help="another system, as LLVM names it, for --emit object; or ptx"
+    )
     parser.add_argument("--emit", choices=tuple(WRITERS), default="shared", help="what to write (default: %(default)s)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the library, libx.so")
 

@@ -6,8 +6,8 @@
     f = wrap(simulate)                       # simulate: plain NumPy with loops and branches
     jax.grad(lambda x: jax.numpy.sum(f(x) ** 2))(x)
 
-The function runs on the host, through ``jax.pure_callback``; reverse mode runs its compiled reverse. Arrays have JAX's
-dtypes: ``jax_enable_x64`` decides whether floats are double.
+The function runs on the host, through ``jax.pure_callback``; reverse mode runs its compiled reverse, wrapped in the
+same way, so that it nests. Arrays have JAX's dtypes: ``jax_enable_x64`` decides whether floats are double.
 """
 
 from __future__ import annotations
@@ -51,15 +51,13 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any) -> Any:
         return wrapped(*args), args
 
-    def backward(args: Any, bars: Any) -> Any:
-        def pull(args: Any, bars: Any) -> Any:
-            made = vjp(function, *args)[1](bars)
-            return jax.tree.map(lambda x, d: np.zeros_like(x) if d is None else d, args, made)
+    def pull(args: Any, bars: Any) -> Any:
+        made = vjp(function, *args)[1](bars)
+        return trees.map_leaves(lambda x, d: np.zeros_like(x) if d is None else d, args, tuple(made))
 
-        moving = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), args)
+    def backward(args: Any, bars: Any) -> Any:
         floats = jax.tree.map(lambda b: b if b.dtype != jax.dtypes.float0 else np.zeros(b.shape), bars)
-        made = on_host(moving, pull, args, floats)
-        return jax.tree.map(_tangent, args, made)
+        return jax.tree.map(_tangent, args, wrap(pull)(args, floats))
 
     wrapped.defvjp(forward, backward)
     return lambda *args: wrapped(*jax.tree.map(jax.numpy.asarray, args))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as _np
 
+from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
     composed,
     counting,
@@ -26,6 +27,7 @@ from dflow.numpy import (
     reductions,
     running,
     selection,
+    sets,
     shapes,
     sorting,
     statistics,
@@ -34,6 +36,7 @@ from dflow.numpy import (
 from dflow.numpy import dispatch as dispatch
 from dflow.numpy import fft as fft
 from dflow.numpy import grids as grids
+from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
 from dflow.numpy.limits import finfo as finfo
 from dflow.numpy.limits import iinfo as iinfo
@@ -49,6 +52,7 @@ for _module in (
     products,
     composed,
     sorting,
+    sets,
     counting,
     quantiles,
     selection,
@@ -70,6 +74,7 @@ for _alias, _name in (
     ("asanyarray", "asarray"),
     ("ascontiguousarray", "asarray"),
     ("may_share_memory", "shares_memory"),
+    ("row_stack", "vstack"),
     ("asfortranarray", "require"),
     ("asarray_chkfinite", "require"),
 ):

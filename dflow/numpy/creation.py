@@ -33,13 +33,18 @@ def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]
         def call(*args: Any, **kwargs: Any) -> Any:
             if tracing() or any_traced(args, kwargs):
                 return CREATION[function](*args, **kwargs)
-            if eager.compiles(args, kwargs):
+            if eager.compiles(args, kwargs) and not (function is np.asarray and _keeps(args, kwargs)):
                 return eager.as_array(eager.compiled(CREATION[function], args, kwargs))
             return function(*args, **kwargs)
 
         return call
 
     return register
+
+
+def _keeps(args: Any, kwargs: Any) -> bool:
+    """Whether the result of ``asarray`` may be the argument itself."""
+    return bool(args) and isinstance(args[0], np.ndarray | np.generic) and not kwargs.get("copy")
 
 
 def as_shape(shape: Any) -> s.Shape:

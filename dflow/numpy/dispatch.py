@@ -28,10 +28,7 @@ CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the ob
 INDEXED: dict[type, Implementation] = {}  # of objects that make arrays when they are indexed, as np.mgrid
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
-_GENERAL = "eigenvalues of a general matrix may be complex; np.linalg.eigh and eigvalsh take symmetric matrices"
 UNSUPPORTED: dict[str, str] = {
-    "trim_zeros": "the size of its result depends on the data",
-    **dict.fromkeys(("eig", "eigvals"), _GENERAL),
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
 }
@@ -96,8 +93,8 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
             return traced(*args, **kwargs)
         if function is None:
             return traced(*args, **kwargs) if tracing() else eager.compiled(traced, args, kwargs)
-        if "size" in extra and "size" not in kwargs and compiles and eager.compiles(args, kwargs):
-            kwargs = {**kwargs, "size": eager.count(function(*args, **kwargs))}
+        if compiles and eager.compiles(args, kwargs):
+            kwargs = {**kwargs, **eager.size(function, f, extra, args, kwargs)}
         if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             return eager.compiled(traced, args, kwargs)
         return function(*args, **kwargs)

@@ -6,12 +6,14 @@ which test conformance test the compiler. Functions and arguments that NumPy doe
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from dflow.signature import OnDevice
 from dflow.tracing.context import tracing
 from dflow.tracing.lift import supported
 
@@ -34,7 +36,7 @@ def _compilable(x: Any) -> bool:
         return supported(x.dtype)
     if isinstance(x, np.dtype) or (isinstance(x, type) and (issubclass(x, np.generic) or x is complex)):
         return supported(np.dtype(x))
-    return not isinstance(x, complex)
+    return True
 
 
 def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -64,17 +66,25 @@ def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, np.ndarray | np.generic) and supported(x.dtype)
+    return isinstance(x, OnDevice) or (isinstance(x, np.ndarray | np.generic) and supported(x.dtype))
 
 
 def _identity(x: Any) -> Any:
-    """What tells one fixed argument from another: -0.0 and 0.0, 1 and True differ, NaN is itself."""
-    return (type(x), repr(x)) if isinstance(x, bool | int | float | complex) else x
+    """What tells one fixed argument from another: -0.0 and 0.0, 1 and True, NaN and -NaN differ, NaN is itself."""
+    if isinstance(x, float | complex):
+        return (type(x), np.complex128(x).tobytes())
+    return (type(x), x) if isinstance(x, bool | int) else x
 
 
-def count(found: Any) -> int:
-    """How many elements a result has whose size depends on the data."""
-    return len(found[0] if isinstance(found, tuple) else found)
+def size(function: Callable[..., Any], f: Callable[..., Any], extra: Any, args: Any, kwargs: Any) -> dict[str, int]:
+    """How large a result is whose size depends on the data, which only the eager caller knows: as the argument of
+    ``f`` that says so, if it has one and that is not given."""
+    name = next((n for n in ("size", "total_repeat_length") if n in extra), None)
+    if name is None or name in kwargs:
+        return {}
+    axis = inspect.signature(f).bind(*args, **kwargs).arguments.get("axis")
+    found = function(*args, **kwargs)
+    return {name: np.shape(found[0] if isinstance(found, tuple) else found)[axis or 0]}
 
 
 def as_array(found: Any) -> Any:

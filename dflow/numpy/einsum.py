@@ -133,9 +133,4 @@ def _multiplied(x: Value, xs: list[Name], y: Value, ys: list[Name], names: list[
 def _matmul(x: Value, y: Value) -> Value:
     if x.type.dtype.kind == "b":
         return s.cast(builder().matmul(s.cast(x, np.int64), s.cast(y, np.int64)), bool)
-    if x.type.dtype.kind == "c":
-        b = builder()
-        (a, c), (d, e) = ((b.real(v), b.imag(v)) for v in (x, y))
-        real, imag = b.sub(_matmul(a, d), _matmul(c, e)), b.add(_matmul(a, e), _matmul(c, d))
-        return b.emit("complex", real, imag)
     return builder().matmul(x, y)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import all_of, diagonal, keep, swap
+from dflow.ir.ops.matrices import adjoint, all_of, diagonal, keep
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.tracing.array import Array
@@ -19,6 +19,7 @@ from dflow.tracing.lift import lift, wrap
 
 _ONE = np.eye(1)
 QRResult: Any = type(np.linalg.qr(_ONE))
+EigResult: Any = type(np.linalg.eig(_ONE))
 EighResult: Any = type(np.linalg.eigh(_ONE))
 SVDResult: Any = type(np.linalg.svd(_ONE))
 
@@ -26,7 +27,7 @@ SVDResult: Any = type(np.linalg.svd(_ONE))
 def matrices(*args: Any, square: bool = False) -> list[Value]:
     """The arguments in their common dtype (float64 for integers), the first checked to be a stack of matrices."""
     dtype = np.result_type(*(np.float64 if (d := lift(a).dtype).kind in "biu" else d for a in args))
-    if dtype not in (np.float32, np.float64):
+    if dtype.char not in "fdFD":
         raise TypeError(f"array type {dtype} is unsupported in linalg")
     values = [s.cast(lift(a).value, dtype) for a in args]
     shape = s.static(values[0].type.shape, "linear algebra")
@@ -55,7 +56,7 @@ def lower_factor(v: Value) -> Value:
 def cholesky(a: Any, /, *, upper: bool = False) -> Array:
     (v,) = matrices(a, square=True)
     b = builder()
-    return wrap(swap(b, lower_factor(swap(b, v))) if upper else lower_factor(v))
+    return wrap(adjoint(b, lower_factor(adjoint(b, v))) if upper else lower_factor(v))
 
 
 @implements(np.linalg.qr)
@@ -84,6 +85,26 @@ def eigh(a: Any, UPLO: str = "L") -> Any:
 @implements(np.linalg.eigvalsh)
 def eigvalsh(a: Any, UPLO: str = "L") -> Array:
     return wrap(symmetric_parts(a, UPLO)[0])
+
+
+def general_parts(a: Any) -> tuple[Value, Value]:
+    """Eigenvalues and eigenvectors of a matrix that need not be symmetric: complex numbers."""
+    b, (v,) = builder(), matrices(a, square=True)
+    w, vectors = b.append("eig", [v])
+    for p in (b.real(v), b.imag(v)) if v.type.dtype.kind == "c" else (v,):
+        check(b.isfinite(p), "Array must not contain infs or NaNs")
+    check(b.eq(w, w), "Eigenvalues did not converge")
+    return w, vectors
+
+
+@implements(np.linalg.eig)
+def eig(a: Any) -> Any:
+    return EigResult(*map(wrap, general_parts(a)))
+
+
+@implements(np.linalg.eigvals)
+def eigvals(a: Any) -> Array:
+    return wrap(general_parts(a)[0])
 
 
 def singular_parts(v: Value, full: bool = False) -> tuple[Value, Value, Value]:

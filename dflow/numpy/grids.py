@@ -1,4 +1,4 @@
-"""NumPy's objects that make arrays when they are indexed: ``mgrid``, ``ogrid``, ``r_`` and ``c_``."""
+"""NumPy's objects that make arrays when they are indexed: ``mgrid`` and ``ogrid``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import TraceError, failure
-from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy.creation import arange, linspace
 from dflow.numpy.dispatch import INDEXED, located
-from dflow.numpy.joining import concatenate, stack
+from dflow.numpy.joining import stack
 from dflow.tracing.array import Array
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lift import wrap
 
 
 def _points(item: slice, dtype: Any) -> Array:
@@ -50,30 +48,4 @@ def ogrid(index: Any) -> Any:
     return tuple(_open(index)) if isinstance(index, tuple) else _open(index)[0]
 
 
-def r_(index: Any) -> Array:
-    return concatenate.__wrapped__([wrap(v if v.type.rank else s.reshaped(v, (1,))) for v in _parts(index)], 0)
-
-
-def c_(index: Any) -> Array:
-    return concatenate.__wrapped__([_columns(v) for v in _parts(index)], -1)
-
-
-def _columns(v: Value) -> Array:
-    return wrap(v if v.type.rank > 1 else s.reshaped(v, (*(v.type.shape or (1,)), 1)))
-
-
-def _parts(index: Any) -> list[Value]:
-    """What stands between the brackets, in the common dtype. Numbers have no weight beside arrays."""
-    items = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(item, str) for item in items):
-        raise failure(
-            TraceError,
-            "np.r_ and np.c_ with a string are not supported while a function is traced",
-            mend="use np.concatenate or np.stack",
-        )
-    parts = [_points(i, s.result_type(np.int64, *_numbers(i))) if isinstance(i, slice) else i for i in items]
-    dtype = s.result_type(*(p if isinstance(p, int | float | complex) else lift(p) for p in parts))
-    return [s.cast(lift(p).value, dtype) for p in parts]
-
-
-INDEXED.update({type(grid): located(f) for grid, f in ((np.mgrid, mgrid), (np.ogrid, ogrid), (np.r_, r_), (np.c_, c_))})
+INDEXED.update({type(grid): located(f) for grid, f in ((np.mgrid, mgrid), (np.ogrid, ogrid))})

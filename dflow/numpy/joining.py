@@ -168,12 +168,20 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
 # -- repeating -------------------------------------------------------------------------------------------------------
 
 
-@implements(np.repeat)
-def repeat(a: Any, repeats: Any, axis: Any = None) -> Array:
+@implements(np.repeat, extra=("total_repeat_length",))
+def repeat(a: Any, repeats: Any, axis: Any = None, *, total_repeat_length: Any = None) -> Array:
+    """As NumPy's. Traced counts need ``total_repeat_length``, how long the result is: what is beyond is dropped, and
+    the last element fills what is missing."""
     v = flat(lift(a).value) if axis is None else lift(a).value
     at = 0 if axis is None else s.one_axis(axis, v.type.rank)
+    if isinstance(repeats, Array) and total_repeat_length is not None:
+        (size,) = s.static((v.type.shape[at],), "np.repeat")
+        ends = np.cumsum(np.broadcast_to(repeats, (size,)))
+        total = s.static_int(total_repeat_length, "total_repeat_length")
+        which = np.searchsorted(ends, np.arange(total), side="right")
+        return take.__wrapped__(wrap(v), np.minimum(which, size - 1), at)
     if isinstance(repeats, Array):
-        repeats = s.static_int(repeats, "the number of repeats")
+        repeats = s.static_int(repeats, "the number of repeats (without total_repeat_length)")
     if np.size(repeats) == 1:
         return wrap(_repeat(v, int(np.ravel(repeats)[0]), at))
     (size,) = s.static((v.type.shape[at],), "np.repeat")

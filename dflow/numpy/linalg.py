@@ -8,7 +8,7 @@ import numpy as np
 
 from dflow.numpy import dispatch
 from dflow.numpy.chains import matrix_power, multi_dot
-from dflow.numpy.factorizations import cholesky, eigh, eigvalsh, qr, svd, svdvals
+from dflow.numpy.factorizations import cholesky, eig, eigh, eigvals, eigvalsh, qr, svd, svdvals
 from dflow.numpy.norms import cond, matrix_norm, norm, vector_norm
 from dflow.numpy.products import cross, matmul, matrix_trace, outer, tensordot, vecdot
 from dflow.numpy.shapes import matrix_diagonal, matrix_transpose
@@ -28,7 +28,9 @@ __all__ = [
     "cross",
     "det",
     "diagonal",
+    "eig",
     "eigh",
+    "eigvals",
     "eigvalsh",
     "inv",
     "lstsq",

@@ -1,4 +1,4 @@
-"""Python's ``math`` on traced numbers: a table from its functions to implementations.
+"""Python's ``math`` and ``cmath`` on traced numbers: a table from its functions to implementations.
 
 Results are Python numbers again (they have no weight in promotion). Where ``math`` raises for an argument outside of a
 function's domain, the traced function gives NaN or infinity, as NumPy does.
@@ -16,9 +16,11 @@ import numpy as np
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import any_traced, located
 from dflow.numpy.elementwise import apply
+from dflow.numpy.integer_functions import bit_length, comb, factorial, isqrt, perm, power
 from dflow.numpy.norms import norm
 from dflow.numpy.reductions import PROD, SUM, reduce
 from dflow.tracing.array import Array
+from dflow.tracing.calls import call
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
@@ -72,6 +74,7 @@ _BY_UFUNC = {
     **{name: getattr(np, f"arc{name[1:]}") for name in ("asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2")},
     "pow": np.float_power,
     "modf": np.modf,
+    "nextafter": np.nextafter,
 }
 for _name, _ufunc in _BY_UFUNC.items():
     if hasattr(math, _name):
@@ -111,6 +114,17 @@ def ldexp(x: Any, i: Any) -> Array:
     return apply(np.ldexp, number(x), lift(i))
 
 
+@defines(math.frexp)
+def frexp(x: Any) -> tuple[Array, ...]:
+    mantissa, exponent = apply(np.frexp, number(x))
+    return mantissa, wrap(s.cast(exponent.value, np.int64))
+
+
+@defines(math.ulp)
+def ulp(x: Any) -> Array:
+    return apply(np.absolute, apply(np.spacing, apply(np.absolute, number(x))))
+
+
 @defines(math.hypot)
 def hypot(*coordinates: Any) -> Array:
     points = [number(x) for x in coordinates]
@@ -125,6 +139,20 @@ def dist(p: Any, q: Any) -> Array:
 @defines(math.fsum)
 def fsum(seq: Any) -> Array:
     return reduce(SUM, s.as_dtype(lift(seq if isinstance(seq, Array) else list(seq)), np.float64))
+
+
+def sumprod(p: Any, q: Any) -> Array:
+    pairs = zip(*(x if isinstance(x, Array) else list(x) for x in (p, q)), strict=True)
+    return functools.reduce(lambda total, pair: total + pair[0] * pair[1], pairs, lift(0))
+
+
+def fma(x: Any, y: Any, z: Any) -> Array:
+    return number(x) * number(y) + number(z)
+
+
+for _name, _function in (("sumprod", sumprod), ("fma", fma)):  # of newer Pythons
+    if hasattr(math, _name):
+        defines(getattr(math, _name))(_function)
 
 
 @defines(math.prod)
@@ -157,3 +185,22 @@ def gcd(*integers: Any) -> Array:
 @defines(math.lcm)
 def lcm(*integers: Any) -> Array:
     return functools.reduce(lambda x, y: apply(np.lcm, x, y), integers, lift(1))
+
+
+def _by_plain_python(plain: Callable[..., Any]) -> Callable[..., Array]:
+    """A function of ``integer_functions``, of integers alone."""
+
+    def run(*args: Any) -> Array:
+        arrays = [lift(a) for a in args if a is not None]
+        if any(a.ndim or a.dtype.kind not in "iub" for a in arrays):
+            kinds = ", ".join(str(a.type) for a in arrays)
+            raise TypeError(f"{plain.__name__}() takes integers, got {kinds}; convert with int()")
+        return lift(call(plain, *(None if a is None else python(s.as_dtype(lift(a), np.int64)) for a in args)))
+
+    return run
+
+
+for _plain in (factorial, isqrt, comb, perm):
+    defines(getattr(math, _plain.__name__))(_by_plain_python(_plain))
+defines(pow)(_by_plain_python(power))
+defines(int.bit_length)(_by_plain_python(bit_length))

@@ -101,7 +101,7 @@ def real_if_close(a: Any, tol: Any = 100) -> Array:
 
 @implements(np.isscalar)
 def isscalar(element: Any) -> bool:
-    return isinstance(element, Array) and element.weak
+    return not element.ndim
 
 
 @implements(np.require, np.asarray_chkfinite, np.asfortranarray)
@@ -122,3 +122,50 @@ def isreal(x: Any) -> Array:
 @implements(np.iscomplex)
 def iscomplex(x: Any) -> Array:
     return np.imag(lift(x)) != 0
+
+
+# -- bits ------------------------------------------------------------------------------------------------------------
+
+
+@implements(np.packbits)
+def packbits(a: Any, /, axis: Any = None, bitorder: str = "big") -> Array:
+    x = _bits_first(a, axis)
+    n = x.shape[0]
+    x = np.concatenate([x != 0, np.zeros((-n % 8, *x.shape[1:]), bool)]).reshape(-1, 8, *x.shape[1:])
+    weights = _weights(bitorder).reshape(8, *[1] * (x.ndim - 2))
+    return _axis_back(s.as_dtype((x * weights).sum(axis=1), np.uint8), axis)
+
+
+@implements(np.unpackbits)
+def unpackbits(a: Any, /, axis: Any = None, count: Any = None, bitorder: str = "big") -> Array:
+    x = _bits_first(a, axis)
+    if x.dtype != np.uint8:
+        raise TypeError("Expected an input array of unsigned byte data type")
+    weights = _weights(bitorder).reshape(8, *[1] * (x.ndim - 1)).astype(np.uint8)
+    bits = s.as_dtype((x[:, None] & weights) != 0, np.uint8).reshape(-1, *x.shape[1:])
+    if count is not None:
+        count = s.static_int(count, "count")
+        bits = bits[:count] if count <= bits.shape[0] else _padded(bits, count - bits.shape[0])
+    return _axis_back(bits, axis)
+
+
+def _padded(bits: Array, more: int) -> Array:
+    return np.concatenate([bits, np.zeros((more, *bits.shape[1:]), np.uint8)])
+
+
+def _weights(bitorder: str) -> Any:
+    if bitorder not in ("big", "little"):
+        raise ValueError("'order' must be either 'little' or 'big'")
+    found = 2 ** numpy.arange(8)
+    return found[::-1] if bitorder == "big" else found
+
+
+def _bits_first(a: Any, axis: Any) -> Array:
+    x = lift(a)
+    if x.dtype.kind not in "biu":
+        raise TypeError("Expected an input array of integer or boolean data type")
+    return x.ravel() if axis is None else np.moveaxis(x, axis, 0)
+
+
+def _axis_back(x: Array, axis: Any) -> Array:
+    return x if axis is None else np.moveaxis(x, 0, axis)

@@ -18,14 +18,26 @@ from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 
+def _numbers(x: Any) -> Array:
+    """At least float64 for what is no float."""
+    x = lift(x)
+    return x if x.dtype.kind in "fc" else s.as_dtype(x, np.float64)
+
+
+def _euclidean(x: Array, axes: Any, keepdims: bool) -> Array:
+    parts = [builder().real(x.value), builder().imag(x.value)] if x.dtype.kind == "c" else [x.value]
+    sums = [reduce(SUM, apply(np.square, wrap(p)), axes, keepdims=keepdims) for p in parts]
+    return wrap(safe_sqrt(builder(), (sums[0] if len(sums) == 1 else sums[0] + sums[1]).value))
+
+
 def _vector_norm(x: Array, order: Any, axes: Any, keepdims: bool) -> Array:
     if order is None or order == 2:
-        return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
+        return _euclidean(x, axes, keepdims)
     size = apply(np.absolute, x)
     if order in (np.inf, -np.inf):
         return reduce(MAX if order > 0 else MIN, size, axes, keepdims=keepdims)
     if order == 0:
-        return s.as_dtype(reduce(SUM, apply(np.not_equal, x, 0), axes, keepdims=keepdims), x.dtype)
+        return s.as_dtype(reduce(SUM, apply(np.not_equal, x, 0), axes, keepdims=keepdims), size.dtype)
     if order == 1:
         return reduce(SUM, size, axes, keepdims=keepdims)
     return _power_norm(size, order, axes, keepdims)
@@ -42,7 +54,7 @@ def _power_norm(size: Array, order: Any, axes: Any, keepdims: bool) -> Array:
 
 def _matrix_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) -> Array:
     if order in (None, "fro", "f"):
-        return wrap(safe_sqrt(builder(), reduce(SUM, apply(np.square, x), axes, keepdims=keepdims).value))
+        return _euclidean(x, axes, keepdims)
     if order in (2, -2, "nuc"):
         return _spectral_norm(x, order, axes, keepdims)
     if order not in (1, -1, np.inf, -np.inf):
@@ -91,8 +103,7 @@ def cond(x: Any, p: Any = None) -> Array:
 
 @implements(np.linalg.norm)
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Array:
-    x = lift(x)
-    x = x if x.dtype.kind == "f" else s.as_dtype(x, np.float64)
+    x = _numbers(x)
     if axis is None and ord is None:
         return _vector_norm(x, None, None, keepdims)
     axes = tuple(range(x.ndim)) if axis is None else axis
@@ -108,8 +119,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
 
 @implements(np.linalg.vector_norm)
 def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Array:
-    x = lift(x)
-    return _vector_norm(x if x.dtype.kind == "f" else s.as_dtype(x, np.float64), ord, axis, keepdims)
+    return _vector_norm(_numbers(x), ord, axis, keepdims)
 
 
 @implements(np.linalg.matrix_norm)

@@ -9,6 +9,7 @@ import numpy
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.tracing.array import Array
+from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
@@ -86,9 +87,75 @@ def poly(seq_of_zeros: Any) -> Array:
     """The coefficients of the polynomial with the given roots."""
     roots = np.atleast_1d(lift(seq_of_zeros))
     if roots.ndim != 1:
-        raise TypeError("np.poly of a traced matrix is not supported; give its eigenvalues")
+        found = poly.__wrapped__(np.linalg.eigvals(roots))
+        return found if roots.dtype.kind == "c" else found.real
     roots = roots * 1.0
     out = lift(np.ones(1, roots.dtype))
     for k in range(roots.size):
         out = np.convolve(out, np.stack([np.ones((), roots.dtype) + 0 * roots[k], -roots[k]]))
     return out
+
+
+@implements(np.roots)
+def roots(p: Any) -> Array:
+    """All roots, the eigenvalues of the companion matrix: complex numbers. ValueError where the first coefficient is 0:
+    how many roots there are is known when the function is compiled."""
+    x = _coefficients(p) * 1.0
+    if x.ndim != 1:
+        raise ValueError("Input must be a rank-1 array.")
+    n = x.size - 1
+    if n < 1:
+        return lift(np.zeros(0, np.result_type(x.dtype, np.complex64)))
+    b = builder()
+    message = "np.roots in a compiled function needs a first coefficient that is not zero"
+    b.check((x[0] != 0).value, error="ValueError", message=message)
+    first = lift(-x[1:] / x[0]).reshape(1, n)
+    return np.linalg.eigvals(np.concatenate([first, np.eye(n - 1, n, dtype=x.dtype)]))
+
+
+@implements(np.polyfit)
+def polyfit(x: Any, y: Any, deg: Any, rcond: Any = None, full: bool = False, w: Any = None, cov: Any = False) -> Any:
+    """As NumPy's. Where columns turn out to be linearly dependent, derivatives are those of ``lstsq``."""
+    order = s.static_int(deg, "deg") + 1
+    x, y = lift(x) * 1.0, lift(y) * 1.0
+    if order < 1:
+        raise ValueError("expected deg >= 0")
+    if x.ndim != 1 or y.ndim not in (1, 2) or x.size == 0 or x.shape[0] != y.shape[0]:
+        raise TypeError("np.polyfit takes a vector x that is not empty, and y of one or two axes and of its length")
+    limit = x.size * np.finfo(x.dtype).eps if rcond is None else rcond
+    left, right = np.vander(x, order), y
+    if w is not None:
+        weights = lift(w) * 1.0
+        left, right = left * weights[:, None], (right.T * weights).T
+    scale = np.sqrt((left * left).sum(axis=0))
+    c, residuals, rank, singular = np.linalg.lstsq(left / scale, right, limit)
+    c = (c.T / scale).T
+    if full:
+        return c, residuals, rank, singular, limit
+    return (c, _covariance(left, scale, residuals, x.size - order, cov, y.ndim == 1)) if cov else c
+
+
+def _covariance(left: Array, scale: Array, residuals: Array, freedom: int, cov: Any, one: bool) -> Array:
+    scaled = left / scale
+    base = np.linalg.inv(scaled.T @ scaled) / np.outer(scale, scale)
+    if cov == "unscaled":
+        return base if one else base[:, :, None]
+    if freedom <= 0:
+        raise ValueError("the number of data points must exceed order to scale the covariance matrix")
+    factor = residuals / freedom
+    return base * factor if one else base[:, :, None] * factor
+
+
+@implements(np.trim_zeros)
+def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
+    """The vector without zeros at its ends; how long it is shows when the program runs."""
+    x = lift(filt)
+    if x.ndim != 1:
+        raise ValueError("np.trim_zeros of a traced array takes a vector")
+    place, mask = np.arange(x.size), x != 0
+    if "f" in trim.lower():
+        ahead = np.cumsum(mask) > 0
+    else:
+        ahead = place >= 0
+    behind = np.cumsum(mask[::-1])[::-1] > 0 if "b" in trim.lower() else place >= 0
+    return x[ahead & behind]

@@ -7,6 +7,8 @@ a sum, which fuse with what stands around them.
 from __future__ import annotations
 
 import math
+import operator
+import string
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,15 +44,10 @@ def matrix_product(x: Value, y: Value) -> Value:
             f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
             f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
         )
-    if x.type.dtype.kind == "c":
-        (a, c), (d, e) = ((b.real(v), b.imag(v)) for v in (x, y))
-        real = b.sub(matrix_product(a, d), matrix_product(c, e))
-        return b.emit("complex", real, b.add(matrix_product(a, e), matrix_product(c, d)))
     if x.type.rank > y.type.rank == 2 and x.type.is_static:  # one matrix for a stack: all rows in one product
-        *stack, k = x.type.static_shape
-        columns = sizes.recast(y, (inner, y.type.shape[-1]))
-        z = b.matmul(s.reshaped(x, (math.prod(stack), k)), columns)
-        return s.reshaped(z, (*stack, y.type.shape[-1]))
+        *rows, k = x.type.static_shape
+        product = b.matmul(s.reshaped(x, (math.prod(rows), k)), sizes.recast(y, (inner, y.type.shape[-1])))
+        return s.reshaped(product, (*rows, y.type.shape[-1]))
     lead = s.broadcast_shapes(x.type.shape[:-2], y.type.shape[:-2])
     x = s.expand(x, (*lead, x.type.shape[-2], inner))
     return b.matmul(x, s.expand(y, (*lead, inner, y.type.shape[-1])))
@@ -166,12 +163,26 @@ def _tensordot(x: Value, y: Value, left: Sequence[int], right: Sequence[int]) ->
 
 @implements(np.einsum)
 def einsum(subscripts: Any, /, *args: Any, out: Any = None, dtype: Any = None, **kwargs: Any) -> Array:
-    """Sums of products by subscripts (letters, an ellipsis, with or without the result's)."""
+    """Sums of products by subscripts (letters, an ellipsis, with or without the result's; or lists of numbers)."""
     if not isinstance(subscripts, str):
-        raise TypeError("np.einsum on traced arrays takes its subscripts as a string")
+        subscripts, args = _from_lists([subscripts, *args])
     values = operands(*args, dtype=dtype)
     terms, result = parse(subscripts, [v.type.rank for v in values])
     return s.result(contract(values, terms, result), out)
+
+
+def _from_lists(args: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """``einsum(x, [0, 1], y, [1, 2], [0, 2])`` with letters."""
+    letters: dict[int, str] = {}
+
+    def term(axes: Any) -> str:
+        return "".join("..." if k is Ellipsis else letters[k] for k in axes)
+
+    terms = list(args[1::2]) + list(args[-1:] if len(args) % 2 else [])
+    numbers = sorted({operator.index(k) for axes in terms for k in axes if k is not Ellipsis})
+    letters.update(zip(numbers, string.ascii_letters))
+    text = ",".join(map(term, args[1::2]))
+    return (f"{text}->{term(args[-1])}" if len(args) % 2 else text), tuple(args[: len(args) // 2 * 2 : 2])
 
 
 def parse(subscripts: str, ranks: Sequence[int]) -> tuple[list[list[Any]], list[Any]]:

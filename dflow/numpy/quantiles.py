@@ -67,10 +67,8 @@ def _sorted(a: Any, axis: Any) -> tuple[Array, tuple[int, ...], tuple[int, ...]]
     if x.dtype.kind == "c":
         raise TypeError("a must be an array of real numbers")
     axes = s.some_axes(axis, x.ndim)
-    kept = tuple(k for k in range(x.ndim) if k not in axes)
-    shape = tuple(x.shape[k] for k in kept)
-    rows = np.transpose(x, (*kept, *axes)).reshape((*shape, math.prod(x.shape[k] for k in axes)))
-    return sorted_last(rows), axes, shape
+    rows = _rows(x, axes)
+    return sorted_last(rows), axes, rows.shape[:-1]
 
 
 def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool) -> Array:
@@ -98,6 +96,38 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
         nothing = missing == size if skip_nan else missing > 0
         out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
     return _kept(out, axes, lift(a).ndim, q.ndim) if given(keepdims) and keepdims else out
+
+
+def weighted(a: Any, q: Any, weights: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
+    """The least elements such that those up to them have at least the part ``q`` of the weight, over ``axis``.
+    Elements of weight 0 are never chosen."""
+    x, w, q = lift(a), lift(weights) * 1.0, lift(q)
+    axes = s.some_axes(axis, x.ndim)
+    if w.shape != x.shape:
+        if len(axes) != 1 or w.shape != (x.shape[axes[0]],):
+            raise TypeError("weights must have the shape of the array, or be a vector along the one axis")
+        w = np.broadcast_to(w.reshape(-1, *[1] * (x.ndim - 1 - axes[0])), x.shape)
+    rows, weight = _rows(x, axes), _rows(w, axes)
+    order = np.argsort(rows, axis=-1)
+    rows, weight = (np.take_along_axis(v, order, axis=-1) for v in (rows, weight))
+    missing = np.isnan(rows) if x.dtype.kind == "f" else np.zeros(rows.shape, bool)
+    total = np.cumsum(np.where(missing, 0.0, weight) if skip_nan else weight, axis=-1)
+    share = total / total[..., -1:]
+    share = np.where(share == 0.0, -1.0, share)
+    levels = q.reshape(*q.shape, *[1] * rows.ndim)
+    at = np.minimum(np.sum(share < levels, axis=-1), rows.shape[-1] - 1)
+    out = _at(rows, at, rows.shape[:-1])
+    if x.dtype.kind == "f":
+        nothing = np.all(missing, axis=-1) if skip_nan else np.any(missing, axis=-1)
+        out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
+    return _kept(out, axes, x.ndim, q.ndim) if given(keepdims) and keepdims else out
+
+
+def _rows(x: Array, axes: tuple[int, ...]) -> Array:
+    """``axes`` as one last axis."""
+    kept = tuple(k for k in range(x.ndim) if k not in axes)
+    size = math.prod(x.shape[k] for k in axes)
+    return np.transpose(x, (*kept, *axes)).reshape((*(x.shape[k] for k in kept), size))
 
 
 def _is_weak(q: Any) -> bool:
@@ -148,7 +178,10 @@ def _function(top: float, skip_nan: bool) -> Any:
         weights: Any = None,
     ) -> Array:
         if weights is not None:
-            raise TypeError("quantiles with weights are not supported on traced arrays")
+            if method != "inverted_cdf":
+                raise ValueError("Only method 'inverted_cdf' supports weights. Got: " + repr(method))
+            found = weighted(a, _checked(q, top), weights, axis, keepdims, skip_nan)
+            return s.result(found.value, out)
         return s.result(quantiles(a, _checked(q, top), axis, method, keepdims, skip_nan).value, out)
 
     return call

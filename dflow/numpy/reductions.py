@@ -60,7 +60,7 @@ def reduce(
     if kind in ("any", "all"):
         v = s.cast(v, bool)
     axes = s.some_axes(axis, v.type.rank)
-    if v.type.dtype.kind == "c" and kind != "sum":
+    if v.type.dtype.kind == "c" and kind in ("max", "min"):
         return _one_by_one(ufunc, v, axes, out, keepdims, initial, where)
     if given(where) and where is not True:
         v = _masked(v, where, initial if neutral is None and given(initial) else neutral, ufunc.__name__)

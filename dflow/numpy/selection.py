@@ -224,3 +224,28 @@ def _indices_from(plain: Any, square: bool) -> Any:
 diag_indices_from = implements(np.diag_indices_from)(_indices_from(None, True))
 tril_indices_from = implements(np.tril_indices_from)(_indices_from(np.tril_indices, False))
 triu_indices_from = implements(np.triu_indices_from)(_indices_from(np.triu_indices, False))
+
+
+@implements(np.lib.stride_tricks.sliding_window_view)
+def sliding_window_view(
+    x: Any, window_shape: Any, axis: Any = None, *, subok: bool = False, writeable: bool = False
+) -> Array:
+    """The windows, along new axes at the end. They are a copy, which may be updated."""
+    v = lift(x)
+    sizes = tuple(window_shape) if isinstance(window_shape, tuple | list) else (window_shape,)
+    if axis is None and len(sizes) != v.ndim:
+        raise ValueError(
+            "Since axis is None, must provide window_shape for all dimensions of `x`; got "
+            f"{len(sizes)} window_shape elements and `x.ndim` is {v.ndim}."
+        )
+    axes = range(v.ndim) if axis is None else axis if isinstance(axis, tuple | list) else (axis,)
+    if len(sizes) != len(axes):
+        raise ValueError("Must provide matching length window_shape and axis")
+    rank = v.ndim
+    for size, k in zip(sizes, axes):
+        at, size = s.one_axis(k, rank), s.static_int(size, "the size of a window")
+        count = v.shape[at] - size + 1
+        if size < 0 or count < 1:
+            raise ValueError("window shape cannot be larger than input array shape")
+        v = np.moveaxis(np.take(v, numpy.arange(count)[:, None] + numpy.arange(size), at), at + 1, -1)
+    return v

@@ -235,7 +235,7 @@ def distinct(x: Array, size: Any, fill: Any, equal_nan: bool) -> Distinct:
     (n,) = s.static(v.type.shape, "np.unique")
     sorter = order(v)
     ordered = b.gather(v, sorter)
-    starts = _starts(ordered, n, equal_nan)
+    starts = beginnings(ordered, n, equal_nan)
     group = b.sub(np.cumsum(wrap(s.cast(starts, np.int64))).value, 1)
     inverse = wrap(b.scatter(b.zeros(group.type), group, sorter))
     if size is None:
@@ -258,7 +258,7 @@ def distinct(x: Array, size: Any, fill: Any, equal_nan: bool) -> Distinct:
     )
 
 
-def _starts(ordered: Value, n: int, equal_nan: bool) -> Value:
+def beginnings(ordered: Value, n: int, equal_nan: bool) -> Value:
     """Where in a sorted vector another element begins."""
     b, mask = builder(), ordered.type.with_dtype(s.dtype_of(bool))
     if n < 2:
@@ -286,11 +286,34 @@ def unique(
     """The distinct elements in order; or ``size`` of them, missing ones being ``fill_value`` (else the smallest)."""
     x = lift(ar)
     if axis is not None and x.ndim != 1:
-        raise TypeError("np.unique of a traced array takes all elements (axis=None)")
-    found = distinct(x, size, fill_value, equal_nan)
+        found = _distinct_slices(x, s.one_axis(axis, x.ndim), size, fill_value)
+    else:
+        found = distinct(x, size, fill_value, equal_nan)
     wanted = [found.values]
     wanted += [found.indices] * return_index + [found.inverse] * return_inverse + [found.counts] * return_counts
     return wanted[0] if len(wanted) == 1 else tuple(wanted)
+
+
+def _distinct_slices(x: Array, axis: int, size: Any, fill: Any) -> Distinct:
+    """The distinct slices along an axis, in the order of their elements. The slices are numbered in that order, equal
+    ones alike; the distinct numbers tell the distinct slices."""
+    n = x.shape[axis]
+    flat_slices = np.moveaxis(x, axis, 0).reshape(n, -1)
+    rank = np.zeros(n, np.int64)
+    for k in range(flat_slices.shape[1]):  # the number by the first k columns, refined by the next
+        rank = _dense(rank * n + _dense(flat_slices[:, k]))
+    found = distinct(lift(rank), size, None, False)
+    values = np.take(x, found.indices, axis)
+    if size is not None and fill is not None:
+        exists = np.arange(found.values.shape[0]) <= np.max(rank)
+        shaped = exists.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+        values = np.where(shaped, values, s.as_dtype(lift(fill), x.dtype))
+    return found._replace(values=values)
+
+
+def _dense(v: Array) -> Array:
+    """The number of each element among the distinct ones, in order."""
+    return distinct(v, v.shape[0], None, True).inverse
 
 
 class UniqueAll(NamedTuple):

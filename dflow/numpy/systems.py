@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import diagonal, identity, reduced
+from dflow.ir.ops.matrices import diagonal, identity, magnitude, real_type, reduced
 from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
@@ -67,34 +67,13 @@ def solved(a: Value, y: Value, solver: Any = by_elimination) -> Value:
 
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Array:
-    if _are_complex(a, b):
-        return _complex_solved(a, b)
     return wrap(solved(*matrices(a, b, square=True)))
 
 
 @implements(np.linalg.inv)
 def inv(a: Any) -> Array:
-    if _are_complex(a):
-        real, _ = matrices(lift(a).real, lift(a).imag, square=True)
-        return _complex_solved(a, wrap(identity(builder(), real.type)))
     (v,) = matrices(a, square=True)
     return wrap(inverse(v))
-
-
-def _are_complex(*args: Any) -> bool:
-    return any(lift(a).dtype.kind == "c" for a in args)
-
-
-def _complex_solved(a: Any, y: Any) -> Array:
-    """``(A + iB)(x + iz) = u + iv`` as the real system ``[[A, -B], [B, A]] [x, z] = [u, v]``."""
-    a, y = lift(a), lift(y)
-    re, im, u, v = matrices(a.real, a.imag, y.real, y.imag, square=True)
-    b, n = builder(), re.type.static_shape[-1]
-    rows = [s.join(row, re.type.rank - 1) for row in ((re, b.neg(im)), (im, re))]
-    axis = max(u.type.rank - 2, 0)
-    x = solved(s.join(rows, re.type.rank - 2), s.join([u, v], axis))
-    first, second = (s.part(x, max(x.type.rank - 2, 0), k, n) for k in (0, n))
-    return wrap(b.emit("complex", first, second))
 
 
 def inverse(v: Value) -> Value:
@@ -113,7 +92,7 @@ def slogdet(a: Any) -> Any:
     (v,) = matrices(a, square=True)
     b = builder()
     packed, pivots, permutation = b.append("lu", [v])
-    sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", b.sign(diagonal(b, packed)), 1))
+    sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", apply(np.sign, wrap(diagonal(b, packed))).value, 1))
     return SlogdetResult(wrap(sign), wrap(b.log_abs_det(v, packed, pivots, permutation)))
 
 
@@ -130,6 +109,10 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
     (v,) = matrices(a)
     if rcond is None:
         rcond = 1e-15 if rtol is NO_VALUE else relative_limit(v) if rtol is None else rtol
+    if isinstance(rcond, Array | np.ndarray):
+        kind = real_type(v.type.dtype).numpy
+        limits = s.expand(s.cast(lift(rcond).value, kind), v.type.shape[:-2])
+        return wrap(builder().append("pinv", [v, limits], {"rcond": None})[0])
     return wrap(pseudoinverse(v, float(rcond)))
 
 
@@ -153,7 +136,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
     x = matrix_product(pseudoinverse(v, limit), columns)
     _, d, _ = singular_parts(v)
     rank = _count_large(d, limit)
-    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, v.type.dtype.numpy))
+    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, d.type.dtype.numpy))
     x = x if y.type.rank == 2 else s.reshaped(x, (n,))
     return wrap(x), rest, s.as_dtype(wrap(rank), np.int32), wrap(d)
 
@@ -168,7 +151,7 @@ def _count_large(d: Value, limit: float) -> Value:
 
 def _residuals(a: Value, x: Value, y: Value, rank: Value) -> Value:
     b = builder()
-    left = b.sub(y, matrix_product(a, x))
+    left = magnitude(b, b.sub(y, matrix_product(a, x)))
     message = "the residuals of lstsq are an empty array here: the columns of the matrix are linearly dependent"
     sums = b.reduce(b.mul(left, left), kind="sum", axes=(0,))
     return b.guard(sums, b.eq(rank, a.type.static_shape[1]), error="LinAlgError", message=message)

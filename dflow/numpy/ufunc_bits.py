@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from dflow.ir.builder import Builder
 from dflow.ir.core import Value
+from dflow.ir.rules import STOP_GRADIENT, apply
 from dflow.ir.types import I32, I64, SIGNED, U8, U64, DType
 
 MANTISSA = {16: 10, 32: 23, 64: 52}
@@ -19,8 +21,14 @@ def _integer(dtype: DType) -> DType:
     return next(d for d in SIGNED if d.bits == dtype.bits)
 
 
+def _constant(b: Any, x: Value) -> Value:
+    """``x``, which is not differentiated."""
+    same = Builder([x.type])
+    return apply(b, STOP_GRADIENT, [x], same.finish(same.args))[0]
+
+
 def nextafter(b: Any, x: Value, y: Value) -> Value:
-    """The neighbour of ``x`` towards ``y``: bits of positive floats are in the order of the floats."""
+    """The neighbour of ``x`` towards ``y``, by ``x`` of derivative 1: bits of positive floats are in their order."""
     zero = b.zeros(x.type)
     code = _bits(b, x)
     away = b.eq(b.lt(x, y), b.gt(x, zero))
@@ -28,6 +36,7 @@ def nextafter(b: Any, x: Value, y: Value) -> Value:
     moved = b.bitcast(b.add(code, b.select(away, one, b.neg(one))), dtype=x.type.dtype)
     smallest = b.copysign(b.bitcast(one, dtype=x.type.dtype), y)
     moved = b.select(b.eq(x, zero), smallest, moved)
+    moved = b.select(b.isfinite(x), b.add(x, _constant(b, b.sub(moved, x))), moved)
     return b.select(b.or_(b.isnan(x), b.isnan(y)), b.add(x, y), b.select(b.eq(x, y), y, moved))
 
 

@@ -15,6 +15,7 @@ from dflow.ir.core import Value
 from dflow.numpy.support import constant_of
 
 Rule = Callable[..., Any]
+Pair = tuple[Value, Value]
 LN2 = math.log(2.0)
 MOST_FACTORS = 100  # whole exponents up to this are products
 LARGEST = {32: 40.0, 64: 300.0}  # arguments of hyperbolic functions that stay finite when doubled
@@ -33,8 +34,7 @@ def by_parts(name: str) -> Rule:
 
 
 def multiply(b: Any, z: Value, w: Value) -> Value:
-    (x, y), (u, v) = parts(b, z), parts(b, w)
-    return joined(b, b.sub(b.mul(x, u), b.mul(y, v)), b.add(b.mul(x, v), b.mul(y, u)))
+    return b.mul(z, w)
 
 
 def divide(b: Any, z: Value, w: Value) -> Value:
@@ -70,8 +70,9 @@ def absolute(b: Any, z: Value) -> Value:
 def sign(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     size = absolute(b, z)
-    size = b.select(b.eq(size, 0.0), b.full(1.0, size.type), size)
-    return joined(b, b.div(x, size), b.div(y, size))
+    origin = b.eq(size, 0.0)
+    size, zero = b.select(origin, b.full(1.0, size.type), size), b.zeros(size.type)
+    return joined(b, *(b.select(origin, zero, b.div(p, size)) for p in (x, y)))
 
 
 def reciprocal(b: Any, z: Value) -> Value:
@@ -96,23 +97,39 @@ def rotated(b: Any, z: Value, turns: int) -> Value:
 # -- exponentials and logarithms -------------------------------------------------------------------------------------
 
 
-def _times_real(b: Any, real: Value, x: Value) -> Value:
-    """A product in which an exact zero stays one."""
-    zero = b.eq(x, 0.0)
-    return b.select(zero, x, b.mul(real, x))
+def _product(b: Any, p: Value, q: Value) -> Value:
+    return _zero_stays(b, b.mul(p, q), p, q)
+
+
+def _zero_stays(b: Any, found: Value, p: Value, q: Value) -> Value:
+    """The product (or quotient) ``found`` of ``p`` and ``q``, in which an exact zero in ``q`` stays one."""
+    lost = b.and_(b.eq(q, 0.0), b.isnan(found))
+    return b.select(lost, b.select(b.lt(p, 0.0), b.neg(q), q), found)
+
+
+def _circle(b: Any, x: Value, y: Value, sine: Value) -> tuple[Value, Value]:
+    """cos y and sin y; 1 and ``sine`` where ``x`` is infinite and ``y`` gives no direction (C99, annex G)."""
+    nowhere = b.and_(b.isinf(x), b.not_(b.isfinite(y)))
+    return b.select(nowhere, b.full(1.0, y.type), b.cos(y)), b.select(nowhere, sine, b.sin(y))
+
+
+def _no_direction(b: Any, x: Value) -> Value:
+    """0 where the absolute value exp(x) is 0, NaN where it is infinite."""
+    return b.select(b.lt(x, 0.0), b.zeros(x.type), b.full(math.nan, x.type))
 
 
 def exp(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
-    size = b.exp(x)
-    return joined(b, b.mul(size, b.cos(y)), _times_real(b, size, b.sin(y)))
+    size, (along, across) = b.exp(x), _circle(b, x, y, _no_direction(b, x))
+    return joined(b, b.mul(size, along), _product(b, size, across))
 
 
 def expm1(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
-    half = b.sin(b.mul(y, 0.5))
-    real = b.sub(b.mul(b.expm1(x), b.cos(y)), b.mul(2.0, b.mul(half, half)))
-    return joined(b, real, _times_real(b, b.exp(x), b.sin(y)))
+    along, across = _circle(b, x, y, _no_direction(b, x))
+    half = b.sin(b.mul(b.select(b.isfinite(y), y, b.zeros(y.type)), 0.5))
+    real = b.sub(b.mul(b.expm1(x), along), b.mul(2.0, b.mul(half, half)))
+    return joined(b, real, _product(b, b.exp(x), across))
 
 
 def log(b: Any, z: Value) -> Value:
@@ -132,15 +149,19 @@ def log1p(b: Any, z: Value) -> Value:
 
 
 def sqrt(b: Any, z: Value) -> Value:
+    """The derivative at 0 is infinite; on the branch cut it is that of the side which the sign of the zero names."""
     x, y = parts(b, z)
-    origin = b.and_(b.eq(x, 0.0), b.eq(y, 0.0))
-    safe_x = b.select(origin, b.full(1.0, x.type), x)
-    root = b.sqrt(b.mul(0.5, b.add(absolute(b, joined(b, safe_x, y)), b.abs(safe_x))))
-    other = b.div(b.abs(y), b.mul(2.0, root))
-    right = b.ge(safe_x, 0.0)
-    real, imag = b.select(right, root, other), b.copysign(b.select(right, other, root), y)
-    zero = b.zeros(x.type)
-    return joined(b, b.select(origin, zero, real), b.select(origin, y, imag))
+    origin, far = b.and_(b.eq(x, 0.0), b.eq(y, 0.0)), b.isinf(y)
+    one = b.full(1.0, x.type)
+    safe_x = b.select(origin, one, x)
+    right, side = b.ge(safe_x, 0.0), b.copysign(one, y)
+    size = b.select(right, safe_x, b.neg(safe_x))
+    root = b.sqrt(b.mul(0.5, b.add(absolute(b, joined(b, safe_x, y)), size)))
+    other = b.div(y, b.mul(2.0, root))
+    real, imag = b.select(right, root, b.mul(side, other)), b.select(right, other, b.mul(side, root))
+    at_origin = b.add(b.sqrt(b.select(origin, x, one)), 0.0)
+    real = b.select(origin, at_origin, b.select(far, _infinity(b, x), real))
+    return joined(b, real, b.select(b.or_(origin, far), y, imag))
 
 
 def power(b: Any, z: Value, w: Value) -> Value:
@@ -175,20 +196,26 @@ def _whole_power(b: Any, z: Value, n: int) -> Value:
 
 def sinh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
-    return joined(b, b.mul(b.sinh(x), b.cos(y)), _times_real(b, b.cosh(x), b.sin(y)))
+    along, across = _circle(b, x, y, b.full(math.nan, x.type))
+    return joined(b, _product(b, along, b.sinh(x)), _product(b, b.cosh(x), across))
 
 
 def cosh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
-    return joined(b, b.mul(b.cosh(x), b.cos(y)), b.mul(b.sinh(x), b.sin(y)))
+    along, across = _circle(b, x, y, b.full(math.nan, x.type))
+    still = b.and_(b.eq(x, 0.0), b.not_(b.isfinite(y)))  # then the imaginary part is 0
+    across = b.select(still, b.zeros(y.type), across)
+    return joined(b, b.mul(b.cosh(x), along), _product(b, b.sinh(x), across))
 
 
 def tanh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
-    limit = LARGEST[x.type.dtype.bits]
-    x, y = b.mul(2.0, b.min(b.max(x, -limit), limit)), b.mul(2.0, y)
-    below = b.add(b.cosh(x), b.cos(y))
-    return joined(b, b.div(b.sinh(x), below), b.div(b.sin(y), below))
+    limit, far = LARGEST[x.type.dtype.bits], b.isinf(x)
+    along, across = _circle(b, x, b.mul(2.0, y), b.zeros(y.type))
+    across = b.select(far, b.copysign(b.zeros(y.type), y), across)
+    x = b.mul(2.0, b.min(b.max(x, -limit), limit))
+    below = b.add(b.cosh(x), along)
+    return joined(b, *(_zero_stays(b, b.div(p, below), below, p) for p in (b.sinh(x), across)))
 
 
 def around_i(rule: Rule) -> Rule:
@@ -209,16 +236,35 @@ def _roots(b: Any, z: Value) -> tuple[Value, Value, Value, Value]:
     return (*parts(b, below), *parts(b, above))
 
 
+def _far_out(b: Any, x: Value, y: Value, found: Pair, limit: Pair) -> Value:
+    """The limits, where one of the parts is infinite (C99, annex G)."""
+    infinite = b.or_(b.isinf(x), b.isinf(y))
+    return joined(b, *(b.select(infinite, far, near) for near, far in zip(found, limit)))
+
+
+def _lost(b: Any, x: Value, y: Value) -> Value:
+    """Where the real part, 0, is all that is known."""
+    return b.and_(b.eq(x, 0.0), b.isnan(y))
+
+
+def _infinity(b: Any, x: Value) -> Value:
+    return b.full(math.inf, x.type)
+
+
 def arcsin(b: Any, z: Value) -> Value:
-    x, _ = parts(b, z)
+    x, y = parts(b, z)
     p, q, r, s = _roots(b, z)
     real = b.atan2(x, b.sub(b.mul(p, r), b.mul(q, s)))
-    return joined(b, real, b.asinh(b.sub(b.mul(p, s), b.mul(q, r))))
+    found = b.select(_lost(b, x, y), x, real), b.asinh(b.sub(b.mul(p, s), b.mul(q, r)))
+    return _far_out(b, x, y, found, (b.atan2(x, b.abs(y)), b.copysign(_infinity(b, y), y)))
 
 
 def arccos(b: Any, z: Value) -> Value:
+    x, y = parts(b, z)
     p, q, r, s = _roots(b, z)
-    return joined(b, b.mul(2.0, b.atan2(p, r)), b.asinh(b.sub(b.mul(r, q), b.mul(s, p))))
+    real = b.select(_lost(b, x, y), b.full(math.pi / 2, x.type), b.mul(2.0, b.atan2(p, r)))
+    found = real, b.asinh(b.sub(b.mul(r, q), b.mul(s, p)))
+    return _far_out(b, x, y, found, (b.atan2(b.abs(y), x), b.neg(b.copysign(_infinity(b, y), y))))
 
 
 def arcsinh(b: Any, z: Value) -> Value:
@@ -229,7 +275,9 @@ def arccosh(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     p, q = parts(b, sqrt(b, joined(b, b.sub(x, 1.0), y)))
     r, s = parts(b, sqrt(b, joined(b, b.add(x, 1.0), y)))
-    return joined(b, b.asinh(b.add(b.mul(p, r), b.mul(q, s))), b.mul(2.0, b.atan2(q, r)))
+    imag = b.select(_lost(b, x, y), b.full(math.pi / 2, x.type), b.mul(2.0, b.atan2(q, r)))
+    found = b.asinh(b.add(b.mul(p, r), b.mul(q, s))), imag
+    return _far_out(b, x, y, found, (_infinity(b, x), b.atan2(y, x)))
 
 
 def arctanh(b: Any, z: Value) -> Value:
@@ -238,7 +286,9 @@ def arctanh(b: Any, z: Value) -> Value:
     below = b.add(b.mul(away, away), b.mul(y, y))
     real = b.mul(0.25, b.log1p(b.div(b.mul(4.0, x), below)))
     turned = b.sub(b.mul(away, b.add(1.0, x)), b.mul(y, y))
-    return joined(b, real, b.mul(0.5, b.atan2(b.mul(2.0, y), turned)))
+    found = b.select(_lost(b, x, y), x, real), b.mul(0.5, b.atan2(b.mul(2.0, y), turned))
+    right_angle = b.select(b.isnan(y), y, b.copysign(b.full(math.pi / 2, y.type), y))
+    return _far_out(b, x, y, found, (b.copysign(b.zeros(x.type), x), right_angle))
 
 
 # -- order -----------------------------------------------------------------------------------------------------------

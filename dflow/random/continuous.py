@@ -1,7 +1,9 @@
 """Continuous distributions.
 
 Samples are smooth functions of their parameters for a fixed key, so derivatives by the parameters are those of the
-samples (reparameterisation). Those of ``gamma``, and of what is made of it, by their shape parameters are refused.
+samples (reparameterisation). Samples of ``gamma``, and of what is made of it, are drawn by rejection; they move with
+the shape parameter such that the distribution function stays as it is (implicit reparameterisation: Figurnov, Mohamed
+and Mnih 2018).
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ from typing import Any
 import numpy
 
 import dflow.random.threefry as generator
-from dflow.errors import DerivativeError, failure
 from dflow.numpy.dispatch import own
 from dflow.random.rejection import standard_gamma
 from dflow.random.threefry import shape_of
+from dflow.scipy.special import gammainc, gammaln
 from dflow.tracing.lift import lift
 
 np: Any = numpy
+SMALLEST = 1e-300
 MANTISSA = {2: 11, 4: 24, 8: 53}  # bits of a float of so many bytes
 
 
@@ -109,28 +112,32 @@ def cauchy(key: Any, shape: Any = (), dtype: Any = float) -> Any:
 @own
 def gamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
     """The gamma distribution with shape parameter ``a`` and scale 1 (Marsaglia and Tsang 2000)."""
+    from dflow.custom import custom_jvp, stop_gradient
+
     (a,) = _as(dtype, a)
-    return standard_gamma(key, _without_derivative(np.broadcast_to(a, shaped(shape, a))))
+    a = np.broadcast_to(a, shaped(shape, a))
+    following = custom_jvp(_drawn)
+    following.defjvp(_following)
+    return following(a, standard_gamma(key, stop_gradient(a)))
 
 
-def _without_derivative(a: Any) -> Any:
+def _drawn(a: Any, sample: Any) -> Any:
+    return sample
+
+
+def _following(primals: Any, tangents: Any) -> Any:
+    """The sample z moves so that P(a, z) stays: z' = -(dP/da / dP/dz) a'. Where z is 0 in its precision it stays."""
+    from dflow.api import jvp
     from dflow.custom import custom_jvp
 
-    rule = custom_jvp(_same)
-    rule.defjvp(_refuse)
-    return rule(a)
-
-
-def _same(a: Any) -> Any:
-    return a
-
-
-def _refuse(*args: Any) -> Any:
-    raise failure(
-        DerivativeError,
-        "the derivative of a gamma sample by its shape parameter is not defined",
-        mend="dflow.stop_gradient(a) where it does not matter; multiply for a scale, which has one",
-    )
+    (a, sample), (a_dot, _) = primals, tangents
+    again = custom_jvp(_drawn)
+    again.defjvp(_following)
+    z = again(a, sample)
+    wide = np.maximum(z.astype(float), SMALLEST)
+    _, by_a = jvp(lambda a: gammainc(a, wide), (a.astype(float),), (np.ones(a.shape),))
+    slope = by_a * np.exp(wide + gammaln(a.astype(float)) - (a.astype(float) - 1.0) * np.log(wide))
+    return z, np.where(z > 0.0, -slope, 0.0).astype(z.dtype) * a_dot
 
 
 @own

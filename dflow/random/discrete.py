@@ -11,7 +11,7 @@ import dflow.random.threefry as generator
 from dflow.numpy import sorting
 from dflow.numpy.dispatch import own
 from dflow.random.continuous import gumbel, shaped, uniform
-from dflow.random.rejection import counted
+from dflow.random.rejection import counted, successes
 from dflow.random.threefry import shape_of
 from dflow.tracing.lift import lift
 
@@ -45,6 +45,40 @@ def poisson(key: Any, lam: Any, shape: Any = None, dtype: Any = np.int64) -> Any
     """Counts with mean ``lam``; the time grows with the largest ``lam``."""
     rate = lift(lam).astype(np.float64)
     return counted(key, np.broadcast_to(rate, shaped(shape, rate))).astype(dtype)
+
+
+@own
+def geometric(key: Any, p: Any, shape: Any = None, dtype: Any = np.int64) -> Any:
+    """The number of trials up to the first success."""
+    p = lift(p).astype(np.float64)
+    u = uniform.__wrapped__(key, shaped(shape, p))
+    return np.maximum(np.ceil(np.log1p(-u) / np.log1p(-p)), 1.0).astype(dtype)
+
+
+@own
+def binomial(key: Any, n: Any, p: Any, shape: Any = None, dtype: Any = np.int64) -> Any:
+    """How many of ``n`` trials succeed; the time grows with the largest ``n * min(p, 1 - p)``."""
+    n, p = lift(n).astype(np.float64), lift(p).astype(np.float64)
+    wanted = shaped(shape, n, p)
+    n, p = np.broadcast_to(n, wanted), np.broadcast_to(p, wanted)
+    often = p > 0.5
+    found = successes(key, n, np.where(often, 1.0 - p, p))
+    return np.where(often, n.astype(np.int64) - found, found).astype(dtype)
+
+
+@own
+def multinomial(key: Any, n: Any, p: Any, shape: Any = None, dtype: Any = np.int64) -> Any:
+    """How often each of the outcomes along the last axis of ``p`` occurs in ``n`` trials: one outcome after the other,
+    of what is left."""
+    n, p = lift(n).astype(np.float64), lift(p).astype(np.float64)
+    count = p.shape[-1]
+    wanted = shaped(None if shape is None else shape_of(shape), n, p[..., 0])
+    rest, left, found = np.broadcast_to(n, wanted), np.sum(p, axis=-1), []
+    for k in range(count - 1):
+        ratio = np.clip(p[..., k] / np.where(left > 0.0, left, 1.0), 0.0, 1.0)
+        found.append(binomial.__wrapped__(generator.fold_in.__wrapped__(key, k), rest, ratio, wanted))
+        rest, left = rest - found[-1], left - p[..., k]
+    return np.stack([*found, rest.astype(np.int64)], axis=-1).astype(dtype)
 
 
 @own

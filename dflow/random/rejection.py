@@ -72,3 +72,22 @@ def _arrivals(key: Any, rate: Any, unit: Any, fold_in: Any) -> Any:
         count = count + waiting
         round += 1
     return count
+
+
+def successes(key: Any, n: Any, p: Any) -> Any:
+    """How many of n trials succeed: those up to each success are drawn, until they exceed n (Devroye 1986, X.4)."""
+    return _looped(_trials)(key, n, p, _unit, generator.fold_in.__wrapped__)
+
+
+def _trials(key: Any, n: Any, p: Any, unit: Any, fold_in: Any) -> Any:
+    count = np.zeros(n.shape, np.int64)
+    scale = np.log1p(-np.where(p > 0.0, p, 0.5))
+    last = 0.0 * n
+    waiting = (p > 0.0) & (n > 0.0)
+    round = 0
+    while np.any(waiting):
+        last = last + np.floor(np.log1p(-unit(fold_in(key, round), n.shape)) / scale) + 1.0
+        waiting = waiting & (last <= n)
+        count = count + waiting
+        round += 1
+    return count

@@ -5,17 +5,30 @@ The options about overwriting and checking of arguments mean nothing: what is no
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import diagonal, identity, keep, permute_rows, swap
+from dflow.ir.ops.matrices import (
+    adjoint,
+    conjugate,
+    diagonal,
+    hermitian,
+    identity,
+    keep,
+    permute_rows,
+    real_type,
+    some_rows,
+    swap,
+)
+from dflow.ir.types import TensorType
 from dflow.numpy import linalg as numpy_linalg
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements, refusing
-from dflow.numpy.factorizations import check, lower_factor, matrices, singular_parts, symmetric_parts
+from dflow.numpy.factorizations import check, general_parts, lower_factor, matrices, singular_parts, symmetric_parts
 from dflow.numpy.joining import concatenate
 from dflow.numpy.systems import by_elimination, solved
 from dflow.scipy.matrix_functions import exponential, square_root
@@ -49,13 +62,15 @@ def solve(
     v, y = matrices(a, b, square=True)
     v = turned(v, transposed)
     if assume_a in ("pos", "positive definite"):
-        return wrap(solved(turned(v, not lower), y, _by_cholesky))
+        return wrap(solved(conjugate_turned(v, lower == transposed), y, _by_cholesky))
     if assume_a in ("lower triangular", "upper triangular"):
         below = (assume_a == "lower triangular") != transposed
         return wrap(solved(v, y, lambda v, y: _by_substitution(v, y, below, False, False)))
     if assume_a == "diagonal":
         v = keep(builder(), "eq", v)
-    elif assume_a in ("sym", "symmetric", "her", "hermitian"):
+    elif assume_a in ("her", "hermitian"):
+        v = hermitian(builder(), v, lower != transposed)
+    elif assume_a in ("sym", "symmetric"):
         v = _symmetric(v, lower != transposed)
     elif assume_a not in _GENERAL:
         raise ValueError(f"{assume_a} is not a recognized matrix structure")
@@ -68,6 +83,11 @@ def _symmetric(v: Value, lower: bool) -> Value:
     return b.add(triangle, swap(b, keep(b, "gt" if lower else "lt", v)))
 
 
+def conjugate_turned(v: Value, when: bool) -> Value:
+    """The conjugate transposed matrices, or the matrices."""
+    return adjoint(builder(), v) if when else v
+
+
 def _by_cholesky(v: Value, y: Value) -> Value:
     return _with_factor(lower_factor(v), y)
 
@@ -75,7 +95,7 @@ def _by_cholesky(v: Value, y: Value) -> Value:
 def _with_factor(low: Value, y: Value) -> Value:
     b = builder()
     z = b.triangular_solve(low, y, lower=True, transpose=False, unit=False)
-    return b.triangular_solve(low, z, lower=True, transpose=True, unit=False)
+    return b.triangular_solve(conjugate(b, low), z, lower=True, transpose=True, unit=False)
 
 
 def _by_substitution(v: Value, y: Value, lower: bool, transpose: bool, unit: bool) -> Value:
@@ -98,6 +118,7 @@ def solve_triangular(
     if trans not in (0, 1, 2, "N", "T", "C"):
         raise ValueError(f"trans must be 0, 1, 2, 'N', 'T' or 'C', got {trans!r}")
     v, y = matrices(a, b, square=True)
+    v = conjugate(builder(), v) if trans in (2, "C") else v
     transpose, unit = trans not in (0, "N"), bool(unit_diagonal)
     return wrap(solved(v, y, lambda v, y: _by_substitution(v, y, bool(lower), transpose, unit)))
 
@@ -130,12 +151,12 @@ def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_fin
 def cho_solve(c_and_lower: Any, b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Array:
     c, lower = c_and_lower
     v, y = matrices(c, b, square=True)
-    return wrap(solved(turned(v, not lower), y, _with_factor))
+    return wrap(solved(conjugate_turned(v, not lower), y, _with_factor))
 
 
 @implements(scipy.linalg.lu_factor)
 def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Any:
-    packed, pivots, _ = builder().append("lu", matrices(a, square=True))
+    packed, pivots, _ = builder().append("lu", matrices(a))
     return wrap(packed), wrap(s.cast(pivots, np.int32))
 
 
@@ -143,17 +164,16 @@ def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> A
 def lu_solve(lu_and_piv: Any, b: Any, trans: int = 0, overwrite_b: bool = False, check_finite: bool = True) -> Array:
     packed, pivots = lu_and_piv
     v, y = matrices(packed, b, square=True)
-    if v.type.rank != 2:
-        raise np.linalg.LinAlgError(f"lu_solve takes the factors of one matrix, got shape {s.show(v.type.shape)}")
+    v = conjugate(builder(), v) if trans == 2 else v
     rows = _permutation(s.cast(lift(pivots).value, np.int64))
 
     def solver(v: Value, y: Value) -> Value:
-        if not trans:
-            return _substituted(v, permute_rows(builder(), y, rows), ((True, True), (False, False)), False)
-        z = _substituted(v, y, ((False, False), (True, True)), True)
         at = builder()
-        order = at.scatter(at.zeros(rows.type), at.iota(size=rows.type.shape[0]), rows)
-        return permute_rows(at, z, order)
+        own = s.expand(rows, v.type.static_shape[:-1])
+        if not trans:
+            return _substituted(v, permute_rows(at, y, own), ((True, True), (False, False)), False)
+        z = _substituted(v, y, ((False, False), (True, True)), True)
+        return permute_rows(at, z, at.argsort(own))
 
     return wrap(solved(v, y, solver))
 
@@ -167,36 +187,40 @@ def _substituted(v: Value, y: Value, order: Any, transpose: bool) -> Value:
 def _permutation(pivots: Value) -> Value:
     """From the rows that were exchanged, one after the other."""
     b = builder()
+    *batch, n = pivots.type.static_shape
+    count = math.prod(batch)
+    flat = b.reshape(pivots, shape=(count, n))
+    which = b.iota(size=count)
 
     def exchange(b: Any, k: Value, rows: Value) -> list[Value]:
-        other = b.extract(pivots, k, index=("at",))
-        mine, theirs = (b.extract(rows, i, index=("at",)) for i in (k, other))
-        return [b.update(b.update(rows, theirs, k, index=("at",)), mine, other, index=("at",))]
+        here = b.broadcast_scalar(k, (count,))
+        there = b.gather(flat, which, here)
+        mine, theirs = (b.gather(rows, which, at) for at in (here, there))
+        return [b.scatter(b.scatter(rows, theirs, which, here), mine, which, there)]
 
-    count = pivots.type.static_shape[0]
-    return b.for_loop(b.index(count), [b.iota(size=count)], exchange)[0]
+    start = b.broadcast(b.iota(size=n), shape=(count, n), dims=(1,))
+    (rows,) = b.for_loop(b.index(n), [start], exchange)
+    return b.reshape(rows, shape=(*batch, n))
 
 
 @implements(scipy.linalg.lu)
 def lu(
     a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite: bool = True, p_indices: bool = False
 ) -> Any:
-    (v,) = matrices(a, square=True)
+    (v,) = matrices(a)
     b = builder()
+    *batch, m, n = v.type.static_shape
+    k = min(m, n)
     packed, _, rows = b.append("lu", [v])
-    one = identity(b, v.type)
-    low, up = b.add(keep(b, "gt", packed), one), keep(b, "le", packed)
+    left = some_rows(b, packed, 0, k, -1)
+    low, up = b.add(keep(b, "gt", left), identity(b, left.type)), keep(b, "le", some_rows(b, packed, 0, k, -2))
+    gone = b.argsort(rows)  # where each row has gone
     if p_indices:
-        return tuple(map(wrap, (_inverse(one, rows), low, up)))
-    p = swap(b, permute_rows(b, one, rows))
-    return (wrap(b.matmul(p, low)), wrap(up)) if permute_l else tuple(map(wrap, (p, low, up)))
-
-
-def _inverse(one: Value, rows: Value) -> Value:
-    """Where each row has gone."""
-    b = builder()
-    moved = swap(b, permute_rows(b, one, rows))
-    return s.cast(b.argmax(moved, axis=moved.type.rank - 1), np.int32)
+        return wrap(s.cast(gone, np.int32)), wrap(low), wrap(up)
+    if permute_l:
+        return wrap(permute_rows(b, low, gone)), wrap(up)
+    square = TensorType(real_type(v.type.dtype), (*batch, m, m))
+    return wrap(permute_rows(b, identity(b, square), gone)), wrap(low), wrap(up)
 
 
 @implements(scipy.linalg.qr)
@@ -230,6 +254,30 @@ def svd(
 @implements(scipy.linalg.svdvals)
 def svdvals(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> Array:
     return wrap(singular_parts(matrices(a)[0])[1])
+
+
+@implements(scipy.linalg.eig)
+def eig(
+    a: Any,
+    b: Any = None,
+    left: bool = False,
+    right: bool = True,
+    overwrite_a: bool = False,
+    overwrite_b: bool = False,
+    check_finite: bool = True,
+    homogeneous_eigvals: bool = False,
+) -> Any:
+    if b is not None or left or homogeneous_eigvals:
+        raise ValueError("scipy.linalg.eig of a traced array takes one matrix and gives right eigenvectors")
+    w, v = general_parts(a)
+    return (wrap(w), wrap(v)) if right else wrap(w)
+
+
+@implements(scipy.linalg.eigvals)
+def eigvals(
+    a: Any, b: Any = None, overwrite_a: bool = False, check_finite: bool = True, homogeneous_eigvals: bool = False
+) -> Array:
+    return eig.__wrapped__(a, b, right=False, homogeneous_eigvals=homogeneous_eigvals)
 
 
 @implements(scipy.linalg.eigh)
@@ -287,7 +335,7 @@ def block_diag(*arrs: Any) -> Array:
 @implements(scipy.linalg.toeplitz)
 def toeplitz(c: Any, r: Any = None) -> Array:
     c = lift(c)
-    r = c if r is None else lift(r)
+    r = wrap(conjugate(builder(), c.value)) if r is None else lift(r)
     if c.ndim != 1 or r.ndim != 1:
         raise ValueError("scipy.linalg.toeplitz of traced arrays takes vectors")
     values = concatenate.__wrapped__([c[::-1], r[1:]])
@@ -306,7 +354,9 @@ __all__ = [
     "cho_solve",
     "cholesky",
     "det",
+    "eig",
     "eigh",
+    "eigvals",
     "eigvalsh",
     "expm",
     "inv",

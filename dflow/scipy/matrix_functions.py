@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import all_of, identity, reduced
+from dflow.ir.ops.matrices import all_of, among, identity, is_complex, magnitude, reduced
 from dflow.numpy.factorizations import check
 from dflow.tracing.context import builder
 
@@ -27,12 +27,12 @@ def exponential(a: Value) -> Value:
     if 0 in a.type.static_shape:
         return a
     b = builder()
-    sums = reduced(b, "max", b.reduce(b.abs(a), kind="sum", axes=(a.type.rank - 2,)), 1)
+    sums = reduced(b, "max", b.reduce(magnitude(b, a), kind="sum", axes=(a.type.rank - 2,)), 1)
     norm = b.reduce(sums, kind="max", axes=tuple(range(sums.type.rank))) if sums.type.rank else sums
     halvings = b.ceil(b.log2(b.max(b.div(norm, _LARGEST), b.full(1.0, norm.type))))
     halvings = b.min(halvings, b.full(_MOST_SQUARINGS, norm.type))
     halvings = b.select(b.isfinite(norm), halvings, b.zeros(norm.type))
-    scaled = b.mul(a, b.broadcast_scalar(b.exp2(b.neg(halvings)), a.type.shape))
+    scaled = b.mul(a, b.broadcast_scalar(among(b, b.exp2(b.neg(halvings)), a), a.type.shape))
     count = b.convert(halvings, dtype=b.index(0).type.dtype)
     (result,) = b.for_loop(count, [_pade(b, scaled)], lambda b, k, x: [b.matmul(x, x)])
     return result
@@ -73,7 +73,7 @@ def square_root(a: Value) -> Value:
     one = identity(b, a.type)
 
     def far(b: Any, m: Value) -> Value:
-        distance = reduced(b, "max", b.abs(b.sub(m, one)), 2)
+        distance = reduced(b, "max", magnitude(b, b.sub(m, one)), 2)
         return b.not_(all_of(b, b.le(distance, limit)))
 
     def step(b: Any, k: Value, m: Value, x: Value) -> list[Value]:
@@ -84,5 +84,6 @@ def square_root(a: Value) -> Value:
 
     more = lambda b, k, m, x: b.and_(b.lt(k, 60), far(b, m))  # noqa: E731
     _, m, x = b.while_loop([b.index(0), a, a], more, step)
-    check(b.not_(far(b, m)), "the matrix has no real square root, or is singular")
+    kind = "" if is_complex(a) else "real "
+    check(b.not_(far(b, m)), f"the matrix has no {kind}square root, or is singular")
     return step(b, b.index(0), m, x)[2]

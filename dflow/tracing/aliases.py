@@ -14,8 +14,8 @@ from dflow.errors import CarriedError, failure
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value
 from dflow.tracing.array import Array
-from dflow.tracing.branches import MAY_ALIAS
 from dflow.tracing.context import Cell, Region, builder
+from dflow.tracing.merging import MAY_ALIAS
 
 TRADED = "this array has been updated in a loop in which variables trade places; which of them it is, is not known"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import NeedsStatic, TraceAttributeError, TraceError, failure
+from dflow.errors import NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType
 from dflow.tracing import index as _index
@@ -17,6 +17,15 @@ from dflow.tracing import sizes, views
 from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
+
+_HABITS = {  # of other libraries
+    "at": "arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`",
+    "block_until_ready": "leave it out: results are there when a call returns",
+    "backward": "make the function of the loss, and call dflow.grad of it",
+    "detach": "use dflow.stop_gradient(x)",
+    "numpy": "leave it out: arrays are NumPy's",
+    "requires_grad": "leave it out: dflow.grad differentiates by arguments",
+}
 
 
 class Array(Operators):
@@ -98,7 +107,11 @@ class Array(Operators):
             )
         view = self.reshape(shape)
         if view.cell is not self.cell:
-            raise AttributeError("Incompatible shape for in-place modification. Use `.reshape()` to make a copy.")
+            raise failure(
+                NoAttributeError,
+                "Incompatible shape for in-place modification",
+                mend="make a copy: x = x.reshape(shape)",
+            )
         if here.undo is not None:
             here.undo.append(partial(self._refer_to, self._type, self.steps))
         self._refer_to(view._type, view.steps)
@@ -237,11 +250,16 @@ class Array(Operators):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        from dflow.tracing.numbers import number_attribute, stands_for
+
+        found = number_attribute(self, name)
+        if found is not None:
+            return found
         raise failure(
-            TraceAttributeError,
-            f"a traced array has no attribute .{name}",
+            TraceAttributeError if hasattr(stands_for(self), name) else NoAttributeError,
+            f"a traced {'array' if self.ndim else 'number'} has no attribute .{name}",
             seen=repr(self),
-            mend="use the functions of dir(dflow.numpy), or do it outside of the traced function",
+            mend=_HABITS.get(name, "use the functions of dir(dflow.numpy), or do it outside of the traced function"),
         )
 
     def __bool__(self) -> bool:
@@ -255,8 +273,8 @@ class Array(Operators):
         return bool(
             self._known(
                 "whether this holds",
-                "use np.where, or write it as an `if` statement of a function whose source is a file; `match`, "
-                "sorted() and generators need values that are known",
+                "use np.where, or write it as an `if` statement of a function whose source is a file; which elements a "
+                "list has must be known",
             )
         )
 
@@ -276,7 +294,7 @@ class Array(Operators):
         )
 
     def __complex__(self) -> complex:
-        return complex(float(self))
+        return complex(self._known("the value of this complex()", "leave it an array; x + 0j is complex"))
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         static = _lift.static_value(self)

@@ -14,6 +14,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located
+from dflow.tracing.names import nodes_of
 
 Statements = list[ast.stmt]
 
@@ -84,4 +85,4 @@ def _not(x: ast.expr) -> ast.expr:
 
 
 def _binds(node: ast.AST) -> bool:
-    return any(isinstance(n, ast.NamedExpr) for n in ast.walk(node))
+    return any(isinstance(n, ast.NamedExpr) for n in nodes_of(node))

@@ -8,10 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from dflow.tracing.bindings import Bindings
+from dflow.tracing.cases import Cases
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.folds import Folds
-from dflow.tracing.jumps import Jumps, assign, load, located
-from dflow.tracing.names import annotate_liveness, arguments, assigned_inside, captured, declared, loads, stores
+from dflow.tracing.jumps import Jumps, assign, load, located, yields
+from dflow.tracing.names import (
+    annotate_liveness,
+    arguments,
+    assigned_inside,
+    captured,
+    children,
+    declared,
+    loads,
+    nodes_of,
+    stores,
+)
 
 BUILTINS = set(dir(builtins))
 
@@ -38,16 +49,15 @@ class Blocks(Expressions):
 
     def body(self, body: list[ast.stmt], args: ast.arguments) -> list[ast.stmt]:
         """The rewritten body of a function."""
-        if _is_generator(body):
-            return body
         doc, body = _without_doc(body)
-        body = Folds().body(body)
+        body = Cases().block(Folds().body(body))
         parameters = arguments(args)
+        self.first = parameters[0] if args.posonlyargs or args.args else None
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}
         self.global_stores = self.globals & set(stores(body))
-        lowered = Jumps().function(Bindings().block(body))
+        lowered = self._lowered(Bindings().block(body), Jumps(shared=frozenset(always)))
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
         self.assigned_inside = (assigned_inside(body) | outer) & self.locals
@@ -60,6 +70,18 @@ class Blocks(Expressions):
         start = [assign(n, call("Undefined", body[0], ast.Constant(n)), body[0]) for n in sorted(undefined)]
         return [*doc, *declarations, *start, *rest]
 
+    def _lowered(self, body: list[ast.stmt], jumps: Jumps) -> list[ast.stmt]:
+        """The body without jumps, as far as it can be."""
+        if not any(map(yields, body)):
+            return jumps.function(body)
+        lowered = jumps.generator(body)
+        everything = set().union(*map(loads, lowered))
+        for s in lowered:
+            for node in nodes_of(s):
+                if isinstance(node, ast.Return | ast.Break | ast.Continue):
+                    node.live = everything  # type: ignore[union-attr]
+        return lowered
+
     def _shared(self, body: list[ast.stmt]) -> set[str]:
         found: set[str] = set()
 
@@ -67,7 +89,7 @@ class Blocks(Expressions):
             if isinstance(node, ast.If | ast.For | ast.While):
                 found.update(stores([node]))
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.expr):
-                for child in ast.iter_child_nodes(node):
+                for child in children(node):
                     visit(child)
 
         for s in body:
@@ -84,6 +106,8 @@ class Blocks(Expressions):
     # -- control flow --------------------------------------------------------------------------------------------
 
     def visit_If(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         names = self._state([*node.body, *node.orelse])
         k = self._number()
         then, orelse = f"_dflow_then_{k}", f"_dflow_else_{k}"
@@ -106,6 +130,8 @@ class Blocks(Expressions):
         ]
 
     def visit_While(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         names = self._state(node.body)
         k = self._number()
         return [
@@ -122,6 +148,8 @@ class Blocks(Expressions):
         ]
 
     def visit_For(self, node: Any) -> Any:
+        if hasattr(node, "native"):
+            return self._native(node)
         item = f"_dflow_item_{self.count + 1}"
         bind = located(ast.Assign([node.target], load(item)), node.target)
         names = self._state([bind, *node.body])
@@ -140,6 +168,16 @@ class Blocks(Expressions):
             ),
         ]
 
+    def _native(self, node: Any) -> Any:
+        """A statement of a generator that Python runs."""
+        new = located(type(node)(**dict(ast.iter_fields(node))), node)
+        if isinstance(node, ast.For):
+            new.iter = call("iterated", node.iter, self.visit(node.iter))
+        else:
+            new.test = self.condition(node.test)
+        new.body, new.orelse = self.statements(node.body), self.statements(node.orelse)
+        return new
+
     def _number(self) -> int:
         self.count += 1
         return self.count
@@ -147,7 +185,7 @@ class Blocks(Expressions):
     def _state(self, body: list[ast.stmt]) -> list[str]:
         """The variables that a block may assign, if only through functions that it calls."""
         names = stores(body)
-        if any(isinstance(n, ast.Call) for s in body for n in ast.walk(s)):
+        if any(isinstance(n, ast.Call) for s in body for n in nodes_of(s)):
             names += sorted(self.assigned_inside - set(names))
         return [n for n in names if n in self.shared]
 
@@ -214,7 +252,10 @@ class Blocks(Expressions):
 
     def visit_With(self, node: ast.With) -> Any:
         new = located(ast.With(**dict(ast.iter_fields(node))), node)
-        new.items = [ast.withitem(self.visit(i.context_expr), i.optional_vars) for i in node.items]
+        new.items = [
+            ast.withitem(call("managed", i.context_expr, self.visit(i.context_expr)), i.optional_vars)
+            for i in node.items
+        ]
         new.body = self.statements(node.body)
         return new
 
@@ -283,14 +324,3 @@ def _plain_arguments(a: ast.arguments) -> ast.arguments:
         bare(a.kwarg),
         [],
     )
-
-
-def _is_generator(body: list[ast.stmt]) -> bool:
-    def visit(node: ast.AST) -> bool:
-        if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
-            return True
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
-            return False
-        return any(visit(c) for c in ast.iter_child_nodes(node))
-
-    return any(visit(s) for s in body)

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
-from dflow.ir.ops.control import ERRORS
+from dflow.ir.failures import register
 from dflow.ir.passes.transfer import assume
-from dflow.ir.types import Dim
+from dflow.ir.registry import definition
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
-from dflow.tracing.context import BRANCH, Cell, Region, builder, entered, region
-from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
-from dflow.tracing.state import Undefined, describe, is_number, line_of_block, load
+from dflow.tracing.context import BRANCH, Region, builder, entered, region, tracing
+from dflow.tracing.merging import Arm, Merge
+from dflow.tracing.objects import MISSING, Snapshot, resized
+from dflow.tracing.printing import bits, message_of
+from dflow.tracing.state import Undefined, load
 
 Block = Callable[[], Any]
 Get = Callable[[], tuple[Any, ...]]
 Set = Callable[[Sequence[Any]], None]
-MAY_ALIAS = "this array may be another name of an array outside of the branch or loop that it was assigned in"
 
 
 def traced_condition(test: Any) -> bool:
@@ -62,7 +58,7 @@ def if_(
     pred = truth(test)
     before = get()
     snapshot = Snapshot([*before, *uses()], names)
-    arms: list[_Arm] = []
+    arms: list[Arm] = []
     for block, holds in ((then, True), (orelse, False)):
         put(before)
         try:
@@ -70,37 +66,25 @@ def if_(
         finally:
             snapshot.restore()
         if arm.raised is not None:
-            _check(pred, holds, arm.raised)
+            _check(pred, holds, arm)
             put(before)
             (orelse if holds else then)()
             return
         arms.append(arm)
     places = list({**arms[0].places, **arms[1].places})
+    for p in places:
+        if snapshot.then(p) is MISSING and not all(p in arm.places for arm in arms):
+            raise resized(p, "branch")
     for arm in arms:
         arm.after += tuple(arm.places.get(p, snapshot.then(p)) for p in places)
-    merge = _Merge(pred, arms[0], arms[1], snapshot)
+    merge = Merge(pred, arms[0], arms[1], snapshot)
     values = merge.variables([*names, *(p.name for p in places)], {*live, *(p.name for p in places)})
     put(values[: len(names)])
     for place, value in zip(places, values[len(names) :]):
         place.put(load(value))
 
 
-@dataclass
-class _Arm:
-    """One branch: the variables after it, the parts of objects that it changes, and all objects as it leaves them."""
-
-    region: Region
-    after: tuple[Any, ...] = ()
-    places: dict[Place, Any] = field(default_factory=dict)
-    view: Snapshot = field(default_factory=lambda: Snapshot(()))
-    raised: BaseException | None = None
-
-    def opened(self, x: Any) -> Anatomy | None:
-        """``x`` taken apart as this branch leaves it."""
-        return anatomy(x, lambda x: self.view.saved[id(x)][1] if x in self.view else parts(x))
-
-
-def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> _Arm:
+def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> Arm:
     """Traces one branch in a region of its own."""
     inner = Region(BRANCH, region())
     with entered(inner):
@@ -110,10 +94,10 @@ def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snap
         except Exception as e:
             if getattr(e, "_dflow_raised", None) is not inner:
                 raise
-            return _Arm(inner, raised=e)
-        snapshot.new_places("branch")
+            return Arm(inner, raised=e)
+        snapshot.new_places("branch", growing=True)
         places, after = snapshot.changes(), get()
-        return _Arm(inner, after, places, Snapshot([*after, *places.values()]))
+        return Arm(inner, after, places, Snapshot([*after, *places.values()]))
 
 
 def raised(error: Any) -> Any:
@@ -121,297 +105,38 @@ def raised(error: Any) -> Any:
     if isinstance(error, type) and issubclass(error, BaseException):
         error = error()
     if isinstance(error, BaseException):
-        error._dflow_raised = region() if _tracing() else None  # type: ignore[attr-defined]
+        error._dflow_raised = region() if tracing() else None  # type: ignore[attr-defined]
     return error
 
 
-def _tracing() -> bool:
-    from dflow.tracing.context import tracing
-
-    return tracing()
-
-
-def _check(pred: Value, holds: bool, error: BaseException) -> None:
+def _check(pred: Value, holds: bool, arm: Arm) -> None:
     """A branch that raises becomes a check that it is not taken."""
-    name = next((n for n, kind in ERRORS.items() if isinstance(error, kind)), None)
-    if name is None:
-        raise failure(
-            TraceError,
-            f"raising {type(error).__name__} on a traced condition is not supported",
-            wanted=", ".join(ERRORS),
-            mend="raise one of these",
-        ) from error
+    error = arm.raised
+    assert error is not None
+    text, details = message_of(
+        error.args[0] if len(error.args) == 1 else str(error) if error.args else "", lambda x: _hoisted(arm.region, x)
+    )
     b = builder()
-    message = str(error).replace("{", "{{").replace("}", "}}")
-    b.check(b.not_(pred) if holds else pred, error=name, message=message)
+    name = register(type(error))
+    b.check(b.not_(pred) if holds else pred, *details, error=name, message=text)
 
 
-@dataclass
-class _Slot:
-    """A value that depends on the branch taken."""
-
-    values: tuple[Value, Value]
-    weak: bool
-    aliases: list[Cell]
-    shape: tuple[Any, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """A size that depends on the branch taken: the number of its slot, and its bound."""
-
-    slot: int
-    bound: int
-
-
-def _packed(v: Value, shape: tuple[Any, ...]) -> Value:
-    """What a branch yields for an array of this shape: one of the full size where the branch says the size."""
-    if not any(isinstance(d, _Chosen) for d in shape):
-        return sizes.recast(v, shape)
-    b = builder()
-    full = tuple(d.bound if isinstance(d, _Chosen) else d for d in shape)
-    index = tuple(("slice", old, 1) if isinstance(d, _Chosen) else "all" for old, d in zip(v.type.shape, shape))
-    starts = [b.index(0) for e in index if e != "all"]
-    v = sizes.recast(v, tuple(old if isinstance(d, _Chosen) else d for old, d in zip(v.type.shape, shape)))
-    return b.update(b.zeros(v.type.with_shape(full)), v, *starts, index=index)
-
-
-def _unpacked(v: Value, shape: tuple[Any, ...], results: Sequence[Value]) -> Value:
-    if not any(isinstance(d, _Chosen) for d in shape):
-        return v
-    known = region().known
-    for d in shape:
-        if isinstance(d, _Chosen):
-            known.define(results[d.slot], (0, d.bound))
-    return sizes.recast(v, tuple(sizes.dim(results[d.slot]) if isinstance(d, _Chosen) else d for d in shape))
-
-
-class _Unmerged(Exception):
-    """Two values that do not go together; ``value`` is the variable then."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-
-class _Merge:
-    """What two branches leave behind, as the results of one ``if`` operation."""
-
-    def __init__(self, pred: Value, then: _Arm, orelse: _Arm, before: Snapshot):
-        self.pred = pred
-        self.arms = (then, orelse)
-        self.before = before
-        self.slots: list[_Slot] = []
-        self.counts: dict[Cell, int] = {}
-        self.objects: dict[tuple[int, int], tuple[_Later, Any, Any]] = {}
-        self.sizes: dict[tuple[Dim, Dim], _Chosen] = {}
-        self.where = line_of_block()
-
-    def variables(self, names: Sequence[str], live: set[str]) -> list[Any]:
-        """The variables after the ``if``, and its operation emitted."""
-        merged = [
-            self.merged(n, a, b) if n in live else (a if kept(a, b) else Undefined(n))
-            for n, a, b in zip(names, self.arms[0].after, self.arms[1].after)
-        ]
-        results = self.emit()
-        made = [_with_results(m, results) for m in merged]
-        self.watch_objects(results)
-        return made
-
-    def merged(self, name: str, a: Any, b: Any) -> Any:
-        """A variable's value after the ``if``; a ``_Later`` when it depends on the operation's results."""
-        try:
-            return self.merge(name, a, b)
-        except _Unmerged as e:
-            return e.value
-        except _Different:
-            return self.differs(name, a, b, "values of different structure")
-
-    def merge(self, name: str, x: Any, y: Any) -> Any:
-        if kept(x, y):
-            return x
-        if isinstance(x, Undefined) or isinstance(y, Undefined):
-            return self.half_defined(name, x, y)
-        a, b = self.arms[0].opened(x), self.arms[1].opened(y)
-        if a is None and b is None:
-            leaf = self.slot(x, y)
-            if leaf is None:
-                raise _Unmerged(self.differs(name, x, y, "values that cannot be merged"))
-            return leaf
-        if a is None or b is None or a.kind != b.kind:
-            raise _Different
-        if (id(x), id(y)) not in self.objects:
-            later = _Later(a.made, {})
-            self.objects[id(x), id(y)] = later, x, y
-            later.parts.update({k: self.merge(name, a.parts[k], b.parts[k]) for k in a.parts})
-        return self.objects[id(x), id(y)][0]
-
-    def half_defined(self, name: str, a: Any, b: Any) -> Any:
-        defined, missing = (b, a) if isinstance(a, Undefined) else (a, b)
-        if isinstance(defined, Undefined):
-            return defined if defined.reason else missing
-        if missing.filler:
-            return self.filled(defined, 0 if defined is a else 1)
-        if missing.reason:
-            return missing
-        return Undefined(
-            name,
-            f"{shown(name)} is defined in one branch only, of the `if` at {self.where}",
-            f"give {name!r} a value in the other branch, or before the `if`",
-        )
-
-    def differs(self, name: str, a: Any, b: Any, how: str) -> Undefined:
-        what = {"_dflow_result": "the function returns", "_dflow_expression": "the expression has"}.get(name)
-        what = what or f"{shown(name)} has"
-        return Undefined(
-            name,
-            f"{what} {how} in the branches of the `if` at {self.where}: {describe(a)} and {describe(b)}",
-            "make both of one type and shape"
-            if all(x is None or is_number(x) or anatomy(x) for x in (a, b))
-            else "branches on traced values give numbers and arrays only: use in the branch what is chosen there, "
-            "or make the condition static",
-        )
-
-    def filled(self, x: Any, k: int) -> Any:
-        """``x`` in branch ``k``, and anything in the other."""
-        opened = self.arms[k].opened(x)
-        if opened is not None:
-            key = (id(x), k)
-            if key not in self.objects:
-                later = _Later(opened.made, {})
-                self.objects[key] = later, x, x
-                later.parts.update({n: self.filled(p, k) for n, p in opened.parts.items()})
-            return self.objects[key][0]
-        if not is_number(x):
-            return x
-        with entered(self.arms[k].region):
-            known = _lift.lift(x)
-        shape = tuple(self.half_known(d, k) for d in known.type.shape)
-        with entered(self.arms[k].region):
-            value = _packed(known.value, shape)
-        with entered(self.arms[1 - k].region):
-            filler = builder().zeros(value.type)
-        outside = known.ndim and known.cell.home is not self.arms[k].region
-        values = (value, filler) if k == 0 else (filler, value)
-        self.slots.append(_Slot(values, known.weak, [known.cell] if outside else [], shape))
-        return _SlotNumber(len(self.slots) - 1)
-
-    def watch_objects(self, results: list[Array]) -> None:
-        """Copies stand for the objects of both branches; where those have other names, none must change any more."""
-        seen = Counter(i for _, x, y in self.objects.values() for i in {id(x), id(y)})
-        for later, x, y in self.objects.values():
-            outside = [o for o in (x, y) if o in self.before]
-            if is_mutable(x) and (outside or seen[id(x)] > 1 or seen[id(y)] > 1):
-                watch(region(), [later(results), *outside])
-
-    def slot(self, x: Any, y: Any) -> Any:
-        """A slot for two leaves, or None when they do not go together."""
-        if not (is_number(x) and is_number(y)):
+def _hoisted(inner: Region, x: Array) -> Value | None:
+    """A number of a branch as a detail of a check before it, if what makes it may be computed anyway."""
+    with entered(inner):
+        value = bits(x)
+    needed, ops = {value}, []
+    for op in reversed(inner.builder.ops):
+        if needed.isdisjoint(op.results):
+            continue
+        outside = op.name == "extract" and not all(v.op and v.op.name == "constant" for v in op.operands[1:])
+        if op.regions or definition(op).effect or outside or not all(r.type.is_scalar for r in op.results):
             return None
-        arrays = []
-        for leaf, arm in zip((x, y), self.arms):
-            with entered(arm.region):
-                arrays.append(_lift.lift(leaf))
-        dtype = _lift.result_dtype(*arrays)
-        if dtype.kind != "b" and any(a.dtype == np.bool_ for a in arrays):
-            return None
-        shape = self.shape(*(a.type.shape for a in arrays))
-        if shape is None:
-            return None
-        values = []
-        for a, arm in zip(arrays, self.arms):
-            with entered(arm.region):
-                values.append(_packed(_lift.convert(a.value, dtype), shape))
-        aliases = [a.cell for a, arm in zip(arrays, self.arms) if a.ndim and a.cell.home is not arm.region]
-        for cell in {a.cell for a in arrays if a.ndim}:
-            self.counts[cell] = self.counts.get(cell, 0) + 1
-            if self.counts[cell] > 1:
-                aliases.append(cell)
-        self.slots.append(_Slot((values[0], values[1]), arrays[0].weak and arrays[1].weak, aliases, shape))
-        return _SlotNumber(len(self.slots) - 1)
-
-    def shape(self, a: sizes.Shape, b: sizes.Shape) -> tuple[Any, ...] | None:
-        """The shape after the ``if``, None where the branches do not go together."""
-        if len(a) != len(b):
-            return None
-        found = tuple(self.size(x, y) for x, y in zip(a, b))
-        return None if any(d is None for d in found) else found
-
-    def size(self, x: Dim, y: Dim) -> Any:
-        """The size after the ``if``: that of both branches, or one that depends on the branch too (a ``_Chosen``)."""
-        if isinstance(x, int) and isinstance(y, int):
-            return x if x == y else None
-        for d in (x, y):
-            if sizes.same(x, y) and (isinstance(d, int) or region().sees(d.value)):  # type: ignore[union-attr]
-                return d
-        return self.chosen(x, y)
-
-    def half_known(self, d: Dim, k: int) -> Any:
-        """The size after the ``if`` of what branch ``k`` alone has."""
-        if isinstance(d, int) or region().sees(d.value):  # type: ignore[union-attr]
-            return d
-        return self.chosen(d, 0) if k == 0 else self.chosen(0, d)
-
-    def chosen(self, x: Dim, y: Dim) -> _Chosen:
-        if (x, y) not in self.sizes:
-            values = []
-            for d, arm in zip((x, y), self.arms):
-                with entered(arm.region):
-                    values.append(builder().size(d))
-            self.slots.append(_Slot((values[0], values[1]), True, []))
-            bound = max(d if isinstance(d, int) else d.bound for d in (x, y))  # type: ignore[union-attr]
-            self.sizes[x, y] = _Chosen(len(self.slots) - 1, bound)
-        return self.sizes[x, y]
-
-    def emit(self) -> list[Array]:
-        here = region()
-        cells = list(dict.fromkeys(c for arm in self.arms for c in arm.region.changed()))
-        blocks = []
-        for k, arm in enumerate(self.arms):
-            results = [s.values[k] for s in self.slots] + [arm.region.read(c) for c in cells]
-            blocks.append(arm.region.builder.finish(results))
-        if not any(b.ops for b in blocks) and not blocks[0].results:
-            return []
-        emitted = builder().append("if", [self.pred], regions=blocks)
-        for cell, value in zip(cells, emitted[len(self.slots) :]):
-            here.write(cell, value)
-        out = []
-        for s, value in zip(self.slots, emitted):
-            value = _unpacked(value, s.shape, emitted)
-            array = _lift.wrap(value, s.weak)
-            if s.aliases:
-                array.cell.read_only = MAY_ALIAS
-                for cell in s.aliases:
-                    cell.copies.append(array.cell)
-            out.append(array)
-        return out
-
-
-class _SlotNumber(int):
-    """Stands for a result of the operation among a variable's leaves."""
-
-
-class _Different(Exception):
-    """The values of a variable are not put together alike."""
-
-
-class _Later:
-    """A value of which some parts are results of the operation."""
-
-    def __init__(self, make: Callable[[dict[Any, Any]], Any], parts: dict[Any, Any]):
-        self.make = make
-        self.parts = parts
-        self.made: Any = None
-
-    def __call__(self, results: list[Array]) -> Any:
-        if self.made is None:
-            self.made = self.make({k: _with_results(x, results) for k, x in self.parts.items()})
-        return self.made
-
-
-def _with_results(x: Any, results: list[Array]) -> Any:
-    if isinstance(x, _SlotNumber):
-        return results[x]
-    return x(results) if isinstance(x, _Later) else x
+        needed.update(op.operands)
+        ops.append(op)
+    here = region().builder
+    here.ops.extend(op for op in reversed(ops) if not any(op is o for o in here.ops))
+    return value
 
 
 def choose(test: Any, then: Block, orelse: Block) -> Any:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import inspect
+import itertools
 import os
 import random
-import sys
 import time
 import types
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import CarriedError, DflowError, TraceError, failure
+from dflow.errors import DflowError, TraceError, failure
 from dflow.tracing import array as _array
-from dflow.tracing import printing
-from dflow.tracing.branches import traced_condition, truth
-from dflow.tracing.context import TRACE, builder, region, tracing
-from dflow.tracing.lift import contains_traced, elementwise, lift, static_value, supported, wrap
-from dflow.tracing.lift import convert as convert_value
-from dflow.tracing.rewrite import rewritten
-from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
-from dflow.tracing.sizes import is_one
-from dflow.tracing.state import Undefined
+from dflow.tracing import templates
+from dflow.tracing.context import region, tracing
+from dflow.tracing.lift import any_traced, contains_traced, lift, supported
+from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
+from dflow.tracing.rewrite import is_user_code, rewritten
+from dflow.tracing.special_methods import attribute
+from dflow.tracing.special_methods import method as special_method
 
 
 def dispatch() -> Any:
@@ -85,9 +87,17 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if not tracing():
         return function(*args, **kwargs)
     try:
-        special = BUILTINS.get(function)
+        takes_functions = function in TAKING_FUNCTIONS
+        special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
     except TypeError:  # not hashable
-        special = None
+        takes_functions, special, name = False, None, None
+    if name is not None and args:
+        own = special_method(args[0], name)
+        if own is not None:
+            return own(*args[1:], **kwargs)
+    if takes_functions:
+        args = args if function in (sorted, min, max) else tuple(map(_callback, args))
+        kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
         return special(*args, **kwargs)
     if isinstance(function, types.FunctionType):
@@ -112,12 +122,24 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs)
 
 
+_ITERATORS = (f for f in vars(itertools).values() if isinstance(f, type))
+TAKING_FUNCTIONS = frozenset([map, filter, sorted, min, max, iter, functools.reduce, *_ITERATORS])
+
+
+def _callback(x: Any) -> Any:
+    """A function that Python is to call, as one that is called in rewritten code."""
+    return functools.partial(call, x) if callable(x) else x
+
+
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     """What is neither the user's nor ours: it may not know what to do with traced values."""
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:
-        if isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
+        ours = (getattr(function, "__module__", None) or "").startswith(
+            "dflow."
+        )  # it failed in a function it was given
+        if ours or isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
             raise
         raise failure(
             TraceError,
@@ -144,30 +166,49 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
     if cls is np.ndarray and not {*kwargs} - {"shape", "dtype"} and len(args) <= 2:
         return dispatch().CREATION[np.empty](*args, **{"dtype": np.float64, **kwargs} if len(args) < 2 else kwargs)
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
-    plain = type(cls) is type and cls.__new__ is object.__new__
-    if plain and isinstance(init, types.FunctionType) and is_user_code(init):
-        made: Any = object.__new__(cls)
-        rewritten(init)(made, *args, **kwargs)
+    plain = cls.__new__ is object.__new__ or cls.__new__ is BaseException.__new__ or cls.__new__ is Exception.__new__
+    if type(cls) is type and plain and isinstance(init, types.FunctionType) and is_user_code(init):
+        made: Any = cls.__new__(cls, *args) if issubclass(cls, BaseException) else object.__new__(cls)
+        (_dataclass_init(cls, init) or rewritten(init))(made, *args, **kwargs)
         return made
     return cls(*args, **kwargs)
 
 
-def is_user_code(function: types.FunctionType) -> bool:
-    """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
-    return not is_library(function.__module__)
+def _dataclass_init(cls: Any, init: types.FunctionType) -> Any:
+    """What stands for the ``__init__`` that ``dataclass`` has made, if that calls a ``__post_init__`` of the user's."""
+    if (
+        init.__code__.co_filename != "<string>"
+        or not dataclasses.is_dataclass(cls)
+        or not hasattr(cls, "__post_init__")
+    ):
+        return None
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    signature = inspect.signature(init)
+    self_name = next(iter(signature.parameters))
 
+    def initialized(*args: Any, **kwargs: Any) -> None:
+        given = signature.bind(*args, **kwargs).arguments
+        made, only_for_init = given.pop(self_name), []
+        for name, parameter in list(signature.parameters.items())[1:]:
+            field = fields.get(name)
+            if name not in given and field is not None and field.default_factory is not dataclasses.MISSING:
+                continue
+            value = given.get(name, parameter.default)
+            if field is None:
+                only_for_init.append(value)
+            else:
+                object.__setattr__(made, name, value)
+        for name, field in fields.items():
+            if name not in given and field.default_factory is not dataclasses.MISSING:
+                object.__setattr__(made, name, call(field.default_factory))
+        call(attribute(made, "__post_init__"), *only_for_init)
 
-def is_library(module: str | None) -> bool:
-    """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
-    package = (module or "").partition(".")[0]
-    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
-
-
-PLAIN = {"dflow.lax", "dflow.solvers"}  # modules of dflow's that are written as a user would write them
-LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
+    return initialized
 
 
 def _is_numpy(function: Any) -> bool:
+    if type(function).__module__.startswith("dflow."):  # a transformation of NumPy's function, which has its names
+        return False
     module = getattr(function, "__module__", None) or ""
     return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 
@@ -175,6 +216,15 @@ def _is_numpy(function: Any) -> bool:
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, CONTAINERS) and owner in region().root().outside:
+        result = function(*args, **kwargs)
+        region().root().outside.require_unchanged(None, owner)
+        return result
+    if isinstance(owner, str) and function.__name__ in ("format", "join"):
+        return (templates.formatted if function.__name__ == "format" else templates.join)(owner, *args, **kwargs)
+    if isinstance(owner, list) and function.__name__ == "sort":
+        owner[:] = call(sorted, owner, **kwargs)
+        return None
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
     if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
@@ -184,6 +234,8 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
         if isinstance(target, np.ndarray):
             raise captured_update(target)
+    if function in math_functions():
+        args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in dispatch().CREATION and not _gives_itself(function, args):
         return dispatch().CREATION[function](*args, **kwargs)
@@ -194,6 +246,7 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
+CONTAINERS = (list, dict, set, deque)
 RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
 
@@ -235,213 +288,13 @@ def _call_method(function: Any, owner: np.ndarray[Any, Any], args: Any, kwargs: 
     return function(*args, **kwargs)
 
 
-def any_traced(values: Any) -> bool:
-    return any(contains_traced(v) or (isinstance(v, dict) and any_traced(v.values())) for v in values)
-
-
 def fresh(array: np.ndarray[Any, Any]) -> Any:
     """A new traced array with the given contents."""
     return _array.Array.copy(lift(array))
 
 
 def math_functions() -> dict[Any, Any]:
-    """From the functions of ``math`` to those on traced numbers."""
-    from dflow.numpy.math_functions import MATH
+    """From the functions of ``math`` and ``cmath`` to those on traced numbers."""
+    import dflow.numpy
 
-    return MATH
-
-
-# -- Python's own functions ----------------------------------------------------------------------------------------
-
-
-def len_(x: Any) -> Any:
-    if isinstance(x, _array.Array) and x.ndim:
-        return x.shape[0]
-    return x.length if isinstance(x, Indexable) else len(x)
-
-
-def range_(*args: Any) -> Any:
-    if not any(isinstance(a, _array.Array) for a in args):
-        return range(*args)
-    args = tuple(_static_integer(a) for a in args)
-    if all(isinstance(a, int) for a in args):
-        return range(*args)
-    return Range(0, *args) if len(args) == 1 else Range(*args)
-
-
-def _static_integer(x: Any) -> Any:
-    known = static_value(x) if isinstance(x, _array.Array) and not x.ndim and x.dtype.kind in "iu" else None
-    return x if known is None else int(known)
-
-
-def enumerate_(x: Any, start: Any = 0) -> Any:
-    inner = as_sequence(x) if isinstance(x, _array.Array | Indexable | range) else None
-    return enumerate(x, start) if inner is None else Enumerated(inner, start)
-
-
-def zip_(*parts: Any, strict: bool = False) -> Any:
-    inner = [as_sequence(p) for p in parts]
-    known = parts and all(i is not None for i in inner) and any(isinstance(p, _array.Array | Indexable) for p in parts)
-    if not known:
-        return zip(*parts, strict=strict)
-    lengths = [i.length for i in inner if i is not None]
-    if strict and any(n != lengths[0] for n in lengths if isinstance(n, int)):
-        raise ValueError("zip() arguments have different lengths")
-    return Zipped(inner)  # type: ignore[arg-type]
-
-
-def reversed_(x: Any) -> Any:
-    inner = as_sequence(x) if isinstance(x, _array.Array | Indexable | range) else None
-    return reversed(x) if inner is None else Reversed(inner)
-
-
-def sum_(x: Any, /, start: Any = 0) -> Any:
-    if isinstance(x, _array.Array) and x.ndim:
-        total = call_numpy(np.sum, (x,), {"axis": 0})
-        return total if isinstance(start, int) and start == 0 else start + total
-    total = start
-    for item in x:
-        total = total + item
-    return total
-
-
-def _extreme(name: str, plain: Any, reduction: Any) -> Any:
-    def extreme(*args: Any, key: Any = None, default: Any = None) -> Any:
-        if (
-            len(args) == 1
-            and isinstance(args[0], _array.Array)
-            and args[0].ndim == 1
-            and key is None
-            and default is None
-        ):
-            return call_numpy(reduction, (args[0],), {})
-        items = list(args[0]) if len(args) == 1 else list(args)
-        if key is not None or not contains_traced(items):
-            options = {} if default is None else {"default": default}
-            return plain(*args, key=key, **options) if len(args) == 1 else plain(*args, key=key)
-        if any(isinstance(i, _array.Array) and i.ndim for i in items):
-            return plain(*args)
-        return functools.reduce(lambda a, b: elementwise(name, a, b), items)
-
-    return extreme
-
-
-def _number(plain: Any, kind: str, dtype: Any) -> Any:
-    """``int(x)``, ``float(x)``, ``bool(x)`` of a number give a number; of a whole array they are Python's affair."""
-
-    def convert(*args: Any, **kwargs: Any) -> Any:
-        if len(args) != 1 or kwargs or not isinstance(args[0], _array.Array) or not is_one(args[0].type.shape):
-            return plain(*args, **kwargs)
-        x = args[0]
-        if static_value(x) is not None:
-            return plain(x)
-        if kind == "b":
-            return wrap(truth(x))
-        value = builder().reshape(x.value, shape=()) if x.ndim else x.value
-        return wrap(convert_value(value, dtype), weak=True)
-
-    return convert
-
-
-def complex_(*args: Any, **kwargs: Any) -> Any:
-    """``complex(x, y)`` of traced numbers."""
-    if not any_traced(args) or kwargs:
-        return complex(*args, **kwargs)
-    arrays = [lift(a) for a in (*args, 0.0)[:2]]
-    if any(a.dtype.kind == "c" for a in arrays):
-        return arrays[0] + 1j * arrays[1]
-    x, y = (lift(BUILTINS[float](a)).value for a in arrays)
-    return wrap(builder().emit("complex", x, y), weak=True)
-
-
-def type_(*args: Any) -> type:
-    """``type(x)``: for a traced value the type of what it stands for."""
-    x = args[0]
-    if len(args) != 1 or not isinstance(x, _array.Array):
-        return type(*args)
-    if x.ndim:
-        return np.ndarray
-    if x.weak:
-        return float if x.dtype.kind == "f" else int
-    return x.dtype.type
-
-
-def next_(*args: Any) -> Any:
-    if region().kind != TRACE:
-        raise failure(
-            CarriedError,
-            "next() inside a branch or loop that is traced would be called once only",
-            mend="loop over the sequence with `for`",
-        )
-    return next(*args)
-
-
-def isinstance_(x: Any, kinds: Any) -> Any:
-    """Traced numbers are ``int`` or ``float`` as what they stand for, traced arrays ``np.ndarray``."""
-    if isinstance(x, Undefined):
-        raise x.error()
-    if not isinstance(x, _array.Array):
-        return isinstance(x, kinds)
-    if isinstance(x, kinds):
-        return True
-    if x.dtype == np.bool_ and not x.ndim and (kinds is bool or (isinstance(kinds, tuple) and bool in kinds)):
-        return True
-    stands_for = type_(x)
-    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
-    return any(isinstance(k, type) and issubclass(stands_for, k) for k in wanted)
-
-
-def pow_(x: Any, y: Any, mod: Any = None) -> Any:
-    return pow(x, y) if mod is None else pow(x, y) % mod if any_traced((x, y, mod)) else pow(x, y, mod)
-
-
-def map_(function: Any, *parts: Any, **options: Any) -> Any:
-    """``map``, with ``function`` called as a call that is written out."""
-    return map(functools.partial(call, function), *parts, **options)
-
-
-def any_(items: Any) -> Any:
-    return call_numpy(np.any, (items,), {}) if isinstance(items, _array.Array) else _any_all(items, "or", False)
-
-
-def all_(items: Any) -> Any:
-    return call_numpy(np.all, (items,), {}) if isinstance(items, _array.Array) else _any_all(items, "and", True)
-
-
-def _any_all(items: Any, op: str, start: bool) -> Any:
-    found: Any = start
-    for x in items:
-        if not traced_condition(x):
-            if bool(x) is not start:
-                return not start
-            continue
-        holds = wrap(truth(x))
-        found = holds if found is start else elementwise(op, found, holds)
-    return found
-
-
-BUILTINS: dict[Any, Any] = {
-    len: len_,
-    range: range_,
-    enumerate: enumerate_,
-    zip: zip_,
-    reversed: reversed_,
-    sum: sum_,
-    max: _extreme("max", max, np.max),
-    min: _extreme("min", min, np.min),
-    int: _number(int, "i", np.int64),
-    float: _number(float, "f", np.float64),
-    bool: _number(bool, "b", np.bool_),
-    complex: complex_,
-    isinstance: isinstance_,
-    type: type_,
-    map: map_,
-    next: next_,
-    pow: pow_,
-    print: printing.print,
-    str: printing.str_,
-    repr: printing.repr_,
-    format: printing.format_,
-    any: any_,
-    all: all_,
-}
+    return dflow.numpy.math_functions.MATH

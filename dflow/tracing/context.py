@@ -48,8 +48,8 @@ class Region:
     """A part of the program under construction; see the module's text."""
 
     __slots__ = (
-        *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "local", "made", "name"),
-        *("outside", "parent", "sizes", "undo", "unrolled", "watched"),
+        *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "learnt", "local", "made"),
+        *("name", "outside", "parent", "sizes", "undo", "unrolled", "watched"),
     )
 
     def __init__(
@@ -76,6 +76,7 @@ class Region:
         self.local: dict[Cell, Value] = {}  # contents, where they differ from those outside
         self.entry: dict[Cell, Value] = {}  # placeholders (loop) and captured values (trace)
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
+        self.learnt: dict[Any, Any] = {}  # what loops have found out (of a trace)
         self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set

@@ -6,7 +6,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located, runtime
-from dflow.tracing.names import COMPREHENSIONS, arguments
+from dflow.tracing.names import COMPREHENSIONS, arguments, nodes_of
 
 # Calls that look at the frame of their caller, or that need no rewriting.
 UNTOUCHED = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}
@@ -25,6 +25,7 @@ OPERATORS = {
     ast.LShift: "lshift",
     ast.RShift: "rshift",
 }
+UNARY = {ast.USub: "neg", ast.UAdd: "pos", ast.Invert: "invert"}
 COMPARISONS = {
     ast.Eq: "eq",
     ast.NotEq: "ne",
@@ -47,6 +48,7 @@ class Expressions(ast.NodeTransformer):
         self.checked: set[str] = set()  # variables that may be undefined where they are read
         self.outer_checked: set[str] = set()  # those of the functions around
         self.temporaries = 0
+        self.first: str | None = None  # the first parameter of the function
 
     def generic_visit(self, node: Any) -> Any:
         fields: dict[str, Any] = {}
@@ -65,13 +67,24 @@ class Expressions(ast.NodeTransformer):
         return node
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
-        name = node.attr
-        if self.owner and name.startswith("__") and not name.endswith("__"):
-            name = f"_{self.owner.lstrip('_')}{name}"
+        name = self._mangled(node.attr)
+        if isinstance(node.ctx, ast.Load):
+            return call("attribute", node, self.visit(node.value), ast.Constant(name))
         return ast.copy_location(ast.Attribute(self.visit(node.value), name, node.ctx), node)
+
+    def _mangled(self, name: str) -> str:
+        """The name of an attribute, private names with their class."""
+        private = self.owner and name.startswith("__") and not name.endswith("__")
+        return f"_{self.owner.lstrip('_')}{name}" if self.owner and private else name
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        op = ast.Constant(OPERATORS[type(node.op)])
+        return call("binary", node, op, self.visit(node.left), self.visit(node.right))
 
     def visit_Call(self, node: ast.Call) -> Any:
         if isinstance(node.func, ast.Name) and node.func.id in UNTOUCHED:
+            if node.func.id == "super" and not node.args and self.first:  # a block has no first argument of its own
+                return located(ast.Call(node.func, [load("__class__"), load(self.first)], []), node)
             return self.generic_visit(node)
         keywords = [ast.keyword(k.arg, self.visit(k.value)) for k in node.keywords]
         args = [self.visit(node.func), *(self.visit(a) for a in node.args)]
@@ -95,8 +108,10 @@ class Expressions(ast.NodeTransformer):
 
     def condition(self, node: ast.expr) -> Any:
         """An expression of which only the truth is wanted: the operands of ``and`` and ``or`` may differ in type."""
-        if not isinstance(node, ast.BoolOp) or _binds(node):
+        if isinstance(node, ast.Compare | ast.Constant) or (isinstance(node, ast.BoolOp) and _binds(node)):
             return self.visit(node)
+        if not isinstance(node, ast.BoolOp):
+            return call("truth_value", node, self.visit(node))
         name = "and_" if isinstance(node.op, ast.And) else "or_"
         tests = (call("test", v, self.condition(v)) for v in node.values)
         return call(name, node, *map(lambda_, tests))
@@ -104,12 +119,15 @@ class Expressions(ast.NodeTransformer):
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         if isinstance(node.op, ast.Not):
             return call("not_", node, self.condition(node.operand))
-        return self.generic_visit(node)
+        if isinstance(node.operand, ast.Constant):
+            return node
+        return call("unary", node, ast.Constant(UNARY[type(node.op)]), self.visit(node.operand))
 
     def visit_Compare(self, node: ast.Compare) -> Any:
-        special = any(isinstance(o, ast.In | ast.NotIn) for o in node.ops)
-        special |= any(isinstance(c, ast.Constant) and isinstance(c.value, bool) for c in node.comparators)
-        if (len(node.ops) == 1 and not special) or _binds(node):
+        if len(node.ops) == 1:
+            op = ast.Constant(COMPARISONS[type(node.ops[0])])
+            return call("comparison", node, op, self.visit(node.left), self.visit(node.comparators[0]))
+        if _binds(node):
             return self.generic_visit(node)
         names = strings([COMPARISONS[type(o)] for o in node.ops])
         rest = [lambda_(self.visit(c)) for c in node.comparators]
@@ -151,7 +169,7 @@ class Expressions(ast.NodeTransformer):
         return new
 
     def _comprehension(self, node: Any) -> Any:
-        hidden = {n.id for g in node.generators for n in ast.walk(g.target) if isinstance(n, ast.Name)}
+        hidden = {n.id for g in node.generators for n in nodes_of(g.target) if isinstance(n, ast.Name)}
         saved = self.checked, self.outer_checked
         self.checked, self.outer_checked = self.checked - hidden, self.outer_checked - hidden
         new = self.generic_visit(node)
@@ -167,18 +185,18 @@ class Expressions(ast.NodeTransformer):
             return located(
                 ast.Assign(node.targets, self._named(node.targets[0].id, self.visit(node.value), node)), node
             )
-        if not any(isinstance(n, ast.Subscript) for t in node.targets for n in ast.walk(t)):
+        if not any(isinstance(n, ast.Subscript | ast.Attribute) for t in node.targets for n in nodes_of(t)):
             return self.generic_visit(node)
         value = self.visit(node.value)
-        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript):
-            return self._set_item(node.targets[0], value, node)
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript | ast.Attribute):
+            return self._set_part(node.targets[0], value)
         name = self._temporary()
         out: list[ast.stmt] = [assign(name, value, node)]
         for target in node.targets:
-            items: list[tuple[ast.Subscript, str]] = []
-            plain = self._target(target, items)
+            parts: list[tuple[ast.Subscript | ast.Attribute, str]] = []
+            plain = self._target(target, parts)
             out.append(located(ast.Assign([plain], load(name)), node))
-            out += [self._set_item(t, load(n), t) for t, n in items]
+            out += [self._set_part(t, load(n)) for t, n in parts]
         return out
 
     def _named(self, name: str, value: ast.expr, where: ast.AST) -> ast.expr:
@@ -187,24 +205,28 @@ class Expressions(ast.NodeTransformer):
             return value
         return call("named", where, ast.Constant(name), value)
 
-    def _target(self, target: ast.expr, items: list[tuple[ast.Subscript, str]]) -> ast.expr:
-        """The target with names for its items."""
-        if isinstance(target, ast.Subscript):
-            items.append((target, self._temporary()))
-            return ast.copy_location(ast.Name(items[-1][1], ast.Store()), target)
+    def _target(self, target: ast.expr, parts: list[tuple[ast.Subscript | ast.Attribute, str]]) -> ast.expr:
+        """The target with names for its items and attributes."""
+        if isinstance(target, ast.Subscript | ast.Attribute):
+            parts.append((target, self._temporary()))
+            return ast.copy_location(ast.Name(parts[-1][1], ast.Store()), target)
         if isinstance(target, ast.Tuple | ast.List):
-            elements = [self._target(e, items) for e in target.elts]
+            elements = [self._target(e, parts) for e in target.elts]
             return ast.copy_location(type(target)(elements, ast.Store()), target)
         if isinstance(target, ast.Starred):
-            return ast.copy_location(ast.Starred(self._target(target.value, items), ast.Store()), target)
+            return ast.copy_location(ast.Starred(self._target(target.value, parts), ast.Store()), target)
         return self.visit(target)
 
     def _temporary(self) -> str:
         self.temporaries += 1
         return f"_dflow_t{self.temporaries}"
 
-    def _set_item(self, target: ast.Subscript, value: ast.expr, where: ast.AST) -> ast.stmt:
-        new = call("setitem", target, value, self.visit(target.value), self.index(target.slice))
+    def _set_part(self, target: ast.Subscript | ast.Attribute, value: ast.expr) -> ast.stmt:
+        base = self.visit(target.value)
+        if isinstance(target, ast.Attribute):
+            new = call("set_attribute", target, value, base, ast.Constant(self._mangled(target.attr)))
+        else:
+            new = call("setitem", target, value, base, self.index(target.slice))
         return located(ast.Expr(new), target)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
@@ -221,7 +243,9 @@ class Expressions(ast.NodeTransformer):
             old = self.visit(ast.copy_location(load(node.target.id), node.target))
             new = call("augment", node, op, old, self.visit(node.value))
             return located(ast.Assign([node.target], self._named(node.target.id, new, node)), node)
-        return self.generic_visit(node)
+        name = ast.Constant(self._mangled(node.target.attr))
+        new = call("augment_attribute", node, op, self.visit(node.target.value), name, self.visit(node.value))
+        return located(ast.Expr(new), node)
 
     def visit_Delete(self, node: ast.Delete) -> Any:
         out = []
@@ -258,7 +282,7 @@ def strings(names: list[str]) -> ast.expr:
 
 def _binds(node: ast.AST) -> bool:
     """Whether evaluating it in a function of its own would lose a binding."""
-    return any(isinstance(n, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await) for n in ast.walk(node))
+    return any(isinstance(n, ast.NamedExpr | ast.Yield | ast.YieldFrom | ast.Await) for n in nodes_of(node))
 
 
 __all__ = ["COMPREHENSIONS", "Expressions", "call", "lambda_", "strings"]

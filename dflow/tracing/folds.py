@@ -1,4 +1,4 @@
-"""``sum``, ``min``, ``max``, ``any``, ``all`` of a generator expression, as the loops that they are; see ``rewrite``.
+"""``sum``, ``min``, ``max``, ``any``, ``all`` of generator expressions, as the loops that they are; see ``rewrite``.
 
     sum(x[i] for i in r if p(i))    ->    def fold(total):
                                               for i in r:
@@ -16,7 +16,7 @@ import ast
 from typing import Any
 
 from dflow.tracing.jumps import assign, load, located, runtime
-from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS
+from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS, nodes_of
 
 FOLDS = ("sum", "min", "max", "any", "all")
 TOTAL, FIRST = "_dflow_total", "_dflow_first"
@@ -59,12 +59,14 @@ def _is_fold(node: Any) -> bool:
     if node.keywords or len(node.args) not in ((1, 2) if node.func.id == "sum" else (1,)):
         return False
     generator = node.args[0]
-    if not isinstance(generator, ast.GeneratorExp) or any(g.is_async for g in generator.generators):
+    # A list is made before it is folded: only where nothing is left out is that the same.
+    kinds = ast.GeneratorExp if node.func.id in ("any", "all") else ast.GeneratorExp | ast.ListComp
+    if not isinstance(generator, kinds) or any(g.is_async for g in generator.generators):
         return False
-    return not any(isinstance(n, ast.NamedExpr | ast.Await) for n in ast.walk(generator))
+    return not any(isinstance(n, ast.NamedExpr | ast.Await) for n in nodes_of(generator))
 
 
-def _function(name: str, fold: str, generator: ast.GeneratorExp) -> ast.stmt:
+def _function(name: str, fold: str, generator: ast.GeneratorExp | ast.ListComp) -> ast.stmt:
     inner, last, start = _parts(fold, generator.elt)
     for g in reversed(generator.generators):
         for test in reversed(g.ifs):

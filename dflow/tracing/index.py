@@ -59,7 +59,7 @@ def _expanded(shape: Shape, index: Any) -> list[Any]:
     """The index as one entry an axis (and ``None`` for new axes): tuples, Ellipsis and masks spelled out."""
     items: list[Any] = []
     for item in index if isinstance(index, tuple) else (index,):
-        if isinstance(item, list):
+        if isinstance(item, list | tuple):
             item = _lift.stacked(item) if _lift.contains_traced(item) else np.asarray(item, None if item else np.intp)
         if _is_mask(item):
             items.extend(_mask_indices(item, shape[_taken(items, shape) :]))

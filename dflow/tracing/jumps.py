@@ -15,7 +15,7 @@ import ast
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dflow.tracing.names import FUNCTIONS
+from dflow.tracing.names import FUNCTIONS, children, loads, nodes_of, stores
 
 RESULT, RETURNED = "_dflow_result", "_dflow_returned"
 Statements = list[ast.stmt]
@@ -41,6 +41,7 @@ class Jumps:
     count: int = 0
     returned: bool = False  # whether the flag RETURNED is needed
     single: bool = False  # whether the only return stands at the end
+    shared: frozenset[str] = frozenset()  # variables that other functions see too
 
     def function(self, body: Statements) -> Statements:
         """The body with one ``return``, at its end; unchanged when it has no other."""
@@ -56,6 +57,23 @@ class Jumps:
         if self.returned:
             start.append(assign(RETURNED, ast.Constant(False), first))
         return [*start, *lowered, located(ast.Return(load(RESULT)), last)]
+
+    def generator(self, body: Statements) -> Statements:
+        """A generator's body: what yields, or leaves what stands around it, is ``native``, run by Python itself."""
+        out: Statements = []
+        for s in body:
+            if not _is_native(s):
+                out += self.block([s], _Place(False))[0]
+                continue
+            new = located(type(s)(**dict(ast.iter_fields(s))), s)
+            new.native = True
+            for part in ("body", "orelse", "finalbody"):
+                if isinstance(getattr(s, part, None), list):
+                    setattr(new, part, self.generator(getattr(s, part)))
+            for h in getattr(s, "handlers", []):
+                h.body = self.generator(h.body)
+            out.append(new)
+        return out
 
     def block(self, body: Statements, place: _Place) -> tuple[Statements, set[str]]:
         """The block without jumps, and the flags that it may have set of which what follows must take notice."""
@@ -130,12 +148,15 @@ class Jumps:
         self.count += 1
         broke, continued = f"_dflow_broke_{self.count}", f"_dflow_continued_{self.count}"
         body, _ = self.block(s.body, _Place(False, True, broke, continued))
-        used = {n.id for t in body for n in ast.walk(t) if isinstance(n, ast.Name)}
+        used = {n.id for t in body for n in nodes_of(t) if isinstance(n, ast.Name)}
         flags = [f for f in (broke, RETURNED) if f in used]
         resets = [assign(f, ast.Constant(False), s) for f in (*flags, *([continued] if continued in used else []))]
         new = located(type(s)(**dict(ast.iter_fields(s))), s)
         new.body, new.orelse, new.flags = resets + body, [], flags
-        out: Statements = [*([assign(broke, ast.Constant(False), s)] if broke in flags else []), new]
+        start = [assign(broke, ast.Constant(False), s)] if broke in flags else []
+        if start and s.orelse:
+            start += [assign(n, filler(n, s), s) for n in sorted(_set_on_leaving(s) - self.shared)]
+        out: Statements = [*start, new]
         outer = {RETURNED} & set(flags)
         if s.orelse:
             orelse, more = self.block(s.orelse, place if not outer else place.inside())
@@ -150,7 +171,24 @@ def jumps_in(body: Any) -> Any:
         if isinstance(node, ast.Return | ast.Break | ast.Continue | ast.For | ast.While):
             yield node
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr)):
-            yield from jumps_in(ast.iter_child_nodes(node))
+            yield from jumps_in(children(node))
+
+
+def yields(node: ast.AST) -> bool:
+    """Whether a ``yield`` stands in a statement, not in a function inside of it."""
+    if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
+        return True
+    if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        return False
+    return any(map(yields, children(node)))
+
+
+def _is_native(s: ast.stmt) -> bool:
+    if yields(s):
+        return True
+    if isinstance(s, ast.For | ast.While):
+        return any(isinstance(j, ast.Return) for j in jumps_in([s]))
+    return any(isinstance(j, ast.Return) for j in jumps_in([s])) or _breaks([s], ast.Break | ast.Continue)
 
 
 def always_leaves(body: Statements) -> bool:
@@ -165,24 +203,61 @@ def always_leaves(body: Statements) -> bool:
     return False
 
 
-def _breaks(body: Any) -> bool:
+def _breaks(body: Any, kind: Any = ast.Break) -> bool:
     """Whether a ``break`` of the loop itself stands in its body."""
     for node in body:
-        if isinstance(node, ast.Break):
+        if isinstance(node, kind):
             return True
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr, ast.For, ast.While)):
-            if _breaks(ast.iter_child_nodes(node)):
+            if _breaks(children(node), kind):
                 return True
-        elif isinstance(node, ast.For | ast.While) and _breaks(node.orelse):
+        elif isinstance(node, ast.For | ast.While) and _breaks(node.orelse, kind):
             return True
     return False
+
+
+def _set_on_leaving(loop: Any) -> set[str]:
+    """The variables that a loop with ``else`` sets in whichever way it ends, and does not look at before."""
+    ways = [set(stores(part)) for part in _to_breaks(loop.body, [])]
+    ways.append({n for s in loop.orelse if isinstance(s, ast.Assign | ast.AugAssign) for n in stores([s])})
+    looked_at = [loop.iter if isinstance(loop, ast.For) else loop.test, *loop.body]
+    return set.intersection(*ways) - set().union(*map(loads, looked_at))
+
+
+def _to_breaks(body: Any, before: list[ast.stmt]) -> Any:
+    """For each ``break`` of a loop the assignments of its body that lead there."""
+    for s in body:
+        if isinstance(s, ast.Break):
+            yield before
+        elif isinstance(s, ast.Assign):
+            before = [*before, s]
+        elif isinstance(s, ast.For | ast.While):
+            yield from _to_breaks(s.orelse, before)
+        else:
+            for part in ("body", "orelse", "finalbody"):
+                yield from _to_breaks(getattr(s, part, None) or [], before)
+            for h in (*getattr(s, "handlers", ()), *getattr(s, "cases", ())):
+                yield from _to_breaks(h.body, before)
 
 
 # -- making syntax -----------------------------------------------------------------------------------------------
 
 
 def located(node: Any, where: ast.AST) -> Any:
-    return ast.fix_missing_locations(ast.copy_location(node, where))
+    ast.copy_location(node, where)
+    _locate_parts(node, node)
+    return node
+
+
+def _locate_parts(node: ast.AST, where: ast.AST) -> None:
+    """Gives the new nodes under ``node`` the place ``where``; what has a place has one in all of its parts."""
+    for name in node._fields:
+        x = getattr(node, name, None)
+        for part in x if isinstance(x, list) else (x,):
+            if isinstance(part, ast.AST) and part._fields and not hasattr(part, "lineno"):
+                if part._attributes:
+                    ast.copy_location(part, where)
+                _locate_parts(part, where)
 
 
 def load(name: str) -> ast.Name:
@@ -196,6 +271,11 @@ def assign(name: str, value: ast.expr, where: ast.AST) -> ast.stmt:
 def runtime(name: str, where: ast.AST) -> ast.expr:
     """A function of the runtime (``dflow.tracing.runtime``)."""
     return located(ast.Attribute(load("dflow__"), name, ast.Load()), where)
+
+
+def filler(name: str, where: ast.AST) -> ast.expr:
+    """The value of a variable that nothing reads before it is set."""
+    return located(ast.Call(runtime("filler", where), [ast.Constant(name)], []), where)
 
 
 def none_of(flags: Any) -> ast.expr:

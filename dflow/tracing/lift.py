@@ -42,6 +42,8 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
+    if hasattr(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
+        return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     raise failure(
         TraceError,
         f"a {type(x).__name__} cannot take part in array operations",
@@ -97,6 +99,10 @@ def contains_traced(x: Any) -> bool:
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
     return isinstance(x, _array.Array)
+
+
+def any_traced(values: Any) -> bool:
+    return any(contains_traced(v) or (isinstance(v, dict) and any_traced(v.values())) for v in values)
 
 
 def static_value(x: Any) -> np.ndarray[Any, Any] | None:

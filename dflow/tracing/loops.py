@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from dflow.errors import DflowError
+from dflow.errors import CarriedError, DflowError, UndefinedError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
+from dflow.tracing.special_methods import iterated
 from dflow.tracing.traced_loop import TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
@@ -92,7 +93,7 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     loop = Loop(get, put, *facts)
     sequence = as_sequence(iterable) if tracing() else None
     if sequence is None:
-        return _unrolled(loop, iterable, body)
+        return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
@@ -104,6 +105,8 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     except DflowError as e:
         loop.put(before)
         snapshot.restore()
+        if static and isinstance(e, CarriedError | UndefinedError) and _peeled(loop, sequence, body):
+            return None
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
             raise
@@ -119,6 +122,23 @@ def _copied(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> Non
         _unrolled(loop, (sequence.item(k) for k in range(len(sequence))), body)
     finally:
         here.unrolled = around
+
+
+def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> bool:
+    """The first iteration by itself, the others as a loop: what the first defines then has a value and a type."""
+    start = _Start(loop)
+    try:
+        body(sequence.item(0))
+        others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
+        stop = loop.stopped()
+        if traced_condition(stop):
+            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.names)
+        elif not stop:
+            others.run()
+    except DflowError:
+        start.restore()
+        return False
+    return True
 
 
 def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:

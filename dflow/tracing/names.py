@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def children(node: ast.AST) -> Iterator[ast.AST]:
+    """The nodes right below, as ``ast.iter_child_nodes`` gives them, but for those that say load or store."""
+    for name in node._fields:
+        x = getattr(node, name, None)
+        if isinstance(x, list):
+            for part in x:
+                if isinstance(part, ast.AST):
+                    yield part
+        elif isinstance(x, ast.AST) and x._fields:
+            yield x
+
+
+def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, in no particular order."""
+    waiting = [node]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(children(node))
 
 
 def stores(nodes: Iterable[ast.AST]) -> list[str]:
@@ -23,7 +44,7 @@ def stores(nodes: Iterable[ast.AST]) -> list[str]:
         elif isinstance(node, ast.Lambda):
             return
         elif isinstance(node, COMPREHENSIONS):
-            for n in ast.walk(node):
+            for n in nodes_of(node):
                 if isinstance(n, ast.NamedExpr):
                     visit(n.target)
             return
@@ -31,7 +52,7 @@ def stores(nodes: Iterable[ast.AST]) -> list[str]:
             found[(node.asname or node.name).partition(".")[0]] = None
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             found[node.name] = None
-        for child in ast.iter_child_nodes(node):
+        for child in children(node):
             visit(child)
 
     for n in nodes:
@@ -43,7 +64,7 @@ def loads(node: ast.AST | None) -> set[str]:
     """The names read, also inside nested functions."""
     if node is None:
         return set()
-    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
+    return {n.id for n in nodes_of(node) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Store)}
 
 
 def declared(body: Iterable[ast.stmt], kind: type[ast.Global] | type[ast.Nonlocal]) -> set[str]:
@@ -54,7 +75,7 @@ def declared(body: Iterable[ast.stmt], kind: type[ast.Global] | type[ast.Nonloca
         if isinstance(node, kind):
             found.update(node.names)
         if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
-            for child in ast.iter_child_nodes(node):
+            for child in children(node):
                 visit(child)
 
     for s in body:
@@ -71,7 +92,7 @@ def captured(body: Iterable[ast.stmt]) -> set[str]:
     """The names that nested functions and classes read: they are live everywhere."""
     found: set[str] = set()
     for s in body:
-        for node in ast.walk(s):
+        for node in nodes_of(s):
             if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
                 found |= loads(node)
     return found
@@ -81,7 +102,7 @@ def assigned_inside(body: Iterable[ast.stmt]) -> set[str]:
     """The names that nested functions declare ``nonlocal``."""
     found: set[str] = set()
     for s in body:
-        for node in ast.walk(s):
+        for node in nodes_of(s):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 found |= declared(node.body, ast.Nonlocal)
     return found
@@ -89,7 +110,7 @@ def assigned_inside(body: Iterable[ast.stmt]) -> set[str]:
 
 def annotate_liveness(body: list[ast.stmt], always: set[str]) -> None:
     """Gives every ``if`` and loop of a body without jumps the names that are live after it (``live_out``) and, loops,
-    at the start of an iteration (``live_in``)."""
+    at the start of an iteration (``live_in``). Where a generator has jumps, everything that it reads is live."""
     _block(body, set(always), always)
 
 
@@ -101,6 +122,8 @@ def _block(body: Iterable[Any], live: set[str], always: set[str]) -> set[str]:
 
 def _statement(s: Any, live: set[str], always: set[str]) -> set[str]:
     """The names live before ``s``, given those live after it."""
+    if hasattr(s, "live"):  # a jump of a generator
+        return s.live | loads(s)
     if isinstance(s, ast.If):
         s.live_out = set(live)  # type: ignore[attr-defined]
         return loads(s.test) | _block(s.body, live, always) | _block(s.orelse, live, always)

@@ -131,7 +131,9 @@ class Place:
         return parts(self.owner).get(self.key, MISSING)
 
     def put(self, value: Any) -> None:
-        if isinstance(self.owner, list | deque | dict):
+        if isinstance(self.owner, list | deque) and self.key == len(self.owner):
+            self.owner.append(value)
+        elif isinstance(self.owner, list | deque | dict):
             self.owner[self.key] = value
         elif isinstance(self.owner, types.CellType):
             self.owner.cell_contents = value
@@ -140,7 +142,7 @@ class Place:
 
     @property
     def name(self) -> PartName:
-        kind = type(self.owner).__name__
+        kind = getattr(self.owner, "__name__", None) or type(self.owner).__name__
         if isinstance(self.owner, list | deque | dict):
             return PartName(f"{kind}[{self.key!r}]", self)
         if isinstance(self.owner, types.CellType):
@@ -246,6 +248,7 @@ class Snapshot:
         """Variables of the functions around ``f`` and global ones that it uses."""
         if not _is_users(f):
             return
+        yield from (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or ()):
             if name.startswith(("dflow__", "_dflow")) or name in self._variables:
                 continue
@@ -261,8 +264,11 @@ class Snapshot:
 
     def changes(self) -> dict[Place, Any]:
         """The parts that are not what they were, with what they are now; MISSING for those that are gone."""
+        return self._changes(self.saved.values())
+
+    def _changes(self, owners: Iterable[tuple[Any, Parts]]) -> dict[Place, Any]:
         found = {}
-        for owner, then in self.saved.values():
+        for owner, then in owners:
             now = parts(owner)
             for key in {**then, **now}:
                 a, b = then.get(key, MISSING), now.get(key, MISSING)
@@ -275,11 +281,12 @@ class Snapshot:
         """What the part was."""
         return self.saved[id(place.owner)][1].get(place.key, MISSING)
 
-    def new_places(self, where: str) -> list[Place]:
-        """The parts that were changed; refuses objects that grow or shrink."""
+    def new_places(self, where: str, growing: bool = False) -> list[Place]:
+        """The parts that were changed; refuses objects that shrink and, unless they may be ``growing``, that grow."""
         found = self.changes()
         for place, now in found.items():
-            if now is MISSING or self.then(place) is MISSING or isinstance(place.owner, set):
+            grows = self.then(place) is MISSING and not growing
+            if now is MISSING or grows or isinstance(place.owner, set):
                 self.restore()
                 raise resized(place, where)
             if isinstance(place.owner, bytearray):
@@ -291,9 +298,10 @@ class Snapshot:
                 )
         return list(found)
 
-    def require_unchanged(self, location: Location | None) -> None:
-        """Refuses changes, but for parts that are new and hold nothing traced: tables that are filled once."""
-        for place, now in self.changes().items():
+    def require_unchanged(self, location: Location | None, owner: Any = None) -> None:
+        """Refuses changes (of one object, if given), but for new parts that hold nothing traced: tables that are filled
+        once."""
+        for place, now in (self.changes() if owner is None else self._changes([self.saved[id(owner)]])).items():
             if self.then(place) is not MISSING or any(isinstance(x, Array) for x in flatten(now)[0]):
                 self.restore()
                 raise outside_change(place.owner, place.name, location)
@@ -318,10 +326,12 @@ class Snapshot:
 
 
 def outside_change(owner: Any, name: str, location: Location | None = None) -> Exception:
-    kind = "variable of another function" if isinstance(owner, types.CellType) else type(owner).__name__
+    kind = f"a {'variable of another function' if isinstance(owner, types.CellType) else type(owner).__name__}"
+    if isinstance(owner, type | types.ModuleType | types.FunctionType):
+        kind = f"the {'class' if isinstance(owner, type) else type(owner).__name__} {owner.__name__}"
     return failure(
         TraceError,
-        f"the function changes a {kind} from outside, which would happen once, while tracing",
+        f"the function changes {kind} from outside, which would happen once, while tracing",
         seen=f"{name} is assigned",
         mend="pass the object as an argument, or return the new value and assign it outside",
         location=location,

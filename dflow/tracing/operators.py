@@ -129,7 +129,7 @@ def _binary(op: str) -> tuple[Any, Any, Any]:
 
 def _in_place(self: Any, result: Any) -> Any:
     """What ``x op= y`` leaves in x: arrays are updated, numbers replaced."""
-    if not self.ndim:
+    if not self.ndim or result is NotImplemented:
         return result
     same_kind(result.dtype, self.dtype)
     self.assign(fitted(result, self.type.shape, self.dtype))
@@ -197,8 +197,18 @@ setattr(Operators, "__pos__", lambda self: _lift.wrap(self.value, self.weak))  #
 
 def _round(self: Any, digits: int | None = None) -> Any:
     """Python's round: an integer when no digits are asked for."""
+    if self.dtype.kind in "iu" and digits is not None and digits < 0:
+        return _tens(self, 10**-digits)
     rounded = numpy_functions().round(self, digits or 0)
     return rounded if digits is not None or self.ndim else _lift.wrap(_lift.convert(rounded.value, np.int64), self.weak)
+
+
+def _tens(x: Any, unit: int) -> Any:
+    """The nearest multiple of ``unit``, the even one of two."""
+    rest = x % unit
+    count = x // unit
+    up = (2 * rest > unit) | ((2 * rest == unit) & (count % 2 == 1))
+    return (count + up * 1) * unit
 
 
 Operators.__round__ = _round  # type: ignore[attr-defined]

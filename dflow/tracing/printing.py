@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 import sys
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
+import numpy as np
+
 from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.ir.core import Value
+from dflow.ir.types import I64
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
+from dflow.tracing.lift import convert
+from dflow.tracing.special_methods import method
 from dflow.tracing.state import flatten, unflatten
 
 Hole = tuple[Array, str, str]  # a value with its conversion ("", "r" or "s") and its format
@@ -65,6 +74,9 @@ class _Mark:
     def __repr__(self) -> str:
         return f"\0{self.k}\0"
 
+    def __format__(self, spec: str) -> str:
+        return f"\0{self.k}\1{spec}\0"
+
 
 def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]:
     """What an object shows as: text, and traced values in it."""
@@ -74,16 +86,41 @@ def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]
         return value.parts
     if isinstance(value, Array):
         return [(value, conversion, spec)]
+    own = _own_text(value, conversion, spec)
+    if own is not None:
+        return pieces(own, "", "" if conversion or not spec else spec if isinstance(own, str) else "")
     leaves, structure = flatten(value)
     if not any(isinstance(x, Array) for x in leaves):
         return [format(repr(value) if conversion == "r" else str(value) if conversion == "s" else value, spec)]
     marked = unflatten(structure, [_Mark(k) if isinstance(x, Array) else x for k, x in enumerate(leaves)])
     texts = (repr(marked) if conversion == "r" else str(marked)).split("\0")
-    return [leaves_hole(leaves[int(t)]) if k % 2 else t for k, t in enumerate(texts)]
+    return [_hole_of(leaves, t) if k % 2 else t for k, t in enumerate(texts)]
 
 
-def leaves_hole(leaf: Array) -> Hole:
-    return leaf, "r", ""
+def _hole_of(leaves: list[Any], mark: str) -> Hole:
+    k, _, spec = mark.partition("\1")
+    return leaves[int(k)], "" if spec else "r", spec
+
+
+def shows_traced(x: Any) -> bool:
+    """Whether a text of ``x`` is known only when the program runs."""
+    return isinstance(x, Text) or any(isinstance(leaf, Array | Text) for leaf in flatten(x)[0])
+
+
+def _own_text(x: Any, conversion: str, spec: str) -> Any:
+    """What the user's class says of an object with traced values; None where it says nothing."""
+    if isinstance(x, str) or not any(isinstance(leaf, Array) for leaf in flatten(x)[0]):
+        return None
+    names = ["__repr__"] if conversion == "r" else ["__str__", "__repr__"]
+    for name in ["__format__", *names] if spec and not conversion else names:
+        own = getattr(type(x), name, None)
+        made = isinstance(own, FunctionType) and own.__code__.co_filename in ("<string>", dataclasses.__file__)
+        run = None if made else method(x, name)
+        if run is not None:
+            return run(spec) if name == "__format__" else run()
+        if made:
+            return None
+    return None
 
 
 def joined(*parts: Any) -> Any:
@@ -92,6 +129,40 @@ def joined(*parts: Any) -> Any:
     for p in parts:
         made += [p] if isinstance(p, str) else pieces(p[0], p[1], str(p[2]))
     return Text(made) if any(not isinstance(p, str) for p in made) else "".join(made)  # type: ignore[arg-type]
+
+
+MOST_DETAILS = 3  # values in the message of a check
+
+
+def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) -> tuple[str, list[Value]]:
+    """The message of a check and its details: the first numbers in a text that have a ``value`` where the check stands;
+    others show as their types."""
+    value = value or bits
+    made = ""
+    details: list[Value] = []
+    for p in pieces(text):
+        if isinstance(p, str):
+            made += _escaped(p)
+            continue
+        shown = not p[0].ndim and p[0].dtype.kind in "fiub" and len(details) < MOST_DETAILS
+        found = value(p[0]) if shown else None
+        if found is None:
+            made += _escaped(repr(p[0]))
+        else:
+            made += f"{{{len(details)}:{_kind(p[0])}{p[1]}|{p[2]}}}"
+            details.append(found)
+    return made, details
+
+
+def _kind(x: Array) -> str:
+    return "b" if x.dtype.kind == "b" else ("f" if x.weak else "d") if x.dtype.kind == "f" else "i" if x.weak else "l"
+
+
+def bits(x: Array) -> Value:
+    """A number as a detail of a check."""
+    if x.dtype.kind == "f":
+        return builder().bitcast(convert(x.value, np.float64), dtype=I64)
+    return convert(x.value, np.int64)
 
 
 def str_(*args: Any) -> Any:

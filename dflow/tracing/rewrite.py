@@ -17,6 +17,7 @@ import ast
 import inspect
 import linecache
 import os
+import sys
 import time
 import types
 from collections.abc import Iterator
@@ -49,6 +50,22 @@ def rewritten(function: types.FunctionType) -> types.FunctionType:
     return out
 
 
+def is_user_code(function: types.FunctionType) -> bool:
+    """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
+    return not is_library(function.__module__)
+
+
+def is_library(module: str | None) -> bool:
+    """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
+    package = (module or "").partition(".")[0]
+    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
+
+
+# Modules of dflow's that are written as a user would write them.
+PLAIN = {"dflow.lax", "dflow.revolve", "dflow.solvers", "dflow.numpy.integer_functions"}
+LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
+
+
 @lru_cache(maxsize=1)
 def _runtime_cell() -> types.CellType:
     from dflow.tracing import runtime
@@ -59,7 +76,7 @@ def _runtime_cell() -> types.CellType:
 @lru_cache(maxsize=4096)
 def _rewritten_code(code: types.CodeType, file: str, qualname: str) -> types.CodeType | None:
     """``file`` is there for the cache: code objects of two files with the same text are equal."""
-    if code.co_flags & (inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+    if code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
         return None
     node = _find(code)
     if node is None:
@@ -89,22 +106,31 @@ _FUTURES = 0x1FF0000  # the flags of `from __future__ import ...`
 
 def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
     """The definition of a code object in its file."""
-    linecache.checkcache(code.co_filename)
-    lines = linecache.getlines(code.co_filename)
-    if not lines:
-        return None
-    source = "".join(lines)
-    if not _is_compiled_from(code, source):
-        raise failure(
-            TraceError,
-            f"the source of {code.co_name} is not what Python runs: its file has changed since it was imported",
-            mend="import the module again (importlib.reload), or start Python anew",
-            location=Location(code.co_filename, code.co_firstlineno, function=code.co_name),
-        )
+    source = _brought_along(code)
+    if source is None:
+        linecache.checkcache(code.co_filename)
+        source = "".join(linecache.getlines(code.co_filename))
+        if not source:
+            return None
+        if not _is_compiled_from(code, source):
+            raise failure(
+                TraceError,
+                f"the source of {code.co_name} is not what Python runs: its file has changed since it was imported",
+                mend="import the module again (importlib.reload), or start Python anew",
+                location=Location(code.co_filename, code.co_firstlineno, function=code.co_name),
+            )
     found = [n for n in _functions_at(source, code.co_firstlineno) if _matches(n, code)]
     if len(found) > 1:  # the innermost: one lambda may stand in another
         found = sorted((n for n in found if _holds(n, code)), key=lambda n: (n.lineno, n.col_offset), reverse=True)
     return found[0] if found else None
+
+
+brought: dict[str, tuple[str, ...]] = {}  # what the files of pickled functions held where they come from
+
+
+def _brought_along(code: types.CodeType) -> str | None:
+    texts = brought.get(code.co_filename, ())
+    return next((text for text in texts if code in _codes(text, code.co_flags & _FUTURES)), None)
 
 
 def _is_compiled_from(code: types.CodeType, source: str) -> bool:

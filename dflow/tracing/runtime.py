@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import operator
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,106 +10,44 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import DflowError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, walk
-from dflow.ir.ops.control import ERRORS
-from dflow.ir.types import BOOL
+from dflow.ir.failures import error_class
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
 from dflow.tracing.calls import call, captured_update, dispatch
 from dflow.tracing.context import builder, current, region, tracing
 from dflow.tracing.index import refuse_items
+from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.loops import for_, while_
 from dflow.tracing.objects import Place, outside_change
-from dflow.tracing.printing import joined
+from dflow.tracing.printing import joined, message_of
+from dflow.tracing.special_methods import (
+    BINARY,
+    attribute,
+    binary,
+    in_place,
+    iterated,
+    managed,
+    set_attribute,
+    truth_value,
+    unary,
+)
+from dflow.tracing.special_methods import method as special_method
 from dflow.tracing.state import UNSET, Undefined, load
 
 slice = builtins.slice
 
-# -- logic -------------------------------------------------------------------------------------------------------
-
-
-def not_(x: Any) -> Any:
-    if not traced_condition(x):
-        return not x
-    return _lift.wrap(builder().not_(truth(x)))
-
-
-def test(x: Any) -> Any:
-    """Whether ``x`` is true."""
-    return _lift.wrap(truth(x)) if traced_condition(x) else bool(x)
-
-
-def and_(*operands: Callable[[], Any]) -> Any:
-    """``a and b``: b counts (and its checks hold) only where a holds."""
-    return _chain(operands, lambda x, rest: choose(x, rest, lambda: x), stops=False)
-
-
-def or_(*operands: Callable[[], Any]) -> Any:
-    return _chain(operands, lambda x, rest: choose(x, lambda: x, rest), stops=True)
-
-
-def _chain(operands: Any, join: Callable[[Any, Callable[[], Any]], Any], stops: bool) -> Any:
-    head, *rest = operands
-    x = head()
-    if not rest:
-        return x
-    if not traced_condition(x):
-        return x if bool(x) is stops else _chain(rest, join, stops)
-    if x.type.dtype is BOOL:
-        x = _lift.wrap(truth(x))
-    return join(x, lambda: _chain(rest, join, stops))
-
-
-def _either(x: Any, y: Any) -> Any:
-    return or_(lambda: x, lambda: y)
-
-
-def _in(x: Any, container: Any) -> Any:
-    if isinstance(container, Array):
-        return container.__contains__(x)
-    if isinstance(x, Array) and isinstance(container, list | tuple | range | set):
-        found: Any = False
-        for item in container:
-            found = _either(found, x == item)
-        return found
-    return x in container
-
-
-def _is(x: Any, y: Any) -> bool:
-    if isinstance(x, Array) and isinstance(y, bool):
-        raise failure(
-            TraceError, "a traced value is compared by `is`", seen=repr(x), mend="leave out `is True`, or use =="
-        )
-    return x is y
-
-
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
-    **{name: getattr(operator, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
-    "is_": _is,
-    "is_not": lambda x, y: not _is(x, y),
-    "in_": _in,
-    "not_in": lambda x, container: not_(_in(x, container)),
-}
-
-
-def compare(names: tuple[str, ...], left: Any, *rest: Callable[[], Any]) -> Any:
-    """A chain of comparisons: ``a < b < c`` evaluates b once, and c only where a < b."""
-    right = rest[0]()
-    first = _COMPARE[names[0]](left, right)
-    if len(names) == 1:
-        return first
-    return and_(lambda: first, lambda: compare(names[1:], right, *rest[1:]))
-
 
 def assert_(test: Any, message: Callable[[], Any]) -> None:
+    test = truth_value(test)
     if not traced_condition(test):
         if not test:
             raise AssertionError(message()) if message() != "" else AssertionError
         return
-    text = str(message()).replace("{", "{{").replace("}", "}}")
-    builder().check(truth(test), error="AssertionError", message=text)
+    text, details = message_of(message())
+    builder().check(truth(test), *details, error="AssertionError", message=text)
 
 
 def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any], *start: Any) -> Any:
@@ -146,6 +83,9 @@ def _traced_index(index: Any) -> bool:
 
 
 def getitem(base: Any, index: Any) -> Any:
+    run = special_method(base, "__getitem__")
+    if run is not None:
+        return run(index)
     if not isinstance(base, Array) and _traced_index(index):
         if isinstance(base, np.ndarray):
             return _lift.lift(base)[index]
@@ -170,6 +110,10 @@ def located(error: Exception) -> Exception:
 
 
 def setitem(value: Any, base: Any, index: Any) -> None:
+    run = special_method(base, "__setitem__")
+    if run is not None:
+        run(index, value)
+        return
     if isinstance(base, np.ndarray) and tracing():
         raise captured_update(base)
     table = isinstance(base, dict) and not isinstance(value, Array) and index not in base  # may be filled while tracing
@@ -187,20 +131,20 @@ def augment(op: str, old: Any, value: Any) -> Any:
     """``x op= value``."""
     if isinstance(old, np.ndarray) and tracing():
         raise captured_update(old)
-    return _IN_PLACE[op](old, value)
+    return in_place(op, old, value)
 
 
 def augment_item(op: str, base: Any, index: Any, value: Any) -> None:
     """``base[index] op= value``."""
     if isinstance(base, Array):
-        return base.update(index, _PLAIN[op], value, op)
+        return base.update(index, BINARY[op], value, op)
     old = getitem(base, index)
-    return setitem(_IN_PLACE[op](old, value), base, index)
+    return setitem(augment(op, old, value), base, index)
 
 
-_OPS = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"]
-_PLAIN = {name: getattr(operator, name) for name in _OPS}
-_IN_PLACE = {name: getattr(operator, "i" + name.rstrip("_")) for name in _OPS}
+def augment_attribute(op: str, base: Any, name: str, value: Any) -> None:
+    """``base.name op= value``."""
+    set_attribute(augment(op, attribute(base, name), value), base, name)
 
 
 def refuse_globals(names: tuple[str, ...]) -> None:
@@ -223,7 +167,7 @@ def named(name: str, x: Any) -> Any:
 def caught() -> None:
     """At the start of an ``except``: that something cannot be traced is not for the program to handle."""
     error = sys.exc_info()[1]
-    if isinstance(error, DflowError) and not isinstance(error, TraceIndexError | ShapeError):
+    if isinstance(error, DflowError) and not isinstance(error, TraceIndexError | ShapeError | NoAttributeError):
         raise error
 
 
@@ -241,13 +185,17 @@ def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
         return
     caught = tuple(x for k in kinds() for x in ((BaseException,) if k is None else k if isinstance(k, tuple) else (k,)))
     for op in checks:
-        if issubclass(ERRORS[op.attrs["error"]], caught):
+        if issubclass(error_class(op.attrs["error"]), caught):
             raise failure(
                 TraceError,
                 f"{op.attrs['error']}: whether it is raised is known only when the program runs; it cannot be caught",
                 mend="test for it by an `if`, or catch it where the function is called",
                 location=op.loc,
             )
+
+
+def filler(name: str) -> Undefined:
+    return Undefined(name, filler=True)
 
 
 def values(*reads: Callable[[], Any]) -> list[Any]:
@@ -266,29 +214,39 @@ __all__ = [
     "Undefined",
     "and_",
     "assert_",
+    "attribute",
     "augment",
+    "augment_attribute",
     "augment_item",
     "better",
+    "binary",
     "call",
     "caught",
     "choose",
     "compare",
+    "comparison",
+    "filler",
     "fold",
     "for_",
     "getitem",
     "if_",
+    "iterated",
     "joined",
     "load",
+    "managed",
     "named",
     "not_",
     "not_empty",
     "or_",
     "raised",
     "refuse_globals",
+    "set_attribute",
     "setitem",
     "slice",
     "test",
+    "truth_value",
     "trying",
+    "unary",
     "values",
     "while_",
 ]

@@ -16,8 +16,8 @@ from dflow.ir.types import Dim, Size, TensorType
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
-from dflow.tracing.branches import MAY_ALIAS
 from dflow.tracing.context import Region, builder, region
+from dflow.tracing.merging import MAY_ALIAS
 from dflow.tracing.objects import Anatomy
 from dflow.tracing.slots import Node, Slot, Variable
 from dflow.tracing.state import is_number

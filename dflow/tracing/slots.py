@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dflow.tracing.array import Array
@@ -137,6 +138,9 @@ class Learnt:
     shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
     counted: bool = False  # whether the iterations of a `while` are to be counted
+
+    def copy(self) -> Learnt:
+        return Learnt(*(copy.copy(getattr(self, f.name)) for f in fields(self)))
 
 
 def is_kept(slot: Slot) -> bool:

@@ -13,13 +13,12 @@ from dflow.errors import TraceError, UndefinedError, failure
 from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
 from dflow.tracing.array import Array
-from dflow.tracing.calls import is_user_code
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
 from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
 from dflow.tracing.printing import Text
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.rewrite import is_user_code, rewritten
 from dflow.tracing.state import Undefined
 
 
@@ -78,12 +77,16 @@ def trace(
             outside.require_unchanged(_place(fn))
             check_watched(root, _place(fn))
         except RecursionError:
+            outside.restore()
             raise failure(
                 TraceError,
                 f"the recursion of {name} has no end that is known while tracing",
                 mend="write it as a loop, or let it end by a static argument",
                 location=_place(fn),
             ) from None
+        except BaseException:
+            outside.restore()  # nothing traced stays in objects from outside
+            raise
         try:
             results = [_result(x) for x in leaves]
             values = [r.value for r in results]

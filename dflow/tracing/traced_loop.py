@@ -7,7 +7,6 @@ two names turn out to be one array, the tracing is repeated with what was learnt
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,12 +16,14 @@ from dflow.ir.core import Value
 from dflow.ir.types import I64, dtype_of, scalar
 from dflow.tracing import lift as _lift
 from dflow.tracing import shrinking, sizes
+from dflow.tracing.after_loop import After
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
-from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown, watch
+from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown
+from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
 from dflow.tracing.slots import (
     Again,
@@ -34,14 +35,11 @@ from dflow.tracing.slots import (
     Variable,
     at_start,
     has_value,
-    is_kept,
     slot_array,
-    value_after,
 )
 from dflow.tracing.state import Undefined, describe, flatten, is_number, line_of_block, same, unflatten
 
 MOST_ATTEMPTS = 32
-_UNKNOWN = object()  # a leaf that is one thing when the loop runs and another when it does not
 
 
 class TracedLoop:
@@ -86,12 +84,30 @@ class TracedLoop:
             place.put(value)
 
     def run(self) -> bool:
+        """Traces the loop; False, with ``only_if_traced``, when nothing traced ends it."""
+        key = key_of(self.loop, self.uses, self.positive, self.only_if_traced, self.count is None)
+        remembered = recall(key)
+        if remembered is not None:
+            self.learnt = remembered
+            try:
+                return self.settle()
+            except CarriedError:  # what was found out in another place does not hold here
+                self.learnt = Learnt()
+                self.restart()
+        done = self.settle()
+        remember(key, self.learnt)
+        return done
+
+    def restart(self) -> None:
+        self.put(list(self.before.values()))
+        self.look()
+
+    def settle(self) -> bool:
         for _ in range(MOST_ATTEMPTS):
             try:
                 return self.attempt()
             except Again:
-                self.put(list(self.before.values()))
-                self.look()
+                self.restart()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
 
     # -- one attempt ---------------------------------------------------------------------------------------------
@@ -108,6 +124,7 @@ class TracedLoop:
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
         if self.only_if_traced and not flagged and not self.test_is_traced():
             return False
+        flagged |= any(after[f] is True for f in self.loop.flags)  # the first iteration is the last
         for v in self.variables.values():
             self.leave(v, after[v.name])
         smaller = shrinking.found(self.variables.values())
@@ -117,7 +134,7 @@ class TracedLoop:
         if self.turns is None and aliases.trades():
             self.learnt.counted = True
             raise Again
-        outs = self.results_only(after)
+        results = After(self, after)
         with entered(self.region):
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
             for cell, value in finals:
@@ -128,13 +145,13 @@ class TracedLoop:
         if self.count is not None and not flagged:
             self.emit_for()
         else:
-            self.emit_while(self.trace_test(outs))
+            self.emit_while(self.trace_test(results.outs))
         self.loop_ends_early = self.count is None or flagged
         if self.count is not None and not flagged:
             aliases.settle(self.count)
         else:
             aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
-        self.set_variables(outs, after)
+        results.put()
         shrinking.settle(smaller)
         return True
 
@@ -349,50 +366,6 @@ class TracedLoop:
     def final_value(self, slot: Slot) -> Value:
         return _lift.convert(slot.final.value, slot.type.dtype)
 
-    def results_only(self, after: dict[str, Any]) -> dict[str, tuple[Any, list[Any]]]:
-        """Variables that iterations do not read but that are used later: slots for them, by name."""
-        outs: dict[str, tuple[Any, list[Any]]] = {}
-        for n in self.names:
-            if n in self.variables or n not in {*self.live_out, *self.loop.flags}:
-                continue
-            before, value = self.before[n], after[n]
-            if isinstance(value, Undefined) or same(before, value):
-                continue
-            leaves, structure = flatten(value)
-            old, old_structure = flatten(before)
-            known = not isinstance(before, Undefined)
-            if not all(is_number(x) or (self.positive and not isinstance(x, Undefined)) for x in leaves):
-                continue
-            if known and not self.positive and old_structure != structure:
-                continue
-            new = []
-            for k, x in enumerate(leaves):
-                usable = known and old_structure == structure and is_number(old[k])
-                if known and not usable and not self.positive:
-                    new.append(_UNKNOWN)
-                else:
-                    new.append(self.out_slot(n, x, old[k] if usable else None) if is_number(x) else x)
-            if any(x is _UNKNOWN for x in new):
-                continue
-            outs[n] = (structure, new)
-        return outs
-
-    def out_slot(self, name: str, final: Any, before: Any) -> Any:
-        with entered(self.region):
-            array = _lift.lift(final)
-        if before is not None and _lift.lift(before).type.shape == array.type.shape:
-            first = _lift.lift(before)
-            dtype = _lift.result_dtype(first, array)
-            slot = self.slot((name,), before, (dtype, first.weak and array.weak), read=False)
-        elif (before is not None and not self.positive) or not sizes.stays(array.type, self.here):
-            return _UNKNOWN
-        else:
-            zeros = Cell(builder().zeros(array.type), self.here)
-            slot = Slot(name, zeros, None, array.weak, read=False)
-        slot.final = array
-        self.slots.append(slot)
-        return slot
-
     # -- the operation -------------------------------------------------------------------------------------------
 
     def emit_for(self) -> None:
@@ -431,66 +404,3 @@ class TracedLoop:
         """The contents of cells after the loop."""
         for cell, value in zip(carried, results):
             self.here.write(cell, value)
-
-    # -- the variables after the loop ----------------------------------------------------------------------------
-
-    def set_variables(self, outs: dict[str, tuple[Any, list[Any]]], after: dict[str, Any]) -> None:
-        state = []
-        made: dict[int, Any] = {}
-        copies: list[Any] = []
-        for n in self.names:
-            if n in self.variables:
-                state.append(self.after_loop(self.variables[n], made))
-            elif n in outs and not self.is_known(n):
-                structure, leaves = outs[n]
-                state.append(self.undefined(n, unflatten(structure, [value_after(x) for x in leaves])))
-            elif n in outs:
-                structure, leaves = outs[n]
-                state.append(unflatten(structure, [value_after(x) for x in leaves]))
-                copies.append(state[-1])
-            elif same(self.before[n], after[n]):
-                state.append(after[n])
-            else:
-                state.append(self.undefined(n))
-        self.put(state)
-        self.watch_objects(made, [after[n] for n in outs], copies)
-
-    def watch_objects(self, made: dict[int, Any], last: list[Any], after: list[Any]) -> None:
-        """Objects that are replaced in the loop are copies afterwards: those that have other names must not change.
-
-        ``last`` are the final objects of variables that are not carried, ``after`` the copies of them.
-        """
-        nodes = [n for v in self.variables.values() for n in v.nodes() if is_mutable(n.final)]
-        finals, count = Snapshot(last), Counter(id(n.final) for n in nodes)
-        others = Snapshot([*self.loop.uses(), *(x for n, x in self.before.items() if n not in self.variables)])
-        first = Counter(id(n.origin) for n in nodes)
-        for n in nodes:
-            started_elsewhere = not self.positive and (n.origin in others or first[id(n.origin)] > 1)
-            if started_elsewhere or n.final in self.outside or n.final in finals or count[id(n.final)] > 1:
-                watch(self.here, [made[id(n)], *(x for x in (n.final, n.origin) if x in self.outside)])
-        if any(x in self.outside or count[id(x)] for x, _ in finals.saved.values()):
-            watch(self.here, [*after, *last])
-
-    def is_known(self, name: str) -> bool:
-        """Whether a variable that the body assigns has a value after the loop, even if there is no iteration."""
-        return self.positive or not isinstance(self.before[name], Undefined) or name in self.loop.flags
-
-    def undefined(self, name: str, value: Any = None) -> Undefined:
-        """What stands for a variable after the loop whose value cannot be known there."""
-        if not isinstance(self.before[name], Undefined):
-            reason = f"the value of variable {name!r} after the loop at {self.where} cannot be followed"
-            return Undefined(name, reason, "use one type and shape for the variable before and inside the loop")
-        reason = f"variable {name!r} is defined only inside the loop at {self.where}, which may not run at all"
-        perhaps = None
-        if value is not None and self.turns is not None:
-            runs = self.here.read(self.turns) if self.loop_ends_early else _lift.lift(self.count).value
-            perhaps = _lift.wrap(builder().gt(_lift.convert(runs, I64), 0)), value
-        return Undefined(name, reason, f"give {name!r} a value before the loop", perhaps=perhaps)
-
-    def after_loop(self, v: Variable, made: dict[int, Any]) -> Any:
-        if isinstance(v.value, Undefined):
-            return v.value
-        slots = [x for x in v.leaves() if isinstance(x, Slot)]
-        if all(is_kept(s) for s in slots) and not any(is_mutable(n.final) for n in v.nodes()):
-            return v.value
-        return v.built(value_after, made)

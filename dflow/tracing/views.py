@@ -139,12 +139,20 @@ def is_view(steps: Sequence[Step], base: Sequence[Dim]) -> bool:
             x = np.lib.stride_tricks.as_strided(x, sizes, strides)
         elif isinstance(step, Reshape):
             try:
-                x.shape = _bounds(step.after)
+                x = _reshaped(x, _bounds(step.after))
             except (AttributeError, ValueError):
                 return False
         else:
             return False
     return True
+
+
+def _reshaped(x: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The view of another shape; raises ValueError or AttributeError where there is none."""
+    if np.lib.NumpyVersion(np.__version__) < "2.1.0":
+        x.shape = shape
+        return x
+    return x.reshape(shape, copy=False)
 
 
 def _bounds(shape: Sequence[Dim]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ _NAMES = (
     "sorting",
     "linalg",
     "factorizations",
+    "spectra",
     "solutions",
     "rules",
     "printing",

@@ -1,9 +1,9 @@
 """Complex numbers and their parts.
 
-Arithmetic on complex numbers is written with their parts, so these three operations, sums and selections are all that
-there is. All three are linear over the reals. A cotangent of ``z = x + iy`` is the complex number ``c`` such that the
-real part of ``c * z`` is the contribution to the result, so the gradient of a real function is ``d/dx - i d/dy``, as in
-JAX.
+Besides sums, products and selections these three operations are all that there is; other functions of complex numbers
+are written with their parts. All three are linear over the reals. A cotangent of ``z = x + iy`` is the complex number
+``c`` such that the real part of ``c * z`` is the contribution to the result, so the gradient of a real function is
+``d/dx - i d/dy``, as in JAX.
 """
 
 from __future__ import annotations

@@ -20,17 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.failures import ERRORS, is_error_name, made
 from dflow.ir.registry import OpDef, Sample, define, linear_jvp, require
 from dflow.ir.types import ALL, BOOL, I64, TensorType, scalar
-
-ERRORS = {
-    "IndexError": IndexError,
-    "ValueError": ValueError,
-    "AssertionError": AssertionError,
-    "ZeroDivisionError": ZeroDivisionError,
-    "LinAlgError": np.linalg.LinAlgError,
-    "UnboundLocalError": UnboundLocalError,
-}
 
 
 def _by_region(attrs: Any, types: Any) -> list[TensorType]:
@@ -44,7 +36,7 @@ def _call_infer(attrs: Any, types: Any) -> list[TensorType]:
 def _check_infer(attrs: Any, types: Any) -> list[TensorType]:
     require(types and types[0] == scalar(BOOL), "the first operand is a bool scalar")
     require(len(types) <= 4 and all(t == scalar(I64) for t in types[1:]), "takes at most 3 details of type i64")
-    require(attrs["error"] in ERRORS, f"error must be one of {', '.join(ERRORS)}")
+    require(is_error_name(attrs["error"]), f"error must be one of {', '.join(ERRORS)}")
     return []
 
 
@@ -71,13 +63,13 @@ define(
 def _guard_infer(attrs: Any, types: Any) -> list[TensorType]:
     require(len(types) == 2 and types[1] == scalar(BOOL), "takes a value and a bool scalar")
     require(not types[0].grows, "does not take a sequence")
-    require(attrs["error"] in ERRORS, f"error must be one of {', '.join(ERRORS)}")
+    require(is_error_name(attrs["error"]), f"error must be one of {', '.join(ERRORS)}")
     return [types[0]]
 
 
 def _guard(attrs: Any, x: Any, ok: Any) -> Any:
     if not ok:
-        raise ERRORS[attrs["error"]](attrs["message"])
+        raise made(attrs["error"], attrs["message"])
     return np.array(x)
 
 

@@ -79,7 +79,7 @@ elementwise(
     "mul",
     "x * y",
     np.multiply,
-    REAL,
+    NUMERIC,
     arity=2,
     linear=((0,), (1,)),
     transpose=_mul_transpose,

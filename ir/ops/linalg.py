@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.registry import Linear, OpDef, Sample, define, linear_jvp, require
-from dflow.ir.types import REAL, TensorType
+from dflow.ir.types import NUMERIC, TensorType
 
 X = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
 Y = [[1.0, -1.0], [0.5, 2.0], [-2.0, 1.0]]
@@ -16,7 +16,7 @@ Y = [[1.0, -1.0], [0.5, 2.0], [-2.0, 1.0]]
 def _matmul_infer(attrs: Any, types: Any) -> list[TensorType]:
     require(len(types) == 2, f"takes 2 operands, got {len(types)}")
     x, y = types
-    require(x.dtype == y.dtype and x.dtype in REAL, f"operands must have one number type, got {x} and {y}")
+    require(x.dtype == y.dtype and x.dtype in NUMERIC, f"operands must have one number type, got {x} and {y}")
     require(x.rank >= 2 and x.rank == y.rank, f"operands must have one rank of at least 2, got {x} and {y}")
     require(x.shape[:-2] == y.shape[:-2], f"batch axes differ: {x} and {y}")
     require(x.shape[-1] == y.shape[-2], f"inner sizes differ: {x} and {y}")
@@ -44,7 +44,7 @@ define(
         linear_jvp("matmul", lambda n: ((0,), (1,))),
         _matmul_transpose,
         ((0,), (1,)),
-        REAL,
+        NUMERIC,
         samples=(Sample((X, Y)), Sample(([X, X], [Y, Y])), Sample(([[1.0, 2.0]], [[3.0], [4.0]]))),
     )
 )

@@ -6,15 +6,68 @@ from typing import Any
 
 import numpy as np
 
-from dflow.ir.types import F32, F64, Dim, TensorType
+from dflow.ir.types import C64, C128, DTYPES, F32, F64, Dim, DType, TensorType
 
-SINGLE_AND_DOUBLE = (F32, F64)  # what LAPACK computes in
+SINGLE_AND_DOUBLE = (F32, F64, C64, C128)  # what LAPACK computes in
+
+
+# -- real and complex numbers alike ------------------------------------------------------------------------------------
+
+
+def is_complex(x: Any) -> bool:
+    return bool(x.type.dtype.kind == "c")
+
+
+def real_type(dtype: DType) -> DType:
+    return DTYPES[f"f{dtype.bits // 2}"] if dtype.kind == "c" else dtype
+
+
+def real(b: Any, x: Any) -> Any:
+    return b.real(x) if is_complex(x) else x
+
+
+def conjugate(b: Any, x: Any) -> Any:
+    return b.emit("complex", b.real(x), b.neg(b.imag(x))) if is_complex(x) else x
+
+
+def magnitude(b: Any, x: Any) -> Any:
+    return b.hypot(b.real(x), b.imag(x)) if is_complex(x) else b.abs(x)
+
+
+def among(b: Any, x: Any, like: Any) -> Any:
+    """Real numbers in the dtype of ``like``."""
+    return x if x.type.dtype == like.type.dtype else b.convert(x, dtype=like.type.dtype)
+
+
+def reciprocal(b: Any, x: Any) -> Any:
+    if not is_complex(x):
+        return b.div(1.0, x)
+    size = magnitude(b, x)
+    return b.emit("complex", *(b.div(b.div(p, size), size) for p in (b.real(x), b.neg(b.imag(x)))))
+
+
+# -- matrices ----------------------------------------------------------------------------------------------------------
 
 
 def swap(b: Any, x: Any) -> Any:
     """The transposed matrices."""
     n = x.type.rank
     return b.transpose(x, perm=(*range(n - 2), n - 1, n - 2))
+
+
+def adjoint(b: Any, x: Any) -> Any:
+    """The conjugate transposed matrices."""
+    return conjugate(b, swap(b, x))
+
+
+def hermitian(b: Any, x: Any, lower: bool) -> Any:
+    """The symmetric or hermitian matrices that have one triangle of ``x``; imaginary parts on the diagonal do not
+    count."""
+    inside, strictly = ("ge", "gt") if lower else ("le", "lt")
+    whole = b.add(keep(b, inside, x), adjoint(b, keep(b, strictly, x)))
+    if not is_complex(x):
+        return whole
+    return b.select(b.eq(*positions(b, x.type.shape)), among(b, b.real(whole), x), whole)
 
 
 def positions(b: Any, shape: tuple[Dim, ...]) -> tuple[Any, Any]:
@@ -83,4 +136,4 @@ def permute_rows(b: Any, x: Any, permutation: Any) -> Any:
 def negligible(b: Any, x: Any, size: int) -> Any:
     """What counts as zero beside the largest element along the last axis: rounding errors of that many terms."""
     eps = float(np.finfo(x.type.dtype.numpy).eps)
-    return b.mul(reduced(b, "max", b.abs(x), 1), size * eps)
+    return b.mul(reduced(b, "max", magnitude(b, x), 1), size * eps)

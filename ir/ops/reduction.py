@@ -23,7 +23,7 @@ def _reduce_infer(attrs: Any, types: Any) -> list[TensorType]:
     kind, axes = attrs["kind"], attrs["axes"]
     require(kind in KINDS, f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     require(list(axes) == sorted(set(axes)) and all(0 <= a < x.rank for a in axes), f"axes {axes} do not fit {x}")
-    require(x.dtype not in COMPLEXES or kind == "sum", f"{kind} does not take {x.dtype}")
+    require(x.dtype not in COMPLEXES or kind in ("sum", "prod"), f"{kind} does not take {x.dtype}")
     require((x.dtype == BOOL) == (kind in ("any", "all")), f"{kind} does not take {x.dtype}")
     require(not x.grows, f"cannot reduce the sequence {x}")
     if kind in ("max", "min"):

@@ -13,11 +13,17 @@ import numpy as np
 from dflow.ir.ops.factorizations import POSITIVE, TALL, WIDE, A, B, each, matrices
 from dflow.ir.ops.matrices import (
     SINGLE_AND_DOUBLE,
+    adjoint,
     all_of,
+    among,
     as_columns,
     diagonal,
     identity,
+    is_complex,
+    magnitude,
     permute_rows,
+    real,
+    real_type,
     reduced,
     swap,
 )
@@ -152,8 +158,9 @@ def _adjugate(b: Any, a: Any) -> Any:
     def step(b: Any, k: Any, m: Any) -> list[Any]:
         product = b.matmul(a, m)
         trace = reduced(b, "sum", diagonal(b, product), 1)
-        count = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=a.type.dtype), trace.type.shape)
-        return [b.sub(product, b.mul(one, as_columns(b, as_columns(b, b.div(trace, count), n), n)))]
+        count = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=real_type(a.type.dtype)), trace.type.shape)
+        part = b.mul(trace, among(b, b.div(1.0, count), trace)) if is_complex(trace) else b.div(trace, count)
+        return [b.sub(product, b.mul(one, as_columns(b, as_columns(b, part, n), n)))]
 
     (m,) = b.for_loop(b.index(n - 1), [one], step)
     return m if n % 2 else b.neg(m)
@@ -177,26 +184,31 @@ define(
 )
 
 
+def _logarithms_infer(attrs: Any, types: Any) -> list[TensorType]:
+    (t,) = _scalars_infer(attrs, types)
+    return [t.with_dtype(real_type(t.dtype))]
+
+
 def _logdet_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
-    """The trace of A^-1 A'."""
+    """The (real part of the) trace of A^-1 A'."""
     a, packed = xs[:2]
     if ts[0] is None:
         return [None]
     message = "the logarithm of a determinant has no derivative where the determinant is zero"
     fine = b.guard(packed, is_regular(b, packed), error="LinAlgError", message=message)
     inverse = b.lu_solve(a, fine, *xs[2:], identity(b, a.type), transpose=True)
-    return [reduced(b, "sum", b.mul(inverse, ts[0]), 2)]
+    return [real(b, reduced(b, "sum", b.mul(inverse, ts[0]), 2))]
 
 
 define(
     OpDef(
         "log_abs_det",
         "logarithms of the absolute values of determinants; operands a, packed, pivots, permutation",
-        _scalars_infer,
+        _logarithms_infer,
         lambda attrs, a, *factors: np.asarray(np.linalg.slogdet(a)[1]),
         _logdet_jvp,
         dtypes=SINGLE_AND_DOUBLE,
-        decomposition=lambda b, attrs, xs: [reduced(b, "sum", b.log(b.abs(diagonal(b, xs[1]))), 1)],
+        decomposition=lambda b, attrs, xs: [reduced(b, "sum", b.log(magnitude(b, diagonal(b, xs[1]))), 1)],
         samples=(Sample(FACTORS, integer=(2, 3)), Sample(PAIR, integer=(2, 3))),
     )
 )
@@ -206,19 +218,22 @@ define(
 
 
 def _pinv_infer(attrs: Any, types: Any) -> list[TensorType]:
-    x = matrices(types, 1)
+    x = matrices(types, len(types))
     *batch, m, n = x.static_shape
+    limit = TensorType(real_type(x.dtype), tuple(batch))
+    require(len(types) == 1 or list(types[1:]) == [limit], f"takes matrices {x} and limits {limit}, got {types}")
     return [x.with_shape((*batch, n, m))]
 
 
 def _pinv_decomposition(b: Any, attrs: Any, xs: Any) -> list[Any]:
-    u, s, vh = b.append("svd", xs, {"full": False})
+    x, *limits = xs
+    u, s, vh = b.append("svd", [x], {"full": False})
     if 0 in s.type.shape:
-        return [b.zeros(_pinv_infer(attrs, [xs[0].type])[0])]
-    largest = b.broadcast(reduced(b, "max", s, 1), shape=s.type.shape, dims=tuple(range(s.type.rank - 1)))
-    large = b.gt(s, b.mul(largest, attrs["rcond"]))
+        return [b.zeros(_pinv_infer(attrs, [x.type])[0])]
+    limit = b.mul(reduced(b, "max", s, 1), limits[0] if limits else attrs["rcond"])
+    large = b.gt(s, b.broadcast(limit, shape=s.type.shape, dims=tuple(range(s.type.rank - 1))))
     inverse = b.select(large, b.div(1.0, b.select(large, s, b.full(1.0, s.type))), b.zeros(s.type))
-    return [b.matmul(b.mul(swap(b, vh), _columns_of(b, inverse, vh)), swap(b, u))]
+    return [b.matmul(b.mul(adjoint(b, vh), among(b, _columns_of(b, inverse, vh), vh)), adjoint(b, u))]
 
 
 def _columns_of(b: Any, d: Any, vh: Any) -> Any:
@@ -227,8 +242,10 @@ def _columns_of(b: Any, d: Any, vh: Any) -> Any:
 
 def _pinv_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
     """Golub and Pereyra (1973), for changes that leave the rank as it is."""
-    (a,), (p,), (t,) = xs, ys, ts
-    turned, p_turned = swap(b, t), swap(b, p)
+    a, p, t = xs[0], ys[0], ts[0]
+    if t is None:
+        return [None]
+    turned, p_turned = adjoint(b, t), adjoint(b, p)
     total = b.neg(b.matmul(p, b.matmul(t, p)))
     left = b.matmul(b.matmul(p, p_turned), turned)
     total = b.add(total, b.sub(left, b.matmul(b.matmul(left, a), p)))
@@ -239,12 +256,13 @@ def _pinv_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
 define(
     OpDef(
         "pinv",
-        "pseudoinverses; singular values up to `rcond` times the largest count as zero",
+        "pseudoinverses; singular values up to `rcond` (or a second operand) times the largest count as zero",
         _pinv_infer,
-        lambda attrs, a: np.linalg.pinv(a, rcond=attrs["rcond"]),
+        lambda attrs, a, *limits: np.linalg.pinv(a, rcond=limits[0] if limits else attrs["rcond"]),
         _pinv_jvp,
         dtypes=SINGLE_AND_DOUBLE,
         decomposition=_pinv_decomposition,
-        samples=tuple(Sample((x,), {"rcond": 1e-6}) for x in (POSITIVE, TALL, WIDE, [TALL, TALL])),
+        samples=tuple(Sample((x,), {"rcond": 1e-6}) for x in (POSITIVE, TALL, WIDE, [TALL, TALL]))
+        + (Sample(([TALL, TALL], [1e-6, 0.0]), {"rcond": None}, smooth=False),),
     )
 )

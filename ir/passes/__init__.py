@@ -10,25 +10,33 @@ from typing import Literal
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
 from dflow.ir.core import Function
+from dflow.ir.passes.accumulate import accumulate
 from dflow.ir.passes.canonicalize import canonicalize
 from dflow.ir.passes.counted import counted
 from dflow.ir.passes.cse import cse
 from dflow.ir.passes.dce import dce
+from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.induction import induction
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
+from dflow.ir.passes.overwrite import overwrite
 from dflow.ir.passes.ranges import ranges
+from dflow.ir.passes.unchecked import unchecked
 
 Pass = Callable[[Function], Function]
 
 PASSES: dict[str, Pass] = {
+    "accumulate": accumulate,
     "canonicalize": canonicalize,
     "counted": counted,
     "cse": cse,
     "dce": dce,
+    "forwards": forwards,
     "induction": induction,
     "licm": licm,
+    "overwrite": overwrite,
     "ranges": ranges,
+    "unchecked": unchecked,
 }
 
 PIPELINE = (
@@ -38,8 +46,11 @@ PIPELINE = (
     "cse",
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
+    "forwards",
+    "overwrite",  # after loops walk forwards, and before what they fill leaves the loops around
     "canonicalize",  # branches and selections that the range analysis has decided
     "licm",
+    "accumulate",  # after what loops do not change stands outside of them
     "cse",  # what left several loops, or was repeated outside of them, may be the same
     "dce",
 )
@@ -67,10 +78,12 @@ __all__ = [
     "PIPELINE",
     "Check",
     "Pass",
+    "accumulate",
     "canonicalize",
     "counted",
     "cse",
     "dce",
+    "forwards",
     "induction",
     "inline_calls",
     "licm",

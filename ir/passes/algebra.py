@@ -125,6 +125,8 @@ def _sub_nested(b: Simplifier, x: Value, y: Value) -> Found:
 
 
 def _mul(b: Simplifier, attrs: Attrs, x: Value, y: Value) -> Found:
+    if x.type.dtype.kind == "c":  # one times infinity is not infinity there
+        return None
     if is_number(y, 1):
         return x
     if is_number(y, 0) and exact(x):

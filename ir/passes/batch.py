@@ -3,7 +3,8 @@
     (%x: f64[3]) -> sin %x         with 10 slices:         (%x: f64[10, 3]) -> sin %x
 
 The mapped axis comes first everywhere. Straight-line code of tensor operations is batched; a product with a matrix that
-is the same for all slices becomes one product. For everything else there is no batched form, and a loop is to be made.
+is the same for all slices becomes one product, factorizations take the slices as one stack, and a check holds when it
+does for every slice. For everything else there is no batched form, and a loop is to be made.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Op, Value
 from dflow.ir.registry import OPS
-from dflow.ir.types import TensorType
+from dflow.ir.types import I64, TensorType
 
 
 def batch(f: Function, mapped: Sequence[bool], size: int) -> tuple[Function, list[bool]] | None:
@@ -57,10 +58,20 @@ class _Batch:
         made = rule(self, op)
         if made is None:
             return False
-        self.env[op.result] = made
-        made.hint = made.hint or op.result.hint
-        self.mapped.add(op.result)
+        results = [made] if isinstance(made, Value) else made
+        for old, new in zip(op.results, results, strict=True):
+            self.env[old] = new
+            new.hint = new.hint or old.hint
+            self.mapped.add(old)
         return True
+
+    def same(self, v: Value) -> Value:
+        """A value that is the same for all slices."""
+        return self.env.get(v, v)
+
+    def all_slices(self, ok: Value) -> Value:
+        """Whether a condition holds in every slice."""
+        return self.b.reduce(self.env[ok], kind="all", axes=(0,)) if ok in self.mapped else self.same(ok)
 
     def whole(self, v: Value) -> Value:
         """``v`` for all slices."""
@@ -70,7 +81,7 @@ class _Batch:
         return self.b.broadcast(new, shape=(self.size, *v.type.shape), dims=tuple(range(1, v.type.rank + 1)))
 
 
-Rule = Callable[[_Batch, Op], "Value | None"]
+Rule = Callable[[_Batch, Op], "Value | Sequence[Value] | None"]
 
 
 def _elementwise(pass_: _Batch, op: Op) -> Value | None:
@@ -140,7 +151,71 @@ def _swap(b: Builder, x: Value) -> Value:
     return b.transpose(x, perm=(*range(n), n + 1, n))
 
 
+def _arg(pass_: _Batch, op: Op) -> Value | None:
+    return pass_.b.emit(op.name, pass_.whole(op.operands[0]), axis=op.attrs["axis"] + 1)
+
+
+def _gather(pass_: _Batch, op: Op) -> Value | None:
+    x, *indices = op.operands
+    if x not in pass_.mapped:
+        return pass_.b.gather(pass_.same(x), *map(pass_.whole, indices))
+    return pass_.b.gather(pass_.env[x], *_in_slices(pass_, indices))
+
+
+def _scatter(pass_: _Batch, op: Op) -> Value | None:
+    x, v, *indices = op.operands
+    return pass_.b.emit(op.name, pass_.whole(x), pass_.whole(v), *_in_slices(pass_, indices))
+
+
+def _in_slices(pass_: _Batch, indices: Sequence[Value]) -> list[Value]:
+    """Indices into the slices as indices into the whole: the number of the slice stands first."""
+    found = list(map(pass_.whole, indices))
+    t = found[0].type
+    which = pass_.b.broadcast(pass_.b.iota(size=pass_.size), shape=t.shape, dims=(0,))
+    return [pass_.b.convert(which, dtype=t.dtype), *found]
+
+
+def _check(pass_: _Batch, op: Op) -> Sequence[Value]:
+    """The details are those of the first slice in which it fails."""
+    b, (ok, *details) = pass_.b, op.operands
+    if any(v in pass_.mapped for v in details):
+        first = b.argmin(b.convert(pass_.whole(ok), dtype=I64), axis=0)
+        details = [b.extract(pass_.whole(v), first, index=("at",)) for v in details]
+    else:
+        details = list(map(pass_.same, details))
+    b.emit("check", pass_.all_slices(ok), *details, **op.attrs)
+    return ()
+
+
+def _guard(pass_: _Batch, op: Op) -> Value:
+    x, ok = op.operands
+    return pass_.b.guard(pass_.whole(x), pass_.all_slices(ok), **op.attrs)
+
+
+def _stacked(pass_: _Batch, op: Op) -> Sequence[Value]:
+    """Operations on stacks of matrices."""
+    return pass_.b.append(op.name, list(map(pass_.whole, op.operands)), op.attrs)
+
+
+def _solve(pass_: _Batch, op: Op) -> Value | Sequence[Value]:
+    """Systems with one matrix have the right sides of all slices side by side."""
+    b, (*matrices, y) = pass_.b, op.operands
+    if y.type.rank > 2 or any(v in pass_.mapped for v in matrices):
+        return _stacked(pass_, op)
+    n, k = y.type.static_shape
+    columns = b.reshape(b.transpose(pass_.env[y], perm=(1, 0, 2)), shape=(n, pass_.size * k))
+    x = b.emit(op.name, *map(pass_.same, matrices), columns, **op.attrs)
+    return b.transpose(b.reshape(x, shape=(n, pass_.size, k)), perm=(1, 0, 2))
+
+
 RULES: dict[str, Rule] = {
+    **dict.fromkeys(("cholesky", "lu", "qr", "eigh", "eig", "svd", "det", "log_abs_det", "pinv"), _stacked),
+    **dict.fromkeys(("triangular_solve", "lu_solve"), _solve),
+    **dict.fromkeys(("argmax", "argmin"), _arg),
+    **dict.fromkeys(("scatter", "scatter_add"), _scatter),
+    "gather": _gather,
+    "check": _check,
+    "guard": _guard,
     "argsort": _argsort,
     "broadcast": _broadcast,
     "reshape": _reshape,

@@ -10,7 +10,7 @@ One forward walk: each operation is offered, with its new operands, to the rules
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections import Counter
 from collections.abc import Sequence
 
@@ -150,5 +150,5 @@ def _is_harmless(op: Op) -> bool:
     if not op.result.type.dtype.is_inexact or all(exact(v) for v in op.operands):
         return True
     if op.name == "mul":
-        return any(math.isfinite(constant_of(v) or 0) for v in op.operands if v.op and v.op.name == "constant")
+        return any(cmath.isfinite(constant_of(v) or 0) for v in op.operands if v.op and v.op.name == "constant")
     return op.name in ("add", "sub", "neg", "max", "min", "select", "convert")

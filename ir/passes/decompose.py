@@ -2,19 +2,23 @@
 
     %x = det %a, %packed, ...        ->        %d = extract ...; %p = reduce %d {kind = "prod"}; ...
 
-Such operations are there for their derivatives, so this comes after differentiation.
+Such operations are there for their derivatives, so this comes after differentiation. A matrix product of a column and a
+row, which the derivative of every product with a vector has, becomes the product of elements that it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, walk
+from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.rewrite import Env, append_copy, open_block, rebuild, rename
 from dflow.ir.registry import OPS
 
 
 def decompose(f: Function) -> Function:
-    if not any(OPS[op.name].decomposition for op in walk(f.body)):
+    if not any(_rule(op) for op in walk(f.body)):
         return f
     return rebuild(f, _fill)
 
@@ -22,7 +26,7 @@ def decompose(f: Function) -> Function:
 def _fill(b: Builder, block: Block, env: Env) -> None:
     for op in block.ops:
         b.loc = op.loc
-        rule = OPS[op.name].decomposition
+        rule = _rule(op)
         if rule is None:
             append_copy(b, op, env, [_region(r, env) for r in op.regions])
             continue
@@ -31,6 +35,22 @@ def _fill(b: Builder, block: Block, env: Env) -> None:
         names: Env = {}
         _fill(b, inner.finish(results), names)
         env.update(zip(op.results, rename(results, names)))
+
+
+def _rule(op: Op) -> Any:
+    outer = op.name == "matmul" and op.operands[0].type.shape[-1] == 1
+    return _outer_product if outer else OPS[op.name].decomposition
+
+
+def _outer_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Value]) -> list[Value]:
+    x, y = operands
+    *leading, n, _ = x.type.shape
+    shape = (*leading, n, y.type.shape[-1])
+    at = tuple(range(len(leading)))
+    column = b.reshape(x, shape=(*leading, n))
+    row = b.reshape(y, shape=(*leading, shape[-1]))
+    spread = b.broadcast(column, shape=shape, dims=(*at, len(at)))
+    return [b.mul(spread, b.broadcast(row, shape=shape, dims=(*at, len(at) + 1)))]
 
 
 def _region(block: Block, env: Env) -> Block:

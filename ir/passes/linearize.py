@@ -11,8 +11,9 @@ Control flow is split too. An ``if`` becomes two, by the same predicate. A ``for
 nonlinear one (``dflow.ir.passes.residuals`` chooses) is written to a *tape* at the iteration's position and read back
 there. Tapes are created before the outermost loop and threaded through all loops around, so that no loop allocates
 and nothing is copied; in nested loops, position = base + counter, where the base is the outer position times the inner
-count when that is static, and a running total otherwise. A tape is a tensor when all counts around are static and a
-sequence when not.
+count when that is static, and a running total otherwise. A tape is a tensor with room for as many iterations as there
+can be (memory that is not touched costs nothing), and a sequence when that is not known, or too much. Residuals whose
+length differs between iterations lie on their tape one behind the other.
 
 Where tapes of a nested loop would leave the caches, the loop *runs again*: its tapes have room for one iteration of the
 loop around, whose linear body repeats the nonlinear loop before it reads them. Memory is slower than arithmetic, and
@@ -30,72 +31,14 @@ from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
 from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
+from dflow.ir.passes.ranges import trip_bounds
 from dflow.ir.passes.residuals import choose
 from dflow.ir.passes.rewrite import has_effect
-from dflow.ir.types import GROWS, I64, TensorType, scalar
+from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
+from dflow.ir.types import TensorType
 
-INDEX = scalar(I64)
 LONG = 1 << 17  # so many iterations in all: a tape of one float each is a megabyte
 UNKNOWN = 1000  # iterations that are supposed where the count is not static
-
-
-@dataclass(eq=False)
-class Cell:
-    """A tape or a running total: something that the nonlinear part updates as it goes, through all regions around.
-
-    ``final`` stands for its value after the outermost loop, which the linear part reads.
-    """
-
-    type: TensorType
-    final: Value
-    capacity: Value | None = None
-
-
-class Frame:
-    """A region of the nonlinear part under construction, with the current values of cells in it."""
-
-    def __init__(self, parent: Frame | None = None, *, loop: bool = False, trips: int | None = 1):
-        self.parent = parent
-        self.loop = loop
-        self.b = Builder()
-        self.trips = trips  # how often the region runs in all, when that is static
-        self.base: Value | None = None  # the position of the first iteration of this loop; None for 0
-        self.counter: Value | None = None
-        self.entry: dict[Cell, Value] = {}
-        self.current: dict[Cell, Value] = {}
-
-    def get(self, cell: Cell) -> Value:
-        if cell not in self.current:
-            if self.parent is None:
-                self.current[cell] = _create(self.b, cell)
-            else:
-                outside = self.parent.get(cell)
-                if self.loop:
-                    self.entry[cell] = outside = Value(cell.type, "tape")
-                self.current[cell] = outside
-        return self.current[cell]
-
-    def nearest_loop(self) -> Frame | None:
-        frame: Frame | None = self
-        while frame is not None and not frame.loop:
-            frame = frame.parent
-        return frame
-
-    def position(self) -> Value | None:
-        """The position of the current iteration among all of this loop; None where there is just one, 0."""
-        frame = self.nearest_loop()
-        if frame is None:
-            return None
-        assert frame.counter is not None
-        return frame.counter if frame.base is None else self.b.add(frame.base, frame.counter)
-
-
-def _create(b: Builder, cell: Cell) -> Value:
-    if cell.type == INDEX:
-        return b.index(0)
-    if cell.type.grows:
-        return b.emit("sequence", *([cell.capacity] if cell.capacity else []), type=cell.type)
-    return b.emit("empty", type=cell.type)
 
 
 @dataclass
@@ -122,7 +65,7 @@ def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
 
     The block uses nothing from around it.
     """
-    pass_ = _Split(dependents(block, dots))
+    pass_ = _Split(dependents(block, dots), _trips(block))
     root = Frame()
     root.b = Builder.like([a for a in block.args if a not in dots], pass_.env)
     linear_builder = Builder.like(dots, pass_.env)
@@ -160,8 +103,9 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
 class _Split:
     """The pass. ``env`` maps old values to new ones of either part; linear code refers to nonlinear values freely."""
 
-    def __init__(self, linear: set[Value]):
+    def __init__(self, linear: set[Value], trips: dict[Op, int]):
         self.linear = linear
+        self.trips = trips
         self.env: dict[Value, Value] = {}
         self.again: set[Op] = set()  # nonlinear loops that run again in the linear part
 
@@ -191,7 +135,7 @@ class _Split:
         pred = self.env[op.operands[0]]
         frames, blocks, saved = [], [], []
         for region in op.regions:
-            inner, inner_lb = Frame(frame, trips=frame.trips), Builder(loc=op.loc)
+            inner, inner_lb = Frame(frame, trips=frame.trips, exact=frame.exact), Builder(loc=op.loc)
             self.block(inner, inner_lb, region)
             block = inner_lb.finish([self.env[region.results[i]] for i in linear])
             choice = choose(inner.b.ops, [], free_values(block), self.again)
@@ -237,7 +181,9 @@ class _Split:
         plain, linear = self.parts(carried)
         static = _static_count(op)
         inner = Frame(frame, loop=True)
-        inner.trips = None if static is None or frame.trips is None else frame.trips * static
+        inner.exact = frame.exact and static is not None
+        most = self.trips.get(op) if static is None else static
+        inner.trips = None if most is None or frame.trips is None else frame.trips * most
         inner.counter = Value(INDEX, "k")
         args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
         total, inner.base = self.base(frame, static)
@@ -299,21 +245,9 @@ class _Split:
             assert position is not None
             there = b.args[0] if inner.base is None else b.add(inner.base, b.args[0])
             for v in choice.saved:
-                tape = self.save(inner, v, position, count)
-                packed = b.extract(tape.final, there, index=("at", *("all" for _ in v.type.shape)))
-                packed.hint = v.hint
-                env[v] = unpack(b, packed, v.type, env)
+                env[v] = inner.save(v, position, count)(b, there, env)
+                env[v].hint = v.hint
         return _close(b, choice.recomputed, block, b.args[1:], env)
-
-    def save(self, inner: Frame, v: Value, position: Value, count: Value | None) -> Cell:
-        """Writes a residual to a tape of its own."""
-        length = GROWS if inner.trips is None else inner.trips
-        packed = pack(inner.b, v)
-        t = TensorType(v.type.dtype, (length, *packed.type.shape))
-        tape = Cell(t, Value(t, "tape"), count)
-        index = ("at", *("all" for _ in v.type.shape))
-        inner.current[tape] = inner.b.update(inner.get(tape), packed, position, index=index)
-        return tape
 
     def nonlinear_for(
         self, frame: Frame, inner: Frame, op: Op, args: list[Value], inits: list[Value], yields: list[Value]
@@ -353,6 +287,13 @@ class _Split:
         outs = frame.b.append("while", operands, regions=[cond_block, region], hints=[a.hint for a in region.args])
         frame.current.update(zip(cells, outs[1 + len(args) :]))
         return outs[0], outs[1 : 1 + len(args)]
+
+
+def _trips(block: Block) -> dict[Op, int]:
+    """How often loops run at most, where that is known but not the count."""
+    if all(op.name != "for" or _static_count(op) is not None for op in walk(block)):
+        return {}
+    return {op: n for op, n in trip_bounds(block).items() if n <= LARGEST}
 
 
 def _runs_again(frame: Frame, op: Op) -> bool:

@@ -42,9 +42,20 @@ def analyse(f: Function) -> tuple[Function, Known]:
     return Function(f.name, b.finish(rename(f.results, env)), f.linear, f.loc), walker.known
 
 
+def trip_bounds(block: Block) -> dict[Op, int]:
+    """How often each ``for`` of a block runs at most, whenever it is reached. The block uses nothing from around it."""
+    walker = _Ranges()
+    env: dict[Value, Value] = {}
+    b = open_block(block.args, env)
+    walker.arguments(b.args)
+    walker.block(b, block, env)
+    return walker.trips
+
+
 class _Ranges:
     def __init__(self) -> None:
         self.known = Known()
+        self.trips: dict[Op, int] = {}
 
     def arguments(self, args: Sequence[Value]) -> None:
         for a in args:
@@ -145,7 +156,7 @@ class _Ranges:
         known, block = self.known, op.regions[0]
         count, *inits = rename(op.operands, env)
         growth = [self._growth(block.results[i], block.args[i + 1], env) for i in range(len(inits))]
-        trips = max(0, min(known.interval(count)[1], TRIPS))
+        trips = self.trips[op] = max(0, min(known.interval(count)[1], TRIPS))
         with known.scope():
             inner = open_block(block.args, env)
             k, *carried = inner.args

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from math import prod
 
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
@@ -62,7 +61,16 @@ def _cost(op: Op) -> float:
         return sum(_cost(inner) for region in op.regions for inner in region.ops)
     if op.regions or definition(op).effect:
         return INFINITE
+    if op.name == "update" and _is_made_anew(op.operands[0]):
+        return 0.0
     return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
+
+
+def _is_made_anew(v: Value) -> bool:
+    """Whether a tensor holds nothing yet, or parts that were written to it since."""
+    while v.op is not None and v.op.name == "update":
+        v = v.op.operands[0]
+    return v.op is not None and v.op.name == "empty"
 
 
 def _uses(op: Op) -> Iterator[Value]:
@@ -73,9 +81,11 @@ def _uses(op: Op) -> Iterator[Value]:
 
 
 def _bytes(t: TensorType) -> float:
+    """Bytes of a value of type ``t``; sizes are supposed to be half their bounds in the mean."""
     if t.grows:
         return 1e18
-    return float(max(1, int(np.prod(t.bound, dtype=np.int64)) * t.dtype.itemsize))
+    elements: float = prod(t.bound) * 0.5 ** len(t.size_values)
+    return max(1.0, elements * t.dtype.itemsize)
 
 
 def _cut(again: Collection[Op], given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:

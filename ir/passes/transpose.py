@@ -285,4 +285,6 @@ def _is_zero(v: Value) -> bool:
         return not np.any(op.attrs["value"])
     if op.name in ("broadcast", "reshape", "transpose", "extract", "copy", "neg", "convert"):
         return _is_zero(op.operands[0])
+    if op.name == "update":
+        return _is_zero(op.operands[0]) and _is_zero(op.operands[1])
     return op.name in ("sequence", "empty")

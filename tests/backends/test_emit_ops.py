@@ -25,6 +25,10 @@ def run(f: Function, *args):
 def assert_same(got, wanted) -> None:
     assert np.asarray(got).dtype == wanted.dtype
     assert np.shape(got) == wanted.shape
+    if wanted.dtype.kind == "c":
+        tolerance = TOLERANCE[f"f{4 * wanted.dtype.itemsize}"]
+        np.testing.assert_allclose(got, wanted, tolerance, tolerance / 8)
+        return
     if wanted.dtype.kind != "f":
         np.testing.assert_array_equal(got, wanted)
         return

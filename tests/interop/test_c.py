@@ -1,6 +1,9 @@
 """C function pointers, SciPy's low-level callables, and pickles."""
 
+import functools
 import gc
+import os
+import runpy
 import subprocess
 import sys
 
@@ -66,6 +69,24 @@ for f in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
+VANISHED = """
+import dflow
+
+
+def rectified(v):
+    return v if v > 0 else 0.0 * v
+
+
+@dflow.jit
+def f(x):
+    total = 0.0
+    for v in x:
+        if v > 1:
+            total += rectified(v)
+    return total
+"""
+
+
 def test_transformed_functions_travel_to_other_processes(tmp_path):
     cloudpickle = pytest.importorskip("cloudpickle")
 
@@ -82,8 +103,14 @@ def test_transformed_functions_travel_to_other_processes(tmp_path):
 
     functions = [loss, dflow.grad(loss), dflow.jit(scaled), dflow.vmap(dflow.grad(scaled)), dflow.checkpoint(loss)]
     functions.append(dflow.hessian(loss))
+    script = tmp_path / "script.py"
+    script.write_text(VANISHED)
+    of_script = runpy.run_path(str(script))["f"]
+    functions += [of_script, dflow.grad(functools.partial(of_script))]
     want = [np.asarray(f(np.arange(3.0))).tolist() for f in functions]
     (tmp_path / "functions").write_bytes(cloudpickle.dumps(functions))
+    script.write_text("x = 1\n" + VANISHED.replace("v > 1", "v < 1"))  # another version, where they arrive
+    os.utime(script, (1, 1))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "functions")], capture_output=True, text=True, timeout=120
     )

@@ -35,3 +35,19 @@ def test_values_and_gradients():
     np.testing.assert_allclose(jax.jit(jax.grad(loss))(X), want)
     batch = np.stack([X, 2 * X])
     np.testing.assert_allclose(jax.vmap(jax.grad(loss))(batch)[0], want)
+
+
+def test_reverse_mode_nests():
+    import dflow
+    from dflow.interop.jax import wrap
+
+    def loss(p):
+        total = 0.0
+        for v in p["x"]:
+            if v > 0:
+                total += p["k"] * v**3
+        return total
+
+    p = {"x": X, "k": 2.0}
+    made = jax.jit(jax.jacrev(jax.grad(wrap(loss))))(p)
+    jax.tree.map(np.testing.assert_allclose, made, dflow.hessian(loss)(p))

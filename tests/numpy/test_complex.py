@@ -96,6 +96,36 @@ def test_gradients(name):
     np.testing.assert_allclose(dflow.grad(f)(z), gradient_by_differences(f, z), rtol=1e-6, atol=1e-7)
 
 
+SMOOTH = [n for n in COMPLEX if getattr(np, n).nin == 1 and not n.startswith(("is", "rint", "sign"))]
+ON_AXES = np.array([0.5, -0.5, 0.3j, -0.3j, 1 + 2j, -1 - 2j, 2j])  # where a part is 0, but no branch cut
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_derivatives_on_the_axes(name):
+    """The formulas by parts have kinks there, which the functions have not."""
+    f = getattr(np, name)
+    points = ON_AXES[ON_AXES != -0.5] if name in ("sqrt", "log", "log2", "log10", "arccosh") else ON_AXES
+    points = points[points.imag != 0] if name == "arccosh" else points
+    points = points[points != 2j] if name in ("arctan", "arcsinh") else points
+    for step in (1.0, 1j):
+        wanted = (f(points + 1e-6 * step) - f(points - 1e-6 * step)) / 2e-6
+        np.testing.assert_allclose(dflow.jvp(f, (points,), (step * np.ones_like(points),))[1], wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["exp", "sinh", "cosh", "tanh", "arccos", "arcsinh", "arccosh", "arctanh", "sqrt"])
+def test_infinities_and_nan(name):
+    """As NumPy has them, but for signs that C99 leaves open."""
+    f, parts = getattr(np, name), [0.0, -0.0, 1.5, np.inf, -np.inf, np.nan]
+    z = np.array([complex(x, y) for x in parts for y in parts])
+    with np.errstate(all="ignore"):
+        wanted = f(z)
+    got = dflow.jit(lambda z: f(z))(z)
+    open_sign = np.isinf(z.real) & ~np.isfinite(z.imag) | np.isnan(z)
+    for g, w in ((got.real, wanted.real), (got.imag, wanted.imag)):
+        g, w = (np.where(open_sign, np.abs(p), p) for p in (g, w))
+        np.testing.assert_allclose(g, w, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "f",
     [

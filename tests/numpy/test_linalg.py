@@ -10,9 +10,28 @@ rng = np.random.default_rng(5)
 A, M, V = rng.normal(size=(4, 4)), rng.normal(size=(4, 2)), rng.normal(size=4)
 TALL, WIDE = rng.normal(size=(5, 3)), rng.normal(size=(3, 5))
 S = A @ A.T + 4 * np.eye(4)
+
+
+def numbers(*shape):
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+
+C, CM, C_TALL, C_WIDE, C_STACK = numbers(3, 3), numbers(3, 2), numbers(4, 3), numbers(3, 4), numbers(2, 3, 3)
+H = C_STACK @ C_STACK.conj().mT + 3 * np.eye(3)
+LARGE = numbers(11, 11)
 STACK, STACKED_S = rng.normal(size=(2, 4, 4)), np.stack([S, 2 * S + np.eye(4)])
 BLOCKS = rng.normal(size=(6, 2, 3))
+TURNING = np.array([[1.0, 2.0, 0.0], [-3.0, 1.5, 0.5], [0.25, 0.0, -1.0]])
 L = np.linalg
+
+
+def of_hermitian(f, w, v):
+    return (v * f(-w)[..., None, :]) @ np.conj(v.mT)
+
+
+def of_singular(u, s, vh):
+    return (u * np.exp(-s)) @ vh
+
 
 # name: function, arguments. All are smooth there.
 TABLE = {
@@ -61,6 +80,29 @@ TABLE = {
     "tensorsolve": (lambda a, b: L.tensorsolve(a, b), BLOCKS, rng.normal(size=6)),
     "tensorsolve axes": (lambda a, b: L.tensorsolve(a, b, axes=(0,)), BLOCKS.transpose(1, 0, 2), V[[0, 1, 2, 3, 0, 1]]),
     "tensorinv": (lambda a: L.tensorinv(a.reshape(2, 3, 6)), BLOCKS),
+    "eig": (L.eig, C_STACK),
+    "eig of a real matrix": (L.eig, TURNING),
+    "eigvals": (L.eigvals, LARGE),
+    "complex solve": (L.solve, C_STACK, CM),
+    "complex inv": (L.inv, C),
+    "complex det": (L.det, C_STACK),
+    "complex slogdet": (L.slogdet, C_STACK),
+    "complex cholesky": (L.cholesky, H),
+    "complex cholesky upper": (lambda x: L.cholesky(x, upper=True), H[0]),
+    "complex qr": (L.qr, C_TALL),
+    "complex qr wide": (L.qr, C_WIDE),
+    "complex eigvalsh": (L.eigvalsh, H),
+    "complex eigh, phases cancelled": (lambda x: of_hermitian(np.exp, *L.eigh(x)), H),
+    "complex svd, phases cancelled": (lambda x: of_singular(*L.svd(x, full_matrices=False)), C_WIDE),
+    "complex svdvals": (L.svdvals, C_TALL),
+    "complex pinv": (L.pinv, C_TALL),
+    "complex lstsq": (L.lstsq, C_TALL, numbers(4)),
+    "complex norm": (L.norm, C),
+    "complex norm 1": (lambda x: L.norm(x, 1), C),
+    "complex power": (lambda x: L.matrix_power(x, -3), C),
+    "large complex solve": (L.solve, LARGE, LARGE[:, :2]),
+    "large complex cholesky": (L.cholesky, LARGE @ LARGE.conj().T),
+    "large complex qr": (L.qr, LARGE),
     "trace": (L.trace, STACK),
     "diagonal": (lambda x: L.diagonal(x, offset=1), STACK),
 }
@@ -138,6 +180,7 @@ def test_empty_and_one_by_one(f, shape):
         (L.cholesky, -np.eye(20), "not positive definite"),
         (L.eigh, np.full((3, 3), np.nan), "did not converge"),
         (L.svd, np.full((3, 3), np.nan), "did not converge"),
+        (L.eigvals, np.full((3, 3), np.nan), "infs or NaNs"),
         (lambda x: L.lstsq(x, np.ones(3)), np.ones((3, 2)), "residuals"),
         (L.inv, np.ones((2, 3)), "square"),
         (L.det, np.ones(3), "two-dimensional"),
@@ -155,7 +198,6 @@ def test_errors_name_the_line(f, x, message):
 @pytest.mark.parametrize(
     "f, x, message",
     [
-        (L.eig, A, "may be complex"),
         (L.cholesky, np.eye(3, dtype=np.float16), "float16"),
         (lambda x: L.solve(x, np.ones(3)), A, "do not fit"),
         (lambda x: L.qr(x, "raw"), A, "mode"),
@@ -214,6 +256,47 @@ def test_vectors_that_are_no_function_of_the_matrix():
         dflow.grad(lambda x: np.sum(L.qr(x, "complete")[0] ** 3))(TALL)
     with pytest.raises(np.linalg.LinAlgError, match="linearly dependent"):
         dflow.grad(lambda x: np.sum(L.qr(x)[0] ** 3))(np.ones((3, 2)))
+
+
+def test_eigenvalues_of_general_matrices_that_are_equal():
+    one = np.eye(2)
+    np.testing.assert_allclose(dflow.grad(lambda x: np.sum(L.eigvals(x)).real)(one), one)
+    with pytest.raises(np.linalg.LinAlgError, match="eigenvalues are equal"):
+        dflow.grad(lambda x: L.eig(x)[1][0, 0].real)(one)
+    with pytest.raises(np.linalg.LinAlgError, match="too few eigenvectors"):
+        dflow.grad(lambda x: L.eigvals(x)[0].real)(np.array([[1.0, 1.0], [0.0, 1.0]]))
+
+
+def test_singular_vectors_of_singular_complex_matrices():
+    with pytest.raises(np.linalg.LinAlgError, match="singular value"):
+        dflow.grad(lambda x: L.svd(x)[0][0, 0].real)(np.diag([1.0 + 1j, 0.0]))
+
+
+MAPPED = {
+    "solve": (L.solve, STACK, rng.normal(size=(2, 4))),
+    "slogdet": (L.slogdet, STACK),
+    "cholesky": (L.cholesky, STACKED_S),
+    "lstsq": (L.lstsq, rng.normal(size=(2, 5, 3)), rng.normal(size=(2, 5))),
+    "eig": (L.eig, STACK),
+    "gradient of logdet": (dflow.grad(lambda x: L.slogdet(x)[1]), STACK),
+    "gradient of eigh": (dflow.grad(lambda x: np.sum(np.abs(L.eigh(x)[1][:, 0]))), STACKED_S),
+}
+
+
+@pytest.mark.parametrize("name", MAPPED)
+def test_vmap_makes_stacks(name):
+    """No loop over the slices, whatever is checked in them."""
+    f, *args = MAPPED[name]
+    mapped = dflow.vmap(f)
+    for got, *wanted in zip(parts(mapped(*args)), *(parts(f(*slices)) for slices in zip(*args))):
+        np.testing.assert_allclose(got, np.stack(wanted), rtol=1e-10, atol=1e-10)
+    assert " = for " not in mapped.lower(*args).ir("traced")
+
+
+def test_vmap_of_what_has_no_inverse():
+    with pytest.raises(np.linalg.LinAlgError, match="Singular"):
+        dflow.vmap(L.inv)(np.stack([A, np.zeros((4, 4))]))
+    np.testing.assert_allclose(dflow.vmap(L.solve, in_axes=(None, 0))(A, M.T), L.solve(A, M).T)
 
 
 def test_plain_arrays_are_numpys_affair():

@@ -1,15 +1,18 @@
 """``math`` on traced numbers against ``math`` itself."""
 
+import cmath
 import math
 
 import numpy as np
 import pytest
 from traced_numpy import run, traced
 
+import dflow
 from dflow.numpy.math_functions import MATH, call_math
 
 POINTS = {"acosh": (1.5, 7.0), "gamma": (0.5, 4.5, -1.5, -2.5), "lgamma": (0.5, 4.5, -1.5)}
 OTHERS = ("copysign", "fmod", "pow", "atan2", "ldexp", "dist", "fsum", "prod", "remainder", "isclose", "gcd", "lcm")
+OTHERS += ("frexp", "nextafter", "sumprod", "fma", "rect", "factorial", "isqrt", "comb", "perm", "bit_length")
 UNARY = [f for f in MATH if f.__name__ not in OTHERS]
 
 
@@ -20,6 +23,57 @@ def test_one_argument(f):
         wanted = f(x)
         assert [g.dtype for g in got] == [np.asarray(w).dtype for w in np.atleast_1d(wanted)]
         np.testing.assert_allclose(np.ravel(got), np.ravel(wanted), rtol=1e-14)
+
+
+INTEGERS = [
+    (math.factorial, (0,), (7,), (20,)),
+    (math.isqrt, (0,), (15,), (16,), (2**62 - 1,), (2**63 - 1,)),
+    (math.comb, (7, 3), (3, 7), (5, 0), (60, 25)),
+    (math.perm, (7, 3), (3, 7), (5, 5), (5,)),
+    (pow, (3, 5, 7), (-3, 500, 1000003), (2, 0, 1), (5, 3, -7)),
+    (int.bit_length, (0,), (-8,), (2**62,)),
+    (math.nextafter, (1.0, 2.0), (0.0, -1.0)),
+]
+
+
+@pytest.mark.parametrize("f, cases", [(f, c) for f, *c in INTEGERS], ids=lambda f: getattr(f, "__name__", ""))
+def test_integers(f, cases):
+    for args in cases:
+        (got,) = run(lambda *args: call_math(f, *args), *args)
+        assert got == f(*args) and got.dtype == np.asarray(f(*args)).dtype
+
+
+@pytest.mark.parametrize(
+    "f, args, message",
+    [
+        (math.factorial, (21,), "factorial() of more than 20 has more than 64 bits"),
+        (math.factorial, (-1,), "factorial() not defined for negative values"),
+        (math.comb, (70, 30), "comb() has more than 64 bits"),
+        (math.perm, (30, 20), "perm() has more than 64 bits"),
+        (pow, (3, 5, 2**40), "pow() with a modulus above 2**31.5 has products of more than 64 bits"),
+        (pow, (3, -1, 7), "pow() of traced integers with a modulus takes no negative exponent"),
+        (math.isqrt, (-1,), "isqrt() argument must be nonnegative"),
+    ],
+)
+def test_integers_that_do_not_fit(f, args, message):
+    with pytest.raises(ValueError) as e:
+        run(lambda *args: call_math(f, *args), *args)
+    assert message in str(e.value)
+
+
+def test_distance_to_the_next_number_is_constant():
+    assert dflow.grad(lambda x: call_math(math.nextafter, x, 9.0))(2.0) == 1.0
+    assert dflow.grad(lambda x: call_math(math.ulp, x))(2.0) == 0.0
+
+
+COMPLEX = [f for f in MATH if f.__name__ in vars(cmath) and f not in (getattr(math, f.__name__, None), cmath.rect)]
+
+
+@pytest.mark.parametrize("f", COMPLEX, ids=lambda f: f.__name__)
+def test_cmath(f):
+    args = (0.3 + 0.4j, 0.3 + 0.5j) if f is cmath.isclose else (0.3 + 0.4j,)
+    got, wanted = run(lambda *args: call_math(f, *args), *args), f(*args)
+    np.testing.assert_allclose(np.ravel(got), np.ravel(wanted), rtol=1e-14)
 
 
 @pytest.mark.parametrize("x, y", [(5.5, 2.0), (-5.5, 2.0), (0.3, -1.0), (7.0, 4.0)])
@@ -36,6 +90,8 @@ def test_others():
         (lambda m, x: m(math.log, x, x + 1), 10.0),
         (lambda m, x: m(math.hypot, x, 4, 12), 3.0),
         (lambda m, x: m(math.ldexp, x, 5), 1.5),
+        (lambda m, x: m(math.frexp, x)[0], 6.5),
+        (lambda m, x: m(math.frexp, x)[1], 6.5),
         (lambda m, x: m(math.dist, (x, 1.0), (0.0, 5.0)), 3.0),
         (lambda m, x: m(math.fsum, [x, 1.0, 2.5]), 3.0),
         (lambda m, x: m(math.prod, [x, 2.0, x]), 3.0),
@@ -61,8 +117,8 @@ def test_results_are_python_numbers():
 def test_arrays_are_refused():
     with pytest.raises(TypeError, match="use the function of the same name in np"):
         traced(lambda x: call_math(math.sin, x), np.ones(3))
-    with pytest.raises(TypeError, match=r"math\.factorial is not supported"):
-        traced(lambda x: call_math(math.factorial, x), 3)
+    with pytest.raises(TypeError, match=r"factorial\(\) takes integers, got f64"):
+        traced(lambda x: call_math(math.factorial, x), 3.0)
 
 
 def test_untraced_numbers_are_pythons():

@@ -5,7 +5,6 @@ import pytest
 
 import dflow
 import dflow.random as random
-from dflow.errors import DerivativeError
 from dflow.random.threefry import threefry
 
 KEY = random.key(42)
@@ -58,6 +57,17 @@ DISTRIBUTIONS = {
     "randint": (((COUNT,), 2, 9), 5.0, 4.0),
     "categorical": ((np.log([0.2, 0.3, 0.5]), -1, (COUNT,)), 1.3, 0.61),
     "choice": ((5, (COUNT,)), 2.0, 2.0),
+    "truncated_normal": ((-1.0, 2.0, (COUNT,)), 0.229637, 0.517496),
+    "pareto": ((8.0, (COUNT,)), 8 / 7, 8 / (49 * 6)),
+    "rayleigh": ((2.0, (COUNT,)), 2 * np.sqrt(np.pi / 2), 4 * (2 - np.pi / 2)),
+    "weibull_min": ((2.0, 1.5, (COUNT,)), 2 * 0.902745, 4 * 0.375690),
+    "maxwell": (((COUNT,),), 2 * np.sqrt(2 / np.pi), 3 - 8 / np.pi),
+    "triangular": ((0.0, 1.0, 3.0, (COUNT,)), 4 / 3, 7 / 18),
+    "wald": ((0.5, (COUNT,)), 0.5, 0.125),
+    "loggamma": ((2.0, (COUNT,)), 0.4227843, 0.6449341),
+    "f": ((3.0, 20.0, (COUNT,)), 20 / 18, 2 * 400 * 21 / (3 * 324 * 16)),
+    "geometric": ((0.3, (COUNT,)), 1 / 0.3, 0.7 / 0.09),
+    "binomial": ((9, 0.7, (COUNT,)), 6.3, 1.89),
 }
 
 
@@ -106,7 +116,7 @@ def test_vmap_over_keys():
 @pytest.mark.parametrize(
     "f, error, message",
     [
-        (lambda: dflow.grad(lambda a: random.gamma(KEY, a))(2.0), DerivativeError, "shape parameter"),
+        (lambda: random.multivariate_normal(KEY, np.ones(2), np.eye(3)), ValueError, "does not fit"),
         (lambda: random.normal(KEY, (2,), int), TypeError, "are floats"),
         (lambda: random.choice(KEY, 3, (4,), False), ValueError, "cannot be taken"),
         (lambda: random.bernoulli(KEY, np.ones(3), (2,)), ValueError, "do not broadcast"),
@@ -115,3 +125,44 @@ def test_vmap_over_keys():
 def test_errors_tell(f, error, message):
     with pytest.raises(error, match=message):
         f()
+
+
+def test_gamma_samples_follow_the_shape_parameter():
+    """The distribution function at the sample stays as it is, to the second order."""
+    special = pytest.importorskip("scipy.special")
+
+    def sample(a):
+        return random.gamma(KEY, a)
+
+    a = np.array([0.05, 0.7, 3.0, 40.0])
+    x = sample(a)
+    level, h = special.gammainc(a, x), 1e-5 * a
+    moved = [special.gammaincinv(a + s * h, level) for s in (1, -1)]
+    first = dflow.grad(lambda a: np.sum(sample(a)))(a)
+    np.testing.assert_allclose(first, (moved[0] - moved[1]) / (2 * h), rtol=1e-6)
+    second = dflow.grad(lambda a: np.sum(dflow.grad(lambda a: np.sum(sample(a)))(a)))(a)
+    h = 1e-3 * a
+    moved = [special.gammaincinv(a + s * h, level) for s in (1, 0, -1)]
+    np.testing.assert_allclose(second, (moved[0] - 2 * moved[1] + moved[2]) / h**2, rtol=2e-4, atol=1e-7)
+
+
+def test_vectors_and_matrices():
+    cov = np.array([[2.0, 0.6], [0.6, 0.5]])
+    for method in ("cholesky", "eigh"):
+        x = random.multivariate_normal(KEY, np.array([1.0, -1.0]), cov, (COUNT,), method=method)
+        np.testing.assert_allclose(np.cov(x.T), cov, atol=0.06)
+        np.testing.assert_allclose(x.mean(0), [1, -1], atol=0.04)
+    q = random.orthogonal(KEY, 3, (2,))
+    np.testing.assert_allclose(q @ q.mT, np.broadcast_to(np.eye(3), (2, 3, 3)), atol=1e-12)
+    lengths = np.sum(random.ball(KEY, 2, (COUNT,)) ** 2, -1)
+    assert abs(lengths.mean() - 0.5) < 0.01 and lengths.max() < 1
+    counts = random.multinomial(KEY, 10, np.array([0.2, 0.5, 0.3]), (2000,))
+    assert (counts.sum(-1) == 10).all()
+    np.testing.assert_allclose(counts.mean(0), [2, 5, 3], atol=0.15)
+
+
+def test_normal_numbers_far_out():
+    x = random.truncated_normal(KEY, np.array([10.0, -31.0]), np.array([11.0, -30.0]), (1000, 2))
+    assert (x[:, 0] > 10).all() and (x[:, 0] < 11).all() and (x[:, 1] < -30).all()
+    np.testing.assert_allclose(x.mean(0), [10.0981, -30.0333], atol=0.02)
+    dflow.check_grads(lambda a, b: random.truncated_normal(KEY, a, b), (0.5, 2.0))

@@ -10,6 +10,8 @@ import dflow.scipy.linalg as ours
 rng = np.random.default_rng(2)
 A, B = rng.normal(size=(4, 4)), rng.normal(size=(4, 2))
 S, V = A @ A.T + np.eye(4), B[:, 0].copy()
+Z = rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3))
+H, PAIR = Z @ Z.conj().T + np.eye(3), np.stack([Z, Z.T])
 STACK = np.stack([A, 2 * A, 0.1 * A])
 
 
@@ -46,6 +48,18 @@ TABLE = {
     "lu_factor": (sl.lu_factor, A),
     "lu_solve": (lambda a, b: sl.lu_solve(sl.lu_factor(a), b), A, B),
     "lu_solve transposed": (lambda a, b: sl.lu_solve(sl.lu_factor(a), b, trans=1), A, V),
+    "lu tall": (sl.lu, np.stack([A, 2 * A[::-1]])[:, :, :3]),
+    "lu wide": (lambda a: sl.lu(a, permute_l=True), A[:2]),
+    "complex lu": (sl.lu, Z),
+    "complex lu_solve of a stack": (lambda a, b: sl.lu_solve(sl.lu_factor(a), b, trans=2), np.stack([Z, 2j * Z]), PAIR),
+    "complex cho_solve of a stack": (lambda a, b: sl.cho_solve(sl.cho_factor(a), b), np.stack([H, 2 * H]), PAIR),
+    "complex solve pos": (assuming("pos", lower=True), H, Z),
+    "complex solve her": (assuming("her"), H, Z[0]),
+    "complex solve_triangular": (lambda a, b: sl.solve_triangular(a, b, "C", lower=True), Z, Z),
+    "complex expm": (sl.expm, Z),
+    "complex sqrtm": (sl.sqrtm, H),
+    "complex toeplitz": (sl.toeplitz, Z[0]),
+    "eig": (lambda a: sl.eig(a)[0], Z),
     "qr": (sl.qr, A),
     "qr economic": (lambda a: sl.qr(a, mode="economic"), A[:, :2].copy()),
     "r of qr": (lambda a: sl.qr(a, mode="r")[0], A),
@@ -95,7 +109,7 @@ def test_square_root_where_eigenvalues_are_equal():
         (sl.sqrtm, -np.eye(2), "no real square root"),
         (lambda a: sl.solve_triangular(a, np.ones(2)), np.diag([1.0, 0.0]), "singular matrix"),
         (lambda a: sl.solve(a, np.ones(2), assume_a="pos"), -np.eye(2), "not positive definite"),
-        (sl.lu, np.ones((2, 3)), "must be square"),
+        (sl.inv, np.ones((2, 3)), "must be square"),
     ],
 )
 def test_errors(f, x, message):

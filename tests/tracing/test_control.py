@@ -403,3 +403,37 @@ def test_names_bound_within_conditions(check):
         return total, i
 
     check(f, np.array([1.0, 2.0, 3.0, 4.0, 5.0, -6.0]))
+
+
+def left_at_once(x, n):
+    s = t = 0.0
+    for v in x:
+        t = v
+        break
+    for k in range(n):
+        s += x[k]
+        if x[k] > 2:
+            s *= 2
+        break
+    for v in x:
+        for k in range(n):
+            s += v * k
+            break
+        else:
+            s += 100
+    return s, t
+
+
+def returned_at_once(x, n):
+    for k in range(n):
+        if x[k] > 2:
+            return x[0]
+        else:
+            return x[1] * k
+    return 9.0
+
+
+@pytest.mark.parametrize("fn", [left_at_once, returned_at_once], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("n", [0, 3])
+def test_loops_that_end_with_their_first_iteration(check, fn, n):
+    check(fn, np.array([2.5, 1.0, 3.0, 4.0, 5.0, 6.0]), n)

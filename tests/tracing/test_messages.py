@@ -27,6 +27,21 @@ CASES = {
         mend: make the array in its full size before the loop and fill it in the loop
         """,
     ),
+    "habit of another library": (
+        """
+        def f(x):
+            x = x.at[0].set(1.0)
+            return x
+        """,
+        errors.TraceAttributeError,
+        """
+        case.py:5: a traced array has no attribute .at
+            x = x.at[0].set(1.0)
+                ^^^^
+        seen: <traced f64[3]>
+        mend: arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`
+        """,
+    ),
     "one branch": (
         """
         def f(x):
@@ -235,20 +250,120 @@ update would not be seen
         mend: make the array of float64 (dtype='float64'), or convert the result with astype
         """,
     ),
-    "exception": (
+    "list from outside": (
         """
+        LOG = []
+
         def f(x):
-            if x[0] > 0:
-                raise KeyError("no")
+            LOG.append(x[0])
             return x
         """,
         errors.TraceError,
         """
-        case.py:5: raising KeyError on a traced condition is not supported
-            if x[0] > 0:
-               ^^^^^^^^
-        wanted: IndexError, ValueError, AssertionError, ZeroDivisionError, LinAlgError, UnboundLocalError
-        mend: raise one of these
+        case.py:7: the function changes a list from outside, which would happen once, while tracing
+            LOG.append(x[0])
+            ^^^^^^^^^^^^^^^^
+        seen: list[0] is assigned
+        mend: pass the object as an argument, or return the new value and assign it outside
+        """,
+    ),
+    "default argument": (
+        """
+        def helper(x, seen=[]):
+            seen.append(x)
+            return len(seen)
+
+        def f(x):
+            return helper(x[0]) * x
+        """,
+        errors.TraceError,
+        """
+        case.py:5: the function changes a list from outside, which would happen once, while tracing
+            seen.append(x)
+            ^^^^^^^^^^^^^^
+        seen: list[0] is assigned
+        mend: pass the object as an argument, or return the new value and assign it outside
+        """,
+    ),
+    "attribute of a class": (
+        """
+        class Counter:
+            count = 0
+
+        def f(x):
+            Counter.count += 1
+            return x
+        """,
+        errors.TraceError,
+        """
+        case.py:8: the function changes the class Counter from outside, which would happen once, while tracing
+            Counter.count += 1
+            ^^^^^^^^^^^^^^^^^^
+        seen: Counter.count is assigned
+        mend: pass the object as an argument, or return the new value and assign it outside
+        """,
+    ),
+    "attribute of an object": (
+        """
+        class Holder:
+            pass
+
+        HOLDER = Holder()
+
+        def f(x):
+            HOLDER.last = x[0]
+            return x
+        """,
+        errors.TraceError,
+        """
+        case.py:10: the function changes a Holder from outside, which would happen once, while tracing
+            HOLDER.last = x[0]
+            ^^^^^^^^^^^
+        seen: Holder.last is assigned
+        mend: pass the object as an argument, or return the new value and assign it outside
+        """,
+    ),
+    "elements by a condition": (
+        """
+        def f(x):
+            return len(list(filter(lambda v: v > 1, x)))
+        """,
+        errors.NeedsStatic,
+        """
+        case.py:5: whether this holds is known only when the program runs
+            return len(list(filter(lambda v: v > 1, x)))
+                       ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        seen: <traced bool>
+        mend: use np.where, or write it as an `if` statement of a function whose source is a file; which elements a \
+list has must be known
+        """,
+    ),
+    "sorting what is not alike": (
+        """
+        def f(x):
+            return sorted([(x[0], 1), (x[1], 2)])[0][0]
+        """,
+        errors.TraceError,
+        """
+        case.py:5: sorted() by what is known only when the program runs, of items or keys that are not alike
+            return sorted([(x[0], 1), (x[1], 2)])[0][0]
+                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        seen: keys [(f64, int 1), (f64, int 2)]
+        mend: sort numbers, or by one number (key=...) items of one type and shape; or use np.argsort
+        """,
+    ),
+    "method of numbers": (
+        """
+        def f(x):
+            return x[0].hex()
+        """,
+        errors.TraceAttributeError,
+        """
+        case.py:5: a traced number has no attribute .hex
+            return x[0].hex()
+                   ^^^^^^^^
+        seen: <traced f64>
+        mend: use the functions of dir(dflow.numpy), or do it outside of the traced function
         """,
     ),
     "text": (

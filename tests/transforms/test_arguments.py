@@ -264,3 +264,24 @@ def test_compiled_functions_are_copied_and_pickled(kind, again):
 def test_copies_of_lambdas():
     f = dflow.grad(lambda x: x**3)
     assert copy.copy(f)(2.0) == copy.deepcopy({"f": f})["f"](2.0) == 12.0
+
+
+@pytest.mark.parametrize(
+    "f", [dflow.grad(np.sin), dflow.jit(np.sin), dflow.checkpoint(np.sin)], ids=["grad", "jit", "checkpoint"]
+)
+def test_transformations_of_functions_of_numpy_nest(f):
+    want = -np.sin(0.5) if "grad" in str(f) else np.cos(0.5)
+    assert dflow.grad(f)(0.5) == pytest.approx(want)
+    np.testing.assert_allclose(dflow.vmap(dflow.grad(f))(np.full(2, 0.5)), want)
+
+
+@pytest.mark.parametrize("transform", [dflow.jit, dflow.grad, dflow.vmap, dflow.jacrev])
+def test_a_value_in_place_of_a_function(transform):
+    with pytest.raises(TraceError, match=r"takes a function\n(.|\n)*f, not f\(x\)"):
+        transform(np.sin(2.0))
+
+
+@pytest.mark.parametrize("transform", [dflow.jvp, dflow.hvp])
+def test_arrays_are_no_tuples_of_arguments(transform):
+    with pytest.raises(DerivativeError, match="takes primals in a tuple"):
+        transform(np.sum, np.ones(1), np.ones(1))

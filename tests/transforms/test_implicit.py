@@ -5,7 +5,7 @@ import pytest
 import scipy.integrate
 
 import dflow
-from dflow.errors import DerivativeError
+from dflow.errors import DerivativeError, ShapeError
 
 RNG = np.random.default_rng(5)
 M = RNG.normal(size=(4, 4)) * 0.3 + 2 * np.eye(4)
@@ -176,6 +176,12 @@ def test_a_fixed_point_that_is_not_reached():
         dflow.jit(lambda a: dflow.fixed_point(lambda x: x + a, 0.0, max_steps=50))(1.0)
 
 
+@pytest.mark.parametrize("step", [lambda x: 2 * x + 1, lambda x: np.sqrt(x) - 2])
+def test_infinity_and_nan_are_no_fixed_points(step):
+    with np.errstate(all="ignore"), pytest.raises(ValueError, match="does not converge"):
+        dflow.fixed_point(step, 1.0)
+
+
 # -- differential equations ----------------------------------------------------------------------------------------
 
 
@@ -213,6 +219,20 @@ def test_odeint_of_trees():
     assert dflow.grad(lambda s: dflow.odeint(lambda y, t: -s * y, 1.0, np.array([0.0, 1.0]))[1])(2.0) == pytest.approx(
         -np.exp(-2.0), rel=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("func", "t", "message"),
+    [
+        (lambda y, t: -y, np.array([0.0, 2.0, 1.0]), "needs times that increase, or that decrease"),
+        (lambda y, t: -y, 1.0, "the times in an array of one axis"),
+        (lambda t, y: -y, np.array([0.0, 1.0]), "the state as the first argument"),
+    ],
+)
+def test_misuse_of_odeint(func, t, message):
+    for solve in (dflow.odeint, dflow.jit(dflow.odeint)):
+        with pytest.raises((ShapeError, ValueError), match=message):
+            solve(func, np.ones(2), t)
 
 
 def test_odeint_with_too_many_steps():

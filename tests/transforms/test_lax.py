@@ -5,7 +5,7 @@ import pytest
 
 import dflow
 from dflow import lax
-from dflow.errors import TraceError
+from dflow.errors import NeedsStatic, TraceError
 from dflow.ir.core import walk
 
 X = np.linspace(-1.0, 1.0, 23)
@@ -220,3 +220,18 @@ def test_misuse():
     refused(lambda: lax.scan(step, 0.0, X, checkpoint=(0,)), "lengths of segments")
     refused(lambda: dflow.jit(lambda x: lax.scan(lambda c, v: c, 0.0, x))(X), "must return a pair")
     refused(lambda: dflow.jit(lambda x: lax.scan(lambda c, v: (x, v), 0.0, x))(X), "structure and shapes")
+
+
+@pytest.mark.parametrize("option", ["length", "checkpoint", "snapshots"])
+def test_options_are_known_while_tracing(option):
+    options = {"length": 5} if option != "length" else {}
+    with pytest.raises(NeedsStatic, match=f"scan needs a {option} that is known"):
+        dflow.jit(lambda x, n: lax.scan(lambda c, _: (c, None), x, **options, **{option: n}))(1.0, 3)
+
+
+def test_scans_in_branches():
+    def f(x):
+        return lax.cond(x[0] > 0, lambda x: lax.associative_scan(np.multiply, 1 + x), np.cos, x)
+
+    for x in (X, -X):
+        np.testing.assert_allclose(dflow.jit(f)(x), f(x))

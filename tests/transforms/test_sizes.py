@@ -388,3 +388,23 @@ def test_results_beside_updated_arguments():
 def test_library(tmp_path):
     _, header = dflow.compile_library(lambda x, k: x[:k], "f64[5], int", tmp_path / "libpart.so", name="part")
     assert "int64_t *size_0" in header.read_text()
+
+
+def test_tapes_of_triangular_nests_are_compact():
+    def cholesky(a):
+        a = a.copy()
+        for i in range(20):
+            for j in range(i):
+                a[i, j] -= a[i, :j] @ a[j, :j]
+                a[i, j] /= a[j, j]
+            a[i, i] = np.sqrt(a[i, i] - a[i, :i] @ a[i, :i])
+        return np.log(np.diag(a)).sum()
+
+    m = np.random.default_rng(0).normal(size=(20, 20))
+    m = m @ m.T + 20 * np.eye(20)
+    slope = dflow.jit(dflow.grad(cholesky))
+    text = slope.lower(m).ir()
+    assert "sequence" not in text  # the counts have bounds
+    assert "f64[380, 19]" not in text  # rows lie one behind the other
+    found = slope(m)
+    assert np.allclose(found + found.T, np.linalg.inv(m))

@@ -1,0 +1,1 @@
+../../dflow/call_records.py

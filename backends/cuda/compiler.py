@@ -1,0 +1,52 @@
+"""From a plan of tensors to a plan of launches: ``compile_plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from dflow.backends.cuda.context import Context
+from dflow.backends.cuda.plan import LaunchPlan, Step
+from dflow.backends.cuda.ptx import DEFAULT, check_target, to_ptx
+from dflow.backends.cuda.schedule import Scheduler
+from dflow.backends.engine import lower
+from dflow.backends.plan import Plan
+from dflow.ir.core import Function
+
+
+def compile_function(f: Function, target: str = DEFAULT) -> LaunchPlan:
+    """Lowers and compiles ``f`` for a processor such as ``"sm_80"``, or any later one."""
+    return compile_plan(lower(f), target)
+
+
+def compile_plan(plan: Plan, target: str = DEFAULT) -> LaunchPlan:
+    """The kernels of ``plan``, as PTX, with the steps of a run. Raises TargetError for an unknown processor."""
+    (made,) = compile_plans([(plan.function.name, plan)], target)
+    return made
+
+
+def compile_plans(plans: Sequence[tuple[str, Plan]], target: str = DEFAULT) -> list[LaunchPlan]:
+    """Several programs, with names of their own, in one module of PTX, which all results have."""
+    check_target(target)
+    module = ir.Module(plans[0][0])
+    contexts = [Context(plan, name, module) for name, plan in plans]
+    steps = [Scheduler(context).program() for context in contexts]
+    ptx = to_ptx(module, target)
+    return [_launch_plan(context, s, ptx, target) for context, s in zip(contexts, steps)]
+
+
+def _launch_plan(context: Context, steps: tuple[Step, ...], ptx: str, target: str) -> LaunchPlan:
+    f = context.plan.function
+    return LaunchPlan(
+        context.name,
+        ptx,
+        target,
+        f.arg_types,
+        f.result_types,
+        context.places.buffers,
+        steps,
+        tuple(context.checks),
+        tuple(context.kernels),
+        dict(context.plan.in_place),
+    )

@@ -1,0 +1,101 @@
+"""Threads that add up one thing together: within a warp by shuffles, within a block through shared memory, and between
+blocks in a second kernel. The order is always the same, so results are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from dflow.backends.cuda.kernel import KernelEmitter
+from dflow.backends.emit_core import untyped
+from dflow.backends.emit_kernel import accumulate, identity
+from dflow.backends.emit_types import I1, I8, I32, I64, PTR, VOID, ZERO, index, storage_type, to_storage
+from dflow.ir.types import DType
+
+WARP = 32
+
+
+def barrier(e: KernelEmitter) -> None:
+    f = e.module.declare_intrinsic("llvm.nvvm.barrier0", (), ir.FunctionType(VOID, []))
+    e.builder.call(f, [])
+
+
+def shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
+    """The value of the thread of the warp whose number differs in the bit ``by``."""
+    b, t = e.builder, value.type
+    if isinstance(t, ir.LiteralStructType):
+        made: ir.Value = ir.Constant(t, ir.Undefined)
+        for k in range(len(t.elements)):
+            made = b.insert_value(made, shuffle(e, b.extract_value(value, k), by), k)
+        return made
+    width = {I1: 1, ir.HalfType(): 16, ir.FloatType(): 32, ir.DoubleType(): 64}.get(t) or t.width
+    bits = ir.IntType(width)
+    whole = value if isinstance(t, ir.IntType) else b.bitcast(value, bits)
+    if width < 32:
+        moved = b.trunc(_shuffle(e, b.zext(whole, I32), by), bits)
+    elif width == 32:
+        moved = _shuffle(e, whole, by)
+    else:
+        low, high = (_shuffle(e, b.trunc(b.lshr(whole, I64(s)), I32), by) for s in (0, 32))
+        moved = b.or_(b.zext(low, I64), b.shl(b.zext(high, I64), I64(32)))
+    return moved if isinstance(t, ir.IntType) else b.bitcast(moved, t)
+
+
+def _shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
+    f = e.module.declare_intrinsic("llvm.nvvm.shfl.sync.bfly.i32", (), ir.FunctionType(I32, [I32] * 4))
+    return e.builder.call(f, [I32(-1), value, I32(by), I32(31)])
+
+
+def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:
+    """Memory of the block."""
+    name = e.module.get_unique_name(f"{e.function.name}_shared")
+    made = ir.GlobalVariable(e.module, ir.ArrayType(t, count), name, addrspace=3)
+    made.initializer, made.linkage = ir.Constant(made.value_type, ir.Undefined), "internal"
+    made.align = 16
+    return untyped(e.builder.addrspacecast(made, PTR))
+
+
+def warp_totals(
+    e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """What the threads of a warp have, combined; all of them get it, and all must come here."""
+    for by in (16, 8, 4, 2, 1):
+        moved = [shuffle(e, v, by) for v in totals]
+        totals = [accumulate(e, k, d, v, m) for k, d, v, m in zip(combine, dtypes, totals, moved)]
+    return list(totals)
+
+
+def block_totals(
+    e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """What the threads of a block have, combined; all of them get it, and all must come here.
+
+    Before the next call, or another use of what was read, there must be a barrier.
+    """
+    b = e.builder
+    totals = warp_totals(e, combine, dtypes, totals)
+    warps = e.block_size // WARP
+    if warps == 1:
+        return totals
+    me = e.register("tid.x")
+    rooms = [shared(e, storage_type(d), warps) for d in dtypes]
+    at = lambda room, d, k: b.gep(room, [k], inbounds=True, source_etype=storage_type(d))  # noqa: E731
+    with b.if_then(b.icmp_unsigned("==", b.and_(me, index(WARP - 1)), ZERO)):
+        for room, d, v in zip(rooms, dtypes, totals):
+            b.store(to_storage(b, d, v), at(room, d, b.lshr(me, index(5))))
+    barrier(e)
+    totals = [_load(e, d, at(room, d, ZERO)) for room, d in zip(rooms, dtypes)]
+    for k in range(1, warps):
+        others = [_load(e, d, at(room, d, index(k))) for room, d in zip(rooms, dtypes)]
+        totals = [accumulate(e, kind, d, v, o) for kind, d, v, o in zip(combine, dtypes, totals, others)]
+    return totals
+
+
+def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:
+    loaded = e.builder.load(address, typ=storage_type(dtype))
+    return e.builder.icmp_unsigned("!=", loaded, I8(0)) if dtype.kind == "b" else loaded
+
+
+__all__ = ["WARP", "barrier", "block_totals", "identity", "shared"]

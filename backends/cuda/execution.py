@@ -1,0 +1,244 @@
+"""One pass through the steps of a plan: launches, graphs, loops and branches of the host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dflow.backends.cuda.plan import (
+    Counter,
+    ErrorRecord,
+    HostCall,
+    If,
+    Launch,
+    Loop,
+    Place,
+    Read,
+    Scalar,
+    Step,
+    While,
+    buffer_bytes,
+)
+from dflow.backends.cuda.records import Records
+from dflow.backends.cuda.timeline import active
+from dflow.backends.engine import compile_function
+from dflow.ir.core import Function
+
+if TYPE_CHECKING:
+    from dflow.backends.cuda.runtime import Loaded, Program, Workspace
+
+GRAPHS = 8  # kept for one program
+LONGEST_GRAPH = 4096  # launches
+
+
+class _Failed(Exception):
+    """A step read memory after an error."""
+
+
+class Execution:
+    """One pass through the steps."""
+
+    def __init__(
+        self,
+        program: Program,
+        loaded: Loaded,
+        work: Workspace,
+        addresses: Sequence[int],
+        scalars: Mapping[int, bytes],
+        stream: int,
+    ):
+        self.program, self.device, self.cu = program, program.device, program.device.cu
+        self.loaded, self.work, self.addresses, self.scalars = loaded, work, addresses, scalars
+        self.stream = stream
+        self.table = program.table
+        self.counters: dict[int, int] = {}
+
+    def start(self) -> Any:
+        """Enqueues all work; the record that will hold the error, or None when there can be none."""
+        program, steps = self.program, self.program.plan.steps
+        try:
+            if self._is_worth_a_graph(steps):
+                self._replay()
+            else:
+                self._enqueue()
+        except _Failed:
+            pass
+        if not program.fails:
+            return None
+        record = Records.of(self.device).take(self.stream)
+        self._do("cuMemcpyDtoHAsync", record.address, self.addresses[program.error], ErrorRecord.SIZE, self.stream)
+        return record
+
+    def _enqueue(self) -> None:
+        program = self.program
+        if program.fails:
+            self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
+        self._steps(program.plan.steps)
+
+    def _do(self, name: str, *args: Any) -> None:
+        code = getattr(self.cu, name)(*args)[0]
+        if code:
+            raise self.device.failed(code, self.program.plan.name)
+
+    # --- graphs
+
+    def _is_worth_a_graph(self, steps: Sequence[Step]) -> bool:
+        return not self.program.waits and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
+
+    def _count(self, steps: Sequence[Step]) -> int:
+        """How many launches there are; loops count each round."""
+        total = 0
+        for s in steps:
+            if isinstance(s, Loop):
+                assert not isinstance(s.count, Read)
+                total += (
+                    max(0, self._value(s.count)) * self._count(s.body) if not isinstance(s.count, Counter) else 1 << 20
+                )
+            elif isinstance(s, If):
+                assert not isinstance(s.condition, Read)
+                total += self._count(s.then if self._value(s.condition) else s.otherwise)
+            else:
+                total += 1
+        return total
+
+    def _replay(self) -> None:
+        """Launches the graph of this table; the first time it is unknown, the second time it is recorded."""
+        graphs, key = self.work.graphs, self.table.key()
+        graph = graphs.get(key, ())
+        if graph == ():
+            graphs[key] = None
+            if len(graphs) > GRAPHS:
+                old = graphs.popitem(last=False)[1]
+                if old is not None:
+                    self.cu.cuGraphExecDestroy(old)
+            self._enqueue()
+            return
+        if graph is None:
+            graph = graphs[key] = self._record()
+        graphs.move_to_end(key)
+        self._do("cuGraphLaunch", graph, self.stream)
+
+    def _record(self) -> Any:
+        call = self.device.driver.call
+        call("cuStreamBeginCapture", self.stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
+        try:
+            self._enqueue()
+        finally:
+            graph = call("cuStreamEndCapture", self.stream)
+        made = call("cuGraphInstantiate", graph, 0)
+        call("cuGraphDestroy", graph)
+        return made
+
+    # --- steps
+
+    def _steps(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            _STEPS[type(step)](self, step)
+
+    def launch(self, s: Launch) -> None:
+        timeline = active()
+        before = timeline.begin(self.device, self.stream) if timeline else None
+        f = self.loaded.functions[s.kernel]
+        params = self.table.params(s)
+        code = self.cu.cuLaunchKernel(f, s.grid, 1, 1, s.block, 1, 1, s.shared, self.stream, params, 0)[0]
+        if code:
+            raise self.device.failed(code, self._what(s))
+        if timeline:
+            timeline.end(self.device, self.stream, before, s.kernel, self._what(s))
+
+    def _what(self, s: Launch) -> str:
+        for k in self.program.plan.kernels:
+            if k.name == s.kernel:
+                place = f" at {k.location}" if k.location else ""
+                return f"the kernel {k.name} of {self.program.plan.name} ({k.what}{place})"
+        return f"the kernel {s.kernel}"
+
+    def _if(self, s: If) -> None:
+        self._steps(s.then if self._value(s.condition) else s.otherwise)
+
+    def _loop(self, s: Loop) -> None:
+        for k in range(int(self._value(s.count))):
+            self.counters[s.number] = k
+            self.table.set_counter(s.number, k)
+            self._steps(s.body)
+
+    def _while(self, s: While) -> None:
+        self._steps(s.before)
+        while self._value(s.condition):
+            self._steps(s.body)
+            self._steps(s.before)
+
+    def _value(self, x: Any) -> int:
+        """A condition or a count."""
+        if isinstance(x, int):
+            return x
+        if isinstance(x, Counter):
+            return self.counters[x.loop]
+        if isinstance(x, Scalar):
+            return int(np.frombuffer(self.scalars[x.index], x.dtype.numpy)[0])
+        found = self._fetch(x.buffer, x.offset, x.dtype.numpy, 1)
+        return int(found[0])
+
+    def _fetch(self, buffer: int, offset: int, dtype: Any, count: int) -> np.ndarray[Any, Any]:
+        """Numbers in device memory. Raises _Failed when there was an error before."""
+        program = self.program
+        out = np.empty(count, dtype)
+        if out.nbytes:
+            source = self.addresses[buffer] + offset
+            self._do("cuMemcpyDtoHAsync", out.ctypes.data, source, out.nbytes, self.stream)
+        error = np.zeros(4, np.int64)
+        if program.fails:
+            at = self.addresses[program.error]
+            self._do("cuMemcpyDtoHAsync", error.ctypes.data, at, ErrorRecord.SIZE, self.stream)
+        self._do("cuStreamSynchronize", self.stream)
+        if error[0]:
+            raise _Failed
+        return out
+
+    def _host_call(self, s: HostCall) -> None:
+        inputs: list[Any] = []
+        for x in s.inputs:
+            if isinstance(x, Place):
+                flat = self._fetch(x.buffer, x.offset, x.type.dtype.numpy, int(np.prod(x.type.bound, dtype=np.int64)))
+                inputs.append(flat.reshape(x.type.bound))
+            elif isinstance(x, Scalar):
+                inputs.append(np.frombuffer(self.scalars[x.index], x.dtype.numpy)[0])
+            else:
+                inputs.append(np.int64(self._value(x)))
+        results = _on_host(s.function)(*inputs)
+        for place, value in zip(s.outputs, results):
+            array = np.ascontiguousarray(value, place.type.dtype.numpy)
+            assert array.nbytes <= buffer_bytes(place.type)
+            if array.nbytes:
+                to = self.addresses[place.buffer] + place.offset
+                self._do("cuMemcpyHtoDAsync", to, array.ctypes.data, array.nbytes, self.stream)
+        self._do("cuStreamSynchronize", self.stream)  # the results live no longer than this
+
+
+@functools.lru_cache(maxsize=256)
+def _on_host(f: Function) -> Callable[..., tuple[Any, ...]]:
+    return compile_function(f)
+
+
+_STEPS: dict[type, Callable[[Execution, Any], None]] = {
+    Launch: Execution.launch,
+    If: Execution._if,
+    Loop: Execution._loop,
+    While: Execution._while,
+    HostCall: Execution._host_call,
+}
+
+
+def independent(steps: Sequence[Step]) -> bool:
+    """Whether the host reads nothing from the device while the steps run."""
+    for s in steps:
+        if isinstance(s, While | HostCall):
+            return False
+        if isinstance(s, If) and (isinstance(s.condition, Read) or not independent((*s.then, *s.otherwise))):
+            return False
+        if isinstance(s, Loop) and (isinstance(s.count, Read) or not independent(s.body)):
+            return False
+    return True

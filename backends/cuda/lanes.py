@@ -1,0 +1,315 @@
+"""Which loops have independent rounds, so that each can be a thread of its own.
+
+    %ys = for %n, %empty { (%k, %out)                   one thread a round: %k is its number, what it writes lies
+      %y = ... any code, with loops and branches ...    at out[k] alone
+      %out' = update %out, %y, %k; yield %out'
+    }
+
+This is what ``vmap`` of a function with its own control flow becomes, and what its derivatives are made of. The proof
+is about memory, after bufferization: of every buffer that the loop writes and that lives longer than a round,
+
+- either all accesses are at indices of which one differs from round to round (``own``): a form ``c * k + r`` with r in
+  a range shorter than c;
+- or it is only ever added to (``added``): such additions are atomic then.
+
+A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum
+of which every round sees what the rounds before it have added (``scan_kernel.py``); or a place in sequences
+(``offsets.py``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dflow.backends import plan as tensors
+from dflow.backends.cuda.context import Context, Needs
+from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.linear import Form, Forms, add, enter_all, scale
+from dflow.backends.cuda.offsets import find_offset
+from dflow.ir.core import Block, Op, Value, attribute_values, walk
+from dflow.ir.registry import OPS
+
+SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
+PASSING = frozenset({"for", "while", "if"})
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A carried scalar to which each round adds ``increment``, a value that the operations ``ops`` compute from what is
+    known before the loop begins."""
+
+    ops: tuple[Op, ...]
+    increment: Value
+    is_subtracted: bool
+
+
+@dataclass
+class Lanes:
+    """What is known of a parallel loop: the positions of carried scalars that are sums, the steps of those that are
+    multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), the
+    buffers that are only added to, and the carried scalars that are sums of which rounds see those up to theirs."""
+
+    sums: list[int] = field(default_factory=list)
+    steps: dict[int, int] = field(default_factory=dict)
+    offsets: list[int] = field(default_factory=list)
+    split: set[tensors.Buffer] = field(default_factory=set)
+    added: set[tensors.Buffer] = field(default_factory=set)
+    scans: dict[int, Scan] = field(default_factory=dict)
+
+
+def prove(op: Op, context: Context) -> Lanes | None:
+    """The proof that the rounds of a ``for`` are independent, or None."""
+    return _Proof(op, context).run()
+
+
+def overwritten(op: Op, context: Context) -> list[Op]:
+    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+
+    %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
+    """
+    (body,) = op.regions
+    k, *carried = body.args
+    count = op.operands[0].op
+    found = []
+    for init, a, y in zip(op.operands[1:], carried, body.results):
+        if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
+            continue
+        whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
+        entries = y.op.attrs.get("index", ("",))
+        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
+        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+            found.append(init.op)
+    return found
+
+
+class _Proof:
+    def __init__(self, op: Op, context: Context):
+        (self.body,) = op.regions
+        self.op, self.context = op, context
+        self.k, *self.carried = self.body.args
+        self.needs = Needs(context, [op])
+        self.ops = list(walk(self.body))
+        inside = {r for o in self.ops for r in o.results} | {a for o in self.ops for r in o.regions for a in r.args}
+        inside |= set(self.body.args)
+        self.inside = inside
+        self.forms = Forms(lambda v: v not in inside or v is self.k)
+        enter_all(self.forms, self.body)
+        self.lanes = Lanes()
+
+    def run(self) -> Lanes | None:
+        if any(op.name in ("print", "eigh", "svd") for op in self.ops):
+            return None
+        fine = all(self._scalar(i, a, y) for i, (a, y) in enumerate(zip(self.carried, self.body.results)))
+        return self.lanes if fine and all(self._buffer(b) for b in self.needs.buffers(self.context)) else None
+
+    # --- scalars
+
+    def _scalar(self, position: int, a: Value, yielded: Value) -> bool:
+        if a.type.rank:
+            return True
+        step = 0 if yielded is a else self._step(a, yielded)
+        if step is not None:
+            self.lanes.steps[position] = step
+            init = self.forms.of(self.op.operands[1 + position])
+            if init is not None:
+                self.forms.given[a] = add(init, scale(Form(((self.k, 1),), 0, 0), step))
+            return True
+        if a.type.dtype.name in SUMMED and _Sum(a).reaches(self.body, yielded):
+            self.lanes.sums.append(position)
+            return True
+        scan = self._scan(a, yielded)
+        if scan is not None:
+            self.lanes.scans[position] = scan
+            return True
+        placed = find_offset(self.op, position, self.context) if self._is_counted else None
+        if placed is None:
+            return False
+        self.lanes.offsets.append(position)
+        self.lanes.split |= placed
+        return True
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the number of rounds is known now."""
+        count = self.op.operands[0].op
+        return count is not None and count.name == "constant"
+
+    def _step(self, a: Value, yielded: Value) -> int | None:
+        """c, where the yielded value is ``a + c``."""
+        op = yielded.op
+        if op is None or op.name not in ("add", "sub") or not a.type.dtype.is_integer or op not in self.body.ops:
+            return None
+        x, y = op.operands
+        if op.name == "add" and y is a:
+            x, y = y, x
+        c = self.forms.of(y)
+        if x is not a or c is None or c.constant is None:
+            return None
+        return c.constant if op.name == "add" else -c.constant
+
+    def _scan(self, a: Value, yielded: Value) -> Scan | None:
+        op = yielded.op
+        if op is None or op.name not in ("add", "sub") or op not in self.body.ops or a.type.dtype.name not in SUMMED:
+            return None
+        x, y = op.operands
+        if op.name == "add" and y is a:
+            x, y = y, x
+        if x is not a or y is a:
+            return None
+        needed: set[Op] = set()
+        if not self._is_known_before(y, needed):
+            return None
+        return Scan(tuple(o for o in self.body.ops if o in needed), y, op.name == "sub")
+
+    def _is_known_before(self, v: Value, needed: set[Op]) -> bool:
+        """Whether a value of a round needs nothing that other rounds make; the operations that make it."""
+        if v is self.k or v not in self.inside:
+            return True
+        if v in self.body.args:  # a multiple of the counter, or a tensor of which a round reads its own part
+            return v.type.rank > 0 or self.carried.index(v) in self.lanes.steps
+        op = v.op
+        if op is None or op not in self.body.ops or op.regions:
+            return False
+        if not (op.name in ("constant", "extract") or OPS[op.name].elementwise) or v.type.rank:
+            return False
+        needed.add(op)
+        return all(self._is_known_before(x, needed) for x in op.operands)
+
+    # --- memory
+
+    def _buffer(self, b: tensors.Buffer) -> bool:
+        if self.needs.is_local(self.context, b):
+            return True
+        accesses = _Accesses(self.context.plan, b, self.forms)
+        for op in self.ops:
+            accesses.visit(op)
+        if not accesses.written:
+            return True
+        if b.space == "heap":
+            return b in self.lanes.split
+        if accesses.are_own(self.k):
+            return True
+        if accesses.only_added and not self.lanes.scans and b.type.dtype.name in ATOMIC:
+            self.lanes.added.add(b)
+            return True
+        return False
+
+
+class _Sum:
+    """Follows a carried scalar: all that may be done with it is to add to it (values that do not depend on it)."""
+
+    def __init__(self, a: Value):
+        self.reached = {a}
+
+    def reaches(self, block: Block, yielded: Value) -> bool:
+        return self._block(block) and yielded in self.reached
+
+    def _block(self, block: Block) -> bool:
+        return all(self._op(op) for op in block.ops)
+
+    def _op(self, op: Op) -> bool:
+        used = [v in self.reached for v in op.operands]
+        if not self.reached.isdisjoint(attribute_values(tuple(op.attrs.values()))):
+            return False
+        if op.name in PASSING:
+            return self._regions(op, used)
+        if any(v in self.reached for r in op.regions for o in walk(r) for v in o.operands):
+            return False
+        if not any(used):
+            return True
+        adds = (op.name == "add" and used.count(True) == 1) or (op.name == "sub" and used == [True, False])
+        adds |= op.name == "select" and used == [False, True, True]
+        if adds:
+            self.reached.add(op.result)
+        return adds
+
+    def _regions(self, op: Op, used: list[bool]) -> bool:
+        if op.name == "if":
+            if used[0] or not all(self._block(r) for r in op.regions):
+                return False
+            groups = list(zip(op.results, *(r.results for r in op.regions)))
+        else:
+            first = 1 if op.name == "for" else 0
+            if any(used[:first]):
+                return False
+            body = op.regions[-1]
+            for i, is_used in enumerate(used[first:]):
+                if is_used:
+                    self.reached.add(body.args[first + i])
+                    self.reached |= {op.regions[0].args[i]} if op.name == "while" else set()
+            if not all(self._block(r) for r in op.regions) or (
+                op.name == "while" and op.regions[0].results[0] in self.reached
+            ):
+                return False
+            groups = list(zip(op.results, body.results, body.args[first:]))
+        for result, *others in groups:
+            known = [v in self.reached for v in others]
+            if any(known) and not all(known):
+                return False
+            if all(known):
+                self.reached.add(result)
+        return True
+
+
+class _Accesses:
+    """How a loop body touches one buffer."""
+
+    def __init__(self, plan: tensors.Plan, b: tensors.Buffer, forms: Forms):
+        self.plan, self.b, self.forms = plan, b, forms
+        self.written = False
+        self.only_added = True
+        self.whole = False  # some access has no known place
+        self.indices: list[tuple[Form | None, ...]] = []
+
+    def visit(self, op: Op) -> None:
+        here = [v.type.rank > 0 and self.plan.buffers.get(v) is self.b for v in op.operands]
+        made = any(self.plan.buffers.get(r) is self.b for r in op.results)
+        if op.name in PASSING or not (any(here) or made):
+            return
+        if op.name == "copy" and all(here) and made:
+            return
+        self.written |= made
+        if op.name in ("update", "update_add", "extract"):
+            count = 1 if op.name == "extract" else 2
+            if here != [True, *[False] * (len(here) - 1)]:
+                self._anywhere()
+                return
+            self.only_added &= op.name == "update_add"
+            self.indices.append(self._index(op, op.operands[count:]))
+        elif op.name == "scatter_add" and here == [True, *[False] * (len(here) - 1)]:
+            self.whole = True
+        else:
+            self._anywhere()
+
+    def _anywhere(self) -> None:
+        self.whole, self.only_added = True, False
+
+    def _index(self, op: Op, starts: tuple[Value, ...]) -> tuple[Form | None, ...]:
+        """The form of the index along each axis."""
+        start, found = iter(starts), list[Form | None]()
+        for entry in op.attrs["index"]:
+            if entry == "all":
+                found.append(None)
+                continue
+            form = self.forms.of(next(start))
+            if entry != "at" and form is not None:
+                _, size, step = entry
+                reach = [0, (size - 1) * step] if isinstance(size, int) else None
+                form = None if reach is None else Form(form.terms, form.low + min(reach), form.high + max(reach))
+            found.append(form)
+        return tuple(found)
+
+    def are_own(self, k: Value) -> bool:
+        """Whether along one axis no two rounds meet."""
+        if self.whole or len({len(i) for i in self.indices}) != 1:
+            return False
+        return any(_apart(k, forms) for forms in zip(*self.indices))
+
+
+def _apart(k: Value, forms: tuple[Form | None, ...]) -> bool:
+    first = forms[0]
+    if first is None or any(f is None or f.terms != first.terms for f in forms):
+        return False
+    known = [f for f in forms if f is not None]
+    return max(f.high for f in known) - min(f.low for f in known) < abs(first.of(k))

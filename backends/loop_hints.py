@@ -1,0 +1,73 @@
+"""What LLVM is told about loops that it would otherwise spoil.
+
+A short loop of known length is unrolled before loops are vectorized, and what straight-line vectorization then makes
+of it is poor where numbers are added up. So such a loop, when it clearly can be vectorized, is asked to stay one until
+then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite import ir
+
+from dflow.backends.emit_core import Emitter
+from dflow.ir.core import Block, Op, Value
+from dflow.ir.passes.linear_forms import terms
+from dflow.ir.registry import definition
+from dflow.ir.types import Dim
+
+SHORTEST, LONGEST = 8, 64  # iterations
+VECTOR_BYTES = 32
+ACCESSES = frozenset({"extract", "update", "update_add"})
+
+
+def hints(e: Emitter, body: Block, count: ir.Value, sums: Sequence[Value]) -> ir.MDValue | None:
+    """The metadata for the loop around ``body``; ``sums`` are the numbers that it adds up."""
+    carried = [(a, r) for a, r in zip(body.args[1:], body.results) if a.type.is_scalar and a is not r]
+    trips = count.constant if isinstance(count, ir.Constant) else None
+    return _hints(e, body, body.args[0], trips) if len(carried) == len(sums) else None
+
+
+def nest_hints(e: Emitter, body: Block, domain: Sequence[Dim]) -> ir.MDValue | None:
+    """The metadata for the innermost loop of a nest over ``domain``."""
+    return _hints(e, body, body.args[-1], domain[-1]) if domain else None
+
+
+def _hints(e: Emitter, body: Block, k: Value, trips: Dim | None) -> ir.MDValue | None:
+    if not isinstance(trips, int) or not SHORTEST <= trips <= LONGEST or not all(_is_plain(op, k) for op in body.ops):
+        return None
+    sizes = [r.type.dtype.itemsize for op in body.ops for r in op.results if r.type.dtype.is_inexact]
+    width = VECTOR_BYTES // max(sizes, default=VECTOR_BYTES)
+    if width < 2 or trips % width:
+        return None
+    interleaved = next((n for n in (4, 2) if trips % (2 * width * n) == 0), 1)
+    # Not the width: LLVM says on standard error when it cannot do what it is asked for.
+    return loop_id(e.module, ("llvm.loop.unroll.disable",), ("llvm.loop.interleave.count", interleaved))
+
+
+def _is_plain(op: Op, k: Value) -> bool:
+    """Whether an operation can be one on vectors: arithmetic, or an access that is contiguous or stays in its place."""
+    if op.name == "constant":
+        return True
+    if op.name not in ACCESSES:
+        return not op.regions and definition(op).elementwise and all(r.type.is_scalar for r in op.results)
+    if any(entry != "at" for entry in op.attrs["index"]) or op.operands[0].type.grows:
+        return False
+    *others, last = (terms(s).get(k, 0) for s in op.operands[1 if op.name == "extract" else 2 :])
+    return not any(others) and (last == 1 or (op.name == "extract" and not last))
+
+
+class _LoopId(ir.MDValue):
+    """Metadata that names itself, so that no two loops have the same."""
+
+    def descr(self, buf: list[str]) -> None:
+        operands = ", ".join(x.get_reference() for x in (self, *self.operands))
+        buf.append(f"distinct !{{ {operands} }}\n")
+
+
+def loop_id(module: ir.Module, *properties: tuple[str | int, ...]) -> ir.MDValue:
+    nodes = []
+    for name, *values in properties:
+        nodes.append(module.add_metadata([ir.MetaDataString(module, name), *(ir.IntType(32)(v) for v in values)]))
+    return _LoopId(module, nodes, name=str(len(module.metadata)))

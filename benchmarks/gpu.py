@@ -1,0 +1,230 @@
+"""Programs on a GPU: memory-bound kernels against the bandwidth of a copy, ensembles of differential equations.
+
+Without a device the group says so and writes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+import dflow
+from benchmarks.arrays import (
+    chain,
+    copy,
+    in_jax,
+    layer_norm,
+    monte_carlo,
+    rewired,
+    softmax,
+    sum_all,
+    sum_first,
+    sum_last,
+)
+from benchmarks.measure import Table, Time, measure, peer
+from dflow.backends.cuda import driver
+
+PEERS = ("JAX", "CuPy", "PyTorch")
+
+
+def transcendental(x):
+    return np.exp(-(np.sin(x) ** 2)) * np.tanh(x) + np.log(1.0 + x * x)
+
+
+def lorenz(rho):
+    """A thousand steps of Runge and Kutta's method of order 4."""
+    x, y, z, h = 1.0, 0.0, 0.0, 0.001
+    for _ in range(1000):
+        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
+        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
+        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        u, v, w = x + h / 2 * d, y + h / 2 * e, z + h / 2 * f
+        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        u, v, w = x + h * g, y + h * i, z + h * j
+        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        x += h / 6 * (a + 2 * d + 2 * g + k)
+        y += h / 6 * (b + 2 * e + 2 * i + l)
+        z += h / 6 * (c + 2 * f + 2 * j + m)
+    return x + y + z
+
+
+def lorenz_adaptive(rho):
+    """Bogacki and Shampine's pair of orders 3 and 2, to time 1."""
+    x, y, z, t, h = 1.0, 0.0, 0.0, 0.0, 1e-3
+    while t < 1.0:
+        h = min(h, 1.0 - t)
+        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
+        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
+        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        u, v, w = x + 0.75 * h * d, y + 0.75 * h * e, z + 0.75 * h * f
+        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        u = x + h / 9 * (2 * a + 3 * d + 4 * g)
+        v = y + h / 9 * (2 * b + 3 * e + 4 * i)
+        w = z + h / 9 * (2 * c + 3 * f + 4 * j)
+        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
+        error = h * np.sqrt(
+            ((-5 * a + 6 * d + 8 * g - 9 * k) / 72) ** 2
+            + ((-5 * b + 6 * e + 8 * i - 9 * l) / 72) ** 2
+            + ((-5 * c + 6 * f + 8 * j - 9 * m) / 72) ** 2
+        )
+        if error < 1e-6:
+            x, y, z, t = u, v, w, t + h
+        h = h * min(5.0, max(0.2, 0.9 * (1e-6 / (error + 1e-30)) ** (1.0 / 3.0)))
+    return x + y + z
+
+
+def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]]:
+    """Title, function, arguments, and the bytes that must at least be moved. ``scale``: elements of a large array."""
+    r = np.random.default_rng(0)
+    x, y, z = r.normal(size=(3, scale))
+    side = int(scale**0.5)
+    matrix = x[: side * side].reshape(side, side)
+    cube = x[: side * side].reshape(side, -1, 4) if side % 4 == 0 else matrix[:, :, None]
+    paths = r.normal(size=(10, scale // 10))
+    for name, dtype in (("f64", np.float64), ("f32", np.float32)):
+        n = np.dtype(dtype).itemsize
+        to = partial(np.asarray, dtype=dtype)
+        yield f"copy, {name}", copy, (to(x),), 2 * n * scale
+        yield f"chain of seven, {name}", chain, (to(x), to(y), to(z)), 4 * n * scale
+        yield f"transcendental, {name}", transcendental, (to(x),), 2 * n * scale
+        yield f"sum of squares, all, {name}", sum_all, (to(cube),), n * cube.size
+        yield f"sum of squares, first axis, {name}", sum_first, (to(cube),), n * cube.size
+        yield f"sum of squares, last axis, {name}", sum_last, (to(cube),), n * cube.size
+        yield f"softmax, {name}", softmax, (to(matrix),), 2 * n * matrix.size
+        yield f"layer norm, {name}", layer_norm, (to(matrix), to(x[:side]), to(y[:side])), 2 * n * matrix.size
+        yield f"Monte Carlo, {name}", monte_carlo, (to(paths),), n * paths.size
+
+
+def run(scale: int = 1 << 25, trajectories: int = 1 << 20) -> Iterator[Table]:
+    """Nothing without a device."""
+    try:
+        device = driver.device()
+    except driver.DeviceError as e:
+        print(f"no figures for a GPU: {e}", flush=True)
+        return
+    where = f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
+    yield arrays(scale, where)
+    yield ensembles(trajectories, where)
+    yield calls(where)
+
+
+def arrays(scale: int, where: str) -> Table:
+    table = Table("Arrays on a GPU", ["what", "dflow", "GB/s", "of the copy", *PEERS, "gradient / value"])
+    speed = 0.0
+    for title, function, args, size in cases(scale):
+        times = measure(contestants(function, args), rounds=5)
+        mine = size / times["dflow"].median / 1e9
+        if function is copy:
+            speed = mine
+        slower = gradient(function, args, times["dflow"])
+        peers = [times.get(name, "-") for name in PEERS]
+        table.rows.append((title, times["dflow"], f"{mine:.4g}", f"{mine / speed:.3g}", *peers, slower))
+    table.note = f"Bytes are what must at least be moved; ratios are of medians. {where}"
+    return table
+
+
+def ensembles(count: int, where: str) -> Table:
+    table = Table("Ensembles of Lorenz systems on a GPU", ["what", "dflow", "systems / s", "gradient / value"])
+    rho = dflow.device_put(np.linspace(0.0, 21.0, count))
+    for title, function in (("fixed step, 1000 steps of order 4", lorenz), ("adaptive step, to 1e-6", lorenz_adaptive)):
+        together = dflow.jit(dflow.vmap(function), device="cuda")
+        alone = dflow.jit(dflow.vmap(dflow.grad(function)), device="cuda")
+        runs = {"value": waiting(together, (rho,)), "gradient": waiting(alone, (rho,))}
+        times = measure(runs, rounds=5)
+        value, slope = times["value"], times["gradient"]
+        table.rows.append((title, value, f"{count / value.median:.4g}", f"{slope.median / value.median:.3g}"))
+    table.note = f"{count} systems, f64. {where}"
+    return table
+
+
+def calls(where: str) -> Table:
+    """What a call costs beside its work: of one kernel, and of a chain of them that is replayed as a graph."""
+    table = Table("Calls of programs on a GPU", ["what", "dflow"])
+    small = dflow.device_put(np.ones(1000))
+    one = dflow.jit(copy, device="cuda")
+    count = 64
+
+    def several(x):
+        for _ in range(count):
+            x = np.cumsum(x) * 0.5
+        return x
+
+    many = dflow.jit(several, device="cuda")
+    launches = len(many.lower(small).launches().launches)
+    times = measure({"one": lambda: one(small), "many": waiting(many, (small,))}, rounds=9)
+    table.rows.append(("one kernel, not waited for", times["one"]))
+    table.rows.append((f"{launches} kernels, waited for", times["many"]))
+    table.note = where
+    return table
+
+
+def waiting(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    return lambda: function(*args).block_until_ready()
+
+
+def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Callable[[], Any]]:
+    """Calls of the function by all that can run it on the device, which give the same."""
+    found = {"dflow": waiting(dflow.jit(function, device="cuda"), dflow.device_put(args))}
+    jax, cupy, torch = (peer(name) for name in ("jax", "cupy", "torch"))
+    if jax and jax.default_backend() == "gpu":
+        found["JAX"] = in_jax(jax, jax.jit(rewired(function, jax)), args)
+    if cupy:
+        found["CuPy"] = in_cupy(cupy, function, args)
+    if torch and torch.cuda.is_available() and function in _TORCH:
+        found["PyTorch"] = in_torch(torch, _TORCH[function](torch), args)
+    expected = function(*args)
+    close = 1e-9 if args[0].dtype == np.float64 else 2e-4
+    for call in found.values():
+        result = call()
+        result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
+        np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close)
+    return found
+
+
+def in_cupy(cupy: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
+    there = [cupy.asarray(x) for x in args]
+    run = FunctionType(function.__code__, {"np": cupy}, function.__name__)
+
+    def call() -> Any:
+        result = run(*there)
+        cupy.cuda.get_current_stream().synchronize()
+        return result
+
+    return call
+
+
+def in_torch(torch: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    there = [torch.from_numpy(x).cuda() for x in args]
+    compiled = torch.compile(function)
+
+    def call() -> Any:
+        result = compiled(*there)
+        torch.cuda.synchronize()
+        return result
+
+    return call
+
+
+def _normalized(torch: Any) -> Callable[..., Any]:
+    return lambda x, scale, shift: torch.nn.functional.layer_norm(x, x.shape[-1:], scale, shift, 1e-5)
+
+
+# The same in PyTorch's words, where NumPy's do not do.
+_TORCH: dict[Any, Callable[[Any], Callable[..., Any]]] = {
+    copy: lambda torch: copy,
+    chain: lambda torch: chain,
+    sum_all: lambda torch: lambda x: (x * x).sum(),
+    sum_first: lambda torch: lambda x: (x * x).sum(0),
+    sum_last: lambda torch: lambda x: (x * x).sum(-1),
+    softmax: lambda torch: lambda x: torch.softmax(x, 1),
+    layer_norm: _normalized,
+}
+
+
+def gradient(function: FunctionType, args: tuple[Any, ...], value: Time) -> str:
+    """The time of the gradient of the mean of the result by the first argument, over that of the value."""
+    mean = lambda *args: np.mean(function(*args))  # noqa: E731
+    call = waiting(dflow.jit(dflow.grad(mean), device="cuda"), dflow.device_put(args))
+    return f"{measure({'gradient': call}, rounds=5)['gradient'].median / value.median:.3g}"

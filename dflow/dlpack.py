@@ -1,0 +1,122 @@
+"""DLPack: arrays on a device handed over without a copy.
+
+``capsule(...)`` gives memory of ours to another library, ``adopt(x)`` takes memory of another. The structures are those
+of ``dlpack.h`` (version 0, which every library understands).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+CUDA = 2  # kDLCUDA
+_CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
+_KINDS = {code: kind for kind, code in _CODES.items()}
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+class _Managed(ctypes.Structure):
+    _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
+
+
+_Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_api = ctypes.pythonapi
+_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", _api))
+_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+_set_name = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", _api))
+_NAME, _USED = ctypes.create_string_buffer(b"dltensor"), ctypes.create_string_buffer(b"used_dltensor")
+_lent: dict[int, Any] = {}  # by the address of the structure: what must live until the other library is done
+
+
+@_Deleter
+def _give_back(address: int) -> None:
+    _lent.pop(address, None)
+
+
+@_Deleter
+def _unused(capsule: int) -> None:
+    """The destructor of a capsule: nobody took what is in it, unless it was renamed."""
+    if _is_valid(capsule, _NAME):
+        _give_back(_raw_pointer(capsule, _NAME))
+
+
+def capsule(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], ordinal: int, owner: Any) -> Any:
+    """A capsule with an array in device memory; ``owner`` is kept alive until the receiver is done."""
+    managed = _Managed()
+    t = managed.tensor
+    sizes = (ctypes.c_int64 * max(1, len(shape)))(*shape)
+    steps = (ctypes.c_int64 * max(1, len(shape)))(*_strides(shape))
+    t.data, t.device_type, t.device_id, t.ndim = pointer, CUDA, ordinal, len(shape)
+    t.code, t.bits, t.lanes = _CODES[dtype.kind], 8 * dtype.itemsize, 1
+    t.shape, t.strides, t.byte_offset = sizes, steps, 0
+    managed.deleter = ctypes.cast(_give_back, ctypes.c_void_p).value
+    address = ctypes.addressof(managed)
+    _lent[address] = managed, sizes, steps, owner
+    return _new(address, _NAME, ctypes.cast(_unused, ctypes.c_void_p).value)
+
+
+class Adopted:
+    """Memory of another library: gives it back when it goes."""
+
+    def __init__(self, managed: _Managed, address: int):
+        self.address = address
+        t = managed.tensor
+        self.pointer = (t.data or 0) + t.byte_offset
+        self.shape = tuple(t.shape[: t.ndim])
+        self.strides = tuple(t.strides[: t.ndim]) if t.strides else _strides(self.shape)
+        self.device_type, self.ordinal = t.device_type, t.device_id
+        self.type = (t.code, t.bits, t.lanes)
+        self._deleter = managed.deleter
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Raises TypeError for a type that NumPy does not have."""
+        code, bits, lanes = self.type
+        if code not in _KINDS or lanes != 1:
+            raise TypeError(f"an array of DLPack type {self.type} has no NumPy dtype")
+        return np.dtype(f"{_KINDS[code]}{bits // 8}") if _KINDS[code] != "b" else np.dtype(bool)
+
+    @property
+    def is_contiguous(self) -> bool:
+        rows = [(n, s) for n, s in zip(self.shape, self.strides) if n != 1]
+        wanted = [(n, s) for n, s in zip(self.shape, _strides(self.shape)) if n != 1]
+        return rows == wanted or 0 in self.shape
+
+    def __del__(self) -> None:
+        if self._deleter:
+            _Deleter(self._deleter)(self.address)
+
+
+def adopt(x: Any, stream: int | None = None) -> Adopted:
+    """Takes over the memory of ``x``, whose work on it is done before later work on ``stream``."""
+    given = x.__dlpack__() if stream is None else x.__dlpack__(stream=stream)
+    address = _pointer(given, _NAME)
+    made = Adopted(_Managed.from_address(address), address)
+    _set_name(given, _USED)
+    return made
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    out, step = [], 1
+    for n in reversed(shape):
+        out.append(step)
+        step *= n
+    return tuple(reversed(out))

@@ -1,0 +1,137 @@
+"""Conditions in rewritten code: ``and``, ``or``, ``not`` and comparisons."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dflow.errors import TraceError, failure
+from dflow.ir.types import BOOL
+from dflow.tracing.array import Array
+from dflow.tracing.branches import choose, traced_condition, truth
+from dflow.tracing.context import builder
+from dflow.tracing.lift import contains_traced, wrap
+from dflow.tracing.special_methods import PLAIN, dispatched, method, truth_value
+
+
+def not_(x: Any) -> Any:
+    x = truth_value(x)
+    if not traced_condition(x):
+        return not x
+    return wrap(builder().not_(truth(x)))
+
+
+def test(x: Any) -> Any:
+    """Whether ``x`` is true."""
+    x = truth_value(x)
+    return wrap(truth(x)) if traced_condition(x) else bool(x)
+
+
+def and_(*operands: Callable[[], Any]) -> Any:
+    """``a and b``: b counts (and its checks hold) only where a holds."""
+    return _chain(operands, lambda holds, x, rest: choose(holds, rest, lambda: x), stops=False)
+
+
+def or_(*operands: Callable[[], Any]) -> Any:
+    return _chain(operands, lambda holds, x, rest: choose(holds, lambda: x, rest), stops=True)
+
+
+def _chain(operands: Any, join: Callable[[Any, Any, Callable[[], Any]], Any], stops: bool) -> Any:
+    head, *rest = operands
+    x = head()
+    if not rest:
+        return x
+    holds = truth_value(x)
+    if not traced_condition(holds):
+        return x if bool(holds) is stops else _chain(rest, join, stops)
+    if holds is x and x.type.dtype is BOOL:
+        holds = x = wrap(truth(x))
+    return join(holds, x, lambda: _chain(rest, join, stops))
+
+
+# -- comparisons ---------------------------------------------------------------------------------------------------
+
+
+def comparison(name: str, x: Any, y: Any) -> Any:
+    """``x op y`` for one of the operators that ``names`` below has."""
+    if name in _REFLECTED:
+        return _ordered(name, x, y)
+    return _OTHERS[name](x, y)
+
+
+def _ordered(name: str, x: Any, y: Any) -> Any:
+    if type(x) not in PLAIN or type(y) not in PLAIN:
+        found = dispatched(f"__{name}__", x, f"__{_REFLECTED[name]}__", y)
+        if found is not NotImplemented:
+            return found
+        if name == "ne" and type(x).__ne__ in (object.__ne__, tuple.__ne__) and method(x, "__eq__"):
+            return not_(_ordered("eq", x, y))
+    if isinstance(x, list | tuple) and isinstance(y, list | tuple) and (contains_traced(x) or contains_traced(y)):
+        return _by_items(name, x, y)
+    return getattr(operator, name)(x, y)
+
+
+def _by_items(name: str, x: Any, y: Any) -> Any:
+    """Lists and tuples are compared by their first items that differ."""
+    if isinstance(x, list) != isinstance(y, list):
+        return getattr(operator, name)(type(x)(), type(y)())
+    if name in ("eq", "ne"):
+        same = len(x) == len(y) and not_(_any_of(not_(comparison("eq", a, b)) for a, b in zip(x, y)))
+        return same if name == "eq" else not_(same)
+    if not x or not y:
+        return getattr(operator, name)(len(x), len(y))
+    strictly = name.replace("e", "t")
+    return choose(
+        test(comparison("eq", x[0], y[0])),
+        lambda: test(comparison(name, x[1:], y[1:])),
+        lambda: test(comparison(strictly, x[0], y[0])),
+    )
+
+
+def _in(x: Any, container: Any) -> Any:
+    found = method(container, "__contains__")
+    if found is not None:
+        return found(x)
+    if isinstance(container, Array):
+        return container.__contains__(x)
+    if isinstance(container, list | tuple | range | set) and (isinstance(x, Array) or contains_traced(container)):
+        return _any_of(test(comparison("eq", x, item)) for item in container)
+    return x in container
+
+
+def _any_of(tests: Iterable[Any]) -> Any:
+    """Whether one of the conditions holds; all are evaluated where that is not known."""
+    found: Any = False
+    for holds in tests:
+        if traced_condition(holds):
+            found = holds if found is False else wrap(builder().or_(truth(found), truth(holds)))
+        elif holds:
+            return True
+    return found
+
+
+def _is(x: Any, y: Any) -> bool:
+    if isinstance(x, Array) and isinstance(y, bool):
+        raise failure(
+            TraceError, "a traced value is compared by `is`", seen=repr(x), mend="leave out `is True`, or use =="
+        )
+    return x is y
+
+
+_REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
+_OTHERS: dict[str, Callable[[Any, Any], Any]] = {
+    "is_": _is,
+    "is_not": lambda x, y: not _is(x, y),
+    "in_": _in,
+    "not_in": lambda x, container: not_(_in(x, container)),
+}
+
+
+def compare(names: tuple[str, ...], left: Any, *rest: Callable[[], Any]) -> Any:
+    """A chain of comparisons: ``a < b < c`` evaluates b once, and c only where a < b."""
+    right = rest[0]()
+    first = comparison(names[0], left, right)
+    if len(names) == 1:
+        return first
+    return and_(lambda: first, lambda: compare(names[1:], right, *rest[1:]))

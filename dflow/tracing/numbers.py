@@ -1,0 +1,57 @@
+"""The attributes that Python's numbers have and arrays do not: ``int.bit_length``, ``float.is_integer``, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dflow.tracing.lift import elementwise
+from dflow.tracing.operators import numpy_functions
+
+
+def _is_integer(x: Any) -> Any:
+    if x.dtype.kind != "f":
+        return True
+    return elementwise("and", elementwise("eq", x, elementwise("floor", x)), numpy_functions().isfinite(x))
+
+
+def _bit_length(x: Any) -> Any:
+    from dflow.numpy.math_functions import call_math
+
+    return call_math(int.bit_length, x)
+
+
+def _bit_count(x: Any) -> Any:
+    from dflow.tracing.python import BUILTINS
+
+    return BUILTINS[int](numpy_functions().bitwise_count(x))
+
+
+METHODS: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "f": {"is_integer": _is_integer},
+    "i": {"is_integer": _is_integer, "bit_length": _bit_length, "bit_count": _bit_count},
+}
+PROPERTIES: dict[str, dict[str, Callable[[Any], Any]]] = {
+    "i": {"numerator": lambda x: x, "denominator": lambda x: 1},
+}
+
+
+def number_attribute(x: Any, name: str) -> Any:
+    """The attribute of a traced number; None where its Python number has none that is supported."""
+    if x.ndim or not hasattr(stands_for(x), name):
+        return None
+    if name in PROPERTIES.get(x.dtype.kind, ()):
+        return PROPERTIES[x.dtype.kind][name](x)
+    method = METHODS.get(x.dtype.kind, {}).get(name)
+    return None if method is None else lambda: method(x)
+
+
+def stands_for(x: Any) -> type:
+    """The class of what a traced array stands for."""
+    if x.ndim:
+        return np.ndarray
+    if x.weak:
+        return {"f": float, "c": complex}.get(x.dtype.kind, int)
+    return x.dtype.type

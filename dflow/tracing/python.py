@@ -1,0 +1,299 @@
+"""Python's own functions on traced values."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from dflow.errors import CarriedError, TraceError, failure
+from dflow.tracing import printing
+from dflow.tracing.array import Array
+from dflow.tracing.branches import choose, traced_condition, truth
+from dflow.tracing.context import TRACE, builder, region
+from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
+from dflow.tracing.logic import comparison, not_, test
+from dflow.tracing.numbers import stands_for
+from dflow.tracing.operators import numpy_functions
+from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
+from dflow.tracing.sizes import is_one
+from dflow.tracing.special_methods import (
+    BINARY,
+    PLAIN,
+    attribute,
+    binary,
+    dispatched,
+    set_attribute,
+    truth_value,
+    unary,
+)
+from dflow.tracing.state import Undefined, describe, flatten, is_number, unflatten
+
+
+def len_(x: Any) -> Any:
+    if isinstance(x, Array) and x.ndim:
+        return x.shape[0]
+    return x.length if isinstance(x, Indexable) else len(x)
+
+
+def range_(*args: Any) -> Any:
+    if not any(isinstance(a, Array) for a in args):
+        return range(*args)
+    args = tuple(_static_integer(a) for a in args)
+    if all(isinstance(a, int) for a in args):
+        return range(*args)
+    return Range(0, *args) if len(args) == 1 else Range(*args)
+
+
+def _static_integer(x: Any) -> Any:
+    known = static_value(x) if isinstance(x, Array) and not x.ndim and x.dtype.kind in "iu" else None
+    return x if known is None else int(known)
+
+
+def enumerate_(x: Any, start: Any = 0) -> Any:
+    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    return enumerate(x, start) if inner is None else Enumerated(inner, start)
+
+
+def zip_(*parts: Any, strict: bool = False) -> Any:
+    inner = [as_sequence(p) for p in parts]
+    known = parts and all(i is not None for i in inner) and any(isinstance(p, Array | Indexable) for p in parts)
+    if not known:
+        return zip(*parts, strict=strict)
+    lengths = [i.length for i in inner if i is not None]
+    if strict and any(n != lengths[0] for n in lengths if isinstance(n, int)):
+        raise ValueError("zip() arguments have different lengths")
+    return Zipped(inner)  # type: ignore[arg-type]
+
+
+def reversed_(x: Any) -> Any:
+    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    return reversed(x) if inner is None else Reversed(inner)
+
+
+def sum_(x: Any, /, start: Any = 0) -> Any:
+    if isinstance(x, Array) and x.ndim:
+        total = numpy_functions().sum(x, axis=0)
+        return total if isinstance(start, int) and start == 0 else start + total
+    total = start
+    for item in x:
+        total = binary("add", total, item)
+    return total
+
+
+def _extreme(name: str, plain: Any) -> Any:
+    """``min`` and ``max``: of an array, of numbers, of anything that can be compared or has a key that can."""
+    first_by = "lt" if name == "min" else "gt"
+
+    def extreme(*args: Any, key: Any = None, **default: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], Array) and args[0].ndim == 1 and key is None and not default:
+            return getattr(numpy_functions(), name)(args[0])
+        items = list(args[0]) if len(args) == 1 else list(args)
+        traced = contains_traced(items)
+        if not items or (key is None and not traced and all(type(i) in PLAIN for i in items)):
+            return plain(*args, key=key, **default)
+        if key is None and traced and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
+            return functools.reduce(lambda a, b: elementwise(name, a, b), items)
+        return best(items, [i if key is None else key(i) for i in items])
+
+    def best(items: list[Any], keys: list[Any]) -> Any:
+        found, mark = items[0], keys[0]
+        for item, k in zip(items[1:], keys[1:]):
+            ways = (lambda i=item, k=k: (i, k)), (lambda f=found, m=mark: (f, m))
+            found, mark = choose(comparison(first_by, k, mark), *ways)
+        return found
+
+    return extreme
+
+
+def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
+    """``sorted``: by traced numbers too, where the items are alike."""
+    items = list(items)
+    keys = items if key is None else [key(i) for i in items]
+    if not contains_traced(keys):
+        order = sorted(range(len(items)), key=keys.__getitem__, reverse=reverse)
+        return [items[i] for i in order]
+    leaves, structures = zip(*map(flatten, items))
+    alike = all(s == structures[0] for s in structures) and all(is_number(x) for row in leaves for x in row)
+    if not alike or not all(is_number(k) and not np.ndim(k) for k in keys):
+        raise failure(
+            TraceError,
+            "sorted() by what is known only when the program runs, of items or keys that are not alike",
+            seen=f"keys {describe(keys)}"[:200],
+            mend="sort numbers, or by one number (key=...) items of one type and shape; or use np.argsort",
+        )
+    ns = numpy_functions()
+    by = ns.stack([*map(lift, reversed(keys) if reverse else keys)])
+    order = ns.argsort(by, kind="stable")
+    if reverse:
+        order = ns.flip(len(items) - 1 - order)
+    columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
+    weak = [all(lift(x).weak for x in c) for c in zip(*leaves)]
+    rows = ([wrap(c[i].value, w) for c, w in zip(columns, weak)] for i in range(len(items)))
+    return [unflatten(structures[0], row) for row in rows]
+
+
+def _number(plain: Any, kind: str, dtype: Any) -> Any:
+    """``int(x)``, ``float(x)``, ``bool(x)`` of a number give a number; of a whole array they are Python's affair."""
+
+    def number(*args: Any, **kwargs: Any) -> Any:
+        if len(args) != 1 or kwargs or not isinstance(args[0], Array) or not is_one(args[0].type.shape):
+            return plain(*args, **kwargs)
+        x = args[0]
+        if static_value(x) is not None:
+            return plain(x)
+        if kind == "b":
+            return wrap(truth(x))
+        value = builder().reshape(x.value, shape=()) if x.ndim else x.value
+        return wrap(convert(value, dtype), weak=True)
+
+    return number
+
+
+_plain_bool = _number(bool, "b", np.bool_)
+
+
+def _bool(*args: Any) -> Any:
+    return _plain_bool(*map(truth_value, args))
+
+
+def type_(*args: Any) -> type:
+    """``type(x)``: for a traced value the type of what it stands for."""
+    x = args[0]
+    if len(args) != 1 or not isinstance(x, Array):
+        return type(*args)
+    return stands_for(x)
+
+
+def next_(*args: Any) -> Any:
+    if region().kind != TRACE:
+        raise failure(
+            CarriedError,
+            "next() inside a branch or loop that is traced would be called once only",
+            mend="loop over the sequence with `for`",
+        )
+    return next(*args)
+
+
+def isinstance_(x: Any, kinds: Any) -> Any:
+    """Traced numbers are ``int`` or ``float`` as what they stand for, traced arrays ``np.ndarray``."""
+    if isinstance(x, Undefined):
+        raise x.error()
+    if not isinstance(x, Array):
+        return isinstance(x, kinds)
+    if isinstance(x, kinds):
+        return True
+    if x.dtype == np.bool_ and not x.ndim and (kinds is bool or (isinstance(kinds, tuple) and bool in kinds)):
+        return True
+    stands_for = type_(x)
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    return any(isinstance(k, type) and issubclass(stands_for, k) for k in wanted)
+
+
+def pow_(x: Any, y: Any, mod: Any = None) -> Any:
+    if mod is None:
+        return binary("pow", x, y)
+    from dflow.numpy.math_functions import call_math
+
+    return call_math(pow, x, y, mod)
+
+
+def complex_(real: Any = 0, imag: Any = 0) -> Any:
+    if not contains_traced((real, imag)) or isinstance(real, str):
+        return complex(real, imag)
+    real, imag = (x if isinstance(x, Array) else lift(x) for x in (real, imag))
+    if any(x.ndim for x in (real, imag)):
+        raise failure(TraceError, "complex() of an array", seen=f"{real!r}, {imag!r}", mend="use x + 1j * y")
+    if "c" not in (real.dtype.kind, imag.dtype.kind):
+        parts = (convert(x.value, np.float64) for x in (real, imag))
+        return wrap(builder().emit("complex", *parts), weak=True)
+    number = elementwise("add", real, elementwise("mul", imag, 1j))
+    return wrap(convert(number.value, np.complex128), weak=True)
+
+
+def any_(items: Any) -> Any:
+    return numpy_functions().any(items) if isinstance(items, Array) else _any_all(items, "or", False)
+
+
+def all_(items: Any) -> Any:
+    return numpy_functions().all(items) if isinstance(items, Array) else _any_all(items, "and", True)
+
+
+def _any_all(items: Any, op: str, start: bool) -> Any:
+    found: Any = start
+    for x in items:
+        if not traced_condition(x):
+            if bool(x) is not start:
+                return not start
+            continue
+        holds = wrap(truth(x))
+        found = holds if found is start else elementwise(op, found, holds)
+    return found
+
+
+def divmod_(x: Any, y: Any) -> Any:
+    found = dispatched("__divmod__", x, "__rdivmod__", y)
+    return divmod(x, y) if found is NotImplemented else found
+
+
+def getattr_(x: Any, name: str, *default: Any) -> Any:
+    try:
+        return attribute(x, name)
+    except AttributeError:
+        if default:
+            return default[0]
+        raise
+
+
+def hasattr_(x: Any, name: str) -> bool:
+    if isinstance(x, Array):
+        return hasattr(stands_for(x), name)
+    try:
+        attribute(x, name)
+    except AttributeError:
+        return False
+    return True
+
+
+# The functions of which a class may define its own meaning, by a method of that name.
+SPECIAL_METHODS: dict[Any, str] = {
+    **{f: f"__{f.__name__}__" for f in (abs, len, int, float, complex, round, reversed, next, iter)},
+    **{f: f"__{f.__name__}__" for f in (math.floor, math.ceil, math.trunc)},
+}
+BUILTINS: dict[Any, Any] = {
+    **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
+    **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    operator.not_: not_,
+    operator.truth: test,
+    operator.neg: functools.partial(unary, "neg"),
+    sorted: sorted_,
+    divmod: divmod_,
+    getattr: getattr_,
+    hasattr: hasattr_,
+    setattr: lambda x, name, value: set_attribute(value, x, name),
+    len: len_,
+    range: range_,
+    enumerate: enumerate_,
+    zip: zip_,
+    reversed: reversed_,
+    sum: sum_,
+    max: _extreme("max", max),
+    min: _extreme("min", min),
+    int: _number(int, "i", np.int64),
+    float: _number(float, "f", np.float64),
+    bool: _bool,
+    isinstance: isinstance_,
+    type: type_,
+    next: next_,
+    pow: pow_,
+    complex: complex_,
+    print: printing.print,
+    str: printing.str_,
+    repr: printing.repr_,
+    format: printing.format_,
+    any: any_,
+    all: all_,
+}

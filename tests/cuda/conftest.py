@@ -1,0 +1,46 @@
+"""The device that tests run on: the PTX interpreter, and with ``-m device`` a GPU."""
+
+import pytest
+from ptx.driver import FakeDriver
+
+from dflow.backends.cuda import driver
+from dflow.backends.cuda.runtime import Program
+
+
+def opened(fake):
+    run = Program.run
+
+    def run_in_fresh_memory(self, *args, **kwargs):
+        """What an earlier run left behind is not to be read."""
+        with self._lock:
+            for work in self._loaded.workspaces.values() if self._loaded else ():
+                for k, memory in work.memory.items():
+                    if self.plan.buffers[k].kind == "workspace":
+                        fake.heap.forget(memory.pointer)
+            return run(self, *args, **kwargs)
+
+    with fake.installed(), pytest.MonkeyPatch.context() as patch:
+        driver.forget()
+        patch.setattr(Program, "run", run_in_fresh_memory)
+        yield fake
+    driver.forget()
+
+
+@pytest.fixture
+def fake(request):
+    """A fake driver of its own for a test that spoils it; the parameter is the device's memory in bytes."""
+    yield from opened(FakeDriver(memory=getattr(request, "param", 1 << 22)))
+
+
+@pytest.fixture(scope="module", params=["interpreter", pytest.param("device", marks=pytest.mark.device)])
+def gpu(request):
+    """The fake driver, or None on a GPU."""
+    if request.param == "interpreter":
+        yield from opened(FakeDriver())
+        return
+    driver.forget()
+    try:
+        driver.device()
+    except driver.DeviceError as e:
+        pytest.skip(str(e))
+    yield None

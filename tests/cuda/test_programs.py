@@ -1,0 +1,258 @@
+"""Programs on the device give what they give on the processor."""
+
+import numpy as np
+import pytest
+
+import dflow
+from dflow import trees
+from dflow.backends.cuda import work
+from dflow.backends.cuda.plan import HostCall, Loop, While
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Kernels for small arrays too."""
+    monkeypatch.setattr(work, "WIDE", 4)
+    monkeypatch.setattr(work, "MANY", 4)
+
+
+def compare(f, *args, rtol=1e-9):
+    """The kernels of ``f`` by what they do, after a run on both."""
+    wanted, on_device = dflow.jit(f)(*args), dflow.jit(f, device="cuda")
+    got = on_device(*args)
+    assert trees.flatten(got)[1] == trees.flatten(wanted)[1]
+    for g, w in zip(trees.flatten(got)[0], trees.flatten(wanted)[0]):
+        w = np.asarray(w)
+        assert (np.asarray(g).dtype, np.shape(g)) == (w.dtype, w.shape)
+        scale = np.max(np.abs(w), initial=0.0, where=np.isfinite(w))
+        np.testing.assert_allclose(np.asarray(g), w, rtol=rtol, atol=rtol * scale)
+    return [k.what for k in on_device.lower(*args).launches().kernels]
+
+
+def numbers(*shape, dtype=float, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+# --- tensors
+
+
+def test_elementwise(gpu):
+    assert compare(lambda x, a: np.sin(x) * a + x, numbers(5000), 2.0) == ["kernel"]
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 2)])
+def test_reductions(gpu, axis):
+    compare(lambda x: (np.sum(x * x, axis), np.max(x, axis), np.any(x > 2, axis)), numbers(20, 11, 33))
+
+
+def test_long_reductions_have_two_stages(gpu):
+    assert compare(lambda x: np.sum(x * x), numbers(20000)) == ["fold", "combine", "steps"]
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 3e-3), ("f4", 1e-5), ("i4", 0), ("c16", 1e-12)])
+def test_dtypes(gpu, dtype, rtol):
+    x = (10 * numbers(3000)).astype(dtype)
+    compare(lambda x: (np.sum(x), x * x + 1), x, rtol=rtol)
+
+
+def test_small_arrays_share_a_block(gpu):
+    """One launch: loops inside, sums and updates by all threads together."""
+
+    def f(x, n):
+        y, total = np.zeros(64), 0.0
+        for k in range(n):
+            x = np.cos(x) + np.sum(x) / 300
+            y[k : k + 50] += x[:50]
+            y[3] = y[k] + 1
+            if y[0] > 1:
+                total += np.max(y) + y[5]
+        return x, y, total, np.argmax(y)
+
+    assert compare(f, numbers(64), 3) == ["steps"]
+
+
+def test_sizes_that_vary(gpu, small):
+    compare(lambda x: (np.sum(x[: np.sum(x > 0)] ** 2), x[x > 1] + 1), numbers(200))
+
+
+def test_sorts(gpu, small):
+    x = np.round(numbers(2, 260), 1)
+    x[0, ::9] = np.nan
+    assert compare(lambda x: np.argsort(x, axis=1, kind="stable"), x) == ["argsort"] * 3
+    compare(lambda x: np.argsort(x), numbers(40))
+
+
+def test_matrices(gpu, small):
+    def f(a, b):
+        w, v = np.linalg.eigh(a + a.T)
+        return a @ b, np.linalg.solve(a, b), w, np.abs(v), np.argsort(b, axis=1), np.argmax(a)
+
+    a = numbers(12, 12)
+    compare(f, a + 12 * np.eye(12), numbers(12, 5), rtol=1e-8)
+    plan = dflow.jit(f, device="cuda").lower(a, a).launches()
+    assert any(isinstance(s, HostCall) for s in plan.steps)
+
+
+def add_at(x, i):
+    y = np.zeros(20)
+    np.add.at(y, i, x)
+    return y
+
+
+def put_at(x, i):
+    y = np.zeros(20)
+    y[i] = x
+    return y
+
+
+INDICES = np.random.default_rng(0).integers(0, 20, 60)
+
+
+def test_scatters(gpu):
+    assert compare(add_at, numbers(60), INDICES) == compare(put_at, numbers(60), INDICES) == ["steps"]
+
+
+def test_scatters_in_kernels(gpu, small):
+    assert "scatter_add" in compare(add_at, numbers(60), INDICES)
+    compare(dflow.grad(lambda x: np.sum(x[INDICES] ** 2)), numbers(20))
+
+
+# --- control flow
+
+
+def newton(x):
+    """The square root of x."""
+    y = x
+    while abs(y * y - x) > 1e-12 * x:
+        y = 0.5 * (y + x / y)
+    return y
+
+
+def oscillate(u, p):
+    for _ in range(20):
+        u = u + 0.05 * np.stack([u[1], -p[0] * u[0] - p[1] * u[1] ** 3])
+    return np.sum(u**2)
+
+
+def test_loops_of_the_host(gpu, small):
+    def f(x, n):
+        for k in range(n):
+            x = np.sin(x) + k
+        while np.sum(x * x) > 1.0:
+            x = x * 0.5
+        if x[0] > x[1]:
+            x = x + 1
+        return x
+
+    compare(f, numbers(20), 3)
+    steps = dflow.jit(f, device="cuda").lower(numbers(20), 3).launches().steps
+    assert any(isinstance(s, Loop) for s in steps) and any(isinstance(s, While) for s in steps)
+
+
+def test_lanes_with_loops_of_their_own(gpu):
+    assert "lanes" in compare(dflow.vmap(newton), np.linspace(0.1, 9, 200))
+
+
+def test_gradients_of_lanes(gpu):
+    xs = np.linspace(0.1, 9, 70)
+    what = compare(dflow.grad(lambda xs: np.sum(dflow.vmap(newton)(xs))), xs)
+    assert what.count("lanes") == 2  # there and back
+
+
+def test_sums_over_lanes(gpu):
+    def loss(us, p):
+        return np.sum(dflow.vmap(lambda u: oscillate(u, p))(us))
+
+    what = compare(dflow.value_and_grad(loss, (0, 1)), numbers(100, 2), np.array([1.0, 0.1]))
+    assert what.count("lanes") == 2 and "total" in what
+
+
+def test_additions_to_shared_tensors(gpu):
+    def loss(table, i):
+        def one(k):
+            total = 0.0
+            for j in range(3):
+                total += table[(k + j) % 10] ** 2
+            return total
+
+        return np.sum(dflow.vmap(one)(i))
+
+    compare(dflow.grad(loss), numbers(10), np.arange(80) % 10)
+
+
+def test_running_sums(gpu):
+    def f(x):
+        y, total = np.zeros(len(x)), 3.0
+        for k in range(len(x)):
+            total -= x[k]
+            y[k] = np.sin(total)
+        return y, total, np.cumsum(x)
+
+    assert compare(f, numbers(200)).count("prefixes") == 2
+    compare(dflow.grad(lambda x: np.sum(np.cumsum(x) ** 2)), numbers(200), rtol=1e-8)
+
+
+def test_rounds_that_depend_on_each_other_stay_in_order(gpu):
+    def f(x):
+        y = x.copy()
+        for k in range(99):
+            y[k + 1] += 0.5 * y[k]
+        return y
+
+    assert "lanes" not in compare(f, numbers(100))
+
+
+# --- derivatives, in any order
+
+
+def test_transformations_nest(gpu):
+    def f(x):
+        return np.sum(np.sin(x) * x[::-1])
+
+    x = numbers(300)
+    wanted = dflow.grad(f)(x)
+    for g in (dflow.grad(dflow.jit(f, device="cuda")), dflow.jit(dflow.grad(f), device="cuda")):
+        np.testing.assert_allclose(np.asarray(g(x)), wanted, rtol=1e-12)
+    rows = numbers(3, 300)
+    mapped = dflow.vmap(dflow.grad(dflow.jit(f, device="cuda")))
+    np.testing.assert_allclose(np.asarray(mapped(rows)), dflow.vmap(dflow.grad(f))(rows), rtol=1e-12)
+
+
+# --- errors
+
+
+def test_errors_name_the_line(gpu):
+    def f(x, k):
+        return x[k] * 2
+
+    with pytest.raises(IndexError, match="index 7 is out of bounds") as on_cpu:
+        dflow.jit(f)(np.ones(3), 7)
+    with pytest.raises(IndexError, match="index 7 is out of bounds") as on_device:
+        dflow.jit(f, device="cuda")(np.ones(3), 7)
+    assert str(on_cpu.value) == str(on_device.value)
+
+
+def test_errors_in_lanes(gpu):
+    def one(x):
+        assert x < 50, "too large"
+        return np.sqrt(x)
+
+    with pytest.raises(AssertionError, match="too large"):
+        dflow.jit(dflow.vmap(one), device="cuda")(np.arange(100.0))
+
+
+def test_arguments_are_updated(gpu):
+    def f(x):
+        x[1:] += x[:-1]
+
+    mine, wanted = numbers(400), numbers(400)
+    dflow.jit(f, device="cuda")(mine)
+    f(wanted)
+    np.testing.assert_allclose(mine, wanted)
+
+
+def test_devices_are_checked():
+    with pytest.raises(ValueError, match="device must be one of cpu, cuda; got 'tpu'"):
+        dflow.jit(lambda x: x, device="tpu")
+    with pytest.raises(ValueError, match="runs on the CPU; leave out device"):
+        dflow.jit(lambda x: x, device="cuda", backend="reference")

@@ -1,0 +1,363 @@
+"""A stand-in for ``cuda.bindings.driver`` that runs kernels in the interpreter.
+
+    fake = FakeDriver()                # one device
+    with fake.installed(): ...         # `from cuda.bindings import driver` gives it
+
+Everything happens at once, in the order of the calls; streams only remember what they capture. Functions return tuples
+that begin with a ``CUresult``, as those of the package do. ``fail`` makes a function fail; ``launched`` lists the
+kernels that ran. A fault that the interpreter finds is raised as it is, so that a test shows the line; with
+``hardware_faults`` it becomes the error that a GPU reports, after which the context is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ptx.driver_types import ATTRIBUTES, CUresult, constants
+from ptx.faults import IllegalInstruction, Misaligned, OutOfBounds, PtxFault, Trap
+from ptx.machine import Machine
+from ptx.memory import Heap
+
+OK = CUresult.CUDA_SUCCESS
+_MAJOR, _MINOR = (f"CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_{x}" for x in ("MAJOR", "MINOR"))
+_STICKY = {
+    OutOfBounds: CUresult.CUDA_ERROR_ILLEGAL_ADDRESS,
+    Misaligned: CUresult.CUDA_ERROR_MISALIGNED_ADDRESS,
+    Trap: CUresult.CUDA_ERROR_LAUNCH_FAILED,
+    IllegalInstruction: CUresult.CUDA_ERROR_ILLEGAL_INSTRUCTION,
+}
+
+
+class FakeDriver:
+    """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver."""
+
+    def __init__(
+        self,
+        devices: int = 1,
+        version: int = 13000,
+        memory: int = 1 << 26,
+        *,
+        missing: bool = False,
+        hardware_faults: bool = False,
+    ):
+        self.devices, self.version, self.memory = devices, version, memory
+        self.missing, self.hardware_faults = missing, hardware_faults
+        self.attributes = dict(ATTRIBUTES)
+        self.calls: list[str] = []
+        self.launched: list[str] = []
+        self._failures: dict[str, list[CUresult]] = {}
+        self._reset()
+
+    def _reset(self) -> None:
+        self.heap = Heap(self.memory)
+        self._handles: dict[int, Any] = {}
+        self._captures: dict[int, list[Callable[[], None]]] = {}
+        self._lost: CUresult | None = None
+        self._hosts: dict[int, Any] = {}
+        self._context = False
+
+    # --- for tests
+
+    def fail(self, function: str, code: str, times: int = 1) -> None:
+        """The next calls of ``function`` return this error."""
+        self._failures.setdefault(function, []).extend([CUresult[code]] * times)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[FakeDriver]:
+        """Makes it the module ``cuda.bindings.driver``."""
+        module = self.module()
+        packages = {"cuda": types.ModuleType("cuda"), "cuda.bindings": types.ModuleType("cuda.bindings")}
+        for package in packages.values():
+            package.__path__ = []  # type: ignore[attr-defined]
+        packages["cuda.bindings"].driver = module  # type: ignore[attr-defined]
+        names = {**packages, "cuda.bindings.driver": module}
+        before = {name: sys.modules.get(name) for name in names}
+        sys.modules.update(names)
+        try:
+            yield self
+        finally:
+            for name, old in before.items():
+                if old is None:
+                    sys.modules.pop(name, None)
+                else:
+                    sys.modules[name] = old
+
+    def module(self) -> types.ModuleType:
+        made = types.ModuleType("cuda.bindings.driver")
+        vars(made).update(constants())
+        for name in dir(self):
+            if name.startswith("cu"):
+                setattr(made, name, self._function(name))
+        return made
+
+    def _function(self, name: str) -> Callable[..., Any]:
+        function = getattr(self, name)
+        count = _RESULTS.get(name, 0)
+
+        def call(*args: Any) -> tuple[Any, ...]:
+            if self.missing:
+                raise RuntimeError("libcuda.so.1: the driver's library is not there")
+            self.calls.append(name)
+            code: Any = OK
+            if self._failures.get(name):
+                code = self._failures[name].pop(0)
+            elif self._lost is not None and name not in _AFTER_LOSS:
+                code = self._lost
+            if code != OK:
+                return (code, *[None] * count)
+            found = function(*args)
+            if isinstance(found, CUresult):
+                return (found, *[None] * count)
+            return (OK,) if found is None else (OK, *found) if isinstance(found, tuple) else (OK, found)
+
+        return call
+
+    # --- devices and contexts
+
+    def cuInit(self, flags: int) -> Any:
+        return None if self.devices else CUresult.CUDA_ERROR_NO_DEVICE
+
+    def cuDriverGetVersion(self) -> Any:
+        return self.version
+
+    def cuGetErrorName(self, code: int) -> Any:
+        return CUresult(code).name.encode()
+
+    def cuGetErrorString(self, code: int) -> Any:
+        return CUresult(code).name.removeprefix("CUDA_ERROR_").lower().replace("_", " ").encode()
+
+    def cuDeviceGetCount(self) -> Any:
+        return self.devices
+
+    def cuDeviceGet(self, ordinal: int) -> Any:
+        return ordinal if ordinal < self.devices else CUresult.CUDA_ERROR_INVALID_DEVICE
+
+    def cuDeviceGetName(self, length: int, device: int) -> Any:
+        return b"PTX interpreter\0"
+
+    def cuDeviceGetAttribute(self, attribute: Any, device: int) -> Any:
+        return self.attributes[attribute.name]
+
+    def cuDevicePrimaryCtxRetain(self, device: int) -> Any:
+        self._context = True
+        return 0xC0 + device
+
+    def cuDevicePrimaryCtxRelease(self, device: int) -> Any:
+        return None
+
+    def cuDevicePrimaryCtxReset(self, device: int) -> Any:
+        self._reset()
+
+    def cuCtxSetCurrent(self, context: int) -> Any:
+        return None if self._context else CUresult.CUDA_ERROR_INVALID_CONTEXT
+
+    def cuCtxSynchronize(self) -> Any:
+        return None
+
+    # --- modules
+
+    def cuModuleLoadDataEx(self, image: bytes, count: int, options: Any, values: Any) -> Any:
+        machine = Machine(bytes(image).rstrip(b"\0").decode(), self.heap)
+        major, minor = map(int, machine.module.version.split("."))
+        if 1000 * (major + 4) + 10 * minor > self.version:
+            return CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
+        target = int("".join(c for c in machine.module.target if c.isdigit()))
+        if target > self.attributes[_MAJOR] * 10 + self.attributes[_MINOR]:
+            return CUresult.CUDA_ERROR_NO_BINARY_FOR_GPU
+        return self._handle(machine)
+
+    def cuModuleUnload(self, module: int) -> Any:
+        self._handles.pop(int(module)).unload()
+
+    def cuModuleGetFunction(self, module: int, name: bytes) -> Any:
+        machine = self._handles[int(module)]
+        known = machine.module.functions.get(name.decode())
+        return self._handle((machine, known.name)) if known else CUresult.CUDA_ERROR_NOT_FOUND
+
+    def cuFuncGetAttribute(self, attribute: Any, function: int) -> Any:
+        machine, name = self._handles[int(function)]
+        values = {
+            "CU_FUNC_ATTRIBUTE_NUM_REGS": len(machine.module.functions[name].registers),
+            "CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES": machine.local_bytes,
+            "CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES": machine.shared_bytes,
+        }
+        return values[attribute.name]
+
+    def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, function: int, block: int, shared: int) -> Any:
+        return max(1, 2048 // block)
+
+    # --- memory
+
+    def cuMemGetInfo(self) -> Any:
+        return self.memory - self.heap.used, self.memory
+
+    def cuDeviceGetDefaultMemPool(self, device: int) -> Any:
+        return 0xB0
+
+    def cuMemPoolSetAttribute(self, pool: int, attribute: Any, value: Any) -> Any:
+        return None
+
+    def cuMemPoolTrimTo(self, pool: int, keep: int) -> Any:
+        return None
+
+    def cuMemAlloc(self, count: int) -> Any:
+        try:
+            return self.heap.allocate(count) if count else CUresult.CUDA_ERROR_INVALID_VALUE
+        except MemoryError:
+            return CUresult.CUDA_ERROR_OUT_OF_MEMORY
+
+    def cuMemFree(self, address: int) -> Any:
+        try:
+            self.heap.free(int(address))
+        except KeyError:
+            return CUresult.CUDA_ERROR_INVALID_VALUE
+        return None
+
+    def cuMemAllocAsync(self, count: int, stream: int) -> Any:
+        return self.cuMemAlloc(count)
+
+    def cuMemFreeAsync(self, address: int, stream: int) -> Any:
+        return self.cuMemFree(address)
+
+    def cuMemHostAlloc(self, count: int, flags: int) -> Any:
+        made = ctypes.create_string_buffer(count)
+        self._hosts[ctypes.addressof(made)] = made
+        return ctypes.addressof(made)
+
+    def cuMemFreeHost(self, address: int) -> Any:
+        del self._hosts[int(address)]
+
+    def cuMemcpyHtoDAsync(self, to: int, source: Any, count: int, stream: int) -> Any:
+        content = ctypes.string_at(source, count) if isinstance(source, int) else bytes(source)[:count]
+        return self._do(stream, lambda: self.heap.write(int(to), content))
+
+    def cuMemcpyDtoHAsync(self, to: int, source: int, count: int, stream: int) -> Any:
+        def copy() -> None:
+            found = self.heap.read(int(source), count, written=False)
+            ctypes.memmove(int(to), found.ctypes.data, count)
+
+        return self._do(stream, copy)
+
+    def cuMemcpyDtoDAsync(self, to: int, source: int, count: int, stream: int) -> Any:
+        return self._do(stream, lambda: self.heap.copy(int(to), int(source), count))
+
+    def cuMemsetD8Async(self, to: int, value: int, count: int, stream: int) -> Any:
+        return self._do(stream, lambda: self.heap.write(int(to), np.full(count, value, np.uint8)))
+
+    def cuPointerGetAttribute(self, attribute: Any, address: int) -> Any:
+        values = {"CU_POINTER_ATTRIBUTE_MEMORY_TYPE": 2, "CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL": 0}
+        inside = self.heap.BASE <= int(address) < self.heap.BASE + self.heap.size
+        return values[attribute.name] if inside else CUresult.CUDA_ERROR_INVALID_VALUE
+
+    # --- streams, events, launches
+
+    def cuStreamCreate(self, flags: int) -> Any:
+        return self._handle("stream")
+
+    def cuStreamDestroy(self, stream: int) -> Any:
+        self._handles.pop(int(stream), None)
+
+    def cuStreamSynchronize(self, stream: int) -> Any:
+        return CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED if int(stream) in self._captures else None
+
+    def cuStreamQuery(self, stream: int) -> Any:
+        return None
+
+    def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
+        return None
+
+    def cuEventCreate(self, flags: int) -> Any:
+        return self._handle("event")
+
+    def cuEventDestroy(self, event: int) -> Any:
+        self._handles.pop(int(event), None)
+
+    def cuEventRecord(self, event: int, stream: int) -> Any:
+        return None
+
+    def cuEventSynchronize(self, event: int) -> Any:
+        return None
+
+    def cuEventElapsedTime(self, start: int, end: int) -> Any:
+        return 0.001
+
+    def cuLaunchKernel(self, *args: Any) -> Any:
+        function, gx, gy, gz, bx, by, bz, shared, stream, params, _ = args
+        machine, name = self._handles[int(function)]
+        if bx * by * bz > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK"] or not gx * gy * gz:
+            return CUresult.CUDA_ERROR_INVALID_VALUE
+        sizes = [v.bytes for v in machine.module.functions[name].params]
+        pointers = (ctypes.c_void_p * len(sizes)).from_address(int(params)) if sizes else []
+        values = [ctypes.string_at(p, n) for p, n in zip(pointers, sizes)]
+
+        def launch() -> None:
+            self.launched.append(name)
+            machine.launch(name, (gx, gy, gz), (bx, by, bz), values, shared)
+
+        return self._do(stream, launch)
+
+    # --- graphs
+
+    def cuStreamBeginCapture(self, stream: int, mode: Any) -> Any:
+        self._captures[int(stream)] = []
+
+    def cuStreamEndCapture(self, stream: int) -> Any:
+        return self._handle(self._captures.pop(int(stream)))
+
+    def cuGraphInstantiate(self, graph: int, flags: int) -> Any:
+        return self._handle(list(self._handles[int(graph)]))
+
+    def cuGraphDestroy(self, graph: int) -> Any:
+        del self._handles[int(graph)]
+
+    def cuGraphExecDestroy(self, graph: int) -> Any:
+        del self._handles[int(graph)]
+
+    def cuGraphLaunch(self, graph: int, stream: int) -> Any:
+        for step in self._handles[int(graph)]:
+            code = self._do(stream, step)
+            if code is not None:
+                return code
+        return None
+
+    # --- inside
+
+    def _handle(self, thing: Any) -> int:
+        number = 0x1000 + len(self.calls)
+        while number in self._handles:
+            number += 1
+        self._handles[number] = thing
+        return number
+
+    def _do(self, stream: int, step: Callable[[], None]) -> CUresult | None:
+        if int(stream) in self._captures:
+            self._captures[int(stream)].append(step)
+            return None
+        try:
+            step()
+        except PtxFault as e:
+            if not self.hardware_faults or type(e) not in _STICKY:
+                raise
+            self._lost = _STICKY[type(e)]  # a GPU reports it at a later call
+        return None
+
+
+_AFTER_LOSS = {"cuGetErrorName", "cuGetErrorString", "cuDevicePrimaryCtxReset", "cuDriverGetVersion", "cuDeviceGetName"}
+# How many values a function returns beside its code.
+_RESULTS = dict.fromkeys(
+    [
+        *("cuDriverGetVersion", "cuGetErrorName", "cuGetErrorString", "cuDeviceGetCount", "cuDeviceGet"),
+        *("cuDeviceGetName", "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuModuleLoadDataEx"),
+        *("cuModuleGetFunction", "cuFuncGetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor"),
+        *("cuDeviceGetDefaultMemPool", "cuMemAlloc", "cuMemAllocAsync", "cuMemHostAlloc", "cuPointerGetAttribute"),
+        *("cuStreamCreate", "cuEventCreate", "cuEventElapsedTime", "cuStreamEndCapture", "cuGraphInstantiate"),
+    ],
+    1,
+) | {"cuMemGetInfo": 2}
