@@ -207,6 +207,9 @@ def complex_(real: Any = 0, imag: Any = 0) -> Any:
     real, imag = (x if isinstance(x, Array) else lift(x) for x in (real, imag))
     if any(x.ndim for x in (real, imag)):
         raise failure(TraceError, "complex() of an array", seen=f"{real!r}, {imag!r}", mend="use x + 1j * y")
+    if "c" not in (real.dtype.kind, imag.dtype.kind):
+        parts = (convert(x.value, np.float64) for x in (real, imag))
+        return wrap(builder().emit("complex", *parts), weak=True)
     number = elementwise("add", real, elementwise("mul", imag, 1j))
     return wrap(convert(number.value, np.complex128), weak=True)
 
