@@ -176,7 +176,7 @@ class _Transpose:
         if op.name == "select":
             chosen = self.get(op.operands[0]) if i == 1 else b.not_(self.get(op.operands[0]))
             mask = chosen if mask is None else b.and_(mask, chosen)
-        elif mask is not None and op.name in ("mul", "div"):
+        elif mask is not None and op.name in ("mul", "div", "scale"):
             contribution = b.select(mask, contribution, b.zeros(contribution.type))
         if mask is not None:
             self.masks[contribution] = mask
