@@ -235,7 +235,7 @@ def test_arguments_change_places():
     planned(b.function("f", [x, y]), vector(), -vector(), in_place={0: 1, 1: 0})
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_random_programs_in_place(rng: random.Random):
     f = random_aliasing(rng, 4)

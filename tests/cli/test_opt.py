@@ -42,7 +42,7 @@ def test_transpose(dflow_says, refused, folder):
 
 
 def test_opt_errors(refused, monkeypatch, folder):
-    assert refused("opt", "norm.ir", "-p", "cse,nope").startswith("there is no pass nope; there are accumulate, bufferize, canon")
+    assert refused("opt", "norm.ir", "-p", "cse,nope").startswith("there is no pass nope; there are accumulate, buff")
     assert refused("opt", "missing.ir") == "missing.ir: No such file or directory"
     (folder / "bad.ir").write_text("func @f(%x: f64) -> (f64) {\n  return %y\n}\n")
     assert refused("opt", "bad.ir") == "bad.ir, line 2, column 10: %y is not defined here\n    return %y\n           ^"

@@ -78,7 +78,15 @@ POINTS = {
 }
 
 
-@pytest.mark.parametrize("name", POINTS)
+LONG = ("beta", "binom", "gammainc", "gammaincc")  # programs whose second derivatives take long to compile
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_derivatives_of_long_programs(name):
+    dflow.check_grads(getattr(sp, name), tuple(map(np.array, POINTS[name])), eps=1e-5)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in POINTS])
 def test_derivatives_to_order_two(name):
     dflow.check_grads(getattr(sp, name), tuple(map(np.array, POINTS[name])), order=2, eps=1e-5)
 
