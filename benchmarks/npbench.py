@@ -190,14 +190,16 @@ def numba(kernel: Kernel) -> Any:
     found = peer("numba")
     if found is None:
         return ""
-    for name, f in vars(inspect.getmodule(kernel.function)).items():
-        if inspect.isfunction(f) and f is not kernel.function:
-            setattr(inspect.getmodule(kernel.function), name, found.njit(f))
+    names = vars(inspect.getmodule(kernel.function))
+    helpers = {k: f for k, f in names.items() if inspect.isfunction(f) and f is not kernel.function}
+    names.update({k: found.njit(f) for k, f in helpers.items()})
     try:
         compiled = found.njit(kernel.function)
         kernel.results(compiled)
     except Exception as e:
         return type(e).__name__
+    finally:
+        names.update(helpers)  # the others call them as they are
     return compiled
 
 
