@@ -313,7 +313,7 @@ def _select(b: Simplifier, attrs: Attrs, c: Value, x: Value, y: Value) -> Found:
 
 # -- conversion ------------------------------------------------------------------------------------------------------
 
-_MANTISSA = {"f16": 11, "f32": 24, "f64": 53}
+_MANTISSA = {"bf16": 8, "f16": 11, "f32": 24, "f64": 53}
 
 
 def _convert(b: Simplifier, attrs: Attrs, x: Value) -> Found:
@@ -335,7 +335,7 @@ def widens(source: DType, to: DType) -> bool:
     if source in (BOOL, to):
         return True
     if source.is_float:
-        return to.is_float and to.bits >= source.bits
+        return to.is_float and to.bits > source.bits
     if not source.is_integer:
         return False
     if to.is_float:
