@@ -67,6 +67,7 @@ C64, C128 = (DType(f"c{n}", "c", n) for n in (64, 128))
 DTYPES: dict[str, DType] = {
     d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F16, BF16, F32, F64, C64, C128)
 }
+SIGNIFICAND = {BF16: 8, F16: 11, F32: 24, F64: 53}  # bits, the leading one included
 SIGNED = (I8, I16, I32, I64)
 UNSIGNED = (U8, U16, U32, U64)
 INTEGERS = SIGNED + UNSIGNED
@@ -96,6 +97,15 @@ def bfloat16_dtype() -> np.dtype[Any]:
 
 def is_bfloat16(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def finfo(dtype: Any) -> Any:
+    """``np.finfo``, which refuses bfloat16."""
+    if not (isinstance(dtype, np.dtype | type) and is_bfloat16(np.dtype(dtype))):
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)
 
 
 def kind_of(dtype: Any) -> str:
