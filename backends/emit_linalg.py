@@ -18,7 +18,7 @@ from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import I32, PTR, VOID, ZERO, constant, index, storage_type, strides
 from dflow.ir.core import Op, Value
-from dflow.ir.types import F16, DType
+from dflow.ir.types import BF16, F32, HALVES, DType
 
 At = list[ir.Value]
 GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
@@ -34,7 +34,7 @@ def _matmul(e: Emitter, op: Op) -> None:
     x = op.operands[0]
     *batch, m, n = op.result.type.shape
     k = x.type.shape[-1]
-    if m == 1 or n == 1 or x.type.dtype == F16:
+    if m == 1 or n == 1 or x.type.dtype in HALVES:
         _reduction(e, op, rows=n != 1)
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
@@ -49,11 +49,12 @@ def _matmul(e: Emitter, op: Op) -> None:
 
 def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
     x, y = op.operands
+    dtype = F32 if x.type.dtype == BF16 else x.type.dtype  # which it is in a register: what is summed is not rounded
 
     def element(at: At) -> list[ir.Value]:
         *batch, i, j, k = at
         factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
-        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
+        return [emit_scalar(e.builder, "mul", {}, [dtype] * 2, factors)]
 
     fold(e, op.results, [*op.result.type.shape, x.type.shape[-1]], 1, ("sum",), element, rows=rows)
 

@@ -41,8 +41,10 @@ def _fill(b: Builder, block: Block, env: Env) -> None:
 
 def _rule(op: Op) -> Any:
     if op.name == "matmul":
-        x = op.operands[0].type
-        return _outer_product if x.shape[-1] == 1 else _single_product if x.dtype == BF16 else None
+        x, z = op.operands[0], op.result.type
+        if x.type.shape[-1] == 1:
+            return _outer_product
+        return _single_product if z.dtype == BF16 and 1 not in z.shape[-2:] else None
     return OPS[op.name].decomposition
 
 
