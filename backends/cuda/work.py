@@ -18,7 +18,7 @@ LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wa
 SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
 MANY = 64  # rounds from which a parallel loop is a kernel
-ON_HOST = frozenset({"eigh", "svd", "print"})
+ON_HOST = frozenset({"eigh", "svd", "print", "warn"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
 MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "transpose", "gather", "update"})
