@@ -22,6 +22,7 @@ import numpy as np
 
 from dflow.backends.bufferize import same_layout
 from dflow.backends.liveness import LOOPS, WRITES
+from dflow.backends.windows import windows
 from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.registry import definition
 
@@ -52,7 +53,7 @@ def same_memory(op: Op) -> Value | None:
     """The operand of a fusable operation that the result equals byte by byte."""
     if op.name == "reshape" and op.operands[0].type.rank:
         return op.operands[0] if same_layout(op.operands[0].type, op.result.type) else None
-    return op.operands[1] if op.name == "update" else None
+    return op.operands[1] if op.name == "update" and is_whole(op) else None
 
 
 def _makes_elements(op: Op) -> bool:
@@ -96,6 +97,7 @@ class Demand:
         self._arguments = set(f.args)
         self._fusable: set[Op] = set()
         self._clock = 0
+        self.windows = windows(f, _makes_elements)
         self._visit(f.body, None)
         self._fresh = self._forward()
         for op in reversed(self._position):
@@ -114,6 +116,13 @@ class Demand:
         """Whether ``op`` reads one element, as a scalar, of a tensor that may be inlined."""
         return op.name in ("extract", "reshape") and not op.result.type.rank and bool(op.operands[0].type.rank)
 
+    def _is_view(self, op: Op) -> bool:
+        return op.name in VIEWS and op not in self.windows
+
+    def _is_replaced(self, op: Op) -> bool:
+        """Whether nothing of the first operand is left."""
+        return op.name == "update" and op in self._fusable and op not in self.windows
+
     # -- gathering facts ---------------------------------------------------------------------------------------------
 
     def _visit(self, block: Block, loop: Block | None) -> None:
@@ -121,13 +130,13 @@ class Demand:
             self._clock += 1
             self._position[op] = self._clock
             self._loop[op] = loop
-            if _makes_elements(op):
+            if op in self.windows or _makes_elements(op):
                 self._fusable.add(op)
             operands = free_values(*op.regions) if op.name == "kernel" else op.operands
             for k, v in enumerate(operands):
-                if v.type.rank and not (op in self._fusable and op.name == "update" and k == 0):
+                if v.type.rank and not (k == 0 and self._is_replaced(op)):
                     self._uses.setdefault(v, []).append(_Use(op, k))
-                    if op.name in LOOPS or (op.name in WRITES and k == 0):
+                    if op.name in LOOPS or (op.name in WRITES and k == 0 and op not in self._fusable):
                         self._overwrite(v)
             if op.name != "kernel":
                 for r in op.regions:
@@ -162,7 +171,7 @@ class Demand:
                 continue
             until, deep = inf, 0
             for v in op.operands:
-                if not v.type.rank or (op.name == "update" and v is op.operands[0]):
+                if not v.type.rank or (v is op.operands[0] and self._is_replaced(op)):
                     continue
                 if v not in fresh or v in self.stored or fresh[v] < position or depth[v] >= DEEPEST:
                     if v in fresh:
@@ -180,7 +189,7 @@ class Demand:
         v = op.result
         homes = self._homes[v] = _Homes()
         uses = self._uses.get(v, [])
-        forced = v in self.stored
+        forced = v in self.stored or (op in self.windows and not all(map(self._asks_in_order, uses)))
         places = 0
         for use in uses:
             if self._in_memory(use):
@@ -190,16 +199,23 @@ class Demand:
             places += 1
             homes.again |= self._repeats(use.op, use.operand)
             homes.kernels |= self._kernels(use.op)
-            if use.op in self._fusable and use.op.name in VIEWS and use.op.result in self._inlined:
+            if use.op in self._fusable and self._is_view(use.op) and use.op.result in self._inlined:
                 homes.again |= self._homes[use.op.result].again
         homes.again |= places > 1 and any(u.op is not None and self._moves(u.op) for u in uses)
         if not homes.kernels:
             return
+        forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
-        if op.name not in VIEWS:
+        if not self._is_view(op):
             inline = inline and v not in self.stored and not homes.again and len(homes.kernels) == 1
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
+
+    def _asks_in_order(self, use: _Use) -> bool:
+        """Whether rows of a tensor are wanted as rows, so that what is asked of an element of a window is known for
+        most of the row."""
+        op = use.op
+        return op is not None and (op.name == "extract" or op in self.windows or definition(op).elementwise)
 
     def _in_memory(self, use: _Use) -> bool:
         """Whether a use wants the tensor in memory, whoever computes it."""

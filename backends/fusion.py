@@ -82,7 +82,7 @@ class _Fusion:
         if source is not None:
             return b.append("reshape", [self.env.get(source, source)], {"shape": shape}, hints=[op.result.hint])[0]
         k = Builder([scalar(I64)] * len(shape), loc=op.loc)
-        element = Elements(k, self.env, self.demand).of_result(op, k.args)
+        element = Elements(k, self.env, self.demand, shape).of_result(op, k.args)
         attrs = {"domain": shape, "reduced": 0, "combine": ("",)}
         return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
 
@@ -93,9 +93,10 @@ class _Fusion:
         shape = substitute(x.type.shape, self.env)
         k = Builder([scalar(I64)] * x.type.rank, loc=op.loc)
         index = [k.args[order.index(axis)] for axis in range(x.type.rank)]
-        element = Elements(k, self.env, self.demand).of(x, tuple(index))
+        domain = tuple(shape[axis] for axis in order)
+        element = Elements(k, self.env, self.demand, domain).of(x, tuple(index))
         combine = op.attrs["kind"] if axes else ""
-        attrs = {"domain": tuple(shape[axis] for axis in order), "reduced": len(axes), "combine": (combine,)}
+        attrs = {"domain": domain, "reduced": len(axes), "combine": (combine,)}
         return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
 
     def concatenation(self, b: Builder, op: Op) -> Value:
