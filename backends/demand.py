@@ -56,6 +56,14 @@ def same_memory(op: Op) -> Value | None:
     return op.operands[1] if op.name == "update" and is_whole(op) else None
 
 
+def takes_once(op: Op, operand: int) -> bool:
+    """Whether a product with a vector takes each element of an operand just once."""
+    if op.name != "matmul":
+        return False
+    x, y = op.operands
+    return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
+
+
 def _makes_elements(op: Op) -> bool:
     """Whether ``op`` makes a tensor whose elements kernels can compute."""
     if len(op.results) != 1 or not op.result.type.rank or op.result.type.grows:
@@ -111,6 +119,10 @@ class Demand:
     def is_inlined(self, v: Value) -> bool:
         """Whether kernels compute ``v`` rather than read it."""
         return v in self._inlined
+
+    def is_folded(self, op: Op) -> bool:
+        """Whether a product with a vector computes elements of an operand itself."""
+        return any(v in self._inlined and v not in self.stored and takes_once(op, k) for k, v in enumerate(op.operands))
 
     def is_element(self, op: Op) -> bool:
         """Whether ``op`` reads one element, as a scalar, of a tensor that may be inlined."""
@@ -220,6 +232,8 @@ class Demand:
     def _in_memory(self, use: _Use) -> bool:
         """Whether a use wants the tensor in memory, whoever computes it."""
         op = use.op
+        if op is not None and op.name == "matmul":
+            return not takes_once(op, use.operand)
         if op is None or not (op in self._fusable or self.is_element(op) or op.name in ("reduce", "concatenate")):
             return True
         if op.name == "concatenate":

@@ -53,6 +53,8 @@ class _Fusion:
             b.clone(op, self.env)
         elif op.name == "reduce" and op.operands[0].type.rank:
             self.env[op.result] = self.reduction(b, op)
+        elif op.name == "matmul" and self.demand.is_folded(op):
+            self.env[op.result] = self.product(b, op)
         elif op.name == "concatenate":
             self.env[op.result] = self.concatenation(b, op)
         elif self.demand.is_element(op):
@@ -98,6 +100,20 @@ class _Fusion:
         combine = op.attrs["kind"] if axes else ""
         attrs = {"domain": domain, "reduced": len(axes), "combine": (combine,)}
         return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
+
+    def product(self, b: Builder, op: Op) -> Value:
+        """A matrix times a vector, or a vector times a matrix: sums over the inner axis, the last of the kernel."""
+        (x, y), shape = op.operands, substitute(op.result.type.shape, self.env)
+        *batch, m, n = shape
+        domain = (*batch, n if m == 1 else m, substitute(x.type.shape[-1], self.env))
+        k = Builder([scalar(I64)] * len(domain), loc=op.loc)
+        elements = Elements(k, self.env, self.demand, domain)
+        at, inner = k.args[: len(batch)], k.args[-1]
+        i, j = (elements.index(0) if size == 1 else k.args[len(batch)] for size in (m, n))
+        factors = elements.of(x, (*at, i, inner)), elements.of(y, (*at, inner, j))
+        attrs = {"domain": domain, "reduced": 1, "combine": ("sum",)}
+        made = b.append("kernel", [], attrs, [_region(k, elements.emit("mul", *factors))], [op.result.hint])[0]
+        return b.reshape(made, shape=shape)
 
     def concatenation(self, b: Builder, op: Op) -> Value:
         """Unspecified memory, into which the parts are written one after the other."""
