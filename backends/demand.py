@@ -4,8 +4,8 @@ A tensor operation is *fusable* when an element of its result is a scalar expres
 result is *stored* when
 
 - something other than a fusable operation uses it (control flow, ``matmul``, an update, a result of the function);
-- or it costs something to compute, and would be computed more than once for each element: in several kernels, in a loop
-  around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of a stencil);
+- or it costs more to compute than to read, and would be computed more than once for each element: in several kernels, in
+  a loop around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of a stencil);
 - or, where the kernel stands, a tensor that it reads has been updated. The update would have to copy.
 
 *Views* (operations that only move elements, and constants) cost nothing: kernels compute them even if they are stored.
@@ -27,6 +27,8 @@ from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.registry import definition
 
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
+ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
+SHARED = 4  # kernels that may compute the same anew, where that is cheap
 DEEPEST = 48  # operations on one path inside a kernel; more only lengthens live ranges (and Python's stack)
 
 
@@ -73,6 +75,13 @@ def _makes_elements(op: Op) -> bool:
     if op.name == "update":
         return is_whole(op)
     return op.name in VIEWS or op.name == "gather" or definition(op).elementwise
+
+
+def _is_as_cheap_as_reading(op: Op) -> bool:
+    """Whether an element costs no more than to read it: an operation of arithmetic, on at most one tensor of the size
+    of the result."""
+    large = {v for v in op.operands if v.op is None or v.op.name not in ("broadcast", "constant", "iota")}
+    return op.name in ARITHMETIC and op.result.type.dtype.kind != "c" and len(large) <= 1
 
 
 @dataclass
@@ -219,7 +228,8 @@ class Demand:
         forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
         if not self._is_view(op):
-            inline = inline and v not in self.stored and not homes.again and len(homes.kernels) == 1
+            few = len(homes.kernels) == 1 or (len(homes.kernels) <= SHARED and _is_as_cheap_as_reading(op))
+            inline = inline and v not in self.stored and not homes.again and few
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
 
@@ -250,7 +260,7 @@ class Demand:
 
     def _moves(self, op: Op) -> bool:
         """Whether ``op`` reads its operand at other indices than it is asked for."""
-        return not (op.name == "reduce" or definition(op).elementwise)
+        return not (op.name in ("reduce", "matmul") or definition(op).elementwise)
 
     def _repeats(self, op: Op, operand: int) -> bool:
         """Whether ``op`` wants elements of an operand more than once."""

@@ -89,3 +89,15 @@ def test_an_operand_that_is_overwritten_after():
         index=(("slice", 2, 1), ("slice", 2, 1)),
     )
     assert_agrees(b.function("f", [y, b.matmul(part, column)]), np.random.default_rng(0).normal(size=(4, 4)))
+
+
+def test_what_is_as_cheap_as_reading_is_computed_again():
+    """A multiple of a matrix is no matrix of its own, though two products and a result use it; a sum of two is."""
+    b = Builder([TensorType(F64, (5, 6)), TensorType(F64, (6, 1)), TensorType(F64, (1, 5)), scalar(F64)])
+    x, column, row, c = b.args
+    y = b.mul(x, b.broadcast(c, shape=(5, 6), dims=()))
+    z = b.add(x, b.sin(y))
+    made = [b.matmul(y, column), b.matmul(row, y), b.sub(y, x), b.matmul(z, column), b.matmul(row, z)]
+    args = [np.random.default_rng(0).normal(size=a.type.shape) for a in b.args]
+    names = assert_agrees(b.function("f", made), *args)
+    assert names.count("matmul") == 2 and names.count("sin") == 1
