@@ -49,8 +49,13 @@ class Fold:
 
     @property
     def dtypes(self) -> list[DType]:
-        """Those in which the elements are combined: sums of many f16 need room."""
-        return [F32 if r.type.dtype == F16 else r.type.dtype for r in self.results]
+        """Those in which the elements are combined."""
+        return [accumulated(r.type.dtype) for r in self.results]
+
+
+def accumulated(dtype: DType) -> DType:
+    """The dtype in which elements are added up: sums of many f16 need room."""
+    return F32 if dtype == F16 else dtype
 
 
 def as_fold(op: Op) -> Fold | None:

@@ -8,7 +8,9 @@ from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
+from dflow.backends.cuda.product_kernel import is_tiled
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
+from dflow.backends.cuda.tile_kernel import find_tiles
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -25,7 +27,7 @@ MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "t
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "fold", "sort", "host"]
+Way = Literal["one", "grid", "tiles", "product", "fold", "sort", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -98,7 +100,11 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "sort"
     if not is_wide(op, context, WIDE):
         return "one"
-    return "fold" if is_shared(op) else "grid"
+    if is_tiled(op):
+        return "product"
+    if is_shared(op):
+        return "fold"
+    return "tiles" if find_tiles(op, context) is not None else "grid"
 
 
 def _leaves_block(op: Op, context: Context) -> bool:
