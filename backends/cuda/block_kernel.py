@@ -17,7 +17,7 @@ from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, shared
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
-from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.device_ops import adds_atomically
 from dflow.backends.cuda.fold_kernel import Fold, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.places import ERROR, WORKSPACE, aligned
@@ -163,7 +163,7 @@ class BlockEmitter(KernelEmitter):
             return "fold" if is_long and fold is not None and count(fold.kept) <= LONE else "all"
         if any(r.type.grows for r in results) or op.name in IN_ORDER:
             return "first"
-        if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
+        if op.name == "scatter_add" and not adds_atomically(op, self.context):
             return "first"
         if is_long and fold is not None and count(fold.kept) < LONE:
             return "fold"

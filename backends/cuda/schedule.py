@@ -21,6 +21,7 @@ from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
 from dflow.backends.cuda.product_kernel import emit_product
+from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
@@ -293,7 +294,9 @@ _NEVER: Value = _Never()  # type: ignore[assignment]
 # The kernels of one operation each, by the way of doing it.
 KERNELS: dict[object, Callable[[Scheduler, Op], None]] = {
     "fold": emit_fold,
+    "ordered": emit_ordered,
     "product": emit_product,
+    "scatter": emit_scatter,
     "sort": emit_sort,
     "tiles": emit_tiles,
 }

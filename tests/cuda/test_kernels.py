@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from on_device import compare, numbers
 
+import dflow
 from dflow.backends.cuda import product_kernel, work
 
 
@@ -55,3 +56,73 @@ def test_products_that_share_the_inner_axis(gpu):
 def test_products_in_larger_tiles(gpu, dtype, monkeypatch):
     monkeypatch.setattr(product_kernel, "ENOUGH", 4)
     assert compare(np.matmul, numbers(130, 9, dtype=dtype), numbers(9, 140, dtype=dtype), rtol=1e-4) == ["matmul"]
+
+
+# --- scatters
+
+
+def add_at(x, i):
+    y = np.ones((20, *x.shape[1:]), x.dtype)
+    np.add.at(y, i, x)
+    return y
+
+
+def put_at(x, i):
+    y = np.zeros((20, *x.shape[1:]))
+    y[i] = x
+    return y
+
+
+def add_both(x, i, j):
+    y = np.ones((7, 5))
+    np.add.at(y, (i, j), x)
+    y[j, i] = x
+    return y
+
+
+ROWS = np.random.default_rng(0).integers(-20, 20, 60)
+PLACES = np.random.default_rng(0).integers(0, 5, (2, 6, 10))
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 3)])
+def test_the_last_write_wins(gpu, shape):
+    assert compare(put_at, numbers(*shape), ROWS, rtol=0)[-3:] == ["scatter_clear", "scatter_claim", "scatter"]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "i4", "c16", "i2"])
+def test_additions(gpu, dtype):
+    """Those that memory does not know are sorted."""
+    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=1e-2 if dtype == "f2" else 1e-5)
+    assert ("argsort" in what) == (dtype == "i2")
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", "c8"])
+def test_deterministic_additions(gpu, dtype):
+    """In the order of the processor, so that the bits are its own."""
+    x = numbers(60, 3).astype(dtype)
+    assert "argsort" in compare(add_at, x, ROWS, rtol=0, deterministic=True)
+
+
+def test_deterministic_additions_at_several_indices(gpu, monkeypatch):
+    monkeypatch.setenv("DFLOW_DETERMINISTIC", "1")
+    what = compare(add_both, numbers(6, 10), *PLACES, rtol=0)
+    assert "argsort" in what and "scatter" in what
+
+
+def test_deterministic_loops(gpu):
+    """Rounds that add to the same elements come one after the other."""
+
+    def f(x, i):
+        y = np.zeros(5)
+        for k in range(len(i)):
+            y[i[k]] += np.sin(x[k])
+        return y
+
+    i = ROWS % 5
+    assert "lanes" in compare(f, numbers(60), i)
+    assert "lanes" not in compare(f, numbers(60), i, rtol=1e-14, deterministic=True)
+
+
+def test_the_option_is_checked():
+    with pytest.raises(ValueError, match="deterministic=True says how to run on a GPU: pass device='cuda' too"):
+        dflow.jit(lambda x: x, deterministic=True)
