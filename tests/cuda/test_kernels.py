@@ -126,3 +126,36 @@ def test_deterministic_loops(gpu):
 def test_the_option_is_checked():
     with pytest.raises(ValueError, match="deterministic=True says how to run on a GPU: pass device='cuda' too"):
         dflow.jit(lambda x: x, deterministic=True)
+
+
+# --- reductions
+
+
+def extremes(x):
+    return np.argmax(x), np.argmin(x), np.argmax(x > 2)
+
+
+def test_positions_of_extremes(gpu):
+    """The first of several, in two stages; the first NaN."""
+    x = np.round(numbers(4200), 1)
+    assert compare(extremes, x, rtol=0).count("combine") == 3
+    x[77] = x[1500] = np.nan
+    compare(extremes, x, rtol=0)
+    compare(lambda x: np.argmax(x), np.full(300, -np.inf), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f8", "i2", "?"])
+def test_positions_along_axes(gpu, dtype):
+    x = (2 * numbers(50, 40)).astype(dtype)
+    assert compare(lambda x: (np.argmax(x, 0), np.argmin(x, 1)), x, rtol=0)[-2:] == ["fold", "fold"]
+
+
+def test_reductions_along_columns(gpu):
+    """Threads side by side read elements side by side, of one row or of several."""
+    assert compare(lambda x: np.sum(x, 0), numbers(700, 5)) == ["fold", "combine"]
+    assert compare(lambda x: (np.max(x, 1), np.prod(x, 1)), numbers(3, 50, 40))[0] == "fold"
+
+
+def test_products_with_vectors(gpu):
+    assert compare(lambda x, y: (x @ y, y.T @ x), numbers(60), numbers(60, 60))[0] == "fold"
+    assert compare(np.matmul, numbers(60, 50), numbers(50, 3)) == ["fold"]
