@@ -145,7 +145,8 @@ class Jit(NativeCallable):
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The stages of the program for these arguments, without running it."""
         with user_frames_only():
-            return Lowered(self._stages(self.arguments(args, kwargs)))
+            stages = self._stages(self.arguments(args, kwargs))
+        return Lowered(stages, getattr(self.make, "is_deterministic", False))
 
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
         name = getattr(self.function, "__name__", "function")
@@ -216,10 +217,11 @@ class Runner:
 
 
 class Lowered:
-    """The readable stages of one program."""
+    """The readable stages of one program. ``deterministic``: what it is on a GPU gives the same bits in every run."""
 
-    def __init__(self, made: tuple[Program, Stages]):
+    def __init__(self, made: tuple[Program, Stages], deterministic: bool = False):
         self.program, self.stages = made
+        self.deterministic = deterministic
 
     def ir(self, stage: str = "optimized") -> str:
         """The IR as text: ``"traced"``, ``"optimized"`` or ``"lowered"``. Raises ValueError for another stage."""
@@ -253,7 +255,7 @@ class Lowered:
         from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
 
         if target not in self._launches:
-            self._launches[target] = compile_plan(self.stages.plan, target)
+            self._launches[target] = compile_plan(self.stages.plan, target, self.deterministic)
         return self._launches[target]
 
     def resources(self, target: str = "sm_80") -> dict[str, Resources]:

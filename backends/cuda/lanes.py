@@ -211,7 +211,9 @@ class _Proof:
             return b in self.lanes.split
         if accesses.are_own(self.k):
             return True
-        if accesses.only_added and not self.lanes.scans and b.type.dtype.name in ATOMIC:
+        dtype = b.type.dtype
+        atomic = dtype.name in ATOMIC and (dtype.is_integer or not self.context.deterministic)
+        if accesses.only_added and not self.lanes.scans and atomic:
             self.lanes.added.add(b)
             return True
         return False
