@@ -338,13 +338,15 @@ def _scalar_ctype(t: TensorType) -> Any:
     """f16 has no ctype: a half travels in the low bits of a float's register."""
     if t.dtype.name == "f16":
         return ctypes.c_float
+    if t.dtype.name == "bf16":
+        return ctypes.c_uint16
     return ctypes.c_uint8 if t.dtype.kind == "b" else np.ctypeslib.as_ctypes_type(t.dtype.numpy)
 
 
 def _value(a: Any, t: TensorType) -> Any:
     if t.dtype.name == "f16":
         return float(np.array([a, 0], np.float16).view(np.float32)[0])
-    return a.item()
+    return a.view(np.uint16).item() if t.dtype.name == "bf16" else a.item()
 
 
 def _checked(a: Any, t: TensorType, position: int) -> Any:

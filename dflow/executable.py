@@ -191,7 +191,7 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
 def _has_other_scalars(args: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
     """Whether there are scalars that the native entry does not take (f16) or does not pass (complex numbers)."""
     halves = any(t.is_scalar and t.dtype.name == "f16" for t in args)
-    return halves or any(t.is_scalar and t.dtype.kind == "c" for t in (*args, *results))
+    return halves or not all(entry.passes(t.dtype.name) for t in (*args, *results) if t.is_scalar)
 
 
 class _KeyPrinter(Printer):

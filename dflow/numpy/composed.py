@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from dflow.ir.core import Value
-from dflow.ir.types import I64
+from dflow.ir.types import I64, kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
@@ -47,7 +47,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """Differences of second order inside, of first or second order at the ends; spacings or coordinates an axis."""
     x = lift(f)
-    x = x if x.dtype.kind in "fc" else s.as_dtype(x, np.float64)
+    x = x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64)
     axes = s.some_axes(None, x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     spacing = list(varargs) * len(axes) if len(varargs) == 1 and not lift(varargs[0]).ndim else list(varargs)
     spacing = spacing or [1.0] * len(axes)
@@ -98,8 +98,8 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * np.
     kind = s.result_type(x, period)
     x = s.as_dtype(x, kind) if x.dtype != kind else x
     step = np.diff(x, axis=axis)
-    half = period / 2 if kind.kind == "f" else period // 2
-    boundary_ambiguous = kind.kind == "f" or period % 2 == 0
+    half = period / 2 if kind_of(kind) == "f" else period // 2
+    boundary_ambiguous = kind_of(kind) == "f" or period % 2 == 0
     wrapped = (step + half) % period - half
     if boundary_ambiguous:
         wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)

@@ -99,7 +99,12 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
         if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             found = eager.compiled(traced, args, kwargs)
             return eager.as_array(found) if f.__module__ == "dflow.numpy.shapes" else found
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError):  # as NumPy's functions that are no ufuncs answer to bfloat16
+            if tracing() or not eager.holds_bfloat16(args, kwargs):
+                raise
+        return eager.compiled(traced, args, kwargs)
 
     return call
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import finfo
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, FUNCTIONS, implements
 from dflow.tracing.array import Array
@@ -125,7 +126,7 @@ def polyfit(x: Any, y: Any, deg: Any, rcond: Any = None, full: bool = False, w: 
         raise ValueError("expected deg >= 0")
     if x.ndim != 1 or y.ndim not in (1, 2) or x.size == 0 or x.shape[0] != y.shape[0]:
         raise TypeError("np.polyfit takes a vector x that is not empty, and y of one or two axes and of its length")
-    limit = x.size * np.finfo(x.dtype).eps if rcond is None else rcond
+    limit = x.size * finfo(x.dtype).eps if rcond is None else rcond
     left, right = np.vander(x, order), y
     if w is not None:
         weights = lift(w) * 1.0

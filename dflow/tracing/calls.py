@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import DflowError, TraceError, failure
+from dflow.ir.types import finfo
 from dflow.tracing import array as _array
 from dflow.tracing import templates
 from dflow.tracing.context import region, tracing
@@ -180,6 +181,8 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
         return lift(args[0]).astype(cls)
     if cls is np.ndarray and not {*kwargs} - {"shape", "dtype"} and len(args) <= 2:
         return dispatch().CREATION[np.empty](*args, **{"dtype": np.float64, **kwargs} if len(args) < 2 else kwargs)
+    if cls is np.finfo:
+        return finfo(*args, **kwargs)
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     plain = cls.__new__ is object.__new__ or cls.__new__ is BaseException.__new__ or cls.__new__ is Exception.__new__
     if type(cls).__call__ is type.__call__ and plain and isinstance(init, types.FunctionType) and is_user_code(init):

@@ -15,7 +15,7 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.ir.core import Value
-from dflow.ir.types import I64
+from dflow.ir.types import I64, kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert
@@ -146,7 +146,7 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
         if isinstance(p, str):
             made += _escaped(p)
             continue
-        shown = not p[0].ndim and p[0].dtype.kind in "fiub" and len(details) < MOST_DETAILS
+        shown = not p[0].ndim and kind_of(p[0].dtype) in "fiub" and len(details) < MOST_DETAILS
         found = value(p[0]) if shown else None
         if found is None:
             made += _escaped(repr(p[0]))
@@ -157,12 +157,13 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
 
 
 def _kind(x: Array) -> str:
-    return "b" if x.dtype.kind == "b" else ("f" if x.weak else "d") if x.dtype.kind == "f" else "i" if x.weak else "l"
+    kind = kind_of(x.dtype)
+    return "b" if kind == "b" else ("f" if x.weak else "d") if kind == "f" else "i" if x.weak else "l"
 
 
 def bits(x: Array) -> Value:
     """A number as a detail of a check."""
-    if x.dtype.kind == "f":
+    if kind_of(x.dtype) == "f":
         return builder().bitcast(convert(x.value, np.float64), dtype=I64)
     return convert(x.value, np.int64)
 
