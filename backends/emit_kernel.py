@@ -10,7 +10,7 @@ rows of a matrix), whole rows of results are accumulated in their buffer instead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -18,6 +18,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
+from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
@@ -35,15 +36,27 @@ def _kernel(e: Emitter, op: Op) -> None:
     (region,) = op.regions
     domain, reduced = op.attrs["domain"], op.attrs["reduced"]
 
-    def element(at: At) -> list[ir.Value]:
+    def element(at: At, known: Mapping[Op, ir.Value] | None = None) -> list[ir.Value]:
         e.env.update(zip(region.args, at))
-        e.block(region)
+        for inner in region.ops:
+            if known and inner in known:
+                e.env[inner.result] = known[inner]
+            else:
+                e.op(inner)
         return [e.env[v] for v in region.results]
+
+    def put(at: At, known: Mapping[Op, ir.Value] | None = None) -> None:
+        write(e, op.results, at, element(at, known))
 
     with held_rows(e, region, domain):
         if not reduced:
             hints = nest_hints(e, region, domain)
-            e.nest(domain, lambda at: write(e, op.results, at, element(at)), cost(walk(region)), hints)
+            ops = cost(walk(region))
+            split = row_split(region, domain) if e.vectorizes and not unrolls(domain, ops) else None
+            if split is None:
+                e.nest(domain, put, ops, hints)
+            else:
+                split_nest(e, split, domain, put, hints)
             return
         rows = _reads_in_strides(e, op)
         fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))

@@ -309,7 +309,7 @@ def register_jvp(
     """
     custom_jvp_of = custom_jvp(_as_traced(function, primal))
     custom_jvp_of.defjvp(rule)
-    BUILTINS[function] = custom_jvp_of
+    _register(function, custom_jvp_of)
 
 
 def register_vjp(
@@ -321,7 +321,15 @@ def register_vjp(
     """As ``register_jvp``, with the rules of ``custom_vjp.defvjp``."""
     custom_vjp_of = custom_vjp(_as_traced(function, primal))
     custom_vjp_of.defvjp(fwd, bwd)
-    BUILTINS[function] = custom_vjp_of
+    _register(function, custom_vjp_of)
+
+
+registered: list[Any] = []  # the functions that have got rules
+
+
+def _register(function: Callable[..., Any], rule: WithRule) -> None:
+    BUILTINS[function] = rule
+    registered.append(function)
 
 
 def _as_traced(function: Callable[..., Any], primal: Callable[..., Any] | None) -> Callable[..., Any]:

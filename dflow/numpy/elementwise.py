@@ -193,6 +193,9 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
 @implements(np.round, np.around)
 def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
     a, decimals = lift(a), s.static_int(decimals, "decimals")
+    if a.dtype.kind == "c":
+        parts = (round.__wrapped__(part.__wrapped__(a), decimals).value for part in (real, imag))
+        return s.result(builder().emit("complex", *parts), out)
     if kind_of(a.dtype) != "f":
         if decimals < 0 or a.dtype.kind == "b":
             raise TypeError(f"np.round of {a.dtype} to {decimals} decimals is not supported on traced arrays")
@@ -255,13 +258,13 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Array:
 def sinc(x: Any) -> Array:
     """sin(pi x) / (pi x); near 0 by its Taylor series, whose derivatives stay right there."""
     v, b = apply(np.multiply, np.pi, lift(x)).value, builder()
-    small = b.lt(b.abs(v), 0.5)
+    small = b.lt(apply(np.absolute, wrap(v)).value, 0.5)
     away = b.select(small, b.full(1.0, v.type), v)
     near = b.select(small, v, b.zeros(v.type))
     square, series = b.mul(near, near), b.full(0.0, v.type)
     for k in range(9, -1, -1):
         series = b.add(b.mul(series, square), (-1.0) ** k / math.factorial(2 * k + 1))
-    return wrap(b.select(small, series, b.div(b.sin(away), away)))
+    return wrap(b.select(small, series, apply(np.divide, apply(np.sin, wrap(away)), wrap(away)).value))
 
 
 @implements(np.real)

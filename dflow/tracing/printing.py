@@ -1,10 +1,12 @@
-"""``print`` of traced values: texts with traced values in them, and the operation that writes them."""
+"""``print`` and ``warnings.warn`` of traced values: texts with traced values in them, and the operations that write
+them."""
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
 import sys
+import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -196,12 +198,27 @@ def print(*values: Any, sep: str | None = " ", end: str | None = "\n", file: Any
         text += [" " if sep is None else sep] if k else []
         text += pieces(v, "" if isinstance(v, Array) else "s")
     text.append("\n" if end is None else end)
+    _write("print", text)
+
+
+def warn(message: Any, category: Any = None, *args: Any, **kwargs: Any) -> None:
+    """Python's ``warnings.warn``: in a compiled function a warning is given when the program comes there."""
+    if not tracing():
+        warnings.warn(message, category, *args, **kwargs)
+        return
+    kind = type(message) if isinstance(message, Warning) else category or UserWarning
+    loc = builder().loc
+    place = f"{loc.file}:{loc.line}" if loc else "dflow:1"
+    _write("warn", pieces(message, "s"), category=f"{kind.__module__}:{kind.__qualname__}", place=place)
+
+
+def _write(operation: str, text: list[str | Hole], **attrs: str) -> None:
     holes = [p for p in text if not isinstance(p, str)]
     numbers = iter(range(len(holes)))
     template = "".join(_escaped(p) if isinstance(p, str) else _hole(next(numbers), p) for p in text)
     python = tuple(a.weak for a, _, _ in holes)
     operands = [a.value for a, _, _ in holes]
-    builder().append("print", operands, {"format": template, "python": python})
+    builder().append(operation, operands, {"format": template, "python": python, **attrs})
 
 
 def _escaped(text: str) -> str:
