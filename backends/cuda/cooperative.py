@@ -11,7 +11,7 @@ from llvmlite import ir
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.emit_core import untyped
 from dflow.backends.emit_kernel import accumulate, identity
-from dflow.backends.emit_types import I1, I8, I32, I64, PTR, VOID, ZERO, index, storage_type, to_storage
+from dflow.backends.emit_types import I1, I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, to_storage
 from dflow.ir.types import DType
 
 WARP = 32
@@ -113,8 +113,7 @@ class Line:
 
 
 def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:
-    loaded = e.builder.load(address, typ=storage_type(dtype))
-    return e.builder.icmp_unsigned("!=", loaded, I8(0)) if dtype.kind == "b" else loaded
+    return from_storage(e.builder, dtype, e.builder.load(address, typ=storage_type(dtype)))
 
 
 __all__ = ["WARP", "Line", "barrier", "block_totals", "by_kind", "identity", "shared", "warp_totals"]

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from ml_dtypes import bfloat16
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
 LETTERS = {"s": np.float32, "d": np.float64, "c": np.complex64, "z": np.complex128}
-DATA = {2: np.float16, 0: np.float32, 1: np.float64, 4: np.complex64, 5: np.complex128}
+DATA = {2: np.float16, 14: bfloat16, 0: np.float32, 1: np.float64, 4: np.complex64, 5: np.complex128}
 COMPUTE = {68: (np.float32, np.complex64), 70: (np.float64, np.complex128)}
 
 
@@ -119,7 +120,7 @@ class Cublas(_Handles):
         dtype, is_complex = DATA[atype], atype in (4, 5)
         require(compute_type in COMPUTE and algo == -1, "type of the computation")
         scale = COMPUTE[compute_type][is_complex]
-        require(np.dtype(scale) == (np.float32 if dtype == np.float16 else dtype), "types do not go together")
+        require(np.dtype(scale) == (np.float32 if np.dtype(dtype).itemsize == 2 else dtype), "types do not go together")
         one, zero = self.number(alpha, scale), self.number(beta, scale)
         size = np.dtype(dtype).itemsize
         require(batch_count == 1 or abs(stride_c) >= m * n, "results overlap")
