@@ -263,6 +263,8 @@ def test_printing(capfd):
 def test_calls_on_concrete_arrays_are_those_of_numpy():
     assert dnp.bfloat16 is B and dnp.zeros(3, dnp.bfloat16).dtype == B and dnp.finfo(B).eps == 2.0**-7
     assert (dnp.sin(X) == np.sin(X)).all() and dnp.add(X, 0.5).dtype == np.add(X, 0.5).dtype
+    assert dnp.isdtype(B, "real floating") and dnp.isdtype(B, ("bool", B)) and not dnp.isdtype(B, "integral")
+    assert dnp.isdtype(np.float32, "numeric") and not dnp.isdtype(np.float32, B)
     found = dnp.einsum("i,i->", X, X)  # which NumPy refuses
     assert is_bfloat16(found.dtype) and abs(float(found) - float(single(X) @ single(X))) < 0.02
     assert dnp.add(X, np.float16(1)).dtype == np.float32
