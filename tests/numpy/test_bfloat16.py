@@ -197,6 +197,22 @@ def test_derivatives_of_a_loop():
     np.testing.assert_allclose(single(second), wanted, 16 * EPS, 8 * EPS)
 
 
+@pytest.mark.parametrize("dtype", [B, np.float16], ids=["bfloat16", "float16"])
+def test_checks_of_derivatives(dtype):
+    x = X.astype(dtype)
+    dflow.check_grads(lambda x: np.sum(np.sin(x) * x), (x,))
+    with pytest.raises(AssertionError, match="against central differences"):
+        dflow.check_grads(wrong, (x,), modes=("fwd",))
+
+
+@dflow.custom_jvp
+def wrong(x):
+    return np.sin(x)
+
+
+wrong.defjvp(lambda primals, tangents: (np.sin(primals[0]), 2 * np.cos(primals[0]) * tangents[0]))
+
+
 def test_vmap_and_linearize():
     rows = np.stack([X, X[::-1], X * B(2)])
     found = dflow.vmap(recurrence, (0, None))(rows, B(0.5))
