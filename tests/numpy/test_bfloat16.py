@@ -15,6 +15,7 @@ import surface
 import dflow
 import dflow.numpy as dnp
 from dflow import lax, random, sharing
+from dflow.backends import pyabi
 from dflow.ir import types
 from dflow.ir.types import is_bfloat16, kind_of
 
@@ -294,6 +295,12 @@ def test_pickles_and_the_cache_on_disk(tmp_path, monkeypatch):
     wanted = f(X, B(3))
     monkeypatch.setattr("dflow.executable.generate", lambda *args, **options: pytest.fail("compiled again"))
     sharing.PROGRAMS.clear()
+    for table, names in (
+        (pyabi.ELEMENTS, ["bf16"]),
+        (pyabi._OBJECTS, ["dflow_np_bfloat16", "dflow_np_bfloat16_descr"]),
+    ):
+        for name in names:  # as in a new process
+            monkeypatch.delitem(table, name)
     again = pickle.loads(pickle.dumps(f))(*pickle.loads(pickle.dumps((X, B(3)))))
     for a, b in zip(again, wanted):
         np.testing.assert_array_equal(single(a), single(b))
