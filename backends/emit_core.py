@@ -102,7 +102,8 @@ class Emitter:
     def block(self, block: Block) -> list[ir.Value | None]:
         """Writes the block; its yielded scalars, and None for each yielded tensor, which is in its buffer."""
         for op in block.ops:
-            self.op(op)
+            with self.memory.near(op):
+                self.op(op)
         return [self.env[v] if v.type.is_scalar else None for v in block.results]
 
     def op(self, op: Op) -> None:
