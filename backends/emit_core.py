@@ -90,6 +90,7 @@ class Emitter:
         self.module = function.module
         self.env: dict[Value, ir.Value] = {}
         self.checks: list[Check] = []
+        self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self.exit = function.append_basic_block("exit")

@@ -10,6 +10,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_rows import held_row
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
@@ -52,6 +53,7 @@ Write = Callable[[Emitter, Value, ir.Value, ir.Value], ir.Value]
 
 def _writer(name: str, write: Write) -> None:
     @emits(name)
+    @outlined
     def emit_write(e: Emitter, op: Op) -> None:
         x, v, *starts = op.operands
 

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel
 from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
@@ -33,6 +34,7 @@ FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the lo
 
 
 @emits("kernel")
+@outlined
 def _kernel(e: Emitter, op: Op) -> None:
     (region,) = op.regions
     domain, reduced = collapsed_kernel(e, op), op.attrs["reduced"]

@@ -7,6 +7,7 @@ from llvmlite import ir
 from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
 from dflow.backends.emit_memory import copy_bytes, copy_sequence, data
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_types import I1, ZERO, constant, index
 from dflow.ir.core import Op
 from dflow.ir.types import Dim
@@ -34,6 +35,7 @@ def _empty(e: Emitter, op: Op) -> None:
 
 
 @emits("copy")
+@outlined
 def _copy(e: Emitter, op: Op) -> None:
     (x,) = op.operands
     if e.memory.same(x, op.result):

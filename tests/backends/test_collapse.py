@@ -10,7 +10,7 @@ import pytest
 from dflow.backends.engine import compile_function
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
-from dflow.ir.types import F64, GROWS, I64, TensorType, scalar
+from dflow.ir.types import F64, GROWS, I64, Size, TensorType, scalar
 
 
 def assert_agrees(f, *args):
@@ -66,19 +66,28 @@ def test_parts_of_tensors_and_sequences(index):
     assert_agrees(b.function("f", [y, *rows]), normal(4, 5), normal(*shape))
 
 
-def test_a_program_with_many_buffers():
-    """More than LLVM is told of at a time, inside of a loop and outside."""
-    t = TensorType(F64, (40,))
+def test_a_program_with_many_buffers_and_loops():
+    """More than LLVM is told of at a time, inside of a loop and outside; so they become functions of their own, which
+    use numbers and sizes from around them."""
+    t = TensorType(F64, (80,))
     b = Builder([t])
 
     def chain(b, x, length):
         made = [x]
-        for k in range(length):
-            made.append(b.add(b.sin(made[-1]), b.extract(made[k // 2], b.index(39), index=(("slice", 40, -1),))))
+        for _ in range(length):
+            turned = b.extract(made[-1], b.index(79), index=(("slice", 80, -1),))
+            made.append(b.sub(b.mul(made[-1], made[0]), turned))
         return made
 
-    made = chain(b, b.args[0], 20)
+    made = chain(b, b.args[0], 30)
+    first = b.extract(made[3], b.index(0), index=("at",))
+    n = b.emit("convert", b.add(b.mul(first, 0.0), 9.0), dtype=I64)
+    part = b.extract(made[4], b.index(0), index=(("slice", Size(n, 80), 1),))
+    part = b.update(part, b.mul(part, b.broadcast(first, shape=(Size(n, 80),), dims=())), index=("all",))
     inner = Builder([scalar(I64), t])
     inside = chain(inner, inner.args[1], 20)
-    (y,) = b.append("for", [b.index(2), made[-1]], regions=[inner.finish([inner.add(inside[-1], inside[3])])])
-    assert_agrees(b.function("f", [y, *made[5:9]]), normal(40))
+    y = inner.update(inside[-1], inside[3], inner.args[0], index=(("slice", 80, 1),))
+    (y,) = b.append("for", [b.index(1), made[-1]], regions=[inner.finish([y])])
+    whole = b.update(b.neg(y), part, b.index(0), index=(("slice", Size(n, 80), 1),))
+    compiled = assert_agrees(b.function("f", [y, whole, *made[5:9]]), np.linspace(0.5, 1, 80))
+    assert "kernel.20" in compiled.unoptimized
