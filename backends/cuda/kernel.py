@@ -210,8 +210,8 @@ class KernelEmitter(Emitter):
         """``body(k)`` for the k below ``total`` that fall to this thread."""
         self.stride_from(self.thread, self.blocks * self.block_size, total, body)
 
-    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
-        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``."""
+    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> ir.Value:
+        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``; the first k that is not below."""
         b, k = self.builder, self.slot(I64)
         b.store(first, k)
         head, inside, done = (self.new_block(name) for name in ("stride", "mine", "strode"))
@@ -223,6 +223,7 @@ class KernelEmitter(Emitter):
         b.store(b.add(b.load(k, typ=I64), index(step), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
+        return b.load(k, typ=I64)
 
     def each(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
         """``body(k)`` for every k below ``count``, shared by the threads where the work is spread."""

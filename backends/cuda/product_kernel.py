@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
 from dflow.backends.cuda.cooperative import barrier, shared
-from dflow.backends.cuda.fold_kernel import accumulated, count
+from dflow.backends.cuda.folds import accumulated, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
 from dflow.backends.emit_kernel import accumulate

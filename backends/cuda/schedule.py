@@ -24,6 +24,7 @@ from dflow.backends.cuda.product_kernel import emit_product
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
+from dflow.backends.cuda.vector_kernel import emit_vectors
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
@@ -299,6 +300,7 @@ KERNELS: dict[object, Callable[[Scheduler, Op], None]] = {
     "scatter": emit_scatter,
     "sort": emit_sort,
     "tiles": emit_tiles,
+    "vectors": emit_vectors,
 }
 HOST = {"for": Scheduler._for, "while": Scheduler._while, "if": Scheduler._if}
 

@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import FAILING, Context, Needs
 from dflow.backends.cuda.cooperative import barrier, shared
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.linear import Forms
 from dflow.backends.emit_core import cost

@@ -6,12 +6,14 @@ from typing import Literal
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_ops import adds_atomically
-from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
+from dflow.backends.cuda.fold_kernel import is_shared
+from dflow.backends.cuda.folds import as_fold, count
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
 from dflow.backends.cuda.product_kernel import is_tiled
 from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.cuda.tile_kernel import find_tiles
+from dflow.backends.cuda.vector_kernel import find_vectors
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -30,7 +32,7 @@ MOVING = frozenset(
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "tiles", "product", "fold", "sort", "scatter", "ordered", "host"]
+Way = Literal["one", "grid", "vectors", "tiles", "product", "fold", "sort", "scatter", "ordered", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -111,7 +113,9 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "scatter"
     if op.name == "scatter_add" and not adds_atomically(op, context):
         return "ordered"
-    return "tiles" if find_tiles(op, context) is not None else "grid"
+    if find_tiles(op, context) is not None:
+        return "tiles"
+    return "vectors" if find_vectors(op, context) is not None else "grid"
 
 
 def _leaves_block(op: Op, context: Context) -> bool:

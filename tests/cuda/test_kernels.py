@@ -1,11 +1,13 @@
 """Kernels that are written in a way of their own: transposes, products, scatters, reductions."""
 
+import re
+
 import numpy as np
 import pytest
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import product_kernel, work
+from dflow.backends.cuda import product_kernel, vector_kernel, work
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +161,54 @@ def test_reductions_along_columns(gpu):
 def test_products_with_vectors(gpu):
     assert compare(lambda x, y: (x @ y, y.T @ x), numbers(60), numbers(60, 60))[0] == "fold"
     assert compare(np.matmul, numbers(60, 50), numbers(50, 3)) == ["fold"]
+
+
+# --- vectors
+
+
+@pytest.fixture
+def vectors(monkeypatch):
+    monkeypatch.setattr(vector_kernel, "LEAST", 4)
+
+
+def widths(f, *args):
+    """The accesses to memory in the code for these arguments."""
+    ptx = dflow.jit(f, device="cuda").lower(*args).ptx()
+    return {name.replace("nc.", "") for name in re.findall(r"(?:ld|st)\.global\S*", ptx)}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"), [("f2", "v4.b32"), ("f4", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")]
+)
+def test_vectors(gpu, vectors, dtype, wide):
+    """Sixteen bytes at a time, and the elements that are left over."""
+    f, x = lambda x, y: x * y, numbers(33, 7).astype(dtype)
+    assert compare(f, x, x + 1, rtol=1e-2 if dtype == "f2" else 1e-6) == ["kernel"]
+    assert {f"ld.global.{wide}", f"st.global.{wide}"} <= widths(f, x, x)
+    assert compare(lambda x: x.reshape(7, 33).copy(), x) == ["copy"]
+    assert f"ld.global.{wide}" in widths(lambda x: x.copy(), x)
+
+
+def test_vectors_of_rows(gpu, vectors):
+    """Rows that are read again, numbers that are, every second row, differences of neighbours."""
+    x = numbers(12, 8, dtype="f4")
+    compare(lambda x, y, z: x * y + z[:, None], x, x[0], x[:, 1].copy(), rtol=1e-6)
+    f = lambda x: x[1::2] * x[::2]  # noqa: E731
+    compare(f, x)
+    assert {"ld.global.v4.b32", "st.global.v4.b32"} <= widths(f, x)
+    compare(lambda y: (y[1:] - y[:-1]) * y[2:3], numbers(103))
+    assert not any("v4" in name for name in widths(lambda x: x[:, :7] * x[:, 1:], x))
+
+
+def test_vectors_in_place_and_at_any_address(gpu, vectors):
+    def f(x):
+        x[:] = x * 2 + 1
+
+    mine = numbers(103, dtype="f4")
+    wanted = mine * 2 + 1
+    dflow.jit(f, device="cuda")(mine)
+    np.testing.assert_allclose(mine, wanted, rtol=1e-6)
+    there = dflow.device_put(mine)
+    for k in range(4):
+        got = dflow.jit(lambda x: x * 2 + 1, device="cuda")(there[k : 99 + k])
+        np.testing.assert_allclose(np.asarray(got), mine[k : 99 + k] * 2 + 1, rtol=1e-6)
