@@ -41,7 +41,8 @@ def on_device(*names: str) -> Callable[[Callable[[Any, Op], None]], Callable[[An
 
 
 class KernelEmitter(Emitter):
-    """Writes one kernel. ``blocks`` and ``threads`` (in a block) are what it will be launched with."""
+    """Writes one kernel. ``blocks`` and ``threads`` (in a block) are what it will be launched with; ``is_divisible``
+    says that as many threads in smaller blocks would do as well, since none knows of its block."""
 
     memory: DeviceMemory
     vectorizes = False
@@ -55,9 +56,11 @@ class KernelEmitter(Emitter):
         blocks: int = 1,
         threads: int = 1,
         targets: Sequence[Pointer] = (),
+        is_divisible: bool | None = None,
     ):
         self.context, self.way, self.needs = context, way, needs
         self.blocks, self.block_size = blocks, threads
+        self.is_divisible = way == "grid" if is_divisible is None else is_divisible
         self.loc: Any = None
         self.what = what
         self.parameters: dict[Argument, ir.Value] = {}
@@ -148,9 +151,8 @@ class KernelEmitter(Emitter):
         if self.way == "one":
             self.thread = ZERO
         else:
-            self.thread = b.add(
-                b.mul(self.register("ctaid.x"), index(self.block_size), flags=("nsw",)), self.register("tid.x")
-            )
+            size = self.register("ntid.x") if self.is_divisible else index(self.block_size)
+            self.thread = b.add(b.mul(self.register("ctaid.x"), size, flags=("nsw",)), self.register("tid.x"))
         if self.context.fails:
             clean, failed = self.new_block("clean"), b.block
             what = b.load(self.parameters[Pointer(ERROR)], typ=I64)
@@ -168,7 +170,8 @@ class KernelEmitter(Emitter):
             self.builder.branch(self.function.blocks[1])
         self.context.kernels.append(Kernel(self.function.name, self.block_size, self.what, self.loc))
         self._drop_unused()
-        return Launch(self.function.name, self.blocks, self.block_size, tuple(self.parameters))
+        args = tuple(self.parameters)
+        return Launch(self.function.name, self.blocks, self.block_size, args, is_divisible=self.is_divisible)
 
     def leave(self) -> None:
         """What is done on every way out."""

@@ -8,6 +8,7 @@ import pytest
 from programs import PROGRAMS
 
 import dflow
+from dflow.backends.cuda.occupancy import occupancy
 from dflow.backends.cuda.ptx import LANGUAGE, TargetError, check_target, nearest
 
 PTXAS = shutil.which("ptxas")
@@ -89,4 +90,12 @@ def test_resources():
         pytest.skip("ptxas is not installed")
     lowered = dflow.jit(lambda x: np.sin(x), device="cuda").lower(np.ones(50000))
     (found,) = lowered.resources("sm_90").values()
-    assert 10 < found.registers < 80 and found.spilled == 0
+    assert 10 < found.registers < 80 and found.spilled == 0 and 0.5 <= found.occupancy <= 1
+
+
+def test_occupancy():
+    """Of 65536 registers, of 64 or 48 warps, of the memory of blocks."""
+    assert occupancy("sm_90", 256, 32, 0) == 1 and occupancy("sm_90", 256, 168, 0) == 8 / 64
+    assert occupancy("sm_90", 128, 168, 0) == 12 / 64
+    assert occupancy("sm_90", 32, 16, 0) == 32 / 64 and occupancy("sm_86", 32, 16, 0) == 16 / 48
+    assert occupancy("sm_80", 256, 32, 40 << 10) == 4 * 8 / 64
