@@ -34,6 +34,7 @@ class Context:
         self.ways: dict[Op, object] = {}
         self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
+        self.rows: dict[Op, tuple[int, ...] | None] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

@@ -21,6 +21,7 @@ from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
 from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
 from dflow.backends.cuda.product_kernel import emit_product
+from dflow.backends.cuda.row_kernel import emit_rows
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
@@ -93,6 +94,9 @@ class Scheduler:
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)
+        elif way == "rows":
+            self._flush()
+            emit_rows(self, op)
         elif way in KERNELS:
             self._flush_unless_apart(op)
             KERNELS[way](self, op)

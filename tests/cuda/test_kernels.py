@@ -7,7 +7,7 @@ import pytest
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import product_kernel, vector_kernel, work
+from dflow.backends.cuda import fold_kernel, product_kernel, vector_kernel, work
 
 
 @pytest.fixture(autouse=True)
@@ -137,11 +137,12 @@ def extremes(x):
     return np.argmax(x), np.argmin(x), np.argmax(x > 2)
 
 
-def test_positions_of_extremes(gpu):
+def test_positions_of_extremes(gpu, monkeypatch):
     """The first of several, in two stages; the first NaN."""
-    x = np.round(numbers(4200), 1)
+    monkeypatch.setattr(fold_kernel, "EACH", 1)
+    x = np.round(numbers(600), 1)
     assert compare(extremes, x, rtol=0).count("combine") == 3
-    x[77] = x[1500] = np.nan
+    x[77] = x[500] = np.nan
     compare(extremes, x, rtol=0)
     compare(lambda x: np.argmax(x), np.full(300, -np.inf), rtol=0)
 
@@ -212,3 +213,64 @@ def test_vectors_in_place_and_at_any_address(gpu, vectors):
     for k in range(4):
         got = dflow.jit(lambda x: x * 2 + 1, device="cuda")(there[k : 99 + k])
         np.testing.assert_allclose(np.asarray(got), mine[k : 99 + k] * 2 + 1, rtol=1e-6)
+
+
+# --- loops over arrays
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_running_operations_along_axes(gpu, axis):
+    def f(a):
+        return np.cumsum(a, axis), np.maximum.accumulate(a, axis)
+
+    assert compare(f, numbers(12, 14)).count("rows") == 2
+    assert compare(dflow.grad(lambda a: np.sum(np.cumsum(a, axis) ** 2)), numbers(5, 40)).count("rows") == 2
+
+
+def test_running_products_and_extremes(gpu):
+    """In parallel along one axis, as sums are."""
+    x = 1 + numbers(200) / 10
+    assert "prefixes" in compare(np.cumprod, x)
+    x[50] = np.nan
+    assert "prefixes" in compare(np.maximum.accumulate, x)
+
+
+def systems(u, v, dt, n):
+    """Steps of many systems at once, which share the time; every seventh state."""
+    t, states = 0.0, np.zeros((6, len(u)))
+    for k in range(6):
+        for _ in range(n):
+            u = u + dt * v
+            v = v - dt * np.sin(u) * np.cos(t)
+            t = t + dt
+        if k > 3:
+            v = v * 0.5
+        states[k] = u
+    return u, states, t
+
+
+def test_loops_over_arrays(gpu):
+    args = numbers(132), numbers(132, seed=1), 0.1
+    assert compare(systems, *args, 3).count("rows") == 1
+    slope = dflow.grad(lambda u, v, dt: np.sum(systems(u, v, dt, 3)[1] ** 2), (0, 1))
+    assert compare(slope, *args).count("rows") == 2
+
+
+def test_loops_over_arrays_whose_elements_meet(gpu):
+    def mixed(u, n):
+        for _ in range(n):
+            u = u + 0.1 * u[::-1]
+        return u
+
+    def read(u, n):
+        for _ in range(n):
+            u = u * 0.9 + u[3]
+        return u
+
+    def turned(u, n):
+        for _ in range(n):
+            u = u + 0.1 * u.T
+        return u
+
+    assert "rows" not in [*compare(mixed, numbers(50), 5), *compare(read, numbers(50), 5)]
+    assert "rows" not in compare(turned, numbers(7, 7), 5)
