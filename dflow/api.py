@@ -22,12 +22,13 @@ from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
 from dflow.methods import after_self, decorated, taken_apart
+from dflow.program import trace_program
 from dflow.reference import BACKENDS
 from dflow.selection import Argnums, Selection, argument_names, argument_numbers, chosen_numbers, require_parameters
 from dflow.sharing import shared
 from dflow.signature import Arguments
 from dflow.tracing.context import tracing
-from dflow.transform import Jit, trace_program
+from dflow.transform import Jit
 from dflow.zero_gradients import warn_of_zeros
 
 

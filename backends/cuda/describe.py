@@ -13,7 +13,9 @@ from pathlib import Path
 from dflow.backends.cuda.occupancy import WARP, occupancy
 from dflow.backends.cuda.plan import (
     Argument,
+    Choice,
     Counter,
+    Dense,
     HostCall,
     If,
     Launch,
@@ -57,6 +59,15 @@ def _steps(plan: LaunchPlan, steps: Sequence[Step], indent: str) -> Iterator[str
         elif isinstance(s, HostCall):
             inputs, outputs = (", ".join(map(_place, p)) for p in (s.inputs, s.outputs))
             yield f"{indent}on the host: {outputs} = {s.function.name}({inputs})"
+        elif isinstance(s, Dense):
+            memory = ", ".join(map(_argument, s.memory))
+            place = _line(s.location) if s.location else ""
+            yield f"{indent}{s.routine} {s.dtype}{list(s.sizes)} ({memory}){place}"
+        elif isinstance(s, Choice):
+            yield f"{indent}with cuBLAS and cuSOLVER:"
+            yield from _steps(plan, s.library, inner)
+            yield f"{indent}without:"
+            yield from _steps(plan, s.otherwise, inner)
         else:
             yield f"{indent}while:"
             yield from _steps(plan, s.before, inner)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dflow.backends.cuda.plan import (
     Counter,
+    Dense,
     ErrorRecord,
     HostCall,
     If,
@@ -58,7 +59,7 @@ class Execution:
 
     def start(self) -> Any:
         """Enqueues all work; the record that will hold the error, or None when there can be none."""
-        program, steps = self.program, self.program.plan.steps
+        program, steps = self.program, self.program.steps
         try:
             if self._is_worth_a_graph(steps):
                 self._replay()
@@ -76,7 +77,7 @@ class Execution:
         program = self.program
         if program.fails:
             self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
-        self._steps(program.plan.steps)
+        self._steps(program.steps)
 
     def _do(self, name: str, *args: Any) -> None:
         code = getattr(self.cu, name)(*args)[0]
@@ -86,7 +87,7 @@ class Execution:
     # --- graphs
 
     def _is_worth_a_graph(self, steps: Sequence[Step]) -> bool:
-        return not self.program.waits and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
+        return self.program.is_recorded and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
 
     def _count(self, steps: Sequence[Step]) -> int:
         """How many launches there are; loops count each round."""
@@ -149,6 +150,16 @@ class Execution:
             raise self.device.failed(code, self._what(s))
         if timeline:
             timeline.end(self.device, self.stream, before, s.kernel, self._what(s))
+
+    def _dense(self, s: Dense) -> None:
+        timeline = active()
+        before = timeline.begin(self.device, self.stream) if timeline else None
+        room = self.work.room
+        assert room is not None
+        addresses = [self.addresses[p.buffer] + p.offset for p in s.memory]
+        self.program.libraries(self.stream).run(s, addresses, room.pointer, room.size)
+        if timeline:
+            timeline.end(self.device, self.stream, before, s.routine, f"{s.dtype}{list(s.sizes)}")
 
     def _what(self, s: Launch) -> str:
         for k in self.program.plan.kernels:
@@ -230,6 +241,7 @@ _STEPS: dict[type, Callable[[Execution, Any], None]] = {
     Loop: Execution._loop,
     While: Execution._while,
     HostCall: Execution._host_call,
+    Dense: Execution._dense,
 }
 
 

@@ -12,9 +12,9 @@ from dflow.backends.cuda.cooperative import by_kind
 from dflow.backends.emit_core import cost
 from dflow.backends.emit_kernel import identity
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, is_nan
-from dflow.backends.emit_types import constant, to_storage
+from dflow.backends.emit_types import constant
 from dflow.ir.core import Block, Op, Value
-from dflow.ir.types import F16, F32, U8, Dim, DType, Size
+from dflow.ir.types import F32, HALVES, U8, Dim, DType, Size
 from dflow.ir.types import I64 as INDEX
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Extreme(Fold):
 
 
 def accumulated(dtype: DType) -> DType:
-    """The dtype in which elements are added up: sums of many f16 need room."""
-    return F32 if dtype == F16 else dtype
+    """The dtype in which elements are added up: sums of many halves need room."""
+    return F32 if dtype in HALVES else dtype
 
 
 def as_fold(op: Op) -> Fold | None:
@@ -132,7 +132,7 @@ def _as_extreme(op: Op) -> Extreme:
         def pair(at: At) -> list[ir.Value]:
             *others, k = at
             found = e.load(x, [*others[:axis], k, *others[axis:]])
-            return [to_storage(e.builder, x.type.dtype, found), k]
+            return [convert(e.builder, x.type.dtype, dtype, found), k]
 
         return pair
 

@@ -22,9 +22,10 @@ from typing import Any
 
 from dflow.backends.cuda.driver import Device, DeviceError
 from dflow.backends.cuda.execution import Execution, independent
+from dflow.backends.cuda.libraries import RECORDABLE, Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
 from dflow.backends.cuda.occupancy import block_size
-from dflow.backends.cuda.plan import ErrorRecord, Launch, LaunchPlan
+from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
 
@@ -37,6 +38,7 @@ class Workspace:
     rows: dict[int, int]
     addresses: list[int]  # of all buffers; those of arguments and results are set for each run
     graphs: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
+    room: Allocation | None = None  # for routines of libraries to work in
 
     def locate(self) -> None:
         """Brings ``addresses`` up to date."""
@@ -87,12 +89,19 @@ class Program:
         self._lock = threading.RLock()
         self.table = Table(plan)
         self._loaded: Loaded | None = None
+        self.steps, self.routines = plan.steps, [s for s in each_step(plan.steps) if isinstance(s, Dense)]
+        if self.routines:
+            device.activate()
+            with_library = Libraries.of(device, device.stream) is not None
+            self.steps = chosen(plan.steps, with_library)
+            self.routines = self.routines if with_library else []
         self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
-        self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(plan.steps)
+        self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(self.steps)
+        self.is_recorded = not self.waits and all(s.routine in RECORDABLE for s in self.routines)
         self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
         self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
         self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
-        only = plan.steps[0] if len(plan.steps) == 1 else None
+        only = self.steps[0] if len(self.steps) == 1 else None
         self._only = only if isinstance(only, Launch) and not self.fails else None  # the short way of one kernel
         register_cache(self)
 
@@ -181,6 +190,13 @@ class Program:
                     cu.cuStreamSynchronize(stream)
                 cu.cuModuleUnload(loaded.module)
 
+    def libraries(self, stream: int) -> Libraries:
+        """Those that do the routines. Raises DeviceError when they were there and are not any more."""
+        found = Libraries.of(self.device, stream)
+        if found is None:
+            raise DeviceError(f"cuBLAS and cuSOLVER cannot be used any more on {self.device}")
+        return found
+
     @property
     def functions(self) -> dict[str, Any]:
         """The driver's handles of the kernels."""
@@ -199,6 +215,9 @@ class Program:
             elif b.kind == "error":
                 self.device.call("cuMemsetD8Async", memory[k].pointer, 0, b.size, stream)
         work = loaded.workspaces[stream] = Workspace(memory, rows, [0] * len(self.plan.buffers))
+        if self.routines:
+            libraries = self.libraries(stream)
+            work.room = allocate(self.device, max(libraries.bytes(s) for s in self.routines), stream)
         work.locate()
         return work
 

@@ -15,11 +15,25 @@ from dflow.backends.cuda import device_ops  # noqa: F401
 from dflow.backends.cuda.block_kernel import BlockEmitter, threads_for
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import barrier
+from dflow.backends.cuda.dense import emit_dense, is_dense
 from dflow.backends.cuda.fold_kernel import emit_fold
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
-from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
+from dflow.backends.cuda.plan import (
+    Choice,
+    Counter,
+    HostCall,
+    If,
+    Launch,
+    Loop,
+    Place,
+    Pointer,
+    Read,
+    Scalar,
+    Step,
+    While,
+)
 from dflow.backends.cuda.product_kernel import emit_product
 from dflow.backends.cuda.row_kernel import emit_rows
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
@@ -84,7 +98,23 @@ class Scheduler:
             or all(context.is_repeated(r) for r in op.results or [_NEVER])
         ):
             return
-        way = context.ways[op]
+        if is_dense(op):
+            self._dense(op)
+        else:
+            self._work(op, context.ways[op])
+
+    def _dense(self, op: Op) -> None:
+        """By a library, or as it would be done without."""
+        self._flush()
+        outer, self.steps = self.steps, []
+        emit_dense(self, op)
+        library, self.steps = tuple(self.steps), []
+        self._work(op, self.context.ways[op])
+        self._flush()
+        outer.append(Choice(library, tuple(self.steps)))
+        self.steps = outer
+
+    def _work(self, op: Op, way: object) -> None:
         if way == "one":
             if self.run.moves:
                 self._flush()
@@ -250,7 +280,7 @@ class Scheduler:
                 known = self._in_memory_or_slot(v)
                 inputs.append(known)
             else:
-                inputs.append(self._tensor_place(v))
+                inputs.append(self.tensor_place(v))
         self._flush()
         results = [Value(substitute(r.type, env), r.hint) for r in op.results]
         attrs = {k: substitute(a, env) for k, a in op.attrs.items()}
@@ -269,7 +299,7 @@ class Scheduler:
         assert isinstance(found, Read)
         return Place(found.buffer, found.offset, v.type)
 
-    def _tensor_place(self, v: Value) -> Place:
+    def tensor_place(self, v: Value) -> Place:
         if v in self.context.plan.buffers:
             return self.places.place(v)
         assert v.op is not None

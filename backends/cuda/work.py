@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
+from dflow.backends.cuda.dense import is_dense
 from dflow.backends.cuda.device_ops import adds_atomically
 from dflow.backends.cuda.fold_kernel import is_shared
 from dflow.backends.cuda.folds import as_fold, count
@@ -24,7 +25,7 @@ LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wa
 SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
 MANY = 64  # rounds from which a parallel loop is a kernel
-ON_HOST = frozenset({"eigh", "svd", "print"})
+ON_HOST = frozenset({"eigh", "eig", "svd", "print", "warn"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
 MOVING = frozenset(
@@ -125,7 +126,7 @@ def _leaves_block(op: Op, context: Context) -> bool:
     """Whether an operation in a loop is worth a kernel in each round."""
     if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE:
         return True
-    if find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE):
+    if is_dense(op) or find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE):
         return True
     return op.name == "for" and is_wide_in_rows(op, context) and count(find_rows(op, context) or ()) >= WIDE
 

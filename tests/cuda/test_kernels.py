@@ -274,3 +274,16 @@ def test_loops_over_arrays_whose_elements_meet(gpu):
 
     assert "rows" not in [*compare(mixed, numbers(50), 5), *compare(read, numbers(50), 5)]
     assert "rows" not in compare(turned, numbers(7, 7), 5)
+
+
+def test_bfloat16(gpu, vectors):
+    """In memory it has half the bytes that it has in registers."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = numbers(34, 20).astype(bfloat16)
+
+    def f(x):
+        return np.sin(x.T) + 1, x * x, np.sum(x, 0), np.argmax(x, 1), x @ x.T, np.cumsum(x, 0)
+
+    what = compare(f, x, rtol=2e-2)
+    assert {"tiles", "kernel", "fold", "matmul", "rows"} <= set(what)
+    compare(lambda x, i: (add_at(x, i), put_at(x, i)), x.reshape(-1)[:60], ROWS, rtol=2e-2)

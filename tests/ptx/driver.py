@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ptx import libraries
 from ptx.driver_types import ATTRIBUTES, CUresult, constants
 from ptx.faults import IllegalInstruction, Misaligned, OutOfBounds, PtxFault, Trap
 from ptx.machine import Machine
@@ -36,7 +37,8 @@ _STICKY = {
 
 
 class FakeDriver:
-    """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver."""
+    """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver;
+    ``libraries``: whether cuBLAS and cuSOLVER are there (``"broken"``: their package is, and does not find them)."""
 
     def __init__(
         self,
@@ -46,7 +48,9 @@ class FakeDriver:
         *,
         missing: bool = False,
         hardware_faults: bool = False,
+        libraries: bool | str = False,
     ):
+        self.libraries = libraries
         self.devices, self.version, self.memory = devices, version, memory
         self.missing, self.hardware_faults = missing, hardware_faults
         self.attributes = dict(ATTRIBUTES)
@@ -78,7 +82,9 @@ class FakeDriver:
         for package in packages.values():
             package.__path__ = []  # type: ignore[attr-defined]
         packages["cuda.bindings"].driver = module  # type: ignore[attr-defined]
-        names = {**packages, "cuda.bindings.driver": module}
+        names: dict[str, Any] = {**packages, "cuda.bindings.driver": module, "nvmath": None}
+        if self.libraries:
+            names |= libraries.modules(self)
         before = {name: sys.modules.get(name) for name in names}
         sys.modules.update(names)
         try:
