@@ -32,7 +32,7 @@ def test_transposes_that_tiles_are_not_for(gpu):
     assert compare(lambda x: x.T + 1, numbers(40, 3)) == ["kernel"]
 
 
-@pytest.mark.parametrize("dtype", ["?", "f2", "c16"])
+@pytest.mark.parametrize("dtype", ["?", "c16"])
 def test_transposed_operands(gpu, dtype):
     """One operand across, one along; parts of them; one that varies in size."""
     x = numbers(34, 45).astype(dtype)
@@ -43,7 +43,7 @@ def test_transposed_operands(gpu, dtype):
 # --- products
 
 
-@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 2e-2), ("f4", 1e-5), ("f8", 1e-12), ("i4", 0), ("c16", 1e-12)])
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 2e-2), ("f8", 1e-12), ("i4", 0), ("c8", 1e-5)])
 def test_products(gpu, dtype, rtol):
     """Tiles of 32 by 32 by 16, with edges on all sides."""
     x, y = (3 * numbers(2, 33, 19)).astype(dtype), (3 * numbers(2, 19, 40)).astype(dtype)
@@ -56,8 +56,8 @@ def test_products_that_share_the_inner_axis(gpu):
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 def test_products_in_larger_tiles(gpu, dtype, monkeypatch):
-    monkeypatch.setattr(product_kernel, "ENOUGH", 4)
-    assert compare(np.matmul, numbers(130, 9, dtype=dtype), numbers(9, 140, dtype=dtype), rtol=1e-4) == ["matmul"]
+    monkeypatch.setattr(product_kernel, "ENOUGH", 2)
+    assert compare(np.matmul, numbers(130, 9, dtype=dtype), numbers(9, 70, dtype=dtype), rtol=1e-4) == ["matmul"]
 
 
 # --- scatters
@@ -91,14 +91,14 @@ def test_the_last_write_wins(gpu, shape):
     assert compare(put_at, numbers(*shape), ROWS, rtol=0)[-3:] == ["scatter_clear", "scatter_claim", "scatter"]
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "i4", "c16", "i2"])
+@pytest.mark.parametrize("dtype", ["f2", "c16", "i2"])
 def test_additions(gpu, dtype):
     """Those that memory does not know are sorted."""
     what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=1e-2 if dtype == "f2" else 1e-5)
     assert ("argsort" in what) == (dtype == "i2")
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f8", "c8"])
+@pytest.mark.parametrize("dtype", ["f2", "c8"])
 def test_deterministic_additions(gpu, dtype):
     """In the order of the processor, so that the bits are its own."""
     x = numbers(60, 3).astype(dtype)
@@ -147,7 +147,7 @@ def test_positions_of_extremes(gpu, monkeypatch):
     compare(lambda x: np.argmax(x), np.full(300, -np.inf), rtol=0)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f8", "i2", "?"])
+@pytest.mark.parametrize("dtype", ["f2", "i2", "?"])
 def test_positions_along_axes(gpu, dtype):
     x = (2 * numbers(50, 40)).astype(dtype)
     assert compare(lambda x: (np.argmax(x, 0), np.argmin(x, 1)), x, rtol=0)[-2:] == ["fold", "fold"]
@@ -178,9 +178,7 @@ def widths(f, *args):
     return {name.replace("nc.", "") for name in re.findall(r"(?:ld|st)\.global\S*", ptx)}
 
 
-@pytest.mark.parametrize(
-    ("dtype", "wide"), [("f2", "v4.b32"), ("f4", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")]
-)
+@pytest.mark.parametrize(("dtype", "wide"), [("f2", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")])
 def test_vectors(gpu, vectors, dtype, wide):
     """Sixteen bytes at a time, and the elements that are left over."""
     f, x = lambda x, y: x * y, numbers(33, 7).astype(dtype)
