@@ -69,7 +69,8 @@ def emit_fold(s: Scheduler, op: Op) -> None:
     tiles = -(-kept // columns)
     parts = max(1, min(inner * columns // (group * EACH), MOST_GROUPS // tiles)) if group == THREADS else 1
     rooms = [s.places.room(kept * parts * d.itemsize) for d in fold.dtypes] if parts > 1 else []
-    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets=rooms)
+    targets = rooms or _results(s, op)
+    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets)
     e.loc = op.loc
     e.recall([op])
     if columns > 1:
@@ -82,13 +83,18 @@ def emit_fold(s: Scheduler, op: Op) -> None:
         _combine_parts(s, op, fold, parts, rooms)
 
 
+def _results(s: Scheduler, op: Op) -> list[Pointer]:
+    return [p for r in op.results for p in s.context.direct.get(r, ())]
+
+
 def _grid(groups: int, group: int) -> tuple[int, int]:
     return min(MOST_BLOCKS, max(1, -(-groups * group // THREADS))), THREADS
 
 
 def _combine_parts(s: Scheduler, op: Op, fold: Fold, parts: int, rooms: list[Pointer]) -> None:
     needs = Needs(s.context, [op])
-    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets=rooms)
+    targets = [*rooms, *_results(s, op)]
+    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets)
     e.loc = op.loc
     e.recall([op])
     groups = _Groups(e, fold, WARP)
@@ -150,6 +156,8 @@ class Sharing:
         for r in fold.results:
             if r.type.is_scalar:
                 e.keep(r)
+                for p in e.context.direct.get(r, ()):
+                    b.store(to_storage(b, r.type.dtype, e.scalar(r)), e.parameters[p])
 
 
 class _Groups(Sharing):

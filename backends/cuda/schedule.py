@@ -77,7 +77,12 @@ class Scheduler:
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
         decide(f.body, self.context)
-        moves = [Move(self.places.result(k), v) for k, v in enumerate(f.results) if v.type.is_scalar]
+        moves = []
+        for k, v in enumerate(f.results):
+            if v.type.is_scalar and v.op in f.body.ops and self.context.ways.get(v.op) == "fold":
+                self.context.direct.setdefault(v, []).append(self.places.result(k))  # its kernel writes it
+            elif v.type.is_scalar:
+                moves.append(Move(self.places.result(k), v))
         return self._block(f.body, moves)
 
     def _block(self, block: Block, moves: Sequence[Move]) -> tuple[Step, ...]:

@@ -58,6 +58,23 @@ def test_dtypes(dtype, tmp_path):
     assemble(lowered.ptx(), "sm_80", tmp_path)
 
 
+def every_kernel(x, y, i):
+    """Transposes, products, vectors, scatters, positions of extremes, loops over arrays."""
+    z = np.zeros(x.shape, x.dtype)
+    z[i] = x
+    return x.T + y, x @ y, y.T @ x.T, x * x, z, np.argmax(x), np.cumsum(x, 0), np.sum(x, 0)
+
+
+@pytest.mark.parametrize(("dtype", "target"), [("f2", "sm_80"), ("f4", "sm_90"), ("f8", "sm_100")])
+def test_kernels(dtype, target, tmp_path):
+    x, i = np.ones((520, 516), dtype), np.arange(520)
+    lowered = dflow.jit(every_kernel, device="cuda", deterministic=True).lower(x, x.T.copy(), i)
+    plan = lowered.launches(target)
+    assert_complete(plan)
+    assemble(plan.ptx, target, tmp_path)
+    assert {"tiles", "matmul", "kernel", "scatter", "fold", "rows"} <= {k.what for k in plan.kernels}
+
+
 def test_ptx_needs_no_driver():
     ptx = dflow.jit(lambda x: np.sin(x) * 2, device="cuda").lower(np.ones(1000)).ptx("sm_90")
     assert ".target sm_90" in ptx and ".entry" in ptx and "fma.rn.f64" in ptx
