@@ -109,11 +109,8 @@ class Line:
             self.e.builder.store(to_storage(self.e.builder, d, v), to)
 
     def get(self, k: ir.Value) -> list[ir.Value]:
-        return [_load(self.e, d, here) for here, d in zip(self._at(k), self.dtypes)]
-
-
-def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:
-    return from_storage(e.builder, dtype, e.builder.load(address, typ=storage_type(dtype)))
+        b = self.e.builder
+        return [from_storage(b, d, b.load(here, typ=storage_type(d))) for here, d in zip(self._at(k), self.dtypes)]
 
 
 __all__ = ["WARP", "Line", "barrier", "block_totals", "by_kind", "identity", "shared", "warp_totals"]

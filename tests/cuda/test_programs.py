@@ -30,7 +30,7 @@ def test_reductions(gpu, axis):
 
 
 def test_long_reductions_have_two_stages(gpu):
-    assert compare(lambda x: np.sum(x * x), numbers(20000)) == ["fold", "combine", "steps"]
+    assert compare(lambda x: np.sum(x * x), numbers(20000)) == ["fold", "combine"]
 
 
 @pytest.mark.parametrize(("dtype", "rtol"), [("f2", 3e-3), (bfloat16, 8e-3), ("f4", 1e-5), ("i4", 0), ("c16", 1e-12)])
@@ -121,7 +121,7 @@ def oscillate(u, p):
 def test_loops_of_the_host(gpu, small):
     def f(x, n):
         for k in range(n):
-            x = np.sin(x) + k
+            x = np.sin(x[::-1]) + k
         while np.sum(x * x) > 1.0:
             x = x * 0.5
         if x[0] > x[1]:
