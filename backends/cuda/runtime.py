@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.backends.cuda.driver import Device, DeviceError
-from dflow.backends.cuda.execution import Execution, independent
+from dflow.backends.cuda.execution import Execution
+from dflow.backends.cuda.graph import condition_setter, recordable
 from dflow.backends.cuda.libraries import RECORDABLE, Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
-from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
+from dflow.backends.cuda.plan import Dense, ErrorRecord, If, Launch, LaunchPlan, Loop, Scalar, Step, chosen, each_step
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
 
@@ -94,8 +95,15 @@ class Program:
             self.steps = chosen(plan.steps, with_library)
             self.routines = self.routines if with_library else []
         self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
-        self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(self.steps)
+        lengthens = any(b.kind == "sequence" for b in plan.buffers)
+        self.has_conditions = not recordable(self.steps) and not self.routines and recordable(self.steps, True)
+        if self.has_conditions and not lengthens:
+            device.activate()
+            self.has_conditions = condition_setter(device) is not None
+        self.waits = lengthens or not (recordable(self.steps) or self.has_conditions)
         self.is_recorded = not self.waits and all(s.routine in RECORDABLE for s in self.routines)
+        self.is_fixed = self.has_conditions or bool(self.routines)  # its graphs cannot take other arguments
+        self._deciding = sorted(deciding(self.steps))
         self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
         self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
         self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
@@ -148,12 +156,16 @@ class Program:
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
 
+    def shape(self, scalars: Mapping[int, bytes]) -> bytes:
+        """What decides which kernels run, and how often."""
+        return b"".join(scalars[k] for k in self._deciding)
+
     def release(self) -> None:
         """Gives back the memory that is kept between runs."""
         with self._lock:
             if self._loaded is not None:
                 for work in self._loaded.workspaces.values():
-                    drop_graphs(self.device, work)
+                    drop_graphs(work)
                 self._loaded.workspaces.clear()
 
     def raise_from(self, record: Sequence[int]) -> None:
@@ -237,7 +249,7 @@ class Program:
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
         """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
         most often they belong to one loop, and would be too short next."""
-        drop_graphs(self.device, work)
+        drop_graphs(work)
         buffers = self.plan.buffers
         wanted = max(4 * work.rows[k], 1 << (rows - 1).bit_length())  # each time the run begins anew
         for other, b in enumerate(buffers):
@@ -248,8 +260,14 @@ class Program:
         work.locate()
 
 
-def drop_graphs(device: Device, work: Workspace) -> None:
+def deciding(steps: Sequence[Step]) -> set[int]:
+    """The scalar arguments that counts and conditions are."""
+    found = [s.count if isinstance(s, Loop) else s.condition for s in each_step(steps) if isinstance(s, Loop | If)]
+    return {x.index for x in found if isinstance(x, Scalar)}
+
+
+def drop_graphs(work: Workspace) -> None:
     for graph in work.graphs.values():
         if graph is not None:
-            device.cu.cuGraphExecDestroy(graph)
+            graph.destroy()
     work.graphs.clear()
