@@ -4,8 +4,9 @@ A tensor operation is *fusable* when an element of its result is a scalar expres
 result is *stored* when
 
 - something other than a fusable operation uses it (control flow, ``matmul``, an update, a result of the function);
-- or it costs something to compute, and would be computed more than once for each element: in several kernels, in a loop
-  around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of a stencil);
+- or it costs more to compute than to read, and would be computed more than once for each element: in several kernels,
+  in a loop around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of
+  a stencil);
 - or, where the kernel stands, a tensor that it reads has been updated. The update would have to copy.
 
 *Views* (operations that only move elements, and constants) cost nothing: kernels compute them even if they are stored.
@@ -22,10 +23,13 @@ import numpy as np
 
 from dflow.backends.bufferize import same_layout
 from dflow.backends.liveness import LOOPS, WRITES
+from dflow.backends.windows import windows
 from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.registry import definition
 
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
+ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
+SHARED = 4  # kernels that may compute the same anew, where that is cheap
 DEEPEST = 48  # operations on one path inside a kernel; more only lengthens live ranges (and Python's stack)
 
 
@@ -52,7 +56,15 @@ def same_memory(op: Op) -> Value | None:
     """The operand of a fusable operation that the result equals byte by byte."""
     if op.name == "reshape" and op.operands[0].type.rank:
         return op.operands[0] if same_layout(op.operands[0].type, op.result.type) else None
-    return op.operands[1] if op.name == "update" else None
+    return op.operands[1] if op.name == "update" and is_whole(op) else None
+
+
+def takes_once(op: Op, operand: int) -> bool:
+    """Whether a product with a vector takes each element of an operand just once."""
+    if op.name != "matmul":
+        return False
+    x, y = op.operands
+    return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
 
 
 def _makes_elements(op: Op) -> bool:
@@ -64,6 +76,13 @@ def _makes_elements(op: Op) -> bool:
     if op.name == "update":
         return is_whole(op)
     return op.name in VIEWS or op.name == "gather" or definition(op).elementwise
+
+
+def _is_as_cheap_as_reading(op: Op) -> bool:
+    """Whether an element costs no more than to read it: an operation of arithmetic, on at most one tensor of the size
+    of the result."""
+    large = {v for v in op.operands if v.op is None or v.op.name not in ("broadcast", "constant", "iota")}
+    return op.name in ARITHMETIC and op.result.type.dtype.kind != "c" and len(large) <= 1
 
 
 @dataclass
@@ -96,6 +115,7 @@ class Demand:
         self._arguments = set(f.args)
         self._fusable: set[Op] = set()
         self._clock = 0
+        self.windows = windows(f, _makes_elements)
         self._visit(f.body, None)
         self._fresh = self._forward()
         for op in reversed(self._position):
@@ -110,9 +130,20 @@ class Demand:
         """Whether kernels compute ``v`` rather than read it."""
         return v in self._inlined
 
+    def is_folded(self, op: Op) -> bool:
+        """Whether a product with a vector computes elements of an operand itself."""
+        return any(v in self._inlined and v not in self.stored and takes_once(op, k) for k, v in enumerate(op.operands))
+
     def is_element(self, op: Op) -> bool:
         """Whether ``op`` reads one element, as a scalar, of a tensor that may be inlined."""
         return op.name in ("extract", "reshape") and not op.result.type.rank and bool(op.operands[0].type.rank)
+
+    def _is_view(self, op: Op) -> bool:
+        return op.name in VIEWS and op not in self.windows
+
+    def _is_replaced(self, op: Op) -> bool:
+        """Whether nothing of the first operand is left."""
+        return op.name == "update" and op in self._fusable and op not in self.windows
 
     # -- gathering facts ---------------------------------------------------------------------------------------------
 
@@ -121,13 +152,13 @@ class Demand:
             self._clock += 1
             self._position[op] = self._clock
             self._loop[op] = loop
-            if _makes_elements(op):
+            if op in self.windows or _makes_elements(op):
                 self._fusable.add(op)
             operands = free_values(*op.regions) if op.name == "kernel" else op.operands
             for k, v in enumerate(operands):
-                if v.type.rank and not (op in self._fusable and op.name == "update" and k == 0):
+                if v.type.rank and not (k == 0 and self._is_replaced(op)):
                     self._uses.setdefault(v, []).append(_Use(op, k))
-                    if op.name in LOOPS or (op.name in WRITES and k == 0):
+                    if op.name in LOOPS or (op.name in WRITES and k == 0 and op not in self._fusable):
                         self._overwrite(v)
             if op.name != "kernel":
                 for r in op.regions:
@@ -162,7 +193,7 @@ class Demand:
                 continue
             until, deep = inf, 0
             for v in op.operands:
-                if not v.type.rank or (op.name == "update" and v is op.operands[0]):
+                if not v.type.rank or (v is op.operands[0] and self._is_replaced(op)):
                     continue
                 if v not in fresh or v in self.stored or fresh[v] < position or depth[v] >= DEEPEST:
                     if v in fresh:
@@ -180,7 +211,7 @@ class Demand:
         v = op.result
         homes = self._homes[v] = _Homes()
         uses = self._uses.get(v, [])
-        forced = v in self.stored
+        forced = v in self.stored or (op in self.windows and not all(map(self._asks_in_order, uses)))
         places = 0
         for use in uses:
             if self._in_memory(use):
@@ -190,20 +221,30 @@ class Demand:
             places += 1
             homes.again |= self._repeats(use.op, use.operand)
             homes.kernels |= self._kernels(use.op)
-            if use.op in self._fusable and use.op.name in VIEWS and use.op.result in self._inlined:
+            if use.op in self._fusable and self._is_view(use.op) and use.op.result in self._inlined:
                 homes.again |= self._homes[use.op.result].again
         homes.again |= places > 1 and any(u.op is not None and self._moves(u.op) for u in uses)
         if not homes.kernels:
             return
+        forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
-        if op.name not in VIEWS:
-            inline = inline and v not in self.stored and not homes.again and len(homes.kernels) == 1
+        if not self._is_view(op):
+            few = len(homes.kernels) == 1 or (len(homes.kernels) <= SHARED and _is_as_cheap_as_reading(op))
+            inline = inline and v not in self.stored and not homes.again and few
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
+
+    def _asks_in_order(self, use: _Use) -> bool:
+        """Whether rows of a tensor are wanted as rows, so that what is asked of an element of a window is known for
+        most of the row."""
+        op = use.op
+        return op is not None and (op.name == "extract" or op in self.windows or definition(op).elementwise)
 
     def _in_memory(self, use: _Use) -> bool:
         """Whether a use wants the tensor in memory, whoever computes it."""
         op = use.op
+        if op is not None and op.name == "matmul":
+            return not takes_once(op, use.operand)
         if op is None or not (op in self._fusable or self.is_element(op) or op.name in ("reduce", "concatenate")):
             return True
         if op.name == "concatenate":
@@ -220,7 +261,7 @@ class Demand:
 
     def _moves(self, op: Op) -> bool:
         """Whether ``op`` reads its operand at other indices than it is asked for."""
-        return not (op.name == "reduce" or definition(op).elementwise)
+        return not (op.name in ("reduce", "matmul") or definition(op).elementwise)
 
     def _repeats(self, op: Op, operand: int) -> bool:
         """Whether ``op`` wants elements of an operand more than once."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dflow.backends.demand import Demand, splat
 from dflow.ir.builder import Builder
 from dflow.ir.core import Op, Value, substitute
+from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import definition
-from dflow.ir.types import I64, Dim, Size
+from dflow.ir.types import I64, Dim, DType, Size
 
 Index = tuple[Value, ...]
 
@@ -18,12 +20,14 @@ class Elements:
     """Writes the code for elements into ``b``; equal subexpressions are written once.
 
     Tensors are named by their values in the function before fusion; ``env`` maps what exists to its new value.
+    ``sizes`` says below what the arguments of a kernel stay.
     """
 
-    def __init__(self, b: Builder, env: Mapping[Value, Value], demand: Demand):
+    def __init__(self, b: Builder, env: Mapping[Value, Value], demand: Demand, sizes: Sequence[Dim] = ()):
         self.b = b
         self.env = env
         self.demand = demand
+        self.sizes = dict(zip(b.args, sizes))
         self._known: dict[tuple[Value, Index], Value] = {}
         self._emitted: dict[Hashable, Value] = {}
 
@@ -73,7 +77,55 @@ class Elements:
         return self.of(x, tuple(out))
 
     def _update(self, op: Op, index: Index) -> Value:
-        return self.of(op.operands[1], index)  # only an update of the whole is fusable
+        x, part, *_ = op.operands
+        if op not in self.demand.windows:
+            return self.of(part, index)  # an update of the whole
+        inside, at = self.window(op, index)
+        if inside is None:
+            return self.of(part, at)
+        return self.emit("select", inside, self.of(part, at), self.of(x, index))
+
+    def _update_add(self, op: Op, index: Index) -> Value:
+        x, part, *_ = op.operands
+        inside, at = self.window(op, index)
+        added = self.of(part, at)
+        if inside is not None:
+            added = self.emit("select", inside, added, self.constant(nothing(part.type.dtype), part.type.dtype))
+        return self.emit("add", self.of(x, index), added)
+
+    def window(self, op: Op, index: Index) -> tuple[Value | None, Index]:
+        """Whether the element at ``index`` lies in a window (None: certainly), and where; at the first element of the
+        part in those axes where it may lie outside."""
+        starts = iter(op.operands[2:])
+        every: list[Value] = []
+        at = list(index)
+        for axis, (i, entry) in enumerate(zip(index, op.attrs["index"])):
+            if entry == "all":
+                continue
+            start, size = constant_of(next(starts)), entry[1]
+            at[axis] = self.add(i, self.index(-start))
+            asked = self.limits(i, start, start + size)
+            if asked:
+                at[axis] = self.emit("select", self.all(asked), at[axis], self.index(0))
+            every += asked
+        return (self.all(every) if every else None), tuple(at)
+
+    def all(self, conditions: Sequence[Value]) -> Value:
+        return functools.reduce(lambda p, q: self.emit("and", p, q), conditions)
+
+    def limits(self, i: Value, start: int, stop: int) -> list[Value]:
+        """What to ask of a position to know that it is at least ``start`` and below ``stop``."""
+        base, c = sum_of(i)
+        if base is None:
+            base, c, size = i, 0, None
+        else:
+            size = self.sizes.get(base)
+        asked = []
+        if not isinstance(size, int) or c < start:
+            asked.append(self.emit("ge", base, self.index(start - c)))
+        if not isinstance(size, int) or c + size > stop:
+            asked.append(self.emit("lt", base, self.index(stop - c)))
+        return asked
 
     def _gather(self, op: Op, index: Index) -> Value:
         x, *positions = op.operands
@@ -146,6 +198,10 @@ class Elements:
         p, q = known(x), known(y)
         if p is not None and q is not None:
             return self.index(p + q)
+        if p is None and q is not None:
+            base, c = sum_of(x)
+            if c and base is not None:
+                return self.add(base, self.index(c + q))
         return y if p == 0 else x if q == 0 else self.emit("add", x, y)
 
     def mul(self, x: Value, y: Value) -> Value:
@@ -158,6 +214,22 @@ class Elements:
 def known(v: Value) -> int | None:
     """The number that an index value is known to be."""
     return v.op.attrs["value"] if v.op is not None and v.op.name == "constant" else None
+
+
+def sum_of(v: Value) -> tuple[Value | None, int]:
+    """An index as a value plus a number."""
+    if (c := known(v)) is not None:
+        return None, c
+    if v.op is not None and v.op.name == "add":
+        for x, y in (v.op.operands, v.op.operands[::-1]):
+            if (c := known(y)) is not None:
+                return x, c
+    return v, 0
+
+
+def nothing(dtype: DType) -> complex | float | int:
+    """What changes no number when it is added, not even -0.0."""
+    return complex(-0.0, -0.0) if dtype.kind == "c" else -0.0 if dtype.is_float else 0
 
 
 def axis_groups(shape: Sequence[Dim], wanted: Sequence[Dim]) -> list[tuple[list[int], list[int]]]:

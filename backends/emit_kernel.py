@@ -10,7 +10,7 @@ rows of a matrix), whole rows of results are accumulated in their buffer instead
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -18,10 +18,11 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
+from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
-from dflow.ir.types import F16, F32, Dim, DType
+from dflow.ir.types import BF16, F32, HALVES, Dim, DType
 
 At = list[ir.Value]
 Element = Callable[[At], Sequence[ir.Value]]
@@ -35,15 +36,27 @@ def _kernel(e: Emitter, op: Op) -> None:
     (region,) = op.regions
     domain, reduced = op.attrs["domain"], op.attrs["reduced"]
 
-    def element(at: At) -> list[ir.Value]:
+    def element(at: At, known: Mapping[Op, ir.Value] | None = None) -> list[ir.Value]:
         e.env.update(zip(region.args, at))
-        e.block(region)
+        for inner in region.ops:
+            if known and inner in known:
+                e.env[inner.result] = known[inner]
+            else:
+                e.op(inner)
         return [e.env[v] for v in region.results]
+
+    def put(at: At, known: Mapping[Op, ir.Value] | None = None) -> None:
+        write(e, op.results, at, element(at, known))
 
     with held_rows(e, region, domain):
         if not reduced:
             hints = nest_hints(e, region, domain)
-            e.nest(domain, lambda at: write(e, op.results, at, element(at)), cost(walk(region)), hints)
+            ops = cost(walk(region))
+            split = row_split(region, domain) if e.vectorizes and not unrolls(domain, ops) else None
+            if split is None:
+                e.nest(domain, put, ops, hints)
+            else:
+                split_nest(e, split, domain, put, hints)
             return
         rows = _reads_in_strides(e, op)
         fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))
@@ -88,10 +101,10 @@ def fold(
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
     dtypes = [r.type.dtype for r in results]
     many = point_count(inner)
-    if rows and kept and (many is None or many > FEW) and F16 not in dtypes:
+    if rows and kept and (many is None or many > FEW) and not any(d in HALVES for d in dtypes):
         _fold_rows(e, results, kept, inner, combine, element)
         return
-    wide = [F32 if d == F16 else d for d in dtypes]  # sums of many f16 need the room
+    wide = [F32 if d in HALVES else d for d in dtypes]  # sums of many f16 need the room
     start = [identity(kind, d) for kind, d in zip(combine, wide)]
 
     def step(at: At, totals: Sequence[ir.Value]) -> list[ir.Value]:
@@ -190,6 +203,8 @@ def identity(kind: str, dtype: DType) -> ir.Constant:
 
 def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.Value) -> ir.Value:
     b = e.builder
+    if dtype == BF16:
+        return convert(b, F32, BF16, accumulate(e, kind, F32, total, value))
     if dtype.is_float:
         if kind in ("sum", "prod"):
             return (b.fadd if kind == "sum" else b.fmul)(total, value, flags=REASSOCIATE)

@@ -50,7 +50,7 @@ class Leaf:
     python: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in ELEMENTS:
+        if pyabi.element(self.dtype) is None:
             raise ValueError(f"no element type {self.dtype!r}; known are {', '.join(ELEMENTS)}")
         if self.python and (self.shape or self.dtype not in PYTHON_DTYPES):
             raise ValueError(f"a Python object has rank 0 and dtype f64, i64 or bool, not {self.dtype}{self.shape}")
@@ -100,6 +100,12 @@ class EntrySpec:
 def available() -> bool:
     """Whether entries work in this process; where not, `NativeCallable` takes the Python path for every call."""
     return pyabi.available()
+
+
+def passes(dtype: str) -> bool:
+    """Whether a rank-0 value of this dtype can be an argument or a result of a kernel."""
+    found = pyabi.element(dtype)
+    return found is not None and found.llvm is not None
 
 
 def symbols() -> dict[str, int]:

@@ -53,6 +53,8 @@ class _Fusion:
             b.clone(op, self.env)
         elif op.name == "reduce" and op.operands[0].type.rank:
             self.env[op.result] = self.reduction(b, op)
+        elif op.name == "matmul" and self.demand.is_folded(op):
+            self.env[op.result] = self.product(b, op)
         elif op.name == "concatenate":
             self.env[op.result] = self.concatenation(b, op)
         elif self.demand.is_element(op):
@@ -82,7 +84,7 @@ class _Fusion:
         if source is not None:
             return b.append("reshape", [self.env.get(source, source)], {"shape": shape}, hints=[op.result.hint])[0]
         k = Builder([scalar(I64)] * len(shape), loc=op.loc)
-        element = Elements(k, self.env, self.demand).of_result(op, k.args)
+        element = Elements(k, self.env, self.demand, shape).of_result(op, k.args)
         attrs = {"domain": shape, "reduced": 0, "combine": ("",)}
         return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
 
@@ -93,10 +95,25 @@ class _Fusion:
         shape = substitute(x.type.shape, self.env)
         k = Builder([scalar(I64)] * x.type.rank, loc=op.loc)
         index = [k.args[order.index(axis)] for axis in range(x.type.rank)]
-        element = Elements(k, self.env, self.demand).of(x, tuple(index))
+        domain = tuple(shape[axis] for axis in order)
+        element = Elements(k, self.env, self.demand, domain).of(x, tuple(index))
         combine = op.attrs["kind"] if axes else ""
-        attrs = {"domain": tuple(shape[axis] for axis in order), "reduced": len(axes), "combine": (combine,)}
+        attrs = {"domain": domain, "reduced": len(axes), "combine": (combine,)}
         return b.append("kernel", [], attrs, [_region(k, element)], [op.result.hint])[0]
+
+    def product(self, b: Builder, op: Op) -> Value:
+        """A matrix times a vector, or a vector times a matrix: sums over the inner axis, the last of the kernel."""
+        (x, y), shape = op.operands, substitute(op.result.type.shape, self.env)
+        *batch, m, n = shape
+        domain = (*batch, n if m == 1 else m, substitute(x.type.shape[-1], self.env))
+        k = Builder([scalar(I64)] * len(domain), loc=op.loc)
+        elements = Elements(k, self.env, self.demand, domain)
+        at, inner = k.args[: len(batch)], k.args[-1]
+        i, j = (elements.index(0) if size == 1 else k.args[len(batch)] for size in (m, n))
+        factors = elements.of(x, (*at, i, inner)), elements.of(y, (*at, inner, j))
+        attrs = {"domain": domain, "reduced": 1, "combine": ("sum",)}
+        made = b.append("kernel", [], attrs, [_region(k, elements.emit("mul", *factors))], [op.result.hint])[0]
+        return b.reshape(made, shape=shape)
 
     def concatenation(self, b: Builder, op: Op) -> Value:
         """Unspecified memory, into which the parts are written one after the other."""

@@ -22,13 +22,14 @@ from dflow.ir.passes import optimize
 from dflow.ir.passes.batch import batch
 from dflow.ir.types import TensorType
 from dflow.methods import taken_apart
+from dflow.program import Program, trace_program
 from dflow.shapes import shape_of
 from dflow.sharing import shared
 from dflow.signature import Arguments, leaf_names, leaf_type
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
-from dflow.transform import Jit, Program, trace_program
+from dflow.transform import Jit
 
 
 def vmap(

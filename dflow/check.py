@@ -9,6 +9,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.api import jvp, vjp
+from dflow.ir.types import kind_of
 
 
 def check_grads(
@@ -57,7 +58,7 @@ def _check(
 
 
 def _varies(x: Any) -> bool:
-    return np.asarray(x).dtype.kind in "fc"
+    return kind_of(np.asarray(x).dtype) in "fc"
 
 
 def _direction(tree: Any, rng: Any) -> Any:

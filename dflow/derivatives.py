@@ -17,12 +17,12 @@ from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.transpose import NotLinearError
 from dflow.ir.registry import NoDerivativeError
 from dflow.pipeline import differentiate
+from dflow.program import Program, trace_program
 from dflow.signature import leaf_names
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import convert, lift, wrap
-from dflow.transform import Program, trace_program
 
 
 def pure(program: Program) -> Function:

@@ -31,6 +31,7 @@ class DeviceProgram:
     """One program for one signature, on the GPU that is current when it is called; see `Executable`."""
 
     address = None
+    is_deterministic = False
     is_inherited = True  # by derivatives and batched versions of a function that is compiled for the device
 
     def __init__(
@@ -40,7 +41,7 @@ class DeviceProgram:
         self.updated, self.names = updated, names
         from dflow.backends.cuda.compiler import compile_plan  # code generation for GPUs is a tenth of dflow's import
 
-        self.plan = compile_plan(stages.plan)
+        self.plan = compile_plan(stages.plan, deterministic=self.is_deterministic)
         f = stages.plan.function
         self._in_memory = [(k, t) for k, t in enumerate(f.arg_types) if not by_value(t)]
         self._by_value = [(k, t.dtype.numpy) for k, t in enumerate(f.arg_types) if by_value(t)]
@@ -162,6 +163,12 @@ class DeviceProgram:
     def _told(self, e: Exception) -> BaseException:
         location = getattr(e, "location", None)
         return e if location is None else run_time_error(e, location)
+
+
+class DeterministicProgram(DeviceProgram):
+    """One of which every run gives the same bits."""
+
+    is_deterministic = True
 
 
 DEVICES: dict[str, Any] = {"cpu": Executable, "cuda": DeviceProgram}

@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.types import bfloat16_dtype, is_bfloat16
+
 CUDA = 2  # kDLCUDA
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _KINDS = {code: kind for kind, code in _CODES.items()}
+_BFLOAT = 4
 
 
 class _Tensor(ctypes.Structure):
@@ -65,7 +68,8 @@ def capsule(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], ordinal:
     sizes = (ctypes.c_int64 * max(1, len(shape)))(*shape)
     steps = (ctypes.c_int64 * max(1, len(shape)))(*_strides(shape))
     t.data, t.device_type, t.device_id, t.ndim = pointer, CUDA, ordinal, len(shape)
-    t.code, t.bits, t.lanes = _CODES[dtype.kind], 8 * dtype.itemsize, 1
+    code = _BFLOAT if is_bfloat16(dtype) else _CODES[dtype.kind]
+    t.code, t.bits, t.lanes = code, 8 * dtype.itemsize, 1
     t.shape, t.strides, t.byte_offset = sizes, steps, 0
     managed.deleter = ctypes.cast(_give_back, ctypes.c_void_p).value
     address = ctypes.addressof(managed)
@@ -90,6 +94,8 @@ class Adopted:
     def dtype(self) -> np.dtype[Any]:
         """Raises TypeError for a type that NumPy does not have."""
         code, bits, lanes = self.type
+        if self.type == (_BFLOAT, 16, 1):
+            return bfloat16_dtype()
         if code not in _KINDS or lanes != 1:
             raise TypeError(f"an array of DLPack type {self.type} has no NumPy dtype")
         return np.dtype(f"{_KINDS[code]}{bits // 8}") if _KINDS[code] != "b" else np.dtype(bool)

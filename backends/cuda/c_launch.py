@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dflow.backends.c_header import C_TYPES, HALF, layout
+from dflow.backends.c_header import C_TYPES, layout, typedefs
 from dflow.backends.cuda.compiler import compile_plans
 from dflow.backends.cuda.plan import (
     Argument,
@@ -108,7 +108,7 @@ def header(file: str, functions: Sequence[Exported]) -> str:
     parts = [
         PREFACE.format(target=functions[0].plan.target, file=file),
         f"#ifndef {guard}\n#define {guard}\n\n#include <stddef.h>\n#include <stdint.h>\n\n#include <cuda.h>",
-        *([HALF] if any(t.is_scalar and t.dtype.name == "f16" for f in functions for t in f.plan.args) else []),
+        *typedefs([t for f in functions for t in f.plan.args if t.is_scalar]),
         *("\n\n".join(_Header(f).parts()) for f in functions),
         f"#endif /* {guard} */\n",
     ]

@@ -19,12 +19,14 @@ FAILING = frozenset({"check", "guard", "sequence"})
 
 
 class Context:
-    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``.
+    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``. With
+    ``deterministic``, floats are never added up in an order that differs from run to run.
 
     ``counters`` numbers the loops that the host runs, by the value that counts; ``ways`` says how operations are done.
     """
 
-    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module):
+    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module, deterministic: bool = False):
+        self.deterministic = deterministic
         self.plan, self.places, self.name, self.module = plan, Places(plan), name, module
         self.checks: list[Check] = []
         self.kernels: list[Kernel] = []

@@ -119,7 +119,7 @@ class _Proof:
         self.lanes = Lanes()
 
     def run(self) -> Lanes | None:
-        if any(op.name in ("print", "eigh", "svd") for op in self.ops):
+        if any(op.name in ("print", "warn", "eigh", "svd") for op in self.ops):
             return None
         fine = all(self._scalar(i, a, y) for i, (a, y) in enumerate(zip(self.carried, self.body.results)))
         return self.lanes if fine and all(self._buffer(b) for b in self.needs.buffers(self.context)) else None
@@ -211,7 +211,9 @@ class _Proof:
             return b in self.lanes.split
         if accesses.are_own(self.k):
             return True
-        if accesses.only_added and not self.lanes.scans and b.type.dtype.name in ATOMIC:
+        dtype = b.type.dtype
+        atomic = dtype.name in ATOMIC and (dtype.is_integer or not self.context.deterministic)
+        if accesses.only_added and not self.lanes.scans and atomic:
             self.lanes.added.add(b)
             return True
         return False

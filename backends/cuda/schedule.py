@@ -7,7 +7,7 @@ done by one thread. Loops and branches around kernels are the host's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,10 @@ from dflow.backends.cuda.plan import (
     Step,
     While,
 )
+from dflow.backends.cuda.product_kernel import emit_product
+from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
+from dflow.backends.cuda.tile_kernel import emit_tiles
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
@@ -116,15 +119,12 @@ class Scheduler:
             self.run.ops.append(op)
         elif way == "grid":
             self._grid(op)
-        elif way == "fold":
-            self._flush_unless_apart(op)
-            emit_fold(self, op)
-        elif way == "sort":
-            self._flush()
-            emit_sort(self, op)
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)
+        elif way in KERNELS:
+            self._flush_unless_apart(op)
+            KERNELS[way](self, op)
         elif op.name in HOST:
             self._flush()
             HOST[op.name](self, op)
@@ -321,6 +321,15 @@ class _Never:
 
 
 _NEVER: Value = _Never()  # type: ignore[assignment]
+# The kernels of one operation each, by the way of doing it.
+KERNELS: dict[object, Callable[[Scheduler, Op], None]] = {
+    "fold": emit_fold,
+    "ordered": emit_ordered,
+    "product": emit_product,
+    "scatter": emit_scatter,
+    "sort": emit_sort,
+    "tiles": emit_tiles,
+}
 HOST = {"for": Scheduler._for, "while": Scheduler._while, "if": Scheduler._if}
 
 __all__ = ["Launch", "Pointer", "Scheduler", "needs_host"]

@@ -6,10 +6,13 @@ from typing import Literal
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.dense import is_dense
-from dflow.backends.cuda.device_ops import ATOMIC
+from dflow.backends.cuda.device_ops import adds_atomically
 from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
+from dflow.backends.cuda.product_kernel import is_tiled
+from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
+from dflow.backends.cuda.tile_kernel import find_tiles
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -19,14 +22,16 @@ LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wa
 SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
 MANY = 64  # rounds from which a parallel loop is a kernel
-ON_HOST = frozenset({"eigh", "eig", "svd", "print"})
+ON_HOST = frozenset({"eigh", "eig", "svd", "print", "warn"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
-MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "transpose", "gather", "update"})
+MOVING = frozenset(
+    {"copy", "reshape", "concatenate", "extract", "broadcast", "transpose", "gather", "update", "scatter"}
+)
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "fold", "sort", "host"]
+Way = Literal["one", "grid", "tiles", "product", "fold", "sort", "scatter", "ordered", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -99,7 +104,15 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "sort"
     if not is_wide(op, context, WIDE):
         return "one"
-    return "fold" if is_shared(op) else "grid"
+    if is_tiled(op):
+        return "product"
+    if is_shared(op):
+        return "fold"
+    if op.name == "scatter":
+        return "scatter"
+    if op.name == "scatter_add" and not adds_atomically(op, context):
+        return "ordered"
+    return "tiles" if find_tiles(op, context) is not None else "grid"
 
 
 def _leaves_block(op: Op, context: Context) -> bool:
@@ -125,7 +138,7 @@ def is_wide(op: Op, context: Context, least: int) -> bool:
         return count(fold.kept) * count(fold.inner) >= least * (MATMUL_FACTOR if op.name == "matmul" else 1)
     if is_nothing(op, context.plan) or any(r.type.is_scalar for r in op.results):
         return False
-    if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
+    if op.name == "scatter_add" and not adds_atomically(op, context) and not can_be_sorted(op):
         return False
     elementwise = op.name in OPS and OPS[op.name].elementwise
     if any(v.type.grows for v in (*op.operands, *op.results)):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as _np
 
+from dflow.ir.types import bfloat16_dtype as _bfloat16_dtype
 from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
     composed,
@@ -84,12 +85,14 @@ globals().update(_EXPORTED)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bfloat16":
+        return _bfloat16_dtype().type  # when it is asked for: its package takes time to import
     found = getattr(_np, name)  # raises AttributeError for what NumPy does not have either
     return dispatch.refusing(found) if callable(found) and not isinstance(found, type) else found
 
 
 def __dir__() -> list[str]:
-    return sorted((*_EXPORTED, "linalg"))
+    return sorted((*_EXPORTED, "bfloat16", "linalg"))
 
 
 __all__ = ["dispatch", "fft", "linalg", "math_functions", "ufunc_methods", *_EXPORTED]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 
 from dflow.errors import NeedsStatic, failure
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.composed import searchsorted
 from dflow.numpy.dispatch import implements
@@ -78,7 +79,7 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
     low, high = lift(low) * 1.0, lift(high) * 1.0
     flat_range = low == high
     low, high = np.where(flat_range, low - 0.5, low), np.where(flat_range, high + 0.5, high)
-    kind = np.result_type(x.dtype, 0.5) if x.dtype.kind != "f" else x.dtype
+    kind = np.result_type(x.dtype, 0.5) if kind_of(x.dtype) != "f" else x.dtype
     return s.as_dtype(np.linspace(low, high, s.static_int(bins, "bins") + 1), kind)
 
 

@@ -12,7 +12,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
-from dflow.tracing import sizes
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -21,7 +21,7 @@ from dflow.tracing.lift import lift, wrap
 def promoted(arrays: Sequence[Any], dtype: Any = None) -> list[Value]:
     """Values of one dtype. Python numbers count as arrays here, as in ``np.array([1.0, x])``."""
     lifted = [lift(a) for a in arrays]
-    common = np.result_type(*(x.dtype for x in lifted)) if dtype is None else np.dtype(dtype)
+    common = dtypes.result_type(*(x.dtype for x in lifted)) if dtype is None else np.dtype(dtype)
     return [s.cast(x.value, common) for x in lifted]
 
 

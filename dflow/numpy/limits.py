@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir import types
 from dflow.tracing.array import Array
 
 
@@ -30,7 +31,7 @@ def _dtype(x: Any) -> Any:
 
 def finfo(type: Any, /) -> Any:
     """The limits of a float (or of a complex number's parts), by a dtype or an array of it."""
-    return _Info(np.finfo(_dtype(type)))
+    return _Info(types.finfo(_dtype(type)))
 
 
 def iinfo(type: Any, /) -> Any:

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
 from dflow.ir.passes.algebra import ALGEBRA, exact
 from dflow.ir.passes.folding import EVERY
+from dflow.ir.passes.products import PRODUCTS
 from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_sizes, open_block, overwritten, rename
 from dflow.ir.passes.simplifier import Facts, Simplifier
 from dflow.ir.passes.structure import STRUCTURE
 from dflow.ir.registry import OPS
 
-RULES = {**ALGEBRA, **STRUCTURE}
+RULES = {**ALGEBRA, **STRUCTURE, **PRODUCTS}
 # The most operations of an `if` that are computed whether it is taken or not.
 SPECULATED = 8
 

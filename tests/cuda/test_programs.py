@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from on_device import compare, numbers
 
 import dflow
-from dflow import trees
 from dflow.backends.cuda import work
 from dflow.backends.cuda.plan import HostCall, Loop, While
 
@@ -14,23 +14,6 @@ def small(monkeypatch):
     """Kernels for small arrays too."""
     monkeypatch.setattr(work, "WIDE", 4)
     monkeypatch.setattr(work, "MANY", 4)
-
-
-def compare(f, *args, rtol=1e-9):
-    """The kernels of ``f`` by what they do, after a run on both."""
-    wanted, on_device = dflow.jit(f)(*args), dflow.jit(f, device="cuda")
-    got = on_device(*args)
-    assert trees.flatten(got)[1] == trees.flatten(wanted)[1]
-    for g, w in zip(trees.flatten(got)[0], trees.flatten(wanted)[0]):
-        w = np.asarray(w)
-        assert (np.asarray(g).dtype, np.shape(g)) == (w.dtype, w.shape)
-        scale = np.max(np.abs(w), initial=0.0, where=np.isfinite(w))
-        np.testing.assert_allclose(np.asarray(g), w, rtol=rtol, atol=rtol * scale)
-    return [k.what for k in on_device.lower(*args).launches().kernels]
-
-
-def numbers(*shape, dtype=float, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 # --- tensors

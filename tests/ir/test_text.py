@@ -217,7 +217,7 @@ line 2, column 12: %z is not defined here
              ^""",
     "func @f(%x: f63) -> () {\n  return\n}": """\
 line 1, column 13: expected a type, found f63; the element types are bool, i8, i16, i32, i64, u8, u16, u32, u64, f16, \
-f32, f64, c64, c128
+bf16, f32, f64, c64, c128
   func @f(%x: f63) -> () {
               ^""",
     "func @f(%x: f64) -> (f32) {\n  return %x\n}": """\

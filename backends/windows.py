@@ -1,0 +1,90 @@
+"""Windows: updates of large parts of tensors that are computed element by element, in the pass that makes the whole.
+
+    %1 = update_add(%zeros, %v, 0)                %2 = kernel {domain = (9,)} {(%i)
+    %2 = update_add(%1, %v, 1)            ->          %a = select(lt(%i, 8), %v[..], -0.0)
+                                                      %b = select(ge(%i, 1), %v[..], -0.0)
+                                                      yield add(add(0.0, %a), %b) }
+
+The cotangent of a stencil is such a chain: each shifted slice adds to it. In place, every link would be a pass over
+memory of its own. A link is a *window* when it covers most of the tensor, a contiguous part of known place, so that
+asking of each element whether it lies inside is cheap; and when it writes to what nothing else reads: a tensor that is
+being made, so that the chain costs no pass at all, or the result of another link. A lone window in a tensor that is
+there already is better written in place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import prod
+
+from dflow.ir.core import Block, Function, Op, Value, walk
+from dflow.ir.passes.rewrite import constant_of
+
+LEAST = 0.5  # of the elements of the whole
+EDGES = 0.125  # of a row: what is outside of some window of a chain is not computed in vectors
+MOST = 32  # links of one chain
+
+
+def windows(f: Function, is_made: Callable[[Op], bool]) -> set[Op]:
+    """The updates of ``f`` that kernels should compute. ``is_made`` tells the operations that kernels compute."""
+    if not any(is_window(op) for op in walk(f.body)):
+        return set()
+    uses = Counter(f.results)
+    for op in walk(f.body):
+        uses.update(op.operands)
+        for r in op.regions:
+            uses.update(r.results)
+    found: set[Op] = set()
+    _search(f.body, uses, is_made, found)
+    return found
+
+
+def is_window(op: Op) -> bool:
+    """Whether an update covers most of a tensor, with nothing between the elements."""
+    if op.name not in ("update", "update_add") or not all(v.type.is_static for v in op.operands[:2]):
+        return False
+    x, part, *starts = op.operands
+    if not all(entry == "all" or (entry[0] == "slice" and entry[2] == 1) for entry in op.attrs["index"]):
+        return False
+    whole, covered = x.type.static_shape, part.type.static_shape
+    known = all(constant_of(s) is not None for s in starts)
+    return bool(whole) and known and prod(covered) >= LEAST * prod(whole) > 0
+
+
+def _edges(links: list[Op]) -> float:
+    """Which part of a row lies outside of some window."""
+    size = links[0].result.type.static_shape[-1]
+    first, last = 0, size
+    for op in links:
+        entry = op.attrs["index"][-1]
+        if entry != "all":
+            start = constant_of(op.operands[-1])
+            first, last = max(first, start), min(last, start + entry[1])
+    return 1 - (last - first) / size
+
+
+def _search(block: Block, uses: Counter[Value], is_made: Callable[[Op], bool], found: set[Op]) -> None:
+    here = set(block.ops)
+    chains: dict[Op, list[Op]] = {}  # by the last link
+    for op in block.ops:
+        for r in op.regions if op.name != "kernel" else ():
+            _search(r, uses, is_made, found)
+        if is_window(op):
+            before = op.operands[0].op
+            alone = before in here and uses[op.operands[0]] == 1
+            links = chains.pop(before) if before in chains and alone else []
+            if len(links) < MOST:
+                chains[op] = [*links, op]
+            else:
+                chains[links[-1]], chains[op] = links, [op]
+    for links in chains.values():
+        root = links[0].operands[0]
+        made = root.op is not None and is_made(root.op)
+        fresh = made and (_is_splat(root) or (root.op in here and uses[root] == 1))
+        if (fresh or len(links) > 1) and _edges(links) <= EDGES:
+            found.update(links)
+
+
+def _is_splat(v: Value) -> bool:
+    return v.op is not None and v.op.name in ("constant", "broadcast")

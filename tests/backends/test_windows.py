@@ -1,0 +1,128 @@
+"""Updates of large parts of tensors in the pass that makes the whole, and rows whose edges stand apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dflow
+from dflow.backends.bufferize import bufferize
+from dflow.backends.check_plan import check_plan
+from dflow.backends.engine import compile_plan
+from dflow.backends.fusion import fuse
+from dflow.ir.builder import Builder
+from dflow.ir.core import walk
+from dflow.ir.evaluator import evaluate
+from dflow.ir.types import C128, F32, F64, I64, TensorType
+from dflow.ir.verifier import verify
+
+
+def updates(f):
+    return sum(op.name in ("update", "update_add") for op in walk(f.body))
+
+
+def assert_agrees(f, *args):
+    """Fused, in planned memory and compiled, ``f`` gives what the evaluator says, signs of zeros included."""
+    verify(f)
+    g = fuse(f)
+    verify(g, after="fuse")
+    plan = bufferize(g)
+    check_plan(plan)
+    for got, wanted in zip(compile_plan(plan)(*args), evaluate(f, args), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+        np.testing.assert_array_equal(np.signbit(np.real(got)), np.signbit(np.real(wanted)))
+    return g
+
+
+def sample(rng, t):
+    x = rng.integers(-3, 4, t.static_shape)
+    x = x * (1 + 1j) if t.dtype.kind == "c" else x
+    return np.where(x == 0, -x.astype(t.dtype.numpy), x).astype(t.dtype.numpy)  # with zeros of both signs
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_chains_of_windows(seed):
+    """Parts of every place and size, small ones between, on bases of every kind."""
+    rng = np.random.default_rng(seed)
+    rank = int(rng.integers(1, 4))
+    shape = (*rng.integers(1, 9, rank - 1).tolist(), int(rng.integers(30, 60)))
+    whole = TensorType([F64, F32, I64, C128][seed % 4], shape)
+    b = Builder([whole, TensorType(whole.dtype, ())])
+    y = (b.args[0], b.add(b.args[0], b.args[0]), b.broadcast(b.args[1], shape=shape, dims=()))[seed % 3]
+    args = [sample(rng, whole), sample(rng, TensorType(whole.dtype, ()))]
+    parts = []
+    for _ in range(int(rng.integers(1, 7))):
+        sizes = [int(rng.integers(max(1, n - 1 - min(n // 5, 1) - 40 * (rng.random() < 0.1)), n + 1)) for n in shape]
+        starts = [int(rng.integers(0, n - s + 1)) for n, s in zip(shape, sizes)]
+        parts.append((sizes, starts))
+    for k, (sizes, starts) in enumerate(parts):
+        index = tuple(
+            "all" if s == n and rng.random() < 0.7 else ("slice", s, 1) for n, s in zip(shape, sizes, strict=True)
+        )
+        at = [b.index(s) for s, entry in zip(starts, index) if entry != "all"]
+        part = b.extract(b.args[0], *(b.index(0) for _ in shape), index=tuple(("slice", s, 1) for s in sizes))
+        part = part if k % 2 else b.mul(part, part)
+        y = b.emit("update" if rng.random() < 0.4 else "update_add", y, part, *at, index=index)
+    inner = b.extract(y, *(b.index(0) for _ in shape), index=tuple(("slice", n, 1) for n in shape))
+    total = b.reduce(b.mul(y, y), kind="sum", axes=(0,))
+    assert_agrees(b.function("f", [b.add(inner, inner), total]), *args)
+
+
+def test_the_cotangent_of_a_stencil_is_one_pass():
+    b = Builder([TensorType(F64, (6, 38))])
+    y = b.zeros(TensorType(F64, (8, 40)))
+    for i, j in ((0, 1), (2, 1), (1, 0), (1, 2), (1, 1)):
+        y = b.update_add(y, b.args[0], b.index(i), b.index(j), index=(("slice", 6, 1), ("slice", 38, 1)))
+    g = assert_agrees(b.function("f", [y]), np.random.default_rng(0).normal(size=(6, 38)))
+    assert [op.name for op in g.body.ops if op.name != "constant"] == ["kernel"]
+
+
+def test_a_window_in_what_is_there_stays_in_place():
+    b = Builder([TensorType(F64, (40,)), TensorType(F64, (38,))])
+    y = b.update(b.args[0], b.args[1], b.index(1), index=(("slice", 38, 1),))
+    g = assert_agrees(b.function("f", [y]), np.arange(40.0), np.ones(38))
+    assert updates(g) == 1
+
+
+def test_parts_of_what_else_is_read():
+    """The old tensor is read after the update, and the part is of the tensor itself."""
+    b = Builder([TensorType(F64, (40,))])
+    x = b.mul(b.args[0], b.args[0])
+    y = b.update(x, b.extract(x, b.index(0), index=(("slice", 39, 1),)), b.index(1), index=(("slice", 39, 1),))
+    z = b.update_add(y, b.extract(y, b.index(1), index=(("slice", 39, 1),)), b.index(0), index=(("slice", 39, 1),))
+    assert_agrees(b.function("f", [z, b.add(x, z)]), np.arange(40.0))
+
+
+@pytest.mark.parametrize("limits", [(-3, 90), (5, 90), (-3, 35), (60, 80), (38, 40), (2, 37)], ids=str)
+def test_rows_are_split_where_their_index_is_compared(limits):
+    b = Builder([TensorType(F64, (2, 40))])
+    i = b.emit("iota", size=40)
+    asked = [b.emit(n, i, b.broadcast(b.index(c), shape=(40,), dims=())) for n, c in zip(("ge", "lt"), limits)]
+    inside = b.broadcast(b.emit("and", *asked), shape=(2, 40), dims=(1,))
+    y = b.select(inside, b.args[0], b.neg(b.args[0]))
+    assert_agrees(b.function("f", [y]), np.random.default_rng(0).normal(size=(2, 40)))
+
+
+def heat(u):
+    for _ in range(3):
+        u[1:-1] = u[1:-1] + 0.1 * (u[:-2] + u[2:] - 2.0 * u[1:-1])
+    return u
+
+
+def masked(u):
+    """An infinite derivative that is not taken, in the part that a window adds."""
+    inside = np.where(u[1:] > 0, np.sqrt(np.where(u[1:] > 0, u[1:], 1.0)), 0.0)
+    return inside + u[:-1] * u[1:]
+
+
+@pytest.mark.parametrize("f", [heat, masked])
+def test_derivatives(f):
+    rng = np.random.default_rng(1)
+    u, d, w = rng.normal(size=(3, 40))
+    u[7] = 0.0
+    _, forward = dflow.jvp(f, (u,), (d,))
+    w = w[: len(forward)]
+    grad = dflow.jit(dflow.grad(lambda u: np.sum(f(u) * w)))
+    np.testing.assert_allclose(np.dot(grad(u), d), np.dot(forward, w), rtol=1e-12)
+    batch = dflow.jit(dflow.vmap(dflow.grad(lambda u: np.sum(f(u) * w))))(np.stack([u, 2 * u, -u]))
+    np.testing.assert_allclose(batch, [grad(u), grad(2 * u), grad(-u)], rtol=1e-12)
