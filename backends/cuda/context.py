@@ -33,6 +33,7 @@ class Context:
         self.counters: dict[Value, int] = {}
         self.ways: dict[Op, object] = {}
         self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
+        self.spared: dict[Op, list[Op]] = {}  # by the product that needs it where there is no library
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))

@@ -9,6 +9,7 @@ import scipy.linalg
 from ptx import libraries as fakes
 
 import dflow
+from dflow.backends.cuda import dense as dense_steps
 from dflow.backends.cuda import driver, libraries
 
 R = np.random.default_rng(3)
@@ -45,6 +46,28 @@ def test_products(dense, dtype):
     if dtype == np.float64:
         same(np.matmul, numbers(2, 3, 4, 2), numbers(2, 3, 2, 5), calls="gemm", dense=dense)
         same(np.matmul, numbers(3, 0), numbers(0, 5), calls="", dense=dense)
+
+
+def test_products_of_transposes(dense):
+    x, y = numbers(3, 5, 4), numbers(3, 2, 5)
+    same(lambda x, y: np.swapaxes(x, 1, 2) @ np.swapaxes(y, 1, 2), x, y, calls="gemm", dense=dense)
+    assert dense.launched == []  # no copies
+    same(lambda x: (np.sin(x.T) @ x, x.T @ x), x[0], calls="gemm", dense=dense)
+    loss = dflow.grad(lambda w, x: np.sum((x @ w) ** 3), (0, 1))
+    same(loss, numbers(3, 4), numbers(5, 3), calls="gemm", dense=dense)
+
+
+def test_transposes_without_a_library(fake, monkeypatch):
+    for name, size in (("PRODUCT", 1), ("THIN", 1)):
+        monkeypatch.setattr(dense_steps, name, size)
+
+    def f(x, w):
+        for _ in range(2):
+            x = np.sin(x) @ w.T
+        return x
+
+    x, w = numbers(4, 4), numbers(4, 4)
+    np.testing.assert_allclose(dflow.jit(f, device="cuda")(x, w), f(x, w))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -88,6 +111,19 @@ def test_more_stacks(dense):
     same(lambda x: tuple(np.linalg.qr(x)), np.swapaxes(tall, -1, -2).copy(), calls="geqrf orgqr", dense=dense)
     same(lambda x: np.linalg.eigh(x).eigenvalues, x, calls="syevd", dense=dense)
     same(np.linalg.det, np.ones((3, 3)), calls="getrf", dense=dense)
+
+
+def test_stacks_in_one_call(dense, monkeypatch):
+    def f(x, y):
+        return np.linalg.solve(x, y), np.linalg.cholesky(x)
+
+    x, y = positive(2, 3, 3), numbers(2, 3, 2)
+    monkeypatch.setattr(dense_steps, "BATCHED_SIZE", 3)
+    assert "getrf_batched f64[2, 3]" in str(dflow.jit(f, device="cuda").lower(x, y).launches())
+    same(f, x, y, calls="getrf trsm potrf", dense=dense)
+    monkeypatch.setattr(dense_steps, "BATCHED_SIZE", 2)
+    assert "_batched" not in str(dflow.jit(f, device="cuda").lower(x, y).launches())
+    same(lambda x, y: f(x, y), x, y, calls="getrf trsm potrf", dense=dense)
 
 
 def test_triangular_systems(dense):
