@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dflow.backends.cuda.driver import DeviceError, DeviceOutOfMemory, KernelFault
-from dflow.backends.cuda.graph import Captured, Graph
+from dflow.backends.cuda.graph import Captured, Graph, Segment
 from dflow.backends.cuda.plan import (
     Counter,
     Dense,
@@ -64,10 +64,11 @@ class Execution:
         """Enqueues all work; the record that will hold the error, or None when there can be none."""
         program = self.program
         try:
-            if program.is_recorded and active() is None and 2 <= self._count(program.steps) <= LONGEST_GRAPH:
-                self._replay()
-            else:
-                self.enqueue()
+            for segment in program.segments:
+                if segment.is_recorded and active() is None and 2 <= self._count(segment.steps) <= LONGEST_GRAPH:
+                    self._replay(segment)
+                else:
+                    self.enqueue(segment)
         except _Failed:
             pass
         if not program.fails:
@@ -76,12 +77,15 @@ class Execution:
         self._do("cuMemcpyDtoHAsync", record.address, self.addresses[program.error], ErrorRecord.SIZE, self.stream)
         return record
 
-    def enqueue(self) -> None:
+    def clears(self, segment: Segment) -> bool:
+        """Whether the error is cleared first."""
+        return self.program.fails and segment.number == 0
+
+    def enqueue(self, segment: Segment) -> None:
         """Gives the stream one step after the other."""
-        program = self.program
-        if program.fails:
-            self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
-        self._steps(program.steps)
+        if self.clears(segment):
+            self._do("cuMemsetD8Async", self.addresses[self.program.error], 0, ErrorRecord.SIZE, self.stream)
+        self._steps(segment.steps)
 
     def _do(self, name: str, *args: Any) -> None:
         code = getattr(self.cu, name)(*args)[0]
@@ -105,35 +109,37 @@ class Execution:
                 total += 1
         return total
 
-    def _replay(self) -> None:
+    def _replay(self, segment: Segment) -> None:
         """Launches the graph of such a run. The first run only leaves a note, for most programs run once; the second
         makes the graph. Where the device decides, a run without a graph would wait for it, so there is one at once."""
-        program, graphs = self.program, self.work.graphs
-        if program.is_fixed:
-            key = self.table.key() + np.array(self.addresses, np.uint64).tobytes()
-        else:
-            key = program.shape(self.scalars)
+        graphs, key = self.work.graphs, (segment.number, self._kind(segment))
         graph = graphs.get(key)
         if graph is None:
             first = key not in graphs
             graphs[key] = None
-            if len(graphs) > GRAPHS:
+            if len(graphs) > GRAPHS * len(self.program.segments):
                 old = graphs.popitem(last=False)[1]
                 if old is not None:
                     old.destroy()
-            if first and not program.has_conditions:
-                self.enqueue()
+            if first and not segment.has_conditions:
+                self.enqueue(segment)
                 return
             try:
-                graph = graphs[key] = Captured(self) if program.routines else Graph(self)
+                graph = graphs[key] = (Captured if segment.has_routines else Graph)(self, segment)
             except (KernelFault, DeviceOutOfMemory):
                 raise
             except DeviceError:  # something that cannot be recorded
-                program.is_recorded = False
-                self.enqueue()
+                segment.is_recorded = False
+                self.enqueue(segment)
                 return
         graphs.move_to_end(key)
         graph.launch(self.stream)
+
+    def _kind(self, segment: Segment) -> bytes:
+        """What runs have in common that one graph does."""
+        if segment.is_fixed:
+            return self.table.key() + np.array(self.addresses, np.uint64).tobytes()
+        return b"".join(self.scalars[k] for k in segment.deciding)
 
     # --- steps
 

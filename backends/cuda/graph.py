@@ -1,8 +1,9 @@
 """A run as a CUDA graph: one launch for many kernels, and loops whose conditions never leave the device.
 
-    graph = Graph(execution)       the steps as a chain of nodes, with the arguments of this run
-    graph.launch(stream)           those of the table as it is now: nodes whose values have changed get the new ones
-    Captured(execution)            by capturing, for steps that call libraries; it keeps its arguments
+    segments(steps, device)         what is recorded together, and what cannot be recorded
+    graph = Graph(run, segment)     the steps as a chain of nodes, with the arguments of this run
+    graph.launch(stream)            those of the table as it is now: nodes whose values have changed get the new ones
+    Captured(run, segment)          by capturing, for steps that call libraries; it keeps its arguments
 
 ``While``, and an ``If`` whose condition is in device memory, become conditional nodes, which a kernel of one thread
 sets through ``cudaGraphSetConditional``, a function of the driver's own. Drivers know them from CUDA 12.4 on. What is
@@ -14,12 +15,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dflow.backends.cuda.driver import Device, DeviceError
-from dflow.backends.cuda.plan import Counter, Dense, ErrorRecord, If, Launch, Loop, Read, Step, While
+from dflow.backends.cuda.libraries import RECORDABLE
+from dflow.backends.cuda.plan import Counter, Dense, ErrorRecord, If, Launch, Loop, Read, Scalar, Step, While, each_step
 from dflow.backends.cuda.table import SLOT
 
 if TYPE_CHECKING:
@@ -102,6 +105,48 @@ def recordable(steps: Sequence[Step], conditions: bool = False) -> bool:
     return True
 
 
+@dataclass
+class Segment:
+    """Steps that are recorded together, or that are not recorded."""
+
+    number: int
+    steps: tuple[Step, ...]
+    is_recorded: bool
+    has_conditions: bool = False  # in device memory, for conditional nodes
+    has_routines: bool = False
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether its graphs cannot be given other arguments."""
+        return self.has_conditions or self.has_routines
+
+    @cached_property
+    def deciding(self) -> list[int]:
+        """The scalar arguments that counts and conditions are."""
+        loops = [s.count for s in each_step(self.steps) if isinstance(s, Loop)]
+        branches = [s.condition for s in each_step(self.steps) if isinstance(s, If)]
+        return sorted({x.index for x in (*loops, *branches) if isinstance(x, Scalar)})
+
+
+def segments(steps: Sequence[Step], device: Device) -> list[Segment]:
+    """Cuts steps into what can be recorded and what cannot. Libraries and conditional nodes do not go together."""
+    made: list[Segment] = []
+    for s in steps:
+        plain = recordable((s,))
+        routines = [r for r in each_step((s,)) if isinstance(r, Dense)]
+        conditions = not plain and not routines and recordable((s,), True) and condition_setter(device) is not None
+        good = conditions or (plain and all(r.routine in RECORDABLE for r in routines))
+        last = made[-1] if made else None
+        clash = last and ((last.has_conditions and routines) or (last.has_routines and conditions))
+        if last is None or last.is_recorded != good or clash:
+            last = Segment(len(made), (), good)
+            made.append(last)
+        last.steps += (s,)
+        last.has_conditions |= conditions
+        last.has_routines |= bool(routines)
+    return made
+
+
 @dataclass(slots=True)
 class _Node:
     """A kernel in a graph: where its values stand in the table, and the counters of the loops around it."""
@@ -115,7 +160,7 @@ class _Node:
 class Graph:
     """A chain of nodes."""
 
-    def __init__(self, run: Execution):
+    def __init__(self, run: Execution, segment: Segment):
         self.device, self.table, self.name = run.device, run.table, run.program.plan.name
         self.nodes: list[_Node] = []
         self.kept: list[Any] = []  # memory that parameters lie in
@@ -124,9 +169,9 @@ class Graph:
         self.executable: Any = None
         try:
             chain = _Chain(self, self.graph, run)
-            if run.program.fails:
+            if run.clears(segment):
                 chain.clear_error()
-            chain.steps(run.program.steps)
+            chain.steps(segment.steps)
             self.executable = self.device.call("cuGraphInstantiate", self.graph, 0)
         except BaseException:
             self.destroy()
@@ -254,12 +299,12 @@ class _Chain:
 class Captured:
     """What a stream was given, as a graph."""
 
-    def __init__(self, run: Execution):
+    def __init__(self, run: Execution, segment: Segment):
         self.device, self.name = run.device, run.program.plan.name
         call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         call("cuStreamBeginCapture", run.stream, mode)
         try:
-            run.enqueue()
+            run.enqueue(segment)
         except BaseException:
             run.cu.cuStreamEndCapture(run.stream)
             raise

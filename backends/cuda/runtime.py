@@ -22,10 +22,10 @@ from typing import Any
 
 from dflow.backends.cuda.driver import Device, DeviceError
 from dflow.backends.cuda.execution import Execution
-from dflow.backends.cuda.graph import condition_setter, recordable
-from dflow.backends.cuda.libraries import RECORDABLE, Libraries
+from dflow.backends.cuda.graph import recordable, segments
+from dflow.backends.cuda.libraries import Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
-from dflow.backends.cuda.plan import Dense, ErrorRecord, If, Launch, LaunchPlan, Loop, Scalar, Step, chosen, each_step
+from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
 
@@ -37,7 +37,7 @@ class Workspace:
     memory: dict[int, Allocation]
     rows: dict[int, int]
     addresses: list[int]  # of all buffers; those of arguments and results are set for each run
-    graphs: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
+    graphs: OrderedDict[tuple[int, bytes], Any] = field(default_factory=OrderedDict)
     room: Allocation | None = None  # for routines of libraries to work in
 
     def locate(self) -> None:
@@ -89,21 +89,14 @@ class Program:
         self.table = Table(plan)
         self._loaded: Loaded | None = None
         self.steps, self.routines = plan.steps, [s for s in each_step(plan.steps) if isinstance(s, Dense)]
+        device.activate()
         if self.routines:
-            device.activate()
             with_library = Libraries.of(device, device.stream) is not None
             self.steps = chosen(plan.steps, with_library)
             self.routines = self.routines if with_library else []
-        self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
-        lengthens = any(b.kind == "sequence" for b in plan.buffers)
-        self.has_conditions = not recordable(self.steps) and not self.routines and recordable(self.steps, True)
-        if self.has_conditions and not lengthens:
-            device.activate()
-            self.has_conditions = condition_setter(device) is not None
-        self.waits = lengthens or not (recordable(self.steps) or self.has_conditions)
-        self.is_recorded = not self.waits and all(s.routine in RECORDABLE for s in self.routines)
-        self.is_fixed = self.has_conditions or bool(self.routines)  # its graphs cannot take other arguments
-        self._deciding = sorted(deciding(self.steps))
+        self.segments = segments(self.steps, device)
+        self.lengthens = any(b.kind == "sequence" for b in plan.buffers)
+        self.fails = bool(plan.checks) or self.lengthens
         self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
         self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
         self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
@@ -136,7 +129,7 @@ class Program:
             if self._only is not None:
                 Execution(self, loaded, work, addresses, scalars, stream).launch(self._only)
                 return Run(self, results)
-            before = self._save(arrays, stream) if self.waits and self.fails else {}
+            before = self._save(arrays, stream) if self.lengthens else {}
             while True:
                 execution = Execution(self, loaded, work, addresses, scalars, stream)
                 record = execution.start()
@@ -156,9 +149,10 @@ class Program:
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
 
-    def shape(self, scalars: Mapping[int, bytes]) -> bytes:
-        """What decides which kernels run, and how often."""
-        return b"".join(scalars[k] for k in self._deciding)
+    @property
+    def waits(self) -> bool:
+        """Whether a run waits for the device before it returns."""
+        return self.lengthens or not all(s.is_recorded or recordable(s.steps) for s in self.segments)
 
     def release(self) -> None:
         """Gives back the memory that is kept between runs."""
@@ -258,12 +252,6 @@ class Program:
                 del work.memory[other]
                 work.memory[other] = allocate(self.device, b.size * wanted, stream)
         work.locate()
-
-
-def deciding(steps: Sequence[Step]) -> set[int]:
-    """The scalar arguments that counts and conditions are."""
-    found = [s.count if isinstance(s, Loop) else s.condition for s in each_step(steps) if isinstance(s, Loop | If)]
-    return {x.index for x in found if isinstance(x, Scalar)}
 
 
 def drop_graphs(work: Workspace) -> None:

@@ -141,7 +141,10 @@ def test_sequences_grow_and_the_run_begins_anew(gpu):
     buffers = (Buffer("sequence", 8, rows=4), Buffer("error", 32))
     grow = launch(TOTAL, Pointer(1), Pointer(2), Scalar(1, I64), Rows(1))
     first = launch(TOTAL, Pointer(1), Pointer(2), Scalar(2, I64), Rows(1))
-    assert execute([first, grow], total=1, scalars={1: 100, 2: 3}, ptx=GROWING, buffers=buffers, times=2) == 104
+    if gpu is not None:
+        gpu.calls.clear()
+    assert execute([first, grow], total=1, scalars={1: 100, 2: 3}, ptx=GROWING, buffers=buffers, times=4) == 104
+    assert gpu is None or gpu.calls.count("cuGraphLaunch") == 3  # not while the sequence was too short
 
 
 def test_constants_and_offsets(gpu):
