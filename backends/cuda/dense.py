@@ -48,7 +48,9 @@ def is_dense(op: Op) -> bool:
     if op.name == "matmul":
         sizes = (m, n, op.result.type.static_shape[-1])
         return (
-            x.dtype.name in {"f16", *FLOATS} and min(sizes) >= THIN and math.prod(batch) * math.prod(sizes) >= PRODUCT
+            x.dtype.name in {"f16", "bf16", *FLOATS}
+            and min(sizes) >= THIN
+            and math.prod(batch) * math.prod(sizes) >= PRODUCT
         )
     if op.name not in _ROUTINES or min(m, n) <= SMALL or x.dtype.name not in FLOATS or 0 in batch:
         return False

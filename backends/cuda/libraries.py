@@ -28,7 +28,7 @@ from dflow.backends.cuda.plan import Dense
 from dflow.ir.types import DType
 
 LETTERS = {"f32": "s", "f64": "d", "c64": "c", "c128": "z"}
-DATA = {"f16": 2, "f32": 0, "f64": 1, "c64": 4, "c128": 5}  # cudaDataType
+DATA = {"f16": 2, "bf16": 14, "f32": 0, "f64": 1, "c64": 4, "c128": 5}  # cudaDataType
 COMPUTE_32F, COMPUTE_64F, DEFAULT_ALGORITHM = 68, 70, -1
 N, T = 0, 1  # operations
 LEFT_SIDE, RIGHT_SIDE = 0, 1
@@ -145,7 +145,7 @@ def _gemm(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int],
     """z = x y, which by columns is z' = y' x'. What is stored turned is by columns as it should be by rows."""
     count, m, n, k, x_turned, y_turned = sizes
     z, x, y = at
-    scale = "f32" if call.dtype.name == "f16" else call.dtype.name
+    scale = "f32" if call.dtype.itemsize == 2 else call.dtype.name
     compute = COMPUTE_64F if scale in ("f64", "c128") else COMPUTE_32F
     t, one, zero = DATA[call.dtype.name], _ONES[scale].ctypes.data, _ZEROS[scale].ctypes.data
     how = T if y_turned else N, T if x_turned else N, n, m, k

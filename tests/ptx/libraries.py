@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from dflow.ir.types import bfloat16_dtype
+
 LETTERS = {"s": np.float32, "d": np.float64, "c": np.complex64, "z": np.complex128}
 DATA = {2: np.float16, 0: np.float32, 1: np.float64, 4: np.complex64, 5: np.complex128}
+BF16 = 14
 COMPUTE = {68: (np.float32, np.complex64), 70: (np.float64, np.complex128)}
 
 
@@ -123,11 +126,11 @@ class Cublas(_Handles):
         self, handle, transa, transb, m, n, k, alpha, a, atype, lda, stride_a, b, btype, ldb, stride_b, beta, c, ctype,
         ldc, stride_c, batch_count, compute_type, algo,
     ):  # fmt: skip
-        require(atype == btype == ctype and atype in DATA, "types of the matrices")
-        dtype, is_complex = DATA[atype], atype in (4, 5)
+        require(atype == btype == ctype and atype in (*DATA, BF16), "types of the matrices")
+        dtype, is_complex = bfloat16_dtype() if atype == BF16 else DATA[atype], atype in (4, 5)
         require(compute_type in COMPUTE and algo == -1, "type of the computation")
         scale = COMPUTE[compute_type][is_complex]
-        require(np.dtype(scale) == (np.float32 if dtype == np.float16 else dtype), "types do not go together")
+        require(np.dtype(scale) == (np.float32 if np.dtype(dtype).itemsize == 2 else dtype), "types do not go together")
         one, zero = self.number(alpha, scale), self.number(beta, scale)
         size = np.dtype(dtype).itemsize
         require(batch_count == 1 or abs(stride_c) >= m * n, "results overlap")
@@ -170,7 +173,7 @@ class Cublas(_Handles):
                 self.driver.heap.write(p + 4 * n * k, (pivots + 1).astype(np.int32).view(np.uint8))
                 self.info(info + 4 * k, code)
 
-        self.do(handle, "getrf", run)
+        self.do(handle, "getrf_batched", run)
 
 
 class Cusolver(_Handles):
@@ -200,7 +203,7 @@ class Cusolver(_Handles):
                 self.write(at, found, lda, dtype)
                 self.info(info_array + 4 * k, info)
 
-        self.do(handle, "potrf", run)
+        self.do(handle, "potrf_batched", run)
 
     def potrf_buffer_size(self, handle, uplo, n, a, lda, *, dtype):
         require(lda >= n and uplo in (0, 1), "leading dimension")
