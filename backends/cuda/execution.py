@@ -126,10 +126,11 @@ class Execution:
                 return
             try:
                 graph = graphs[key] = (Captured if segment.has_routines else Graph)(self, segment)
-            except (KernelFault, DeviceOutOfMemory):
+            except KernelFault:
                 raise
-            except DeviceError:  # something that cannot be recorded
-                segment.is_recorded = False
+            except DeviceError as e:
+                # There is no memory for it now, or it has something that cannot be recorded.
+                segment.is_recorded = isinstance(e, DeviceOutOfMemory)
                 self.enqueue(segment)
                 return
         graphs.move_to_end(key)

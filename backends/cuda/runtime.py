@@ -189,8 +189,9 @@ class Program:
         cu = self.device.cu
         with contextlib.suppress(Exception):  # the interpreter goes down, and the driver with it
             if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
-                for stream in loaded.workspaces:
+                for stream, work in loaded.workspaces.items():
                     cu.cuStreamSynchronize(stream)
+                    drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
 
     def libraries(self, stream: int) -> Libraries:

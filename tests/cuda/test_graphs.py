@@ -8,7 +8,7 @@ import pytest
 from ptx.graphs import Fields, Graphs, node_types
 
 import dflow
-from dflow.backends.cuda import work
+from dflow.backends.cuda import driver, work
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,20 @@ def test_what_cannot_be_a_graph_is_run_step_by_step(fake):
     got, _ = run(x, 560.0)
     np.testing.assert_allclose(got, settle(x, 560.0)[0])
     assert "cuGraphLaunch" not in fake.calls
+
+
+def test_graphs_that_fail(fake):
+    run, x = dflow.jit(chain, device="cuda"), np.arange(700.0)
+    run(x, 2)
+    fake.fail("cuGraphInstantiate", "CUDA_ERROR_OUT_OF_MEMORY")
+    for launched in (0, 1):  # there is none, then there is
+        np.testing.assert_allclose(run(x, 2), chain(x, 2))
+        assert fake.calls.count("cuGraphLaunch") == launched
+    fake.fail("cuGraphLaunch", "CUDA_ERROR_ILLEGAL_ADDRESS")
+    with pytest.raises(driver.KernelFault, match=r"chain stopped with a fault.*can be used again"):
+        run(x, 2)
+    for _ in range(3):
+        np.testing.assert_allclose(run(x, 2), chain(x, 2))
 
 
 def test_the_package_has_these_structures():

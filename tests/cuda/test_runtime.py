@@ -88,6 +88,7 @@ def test_a_run_is_recorded_the_second_time(gpu):
     assert execute([launch(TOTAL, Scalar(1, I64))] * 3, scalars={1: 2}, times=5) == 6
     count = gpu.calls.count
     assert (count("cuLaunchKernel"), count("cuGraphInstantiate"), count("cuGraphLaunch")) == (3, 1, 4)
+    assert count("cuGraphExecDestroy") == count("cuModuleUnload") == 1  # with the program
     assert execute([launch(TOTAL, Scalar(1, I64))], scalars={1: 2}, times=5) == 2
     assert count("cuGraphInstantiate") == 1
 
