@@ -76,7 +76,14 @@ _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
 
 def as_array(x: Any) -> np.ndarray[Any, Any]:
     """An array-like of another library as a NumPy array, by one of the two protocols for that."""
-    return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    try:
+        return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    except (TypeError, RuntimeError):
+        if "bfloat16" not in str(getattr(x, "dtype", "")) or not hasattr(x, "__dlpack__"):
+            raise
+    from dflow.dlpack import bfloat16_on_host
+
+    return bfloat16_on_host(x)
 
 
 def leaf_type(x: Any) -> LeafType | None:

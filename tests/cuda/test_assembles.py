@@ -5,6 +5,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from programs import PROGRAMS
 
 import dflow
@@ -57,7 +58,7 @@ def every_dtype(x):
     return np.sum(y), y, np.max(x)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", bfloat16, "f4", "f8", "i4", "u8"])
 def test_dtypes(dtype, tmp_path):
     lowered = dflow.jit(every_dtype, device="cuda").lower(np.ones(3000, dtype))
     assert_complete(lowered.launches())
