@@ -1,4 +1,4 @@
-"""JAX, PyTorch and autograd: libraries that run what is written for NumPy when they are given a NumPy of their own.
+"""How contestants take functions as they are written: Numba and NumPy, and libraries with a NumPy of their own.
 
 Programs that assign to nothing (``functional.py`` of a group) name what they need besides ``np``: ``scan``, with the
 arguments of ``jax.lax.scan``, and ``segment_sum``. `Library.rewired` puts a library's own in their places. PyTorch and
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from benchmarks.contest import Call, Case, Entry
+from benchmarks.contest import Call, Case, Entry, Unsupported
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,10 @@ class Library:
 
     def rewired(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, with all functions of its module, in the library's names."""
-        home = function.__globals__  # type: ignore[attr-defined]
-        space = {**home, **self.names, **self.derivatives}
-        for name, f in home.items():
-            if isinstance(f, FunctionType) and name not in self.names and name not in self.derivatives:
-                space[name] = FunctionType(f.__code__, space, name, f.__defaults__, f.__closure__)
-        return space[function.__name__]
+        return rewired(function, {**self.names, **self.derivatives})
 
     def moved(self, args: Any) -> Any:
-        return optree.tree_map(lambda x: self.array(x) if isinstance(x, np.ndarray) else x, args)
+        return optree.tree_map(lambda x: self.array(x) if isinstance(x, np.ndarray | float) else x, args)
 
     def entry(self, case: Case, value: Callable[..., Any] | None, gradient: Callable[..., Any] | None) -> Entry:
         """Calls of functions of the case's arguments; numbers among them are constants."""
@@ -57,9 +52,39 @@ class Library:
         return Entry(*(None if f is None else functools.partial(call, f) for f in (value, gradient)))
 
 
+def rewired(function: Any, names: Mapping[str, Any], through: Callable[[Any], Any] = lambda f: f) -> Any:
+    """The function with other globals: ``names``, and the functions of its module, rewired and ``through`` alike."""
+    home = function.__globals__
+    space = {**home, **names}
+    for name, f in home.items():
+        if isinstance(f, FunctionType) and name not in names:
+            space[name] = through(FunctionType(f.__code__, space, name, f.__defaults__, f.__closure__))
+    return space[function.__name__]
+
+
+def in_numba(case: Case) -> Entry:
+    """The value by Numba, of the case's function as it stands and of those that it calls."""
+    import numba
+
+    def make() -> Call:
+        call = functools.partial(rewired(case.function, {}, numba.njit), *case.args)
+        try:
+            call()
+        except numba.errors.NumbaError as error:  # Numba has not all of NumPy
+            raise Unsupported(case.title) from error
+        return call
+
+    return Entry(make)
+
+
+def in_numpy(case: Case) -> Entry:
+    """The value by NumPy and Python's loops."""
+    return Entry(lambda: functools.partial(case.function, *case.args), compiles=False)
+
+
 def split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The leading arrays, and the numbers behind them."""
-    n = next((k for k, x in enumerate(args) if isinstance(x, int | float)), len(args))
+    """The first argument and the arrays behind it, and the numbers behind them."""
+    n = next((k for k, x in enumerate(args) if k and isinstance(x, int | float)), len(args))
     return args[:n], args[n:]
 
 
@@ -106,7 +131,7 @@ def pytorch() -> Library:
         {"np": numpy, "scan": functools.partial(loop, numpy.stack), "segment_sum": segment_sum},
         torch.asarray,
         gradient,
-        wait=lambda result: optree.tree_map(lambda x: x.detach(), result),
+        wait=lambda result: optree.tree_map(lambda x: torch.as_tensor(x).detach(), result),
         derivatives={name: getattr(torch.func, name) for name in ("grad", "jvp", "vmap", "jacfwd", "jacrev")},
     )
 

@@ -19,13 +19,14 @@ def entry(case: Case, program: Callable[..., Any]) -> Entry:
 
     arrays, numbers = split(case.args)
     leaves, tree = optree.tree_flatten(arrays)
+    leaves = [np.asarray(x) for x in leaves]
     count = len(optree.tree_leaves(arrays[0]))
 
     def make(gradient: bool) -> Call:
         symbols = [casadi.MX.sym(f"x{k}", *_matrix(x)) for k, x in enumerate(leaves)]
         result = program(*optree.tree_unflatten(tree, symbols), *numbers)
         outputs = [casadi.densify(casadi.gradient(result, x)) for x in symbols[:count]] if gradient else [result]
-        shapes = [x.shape for x in leaves[:count]] if gradient else [()]
+        shapes = [x.shape for x in leaves[:count]] if gradient else [() if result.is_scalar() else result.shape]
         return called(symbols, outputs, leaves, shapes)
 
     return Entry(functools.partial(make, False), functools.partial(make, True))

@@ -17,8 +17,8 @@ class TorchNumpy:
     def mean(self, x: Any, axis: int | None = None) -> Any:
         return torch.mean(x) if axis is None else torch.mean(x, axis)
 
-    def max(self, x: Any, axis: int | None = None) -> Any:
-        return torch.amax(x) if axis is None else torch.amax(x, axis)
+    def max(self, x: Any, axis: int | None = None, keepdims: bool = False) -> Any:
+        return torch.amax(x) if axis is None else torch.amax(x, axis, keepdims)
 
     def min(self, x: Any, axis: int | None = None) -> Any:
         return torch.amin(x) if axis is None else torch.amin(x, axis)

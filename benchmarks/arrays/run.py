@@ -9,7 +9,7 @@ import dflow
 from benchmarks import libraries
 from benchmarks.arrays import programs
 from benchmarks.arrays.cases import cases
-from benchmarks.contest import Call, Case, Entry, Group, Unsupported, over, over_best, tables
+from benchmarks.contest import Case, Entry, Group, over, over_best, tables
 from benchmarks.measure import Table
 
 
@@ -21,24 +21,6 @@ def in_dflow(case: Case) -> Entry:
     f, args = case.function, case.args
     mean = lambda *args: np.mean(f(*args) ** 2)  # noqa: E731
     return Entry(lambda: partial(dflow.jit(f), *args), lambda: partial(dflow.grad(mean), *args))
-
-
-def in_numpy(case: Case) -> Entry:
-    return Entry(lambda: partial(case.function, *case.args), compiles=False)
-
-
-def in_numba(case: Case) -> Entry:
-    import numba
-
-    def make() -> Call:
-        call = partial(numba.njit(case.function), *case.args)
-        try:
-            call()
-        except numba.errors.NumbaError as error:  # Numba has not all of NumPy
-            raise Unsupported(case.title) from error
-        return call
-
-    return Entry(make)
 
 
 def in_library(library: Callable[[], libraries.Library], case: Case) -> Entry:
@@ -57,8 +39,8 @@ GROUP = Group(
     Case("sum", programs.sum_all, (np.ones(3),)),
     {
         "dflow": in_dflow,
-        "NumPy": in_numpy,
-        "Numba": in_numba,
+        "NumPy": libraries.in_numpy,
+        "Numba": libraries.in_numba,
         "JAX": partial(in_library, libraries.jax),
         "PyTorch": partial(in_library, libraries.pytorch),
         "autograd": in_autograd,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from functools import cache, partial
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -33,16 +32,6 @@ def in_c(case: Case) -> Entry:
     if calls is None:
         raise Unsupported(case.name)
     return Entry(lambda: calls[0], lambda: calls[1], compiles=False)
-
-
-def in_numba(case: Case) -> Entry:
-    """The program as it stands, with the functions of its module that it calls."""
-    import numba
-
-    space: dict[str, Any] = {"np": np}
-    functions = {k: f for k, f in vars(programs).items() if isinstance(f, FunctionType)}
-    space.update({k: numba.njit(FunctionType(f.__code__, space, k)) for k, f in functions.items()})
-    return Entry(lambda: partial(space[case.name], *case.args))
 
 
 def in_jax(case: Case) -> Entry:
@@ -78,10 +67,6 @@ def in_casadi(case: Case) -> Entry:
     return symbols.entry(case, getattr(written, case.name))
 
 
-def in_numpy(case: Case) -> Entry:
-    return Entry(lambda: partial(case.function, *case.args), compiles=False)
-
-
 GROUP = Group(
     "benchmarks.loops.run",
     cases,
@@ -89,12 +74,12 @@ GROUP = Group(
     {
         "dflow": in_dflow,
         "C": in_c,
-        "Numba": in_numba,
+        "Numba": libraries.in_numba,
         "JAX": in_jax,
         "PyTorch": in_pytorch,
         "CasADi": in_casadi,
         "autograd": in_autograd,
-        "NumPy": in_numpy,
+        "NumPy": libraries.in_numpy,
     },
     {"dflow / C": over("dflow", "C"), "JAX / dflow": over("JAX", "dflow"), "CasADi / dflow": over("CasADi", "dflow")},
     note="PyTorch and autograd are eager: loops are Python's. C has its derivatives written by hand.",
