@@ -25,7 +25,7 @@ import numpy as np
 from dflow.backends.cuda.driver import Device, DeviceError, DeviceOutOfMemory
 from dflow.backends.cuda.memory import allocate, release_caches
 from dflow.backends.cuda.plan import Dense
-from dflow.ir.types import HALVES, DType
+from dflow.ir.types import DType
 
 LETTERS = {"f32": "s", "f64": "d", "c64": "c", "c128": "z"}
 DATA = {"f16": 2, "bf16": 14, "f32": 0, "f64": 1, "c64": 4, "c128": 5}  # cudaDataType
