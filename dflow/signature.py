@@ -18,7 +18,6 @@ from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
 from dflow.tracing.array import Array
 from dflow.tracing.lift import is_plain
 
-
 WHOLE = (bool, int, np.bool_, np.integer)
 
 

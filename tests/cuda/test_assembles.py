@@ -9,6 +9,7 @@ from ml_dtypes import bfloat16
 from programs import PROGRAMS
 
 import dflow
+from dflow.backends.cuda.graph import SET_CONDITION
 from dflow.backends.cuda.occupancy import occupancy
 from dflow.backends.cuda.ptx import LANGUAGE, TargetError, check_target, nearest
 
@@ -32,6 +33,11 @@ def assert_complete(plan):
     for launch in plan.launches:
         entry = plan.ptx.split(f".entry {launch.kernel}(")[1].split("{")[0]
         assert entry.count(".param") == len(launch.args)
+
+
+def test_the_kernel_that_sets_conditions(tmp_path):
+    for target in TARGETS:
+        assemble(SET_CONDITION, target, tmp_path)
 
 
 @pytest.mark.parametrize("name", SAMPLE)
