@@ -13,7 +13,6 @@ table is recorded as a graph when its table comes a second time, and replayed fr
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -196,7 +195,7 @@ class Program:
                     cu.cuStreamSynchronize(stream)
                     drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
-        except Exception:  # noqa: S110, SIM105 (the interpreter goes down, with the driver and with contextlib)
+        except Exception:  # the interpreter goes down, and the driver with it
             pass
 
     def libraries(self, stream: int) -> Libraries:
