@@ -1,4 +1,4 @@
-"""Programs on a GPU: memory-bound kernels against the bandwidth of a copy, ensembles of differential equations.
+"""Programs on a GPU: memory-bound kernels against the bandwidth of a copy, and what a call costs.
 
 Without a device the group says so and writes nothing.
 """
@@ -48,48 +48,6 @@ def histogram(i, w):
     return y
 
 
-def lorenz(rho):
-    """A thousand steps of Runge and Kutta's method of order 4."""
-    x, y, z, h = 1.0, 0.0, 0.0, 0.001
-    for _ in range(1000):
-        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
-        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
-        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + h / 2 * d, y + h / 2 * e, z + h / 2 * f
-        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + h * g, y + h * i, z + h * j
-        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        x += h / 6 * (a + 2 * d + 2 * g + k)
-        y += h / 6 * (b + 2 * e + 2 * i + l)
-        z += h / 6 * (c + 2 * f + 2 * j + m)
-    return x + y + z
-
-
-def lorenz_adaptive(rho):
-    """Bogacki and Shampine's pair of orders 3 and 2, to time 1."""
-    x, y, z, t, h = 1.0, 0.0, 0.0, 0.0, 1e-3
-    while t < 1.0:
-        h = min(h, 1.0 - t)
-        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
-        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
-        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + 0.75 * h * d, y + 0.75 * h * e, z + 0.75 * h * f
-        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u = x + h / 9 * (2 * a + 3 * d + 4 * g)
-        v = y + h / 9 * (2 * b + 3 * e + 4 * i)
-        w = z + h / 9 * (2 * c + 3 * f + 4 * j)
-        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        error = h * np.sqrt(
-            ((-5 * a + 6 * d + 8 * g - 9 * k) / 72) ** 2
-            + ((-5 * b + 6 * e + 8 * i - 9 * l) / 72) ** 2
-            + ((-5 * c + 6 * f + 8 * j - 9 * m) / 72) ** 2
-        )
-        if error < 1e-6:
-            x, y, z, t = u, v, w, t + h
-        h = h * min(5.0, max(0.2, 0.9 * (1e-6 / (error + 1e-30)) ** (1.0 / 3.0)))
-    return x + y + z
-
-
 def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]]:
     """Title, function, arguments, and the bytes that must at least be moved. ``scale``: elements of a large array."""
     r = np.random.default_rng(0)
@@ -114,7 +72,7 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         yield f"Monte Carlo, {name}", monte_carlo, (to(paths),), n * paths.size
 
 
-def run(scale: int = 1 << 25, trajectories: int = 1 << 20) -> Iterator[Table]:
+def run(scale: int = 1 << 25) -> Iterator[Table]:
     """Nothing without a device."""
     try:
         device = driver.device()
@@ -125,7 +83,6 @@ def run(scale: int = 1 << 25, trajectories: int = 1 << 20) -> Iterator[Table]:
     yield arrays(scale, where)
     yield products(where)
     yield additions(scale, where)
-    yield ensembles(trajectories, where)
     yield calls(where)
 
 
@@ -181,20 +138,6 @@ def additions(scale: int, where: str) -> Table:
             took = measure({"dflow": run}, rounds=5)["dflow"]
             table.rows.append((f"{title}{how}", took, f"{scale / took.median / 1e9:.4g}"))
     table.note = f"{scale} additions to {1 << 16} places, f64. {where}"
-    return table
-
-
-def ensembles(count: int, where: str) -> Table:
-    table = Table("Ensembles of Lorenz systems on a GPU", ["what", "dflow", "systems / s", "gradient / value"])
-    rho = dflow.device_put(np.linspace(0.0, 21.0, count))
-    for title, function in (("fixed step, 1000 steps of order 4", lorenz), ("adaptive step, to 1e-6", lorenz_adaptive)):
-        together = dflow.jit(dflow.vmap(function), device="cuda")
-        alone = dflow.jit(dflow.vmap(dflow.grad(function)), device="cuda")
-        runs = {"value": waiting(together, (rho,)), "gradient": waiting(alone, (rho,))}
-        times = measure(runs, rounds=5)
-        value, slope = times["value"], times["gradient"]
-        table.rows.append((title, value, f"{count / value.median:.4g}", f"{slope.median / value.median:.3g}"))
-    table.note = f"{count} systems, f64. {where}"
     return table
 
 

@@ -50,11 +50,11 @@ class DeviceProgram:
 
     def program(self, ordinal: int) -> Program:
         """The program on one device."""
-        from dflow.backends.cuda.runtime import Program
-
         device = driver.device(ordinal)
         found = self._programs.get(ordinal)
         if found is None or found.device is not device:
+            from dflow.backends.cuda.runtime import Program
+
             found = self._programs[ordinal] = Program(self.plan, device)
         return found
 
@@ -76,8 +76,9 @@ class DeviceProgram:
         here = [a for a in arrays if a is not None]
         default = default_ordinal()
         ordinal = here[0].memory.device.ordinal if here else default or 0
-        if any(a.memory.device.ordinal != ordinal for a in here):
-            raise ValueError("the arguments are on several devices; move them with dflow.device_put")
+        for a in here:
+            if a.memory.device.ordinal != ordinal:
+                raise ValueError("the arguments are on several devices; move them with dflow.device_put")
         program = self.program(ordinal)
         program.device.activate()
         stream = current_stream(program.device)
@@ -120,8 +121,9 @@ class DeviceProgram:
         addresses, earlier = {}, []
         for k, _ in self._in_memory:
             a = arrays[k]
-            a.order(stream)
             addresses[k] = a.pointer
+            if a.memory.stream != stream:
+                a.order(stream)
             if a.later is not None:
                 earlier.append(a.later)
         try:
@@ -138,7 +140,8 @@ class DeviceProgram:
         for position, k in self.updated:
             self._put_back(leaves[position], arrays[position], results[k], later)
         for k, _ in self._in_memory:
-            arrays[k].used(stream)
+            if arrays[k].memory.stream != stream:
+                arrays[k].used(stream)
         shown = results[: len(results) - len(self.updated)]
         if not stays:
             if later is not None:

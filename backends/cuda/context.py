@@ -34,6 +34,7 @@ class Context:
         self.ways: dict[Op, object] = {}
         self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
         self.direct: dict[Value, list[Pointer]] = {}  # results that are written where they are computed
+        self.spared: dict[Op, list[Op]] = {}  # by the product that needs it where there is no library
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.rows: dict[Op, tuple[int, ...] | None] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}

@@ -1,11 +1,12 @@
 """Dense algebra by cuBLAS and cuSOLVER: the steps around their routines.
 
-Both store columns where we store rows. A product, a triangular system and Cholesky's factors are asked for in their
-transposed form, in place; so are singular values of wide matrices. The others get a transposed copy, in the scratch
-memory, and so do their results. Where a routine says that it has not found the factors, they become NaN, as on the
-processor.
+Both store columns where we store rows. A product (of matrices or of their transposes), a triangular system and
+Cholesky's factors are asked for in their transposed form, in place; so are singular values of wide matrices. The others
+get a transposed copy, in the scratch memory, and so do their results. Where a routine says that it has not found the
+factors, they become NaN, as on the processor.
 
 Small matrices are left to kernels, which need no library; so are stacks of so many that there is one for each thread.
+Smaller stacks are one call of a routine for many, where there is one, else a call for each matrix.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Needs
+from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.places import SCRATCH, aligned
 from dflow.backends.cuda.plan import Dense, Pointer
 from dflow.backends.emit_types import I1, I32, I64, ONE, ZERO, constant, index, storage_type
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Block, Op, Value
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
@@ -31,6 +32,7 @@ At = Sequence[ir.Value]
 SMALL = 32  # rows and columns up to which a factorization is a kernel's
 LANES = 4096  # matrices from which a thread has one each, unless they are larger than LANE_SIZE
 LANE_SIZE = 128
+BATCHED_SIZE = 256  # rows up to which a stack is one call
 PRODUCT = 1 << 20  # multiplications from which a product is the library's
 THIN = 8  # rows or columns below which a product is bound by memory
 BLOCK, MOST_BLOCKS = 256, 1 << 16
@@ -46,7 +48,9 @@ def is_dense(op: Op) -> bool:
     if op.name == "matmul":
         sizes = (m, n, op.result.type.static_shape[-1])
         return (
-            x.dtype.name in {"f16", *FLOATS} and min(sizes) >= THIN and math.prod(batch) * math.prod(sizes) >= PRODUCT
+            x.dtype.name in {"f16", "bf16", *FLOATS}
+            and min(sizes) >= THIN
+            and math.prod(batch) * math.prod(sizes) >= PRODUCT
         )
     if op.name not in _ROUTINES or min(m, n) <= SMALL or x.dtype.name not in FLOATS or 0 in batch:
         return False
@@ -110,6 +114,26 @@ class _Steps:
         base = e.memory.at(e.parameters[Pointer(SCRATCH)], p.offset)
         return e.builder.gep(base, [e.add(e.mul(k, index(size)), at)], source_etype=t)
 
+    @property
+    def is_batched(self) -> bool:
+        """Whether there is one call for all matrices."""
+        return self.count > 1 and self.m == self.n <= BATCHED_SIZE
+
+    def pointers(self, address: Callable[[KernelEmitter, At, ir.Value], ir.Value]) -> Pointer:
+        """An array with the address of each matrix; ``address(e, batch, k)`` gives it."""
+        room = self.room(1, 8)
+
+        def store(e: KernelEmitter, batch: At, k: ir.Value, at: At) -> None:
+            value = e.builder.ptrtoint(address(e, batch, k), I64)
+            e.builder.store(value, self.address(e, room, k, I64, 1, ZERO))
+
+        self.kernel((), store)
+        return room
+
+    def pointers_to(self, v: Value) -> Pointer:
+        """An array with the address of each matrix of a stack."""
+        return self.pointers(lambda e, batch, k: e.address(v, [*batch, ZERO, ZERO], write=True))
+
     def turned_in(self, columns: Pointer, size: int) -> None:
         """Stores the matrices by columns, with room for ``size`` elements each."""
         t = storage_type(self.dtype)
@@ -155,7 +179,38 @@ class _Steps:
 
 def _matmul(d: _Steps) -> None:
     x, y = d.op.operands
-    d.call("gemm", (d.m, y.type.static_shape[-1], d.n), [d.place(v) for v in (d.op.result, x, y)])
+    sources = [turned(v, d.s.context) for v in (x, y)]
+    found = [v if w is None else w for v, w in zip((x, y), sources)]
+    flags = [int(w is not None) for w in sources]
+    d.call("gemm", (d.m, y.type.static_shape[-1], d.n, *flags), [d.place(v) for v in (d.op.result, *found)])
+
+
+def turned(v: Value, context: Context) -> Value | None:
+    """The tensor that ``v`` is with its last two axes exchanged, where nothing writes its memory: a product takes that
+    instead."""
+    op, r = v.op, v.type.rank
+    if op is None or op.name != "kernel" or len(op.results) != 1:
+        return None
+    (region,) = op.regions
+    if len(region.ops) != 1 or region.ops[0].name != "extract" or region.results[0] is not region.ops[0].result:
+        return None
+    x, *at = region.ops[0].operands
+    swapped = [*range(r - 2), r - 1, r - 2]
+    if x.type.rank != r or at != [region.args[k] for k in swapped] or not context.is_read_only(x):
+        return None
+    return x if [x.type.shape[k] for k in swapped] == list(v.type.shape) else None
+
+
+def spared(block: Block, context: Context) -> dict[Op, list[Op]]:
+    """What only the products of a block need, and only where there is no library: transposed copies."""
+    found: dict[Op, list[Op]] = {}
+    for op in block.ops:
+        if op.name == "matmul" and is_dense(op):
+            makers = dict.fromkeys(v.op for v in op.operands if v.op is not None and turned(v, context) is not None)
+            only = [m for m in makers if context.used_by(m.result) == {op} and m in block.ops]
+            if only:
+                found[op] = only
+    return found
 
 
 def _cholesky(d: _Steps) -> None:
@@ -167,7 +222,10 @@ def _cholesky(d: _Steps) -> None:
         e.store(y, [*batch, *at], value)
 
     d.kernel((d.n, d.n), lower)
-    d.call("potrf", (d.n,), [d.place(y), info])
+    if d.is_batched:
+        d.call("potrf_batched", (d.n,), [d.pointers_to(y), info])
+    else:
+        d.call("potrf", (d.n,), [d.place(y), info])
     d.spoil([y], info)
 
 
@@ -176,7 +234,12 @@ def _lu(d: _Steps) -> None:
     least = min(d.m, d.n)
     columns, rows, info = d.room(d.m * d.n), d.room(least, 4), d.room(1, 4)
     d.turned_in(columns, d.m * d.n)
-    d.call("getrf", (d.m, d.n), [columns, rows, info])
+    if d.is_batched:
+        t, size = storage_type(d.dtype), d.m * d.n
+        addresses = d.pointers(lambda e, batch, k: d.address(e, columns, k, t, size, ZERO))
+        d.call("getrf_batched", (d.n,), [addresses, rows, info])
+    else:
+        d.call("getrf", (d.m, d.n), [columns, rows, info])
     d.turned_out(y, columns, d.m, d.m * d.n, None)
 
     def order(e: KernelEmitter, batch: At, k: ir.Value, at: At) -> None:
@@ -206,7 +269,11 @@ def _triangular_solve(d: _Steps) -> None:
     if d.place(y) != d.place(x):
         d.kernel(x.type.static_shape[-2:], lambda e, batch, k, at: e.store(x, [*batch, *at], e.load(y, [*batch, *at])))
     flags = (int(d.op.attrs[name]) for name in ("lower", "transpose", "unit"))
-    d.call("trsm", (d.n, x.type.static_shape[-1], *flags), [d.place(a), d.place(x)])
+    sizes = (d.n, x.type.static_shape[-1], *flags)
+    if d.is_batched:
+        d.call("trsm_batched", sizes, [d.pointers_to(a), d.pointers_to(x)])
+    else:
+        d.call("trsm", sizes, [d.place(a), d.place(x)])
 
 
 def _qr(d: _Steps) -> None:

@@ -14,7 +14,7 @@ from dflow.backends.emit_kernel import identity
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, is_nan
 from dflow.backends.emit_types import constant
 from dflow.ir.core import Block, Op, Value
-from dflow.ir.types import F32, HALVES, U8, Dim, DType, Size
+from dflow.ir.types import BF16, F32, HALVES, U8, Dim, DType, Size
 from dflow.ir.types import I64 as INDEX
 
 if TYPE_CHECKING:
@@ -142,11 +142,12 @@ def _as_extreme(op: Op) -> Extreme:
 
 def _of_product(e: KernelEmitter, op: Op) -> Element:
     x, y = op.operands
+    dtype = F32 if x.type.dtype == BF16 else x.type.dtype  # which it is in a register: what is summed is not rounded
 
     def element(at: At) -> list[ir.Value]:
         *batch, i, j, k = at
         factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
-        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
+        return [emit_scalar(e.builder, "mul", {}, [dtype] * 2, factors)]
 
     return element
 

@@ -28,14 +28,14 @@ from dflow.backends.cuda.plan import Dense
 from dflow.ir.types import DType
 
 LETTERS = {"f32": "s", "f64": "d", "c64": "c", "c128": "z"}
-DATA = {"f16": 2, "f32": 0, "f64": 1, "c64": 4, "c128": 5}  # cudaDataType
+DATA = {"f16": 2, "bf16": 14, "f32": 0, "f64": 1, "c64": 4, "c128": 5}  # cudaDataType
 COMPUTE_32F, COMPUTE_64F, DEFAULT_ALGORITHM = 68, 70, -1
 N, T = 0, 1  # operations
 LEFT_SIDE, RIGHT_SIDE = 0, 1
 LOWER, UPPER = 0, 1
 WITH_VECTORS = 1
 # Recorded graphs hold these; cuSOLVER's may wait for the device between their kernels.
-RECORDABLE = frozenset({"gemm", "trsm"})
+RECORDABLE = frozenset({"gemm", "trsm", "trsm_batched", "getrf_batched"})
 # What NVIDIA advises, before Hopper and from it on.
 WORKSPACE = {False: 4 << 20, True: 32 << 20}
 
@@ -142,19 +142,20 @@ def _each(count: int, at: Sequence[int], steps: Sequence[int]) -> Any:
 
 
 def _gemm(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
-    """z = x y, which by columns is z' = y' x'."""
-    count, m, n, k = sizes
+    """z = x y, which by columns is z' = y' x'. What is stored turned is by columns as it should be by rows."""
+    count, m, n, k, x_turned, y_turned = sizes
     z, x, y = at
-    scale = "f32" if call.dtype.name == "f16" else call.dtype.name
+    scale = "f32" if call.dtype.itemsize == 2 else call.dtype.name
     compute = COMPUTE_64F if scale in ("f64", "c128") else COMPUTE_32F
     t, one, zero = DATA[call.dtype.name], _ONES[scale].ctypes.data, _ZEROS[scale].ctypes.data
+    how = T if y_turned else N, T if x_turned else N, n, m, k
+    of_y, of_x = (y, t, k if y_turned else n), (x, t, m if x_turned else k)
+    last = compute, DEFAULT_ALGORITHM
     if count == 1:
-        self.blas.gemm_ex(
-            *(self.handle, N, N, n, m, k, one, y, t, n, x, t, k, zero, z, t, n, compute, DEFAULT_ALGORITHM)
-        )
+        self.blas.gemm_ex(self.handle, *how, one, *of_y, *of_x, zero, z, t, n, *last)
     else:
-        by_columns = (one, y, t, n, k * n, x, t, k, m * k, zero, z, t, n, m * n)
-        self.blas.gemm_strided_batched_ex(*(self.handle, N, N, n, m, k, *by_columns, count, compute, DEFAULT_ALGORITHM))
+        stacked = (*of_y, k * n, *of_x, m * k, zero, z, t, n, m * n, count)
+        self.blas.gemm_strided_batched_ex(self.handle, *how, one, *stacked, *last)
 
 
 def _trsm(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
@@ -164,6 +165,25 @@ def _trsm(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int],
     how = RIGHT_SIDE, UPPER if lower else LOWER, T if transpose else N, unit
     for a, x in _each(count, at, (size * n * n, size * n * k)):
         solve(self.handle, *how, k, n, one, a, n, x, k)
+
+
+def _trsm_batched(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
+    """The memory are arrays with the addresses of the matrices."""
+    count, n, k, lower, transpose, unit = sizes
+    how = RIGHT_SIDE, UPPER if lower else LOWER, T if transpose else N, unit
+    solve, one = getattr(self.blas, LETTERS[call.dtype.name] + "trsm_batched"), _ONES[call.dtype.name].ctypes.data
+    solve(self.handle, *how, k, n, one, at[0], n, at[1], k, count)
+
+
+def _potrf_batched(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
+    count, n = sizes
+    self.of_type(call.dtype, "potrf_batched")(self.solver_handle, UPPER, n, at[0], n, at[1], count)
+
+
+def _getrf_batched(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
+    count, n = sizes
+    factorize = getattr(self.blas, LETTERS[call.dtype.name] + "getrf_batched")
+    factorize(self.handle, n, at[0], n, at[1], at[2], count)
 
 
 def _potrf(self: Libraries, call: Dense, sizes: Sequence[int], at: Sequence[int], work: Any) -> None:
@@ -219,6 +239,9 @@ def _real_size(dtype: DType) -> int:
 _ROUTINES: dict[str, Routine] = {
     "gemm": _gemm,
     "trsm": _trsm,
+    "trsm_batched": _trsm_batched,
+    "potrf_batched": _potrf_batched,
+    "getrf_batched": _getrf_batched,
     "potrf": _potrf,
     "getrf": _getrf,
     "geqrf": _geqrf,

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.backends.cuda.driver import Device, DeviceError
-from dflow.backends.cuda.execution import Execution, independent
-from dflow.backends.cuda.libraries import RECORDABLE, Libraries
+from dflow.backends.cuda.execution import Execution
+from dflow.backends.cuda.graph import recordable, segments
+from dflow.backends.cuda.libraries import Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
 from dflow.backends.cuda.occupancy import block_size
 from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
@@ -37,7 +38,7 @@ class Workspace:
     memory: dict[int, Allocation]
     rows: dict[int, int]
     addresses: list[int]  # of all buffers; those of arguments and results are set for each run
-    graphs: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
+    graphs: OrderedDict[tuple[int, bytes], Any] = field(default_factory=OrderedDict)
     room: Allocation | None = None  # for routines of libraries to work in
 
     def locate(self) -> None:
@@ -90,14 +91,14 @@ class Program:
         self.table = Table(plan)
         self._loaded: Loaded | None = None
         self.steps, self.routines = plan.steps, [s for s in each_step(plan.steps) if isinstance(s, Dense)]
+        device.activate()
         if self.routines:
-            device.activate()
             with_library = Libraries.of(device, device.stream) is not None
             self.steps = chosen(plan.steps, with_library)
             self.routines = self.routines if with_library else []
-        self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
-        self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(self.steps)
-        self.is_recorded = not self.waits and all(s.routine in RECORDABLE for s in self.routines)
+        self.segments = segments(self.steps, device)
+        self.lengthens = any(b.kind == "sequence" for b in plan.buffers)
+        self.fails = bool(plan.checks) or self.lengthens
         self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
         self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
         self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
@@ -130,7 +131,7 @@ class Program:
             if self._only is not None:
                 Execution(self, loaded, work, addresses, scalars, stream).launch(self._only)
                 return Run(self, results)
-            before = self._save(arrays, stream) if self.waits and self.fails else {}
+            before = self._save(arrays, stream) if self.lengthens else {}
             while True:
                 execution = Execution(self, loaded, work, addresses, scalars, stream)
                 record = execution.start()
@@ -150,12 +151,17 @@ class Program:
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a run waits for the device before it returns."""
+        return self.lengthens or not all(s.is_recorded or recordable(s.steps) for s in self.segments)
+
     def release(self) -> None:
         """Gives back the memory that is kept between runs."""
         with self._lock:
             if self._loaded is not None:
                 for work in self._loaded.workspaces.values():
-                    drop_graphs(self.device, work)
+                    drop_graphs(work)
                 self._loaded.workspaces.clear()
 
     def raise_from(self, record: Sequence[int]) -> None:
@@ -186,8 +192,9 @@ class Program:
         cu = self.device.cu
         with contextlib.suppress(Exception):  # the interpreter goes down, and the driver with it
             if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
-                for stream in loaded.workspaces:
+                for stream, work in loaded.workspaces.items():
                     cu.cuStreamSynchronize(stream)
+                    drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
 
     def libraries(self, stream: int) -> Libraries:
@@ -240,7 +247,7 @@ class Program:
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
         """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
         most often they belong to one loop, and would be too short next."""
-        drop_graphs(self.device, work)
+        drop_graphs(work)
         buffers = self.plan.buffers
         wanted = max(4 * work.rows[k], 1 << (rows - 1).bit_length())  # each time the run begins anew
         for other, b in enumerate(buffers):
@@ -251,8 +258,8 @@ class Program:
         work.locate()
 
 
-def drop_graphs(device: Device, work: Workspace) -> None:
+def drop_graphs(work: Workspace) -> None:
     for graph in work.graphs.values():
         if graph is not None:
-            device.cu.cuGraphExecDestroy(graph)
+            graph.destroy()
     work.graphs.clear()

@@ -88,8 +88,10 @@ class Scheduler:
     def _block(self, block: Block, moves: Sequence[Move]) -> tuple[Step, ...]:
         outer, self.steps = self.steps, []
         assert not self.run.ops and not self.run.moves
+        spared = {x for op in block.ops for x in self.context.spared.get(op, ())}
         for op in block.ops:
-            self._op(op)
+            if op not in spared:
+                self._op(op)
         self._move(moves)
         self._flush()
         made, self.steps = tuple(self.steps), outer
@@ -114,7 +116,8 @@ class Scheduler:
         outer, self.steps = self.steps, []
         emit_dense(self, op)
         library, self.steps = tuple(self.steps), []
-        self._work(op, self.context.ways[op])
+        for each in (*self.context.spared.get(op, ()), op):
+            self._work(each, self.context.ways[each])
         self._flush()
         outer.append(Choice(library, tuple(self.steps)))
         self.steps = outer

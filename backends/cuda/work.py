@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
-from dflow.backends.cuda.dense import is_dense
+from dflow.backends.cuda.dense import is_dense, spared
 from dflow.backends.cuda.device_ops import adds_atomically
 from dflow.backends.cuda.fold_kernel import is_shared
 from dflow.backends.cuda.folds import as_fold, count
@@ -89,6 +89,7 @@ def decide(block: Block, context: Context) -> None:
         elif way == "host":
             for r in op.regions:
                 decide(r, context)
+    context.spared.update(spared(block, context))
     for op in block.ops:  # the loops that split sequences come after the operations that make them
         if op.name == "sequence" and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
             context.ways[op] = "grid"

@@ -34,6 +34,12 @@ def fake(request):
 
 
 @pytest.fixture
+def driver_version(request):
+    """A fake driver of a version, which is the parameter."""
+    yield from opened(FakeDriver(version=request.param))
+
+
+@pytest.fixture
 def dense(monkeypatch):
     """A fake driver with cuBLAS and cuSOLVER, to which small matrices are left too."""
     monkeypatch.setattr(dense_steps, "SMALL", 0)

@@ -5,9 +5,11 @@ import subprocess
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from programs import PROGRAMS
 
 import dflow
+from dflow.backends.cuda.graph import SET_CONDITION
 from dflow.backends.cuda.occupancy import occupancy
 from dflow.backends.cuda.ptx import LANGUAGE, TargetError, check_target, nearest
 
@@ -33,6 +35,11 @@ def assert_complete(plan):
         assert entry.count(".param") == len(launch.args)
 
 
+def test_the_kernel_that_sets_conditions(tmp_path):
+    for target in TARGETS:
+        assemble(SET_CONDITION, target, tmp_path)
+
+
 @pytest.mark.parametrize("name", SAMPLE)
 def test_programs(name, tmp_path):
     (p,) = (p for p in PROGRAMS if p.name == name)
@@ -51,7 +58,7 @@ def every_dtype(x):
     return np.sum(y), y, np.max(x)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", bfloat16, "f4", "f8", "i4", "u8"])
 def test_dtypes(dtype, tmp_path):
     lowered = dflow.jit(every_dtype, device="cuda").lower(np.ones(3000, dtype))
     assert_complete(lowered.launches())

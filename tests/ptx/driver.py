@@ -23,6 +23,7 @@ import numpy as np
 from ptx import libraries
 from ptx.driver_types import ATTRIBUTES, CUresult, constants
 from ptx.faults import IllegalInstruction, Misaligned, OutOfBounds, PtxFault, Trap
+from ptx.graphs import Graphs, node_types
 from ptx.machine import Machine
 from ptx.memory import Heap
 
@@ -36,7 +37,7 @@ _STICKY = {
 }
 
 
-class FakeDriver:
+class FakeDriver(Graphs):
     """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver;
     ``libraries``: whether cuBLAS and cuSOLVER are there (``"broken"``: their package is, and does not find them)."""
 
@@ -98,7 +99,7 @@ class FakeDriver:
 
     def module(self) -> types.ModuleType:
         made = types.ModuleType("cuda.bindings.driver")
-        vars(made).update(constants())
+        vars(made).update(constants() | node_types())
         for name in dir(self):
             if name.startswith("cu"):
                 setattr(made, name, self._function(name))
@@ -172,6 +173,7 @@ class FakeDriver:
 
     def cuModuleLoadDataEx(self, image: bytes, count: int, options: Any, values: Any) -> Any:
         machine = Machine(bytes(image).rstrip(b"\0").decode(), self.heap)
+        machine.external["cudaGraphSetConditional"] = self.set_conditional
         major, minor = map(int, machine.module.version.split("."))
         if 1000 * (major + 4) + 10 * minor > self.version:
             return CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
@@ -297,8 +299,13 @@ class FakeDriver:
 
     def cuLaunchKernel(self, *args: Any) -> Any:
         function, gx, gy, gz, bx, by, bz, shared, stream, params, _ = args
+        launch = self.kernel(function, (gx, gy, gz), (bx, by, bz), shared, params)
+        return launch if isinstance(launch, CUresult) else self._do(stream, launch)
+
+    def kernel(self, function: Any, grid: Any, block: Any, shared: int, params: int) -> Any:
+        """A launch with the values that parameters have now."""
         machine, name = self._handles[int(function)]
-        if bx * by * bz > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK"] or not gx * gy * gz:
+        if np.prod(block) > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK"] or not np.prod(grid):
             return CUresult.CUDA_ERROR_INVALID_VALUE
         sizes = [v.bytes for v in machine.module.functions[name].params]
         pointers = (ctypes.c_void_p * len(sizes)).from_address(int(params)) if sizes else []
@@ -306,33 +313,9 @@ class FakeDriver:
 
         def launch() -> None:
             self.launched.append(name)
-            machine.launch(name, (gx, gy, gz), (bx, by, bz), values, shared)
+            machine.launch(name, grid, block, values, shared)
 
-        return self._do(stream, launch)
-
-    # --- graphs
-
-    def cuStreamBeginCapture(self, stream: int, mode: Any) -> Any:
-        self._captures[int(stream)] = []
-
-    def cuStreamEndCapture(self, stream: int) -> Any:
-        return self._handle(self._captures.pop(int(stream)))
-
-    def cuGraphInstantiate(self, graph: int, flags: int) -> Any:
-        return self._handle(list(self._handles[int(graph)]))
-
-    def cuGraphDestroy(self, graph: int) -> Any:
-        del self._handles[int(graph)]
-
-    def cuGraphExecDestroy(self, graph: int) -> Any:
-        del self._handles[int(graph)]
-
-    def cuGraphLaunch(self, graph: int, stream: int) -> Any:
-        for step in self._handles[int(graph)]:
-            code = self._do(stream, step)
-            if code is not None:
-                return code
-        return None
+        return launch
 
     # --- inside
 
@@ -365,6 +348,8 @@ _RESULTS = dict.fromkeys(
         *("cuModuleGetFunction", "cuFuncGetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor"),
         *("cuDeviceGetDefaultMemPool", "cuMemAlloc", "cuMemAllocAsync", "cuMemHostAlloc", "cuPointerGetAttribute"),
         *("cuStreamCreate", "cuEventCreate", "cuEventElapsedTime", "cuStreamEndCapture", "cuGraphInstantiate"),
+        *("cuGraphCreate", "cuGraphAddKernelNode", "cuGraphAddMemsetNode", "cuGraphAddNode"),
+        "cuGraphConditionalHandleCreate",
     ],
     1,
 ) | {"cuMemGetInfo": 2}

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import get_blas_funcs, get_lapack_funcs
 
+from dflow.ir.types import bfloat16_dtype
+
 LETTERS = {"s": np.float32, "d": np.float64, "c": np.complex64, "z": np.complex128}
 DATA = {2: np.float16, 0: np.float32, 1: np.float64, 4: np.complex64, 5: np.complex128}
+BF16 = 14
 COMPUTE = {68: (np.float32, np.complex64), 70: (np.float64, np.complex128)}
 
 
@@ -76,6 +79,10 @@ class _Handles:
         for j, column in enumerate(columns):
             self.driver.heap.write(address + j * ld * size, column.view(np.uint8))
 
+    def addresses(self, address: int, count: int) -> Callable[[], list[int]]:
+        """What an array in device memory leads to, when the work is done."""
+        return lambda: self.driver.heap.read(address, 8 * count).view(np.uint64).tolist()
+
     def info(self, address: int, value: int) -> None:
         self.driver.heap.write(address, np.array([value], np.int32).view(np.uint8))
 
@@ -88,6 +95,10 @@ class _Handles:
         heap = self.driver.heap
         require(not heap.BASE <= address < heap.BASE + heap.size, "numbers are passed in the memory of the host")
         return np.frombuffer(ctypes.string_at(address, np.dtype(dtype).itemsize), dtype)[0]
+
+
+def factorized(x: np.ndarray) -> Any:
+    return get_lapack_funcs("getrf", (x,))(x)
 
 
 def _turn(x: np.ndarray, operation: int) -> np.ndarray:
@@ -115,11 +126,11 @@ class Cublas(_Handles):
         self, handle, transa, transb, m, n, k, alpha, a, atype, lda, stride_a, b, btype, ldb, stride_b, beta, c, ctype,
         ldc, stride_c, batch_count, compute_type, algo,
     ):  # fmt: skip
-        require(atype == btype == ctype and atype in DATA, "types of the matrices")
-        dtype, is_complex = DATA[atype], atype in (4, 5)
+        require(atype == btype == ctype and atype in (*DATA, BF16), "types of the matrices")
+        dtype, is_complex = bfloat16_dtype() if atype == BF16 else DATA[atype], atype in (4, 5)
         require(compute_type in COMPUTE and algo == -1, "type of the computation")
         scale = COMPUTE[compute_type][is_complex]
-        require(np.dtype(scale) == (np.float32 if dtype == np.float16 else dtype), "types do not go together")
+        require(np.dtype(scale) == (np.float32 if np.dtype(dtype).itemsize == 2 else dtype), "types do not go together")
         one, zero = self.number(alpha, scale), self.number(beta, scale)
         size = np.dtype(dtype).itemsize
         require(batch_count == 1 or abs(stride_c) >= m * n, "results overlap")
@@ -141,11 +152,28 @@ class Cublas(_Handles):
         one, order = self.number(alpha, dtype), n if side else m
 
         def run() -> None:
-            x, y = self.read(a, order, order, lda, dtype), self.read(b, m, n, ldb, dtype)
+            at, to = a() if callable(a) else a, b() if callable(b) else b
+            x, y = self.read(at, order, order, lda, dtype), self.read(to, m, n, ldb, dtype)
             solve = get_blas_funcs("trsm", (x, y))
-            self.write(b, solve(one, x, y, side=side, lower=1 - uplo, trans_a=trans, diag=diag), ldb, dtype)
+            self.write(to, solve(one, x, y, side=side, lower=1 - uplo, trans_a=trans, diag=diag), ldb, dtype)
 
         self.do(handle, "trsm", run)
+
+    def trsm_batched(self, handle, side, uplo, trans, diag, m, n, alpha, a, lda, b, ldb, batch_count, *, dtype):
+        pairs = self.addresses(a, batch_count), self.addresses(b, batch_count)
+        for k in range(batch_count):
+            one = [lambda which=which, k=k: which()[k] for which in pairs]
+            self.trsm(handle, side, uplo, trans, diag, m, n, alpha, one[0], lda, one[1], ldb, dtype=dtype)
+
+    def getrf_batched(self, handle, n, a, lda, p, info, batch_size, *, dtype):
+        def run() -> None:
+            for k, at in enumerate(self.addresses(a, batch_size)()):
+                found, pivots, code = factorized(self.read(at, n, n, lda, dtype))
+                self.write(at, found, lda, dtype)
+                self.driver.heap.write(p + 4 * n * k, (pivots + 1).astype(np.int32).view(np.uint8))
+                self.info(info + 4 * k, code)
+
+        self.do(handle, "getrf_batched", run)
 
 
 class Cusolver(_Handles):
@@ -165,6 +193,18 @@ class Cusolver(_Handles):
 
         self.do(handle, "potrf", run)
 
+    def potrf_batched(self, handle, uplo, n, aarray, lda, info_array, batch_size, *, dtype):
+        require(uplo in (0, 1), "letters")
+
+        def run() -> None:
+            for k, at in enumerate(self.addresses(aarray, batch_size)()):
+                x = self.read(at, n, n, lda, dtype)
+                found, info = get_lapack_funcs("potrf", (x,))(x, lower=1 - uplo, clean=False)
+                self.write(at, found, lda, dtype)
+                self.info(info_array + 4 * k, info)
+
+        self.do(handle, "potrf_batched", run)
+
     def potrf_buffer_size(self, handle, uplo, n, a, lda, *, dtype):
         require(lda >= n and uplo in (0, 1), "leading dimension")
         return n
@@ -173,7 +213,7 @@ class Cusolver(_Handles):
         def run() -> None:
             self.scribble(workspace, m, m, dtype)
             x = self.read(a, m, n, lda, dtype)
-            found, pivots, info = get_lapack_funcs("getrf", (x,))(x)
+            found, pivots, info = factorized(x)
             self.write(a, found, lda, dtype)
             self.driver.heap.write(dev_ipiv, (pivots + 1).astype(np.int32).view(np.uint8))
             self.info(dev_info, info)
@@ -258,7 +298,7 @@ class Cusolver(_Handles):
 COMMON = ("create", "destroy", "set_stream")
 PLAIN = {Cublas: ("set_workspace", "gemm_ex", "gemm_strided_batched_ex"), Cusolver: ()}
 TYPED = {
-    Cublas: ("trsm",),
+    Cublas: ("trsm", "trsm_batched", "getrf_batched"),
     Cusolver: tuple(name for name in vars(Cusolver) if name not in ("do", "__module__", "__doc__")),
 }
 
