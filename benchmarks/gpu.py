@@ -11,18 +11,17 @@ from typing import Any
 import numpy as np
 
 import dflow
-from benchmarks.arrays import (
+from benchmarks.arrays.programs import (
     chain,
     copy,
-    in_jax,
     layer_norm,
     monte_carlo,
-    rewired,
     softmax,
     sum_all,
     sum_first,
     sum_last,
 )
+from benchmarks.libraries import rewired
 from benchmarks.measure import Table, Time, measure, peer
 from dflow.backends.cuda import driver
 
@@ -171,7 +170,7 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
     found = {"dflow": waiting(dflow.jit(function, device="cuda"), dflow.device_put(args))}
     jax, cupy, torch = (peer(name) for name in ("jax", "cupy", "torch"))
     if jax and jax.default_backend() == "gpu":
-        found["JAX"] = in_jax(jax, jax.jit(rewired(function, jax)), args)
+        found["JAX"] = in_jax(jax, function, args)
     if cupy:
         found["CuPy"] = in_cupy(cupy, function, args)
     if torch and torch.cuda.is_available() and function in _TORCH:
@@ -183,6 +182,12 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
         result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
         np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close * scale)
     return found
+
+
+def in_jax(jax: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
+    jax.config.update("jax_enable_x64", True)
+    there, compiled = [jax.numpy.asarray(x) for x in args], jax.jit(rewired(function, {"np": jax.numpy}))
+    return lambda: compiled(*there).block_until_ready()
 
 
 def in_cupy(cupy: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
