@@ -38,4 +38,4 @@ def test_gradbench(fake):
 
 @pytest.mark.slow
 def test_arrays(fake):
-    assert len(list(gpu.run(scale=256))) == 2
+    assert len(list(gpu.run(scale=256))) == 4
