@@ -5,8 +5,8 @@ result is *stored* when
 
 - something other than a fusable operation uses it (control flow, ``matmul``, an update, a result of the function);
 - or it costs more to compute than to read, and would be computed more than once for each element: in several kernels,
-  in a loop around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of
-  a stencil);
+  in a loop around the kernel, through a broadcast or a gather, or under several indices of one kernel (the slices of a
+  stencil);
 - or, where the kernel stands, a tensor that it reads has been updated. The update would have to copy.
 
 *Views* (operations that only move elements, and constants) cost nothing: kernels compute them even if they are stored.

@@ -90,6 +90,7 @@ class Emitter:
         self.module = function.module
         self.env: dict[Value, ir.Value] = {}
         self.checks: list[Check] = []
+        self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self.exit = function.append_basic_block("exit")
@@ -102,7 +103,8 @@ class Emitter:
     def block(self, block: Block) -> list[ir.Value | None]:
         """Writes the block; its yielded scalars, and None for each yielded tensor, which is in its buffer."""
         for op in block.ops:
-            self.op(op)
+            with self.memory.near(op):
+                self.op(op)
         return [self.env[v] if v.type.is_scalar else None for v in block.results]
 
     def op(self, op: Op) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 from llvmlite import ir
 
+from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_rows import held_row
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
@@ -51,6 +53,7 @@ Write = Callable[[Emitter, Value, ir.Value, ir.Value], ir.Value]
 
 def _writer(name: str, write: Write) -> None:
     @emits(name)
+    @outlined
     def emit_write(e: Emitter, op: Op) -> None:
         x, v, *starts = op.operands
 
@@ -61,7 +64,7 @@ def _writer(name: str, write: Write) -> None:
 
         fixed = x.type.grows and op.attrs["index"][0] == "at"
         with held_row(e, x, starts[0], write=True) if fixed else nullcontext():
-            e.nest(v.type.shape, move)
+            e.nest(collapsed_part(e, x, v, op.attrs["index"]), move)
 
 
 def gathered_index(e: Emitter, indices: Sequence[Value], at: At) -> At:

@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from llvmlite import ir
 
+from dflow.backends.emit_collapse import collapsed_kernel
 from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
@@ -32,9 +34,10 @@ FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the lo
 
 
 @emits("kernel")
+@outlined
 def _kernel(e: Emitter, op: Op) -> None:
     (region,) = op.regions
-    domain, reduced = op.attrs["domain"], op.attrs["reduced"]
+    domain, reduced = collapsed_kernel(e, op), op.attrs["reduced"]
 
     def element(at: At, known: Mapping[Op, ir.Value] | None = None) -> list[ir.Value]:
         e.env.update(zip(region.args, at))

@@ -1,7 +1,7 @@
 """Where tensors are: addresses of buffers, the arena, sequences on the heap, and what LLVM may know of their aliasing.
 
 Arguments and results are distinct memory (``noalias``). Buffers in the arena share bytes when they live at different
-times, so two of them are declared distinct (alias scopes) only when their bytes are.
+times, so two of them are declared distinct only when their bytes are (see ``emit_scopes.py``).
 
 A large arena is kept between calls: a call takes it from a global by an atomic exchange, so that no two calls have the
 same one, and puts it back. Pages that the kernel has to map anew would cost more than many a program.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits, untyped
+from dflow.backends.emit_scopes import Scopes
 from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.plan import Buffer
 from dflow.ir.core import Op, Value
@@ -33,6 +35,7 @@ ARENA_ALIGNMENT = 64
 HEADER = 64  # bytes before the first element of a sequence
 MOST_KEPT = 1 << 26  # larger blocks of sequences are not kept
 OUT_OF_MEMORY = -1  # the error code
+_NOTHING = nullcontext()
 
 LIBC = {
     "aligned_alloc": ir.FunctionType(PTR, [I64, I64]),
@@ -56,6 +59,7 @@ class Memory:
     """The buffers of the function that ``e`` writes."""
 
     held: Mapping[tuple[Buffer, ir.Value], ir.Value] = {}
+    scopes: Scopes | None = None
 
     def __init__(self, e: Emitter):
         self.e = e
@@ -74,15 +78,21 @@ class Memory:
             return self._constant(x)
         return self.bases.get(buffer)
 
+    def lend(self, x: Value, pointer: ir.Value) -> None:
+        """Gives a tensor that stands for no value of the function a place."""
+        self.globals[x] = pointer
+
     def same(self, x: Value, y: Value) -> bool:
         return x in self.buffers and self.buffers[x] is self.buffers.get(y)
 
     def mark(self, access: Any, x: Value) -> None:
         """Says of a load or store of ``x`` what it cannot touch."""
-        found = self.scopes.get(self.buffers.get(x))  # type: ignore[arg-type]
-        if found is not None:
-            for kind, node in zip(("alias.scope", "noalias"), found):
-                access.set_metadata(kind, node)
+        if self.scopes is not None:
+            self.scopes.mark(access, self.buffers.get(x))
+
+    def near(self, op: Op) -> AbstractContextManager[None]:
+        """While ``op`` is written: its neighbourhood."""
+        return _NOTHING if self.scopes is None else self.scopes.around(op)
 
     # --- addresses
 
@@ -100,22 +110,15 @@ class Memory:
 
     def _constant(self, x: Value) -> ir.Value:
         """A dense constant without a buffer is read where it is."""
-        assert x.op is not None and x.op.name == "constant", f"{x!r} has no place in memory"
         if x not in self.globals:
+            assert x.op is not None and x.op.name == "constant", f"{x!r} has no place in memory"
             self.globals[x] = data(self.e.module, self.e.function.name, x)
         return self.globals[x]
 
-    def _make_scopes(self, buffers: Sequence[Buffer]) -> dict[Buffer, tuple[Any, Any]]:
+    def _make_scopes(self, buffers: Sequence[Buffer]) -> Scopes | None:
         if len(buffers) + len(self.bases) < 2 or not any(b.space in ("arena", "heap") for b in buffers):
-            return {}
-        module, name = self.e.module, self.e.function.name
-        domain = module.add_metadata([f"{name} memory"])
-        scopes = [module.add_metadata([f"{name} {i}", domain]) for i in range(len(buffers))]
-        made = {}
-        for i, b in enumerate(buffers):
-            others = [s for s, other in zip(scopes, buffers) if disjoint(b, other)]
-            made[b] = (module.add_metadata([scopes[i]]), module.add_metadata(others))
-        return made
+            return None
+        return Scopes(self.e.plan, self.e.module, self.e.function.name, buffers)
 
     # --- the arena
 
@@ -251,15 +254,6 @@ class Memory:
             b.call(free_block(module), [b.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel")])
         b.ret_void()
         return made
-
-
-def disjoint(a: Buffer, b: Buffer) -> bool:
-    """Whether two buffers, other than on the stack, share no byte (or are only read)."""
-    if a is b:
-        return False
-    if a.space != "arena" or b.space != "arena":
-        return True
-    return a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
 
 
 @emits("sequence")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from llvmlite import ir
 
+from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
 from dflow.backends.emit_memory import copy_bytes, copy_sequence, data
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_types import I1, ZERO, constant, index
 from dflow.ir.core import Op
 from dflow.ir.types import Dim
@@ -33,6 +35,7 @@ def _empty(e: Emitter, op: Op) -> None:
 
 
 @emits("copy")
+@outlined
 def _copy(e: Emitter, op: Op) -> None:
     (x,) = op.operands
     if e.memory.same(x, op.result):
@@ -40,7 +43,8 @@ def _copy(e: Emitter, op: Op) -> None:
     if x.type.grows:
         copy_sequence(e, x, op.result)
     else:
-        e.fill(op, lambda e, op, at: e.load(x, at))
+        shape = collapsed_part(e, op.result, x, ["all"] * x.type.rank)
+        e.nest(shape, lambda at: e.store(op.result, at, e.load(x, at)))
 
 
 @pointwise("iota")

@@ -25,7 +25,7 @@ so the object code can be cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -108,8 +108,11 @@ def passes(dtype: str) -> bool:
     return found is not None and found.llvm is not None
 
 
-def symbols() -> dict[str, int]:
-    """Symbol name to address, for all symbols that entries refer to. To be handed to the JIT before it links."""
+def symbols(dtypes: Iterable[str] = ()) -> dict[str, int]:
+    """Symbol name to address, for all symbols that entries refer to, those with leaves of ``dtypes`` too. To be handed
+    to the JIT before it links."""
+    for dtype in dtypes:
+        pyabi.element(dtype)
     return pyabi.symbols() | trampoline.addresses()
 
 

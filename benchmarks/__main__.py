@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 
 from benchmarks.measure import RESULTS, write
 from benchmarks.plots import draw
@@ -17,6 +18,7 @@ chosen = given.groups or GROUPS
 for name in chosen:
     if name not in GROUPS:
         parser.error(f"no group {name!r}; there are {', '.join(GROUPS)}")
+os.environ["DFLOW_CACHE"] = "off"  # first calls are to compile
 for name in chosen:
     tables = []
     options = {"systems": given.systems} if name == "gpu_ensembles" else {}

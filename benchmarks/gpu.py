@@ -33,6 +33,21 @@ def transcendental(x):
     return np.exp(-(np.sin(x) ** 2)) * np.tanh(x) + np.log(1.0 + x * x)
 
 
+def transpose(x):
+    return x.T.copy()
+
+
+def add_transposed(x, y):
+    return x.T + y
+
+
+def histogram(i, w):
+    """The sums of the weights by number."""
+    y = np.zeros(1 << 16)
+    np.add.at(y, i, w)
+    return y
+
+
 def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]]:
     """Title, function, arguments, and the bytes that must at least be moved. ``scale``: elements of a large array."""
     r = np.random.default_rng(0)
@@ -47,6 +62,8 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         yield f"copy, {name}", copy, (to(x),), 2 * n * scale
         yield f"chain of seven, {name}", chain, (to(x), to(y), to(z)), 4 * n * scale
         yield f"transcendental, {name}", transcendental, (to(x),), 2 * n * scale
+        yield f"transpose, {name}", transpose, (to(matrix),), 2 * n * matrix.size
+        yield f"sum with a transpose, {name}", add_transposed, (to(matrix), to(matrix)), 3 * n * matrix.size
         yield f"sum of squares, all, {name}", sum_all, (to(cube),), n * cube.size
         yield f"sum of squares, first axis, {name}", sum_first, (to(cube),), n * cube.size
         yield f"sum of squares, last axis, {name}", sum_last, (to(cube),), n * cube.size
@@ -64,6 +81,8 @@ def run(scale: int = 1 << 25) -> Iterator[Table]:
         return
     where = f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
     yield arrays(scale, where)
+    yield products(where)
+    yield additions(scale, where)
     yield calls(where)
 
 
@@ -79,6 +98,46 @@ def arrays(scale: int, where: str) -> Table:
         peers = [times.get(name, "-") for name in PEERS]
         table.rows.append((title, times["dflow"], f"{mine:.4g}", f"{mine / speed:.3g}", *peers, slower))
     table.note = f"Bytes are what must at least be moved; ratios are of medians. {where}"
+    return table
+
+
+def products(where: str) -> Table:
+    """Products of matrices and vectors, in 10^9 additions and multiplications a second."""
+    table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS])
+    r = np.random.default_rng(0)
+    shapes = [(1, n, n, n) for n in (128, 256, 512, 1024, 2048)]
+    shapes += [(1, 64, 64, 1 << 18), (512, 64, 64, 64), (1, 4096, 1, 4096), (1, 1, 4096, 4096)]
+    for dtype in (np.float32, np.float64):
+        for batch, m, n, k in shapes:
+            x, y = r.normal(size=(batch, m, k)).astype(dtype), r.normal(size=(batch, k, n)).astype(dtype)
+            times = measure(contestants(multiply, (x, y)), rounds=5)
+            speed = f"{2 * batch * m * n * k / times['dflow'].median / 1e9:.4g}"
+            title = f"{batch} times {m} x {k} x {n}, {np.dtype(dtype).name}"
+            table.rows.append((title, times["dflow"], speed, *(times.get(name, "-") for name in PEERS)))
+    table.note = where
+    return table
+
+
+def multiply(x, y):
+    return np.matmul(x, y)
+
+
+def additions(scale: int, where: str) -> Table:
+    """Additions at computed places: by atomics, and in a fixed order."""
+    table = Table("Additions at computed places on a GPU", ["what", "dflow", "10^9 / s"])
+    r = np.random.default_rng(0)
+    weights = r.normal(size=scale)
+    for title, places in (
+        ("anywhere", r.integers(0, 1 << 16, scale)),
+        ("in order", np.sort(r.integers(0, 1 << 16, scale))),
+    ):
+        args = dflow.device_put((places, weights))
+        for how, deterministic in (("", False), (", deterministic", True)):
+            run = waiting(dflow.jit(histogram, device="cuda", deterministic=deterministic), args)
+            np.testing.assert_allclose(np.asarray(run()), histogram(places, weights), rtol=1e-9, atol=1e-9)
+            took = measure({"dflow": run}, rounds=5)["dflow"]
+            table.rows.append((f"{title}{how}", took, f"{scale / took.median / 1e9:.4g}"))
+    table.note = f"{scale} additions to {1 << 16} places, f64. {where}"
     return table
 
 
@@ -118,11 +177,11 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
     if torch and torch.cuda.is_available() and function in _TORCH:
         found["PyTorch"] = in_torch(torch, _TORCH[function](torch), args)
     expected = function(*args)
-    close = 1e-9 if args[0].dtype == np.float64 else 2e-4
+    close, scale = 1e-9 if args[0].dtype == np.float64 else 2e-4, max(1.0, float(np.max(np.abs(expected))))
     for call in found.values():
         result = call()
         result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
-        np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close)
+        np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close * scale)
     return found
 
 
@@ -157,6 +216,9 @@ def _normalized(torch: Any) -> Callable[..., Any]:
 # The same in PyTorch's words, where NumPy's do not do.
 _TORCH: dict[Any, Callable[[Any], Callable[..., Any]]] = {
     copy: lambda torch: copy,
+    transpose: lambda torch: lambda x: x.T.contiguous(),
+    add_transposed: lambda torch: add_transposed,
+    multiply: lambda torch: torch.matmul,
     chain: lambda torch: chain,
     sum_all: lambda torch: lambda x: (x * x).sum(),
     sum_first: lambda torch: lambda x: (x * x).sum(0),

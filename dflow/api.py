@@ -171,7 +171,7 @@ def _gradient(
         return made.__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        program = trace_program(function, Arguments(function, args, kwargs))
+        program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
         selection = Selection(program.arguments, nums, names, verb)
         check_scalar(program, has_aux, verb, holomorphic)
         if holomorphic:
@@ -199,9 +199,11 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
     """
 
     def inner(primals: Any, tangents: Any) -> Any:
-        program = trace_program(function, Arguments(function, primals, {}))
-        types = [t.type for t in program.arguments.types]
+        program = trace_program(function, Arguments(function, primals, {}, keep_known=True))
+        a = program.arguments
+        types = [None if t is None else t.type for t in a.all_types]
         dots = matching(tuple(tangents), tuple(primals), types, "tangents", "primals")
+        dots = [d for i, d in enumerate(dots) if i not in a.fixed]
         wrt = [i for i, d in enumerate(dots) if d is not None]
         made = derive(pure(program), lambda f: jvp_pass.jvp(f, wrt))
         results = inline(made, operands(program, [d for d in dots if d is not None]))

@@ -131,7 +131,7 @@ class _Map:
         self.outputs = axes.outputs
         slices = [x if a is None else shape_of(x, a) for x, a in zip(leaves, self.axes)]
         call_args, call_kwargs = trees.unflatten(spec, slices)
-        arguments = Arguments(function, call_args, call_kwargs)
+        arguments = Arguments(function, call_args, call_kwargs, keep_known=True)
         self.program: Program = trace_program(function, arguments)
         numeric = [i for i in range(len(leaves)) if i not in arguments.fixed]
         self.leaves = [leaves[i] for i in numeric]

@@ -139,7 +139,7 @@ def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -
     values: list[Value | None] = []
     fixed = trees.constants(like)
     for k, (x, t) in enumerate(zip(leaves, types)):
-        if not t.dtype.is_inexact or x is None or k in fixed:
+        if t is None or not t.dtype.is_inexact or x is None or k in fixed:
             values.append(None)
             continue
         a = lift(x)

@@ -1,4 +1,4 @@
-"""DLPack: arrays on a device handed over without a copy.
+"""DLPack: arrays on a device, and those of bfloat16, handed over without a copy.
 
 ``capsule(...)`` gives memory of ours to another library, ``adopt(x)`` takes memory of another. The structures are those
 of ``dlpack.h`` (version 0, which every library understands).
@@ -13,7 +13,7 @@ import numpy as np
 
 from dflow.ir.types import bfloat16_dtype, is_bfloat16
 
-CUDA = 2  # kDLCUDA
+CPU, CUDA = 1, 2  # kDLCPU, kDLCUDA
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _KINDS = {code: kind for kind, code in _CODES.items()}
 _BFLOAT = 4
@@ -118,6 +118,18 @@ def adopt(x: Any, stream: int | None = None) -> Adopted:
     made = Adopted(_Managed.from_address(address), address)
     _set_name(given, _USED)
     return made
+
+
+def bfloat16_on_host(x: Any) -> np.ndarray[Any, Any]:
+    """An array of bfloat16 in the memory of the processor, which NumPy does not take; read-only, without a copy. Raises
+    TypeError for others."""
+    found = adopt(x)
+    if found.device_type != CPU or found.type != (_BFLOAT, 16, 1):
+        raise TypeError(f"an array of DLPack type {found.type} on device {found.device_type} cannot be read by NumPy")
+    facts = {"version": 3, "typestr": "<u2", "data": (found.pointer, True), "shape": found.shape}
+    facts["strides"] = tuple(2 * s for s in found.strides)
+    holder = type("Lent", (), {"__array_interface__": facts, "memory": found})()
+    return np.asarray(holder).view(bfloat16_dtype())
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -70,7 +70,8 @@ class Executable(NativeCallable):
         self.types = types
         self.key: str | None = None  # what the machine code is kept under
         if object:
-            self.compiled = self._load(object, lambda: self._generate(self._spec()), entry.symbols())
+            symbols = entry.symbols(t.dtype.name for t in (*stages.signature.arg_types, *stages.signature.result_types))
+            self.compiled = self._load(object, lambda: self._generate(self._spec()), symbols)
         else:
             _refuse_breakpoints(stages.traced)
             self.compiled = self._compile(self._spec())

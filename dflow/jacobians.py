@@ -88,7 +88,7 @@ def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
         return _matrix(verb, bound[0], after_self(nums), has_aux).__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        program = trace_program(function, Arguments(function, args, kwargs))
+        program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
         selection = Selection(program.arguments, nums, None, verb)
         spec = _value_spec(program, has_aux)
         split = _Split.of(program, selection, spec.num_leaves)

@@ -27,6 +27,7 @@ from dflow.placement import default_ordinal, entries_are_open, runs_on_device
 from dflow.program import Program, trace_program, with_sizes
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments, Key, completed
+from dflow.specialized import Specialized
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
 from dflow.treecode import Different, assembler, extractor
@@ -81,6 +82,7 @@ class Jit(NativeCallable):
         self.make: Callable[..., Any] = make or Executable
         self._programs: dict[tuple[Key, Any], Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
+        self._specialized = Specialized()
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
 
     def _fallback(self, *args: Any, **kwargs: Any) -> Any:
@@ -108,14 +110,25 @@ class Jit(NativeCallable):
         key = arguments.key, make
         runner = self._programs.get(key)
         if runner is None:
-            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
+            try:
+                runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
+            except TraceError:
+                if not self._specialize(arguments):
+                    raise
+                return self._find_and_call(args, kwargs)
             self._add(key, runner)
+            self._specialized.count(arguments, getattr(self.function, "__name__", "the function"))
         self._latest = runner if runner.extract and make is self.make else None
         return runner.finish(runner.executable.convert_and_call(arguments.leaves), args, kwargs)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
             return self._direct[entry]._on_error(entry, status, record, args)
+
+    @property
+    def py_func(self) -> Callable[..., Any]:
+        """The function as it was written, under Numba's name for it."""
+        return self.function
 
     def close_entries(self) -> None:
         """Lets every call take the way through Python, which knows of default devices."""
@@ -140,12 +153,35 @@ class Jit(NativeCallable):
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
 
     def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
+        arguments = self._plain_arguments(args, kwargs)
+        self._specialized.apply(arguments)
+        return arguments
+
+    def _plain_arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
         return Arguments(self.function, args, kwargs, self.static_argnums, self.static_argnames)
+
+    def _specialize(self, arguments: Arguments) -> bool:
+        """Whether the function can be traced when numbers among the arguments are known: then these will be."""
+        if arguments.numbers:
+            return False
+        given = arguments.rebuild(arguments.leaves)
+        return self._specialized.learn(
+            arguments,
+            lambda: self._plain_arguments(*given),
+            lambda a: trace_program(self.inner, a),
+            floats=self.kind == "jit",
+        )
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The stages of the program for these arguments, without running it."""
         with user_frames_only():
-            stages = self._stages(self.arguments(args, kwargs))
+            arguments = self.arguments(args, kwargs)
+            try:
+                stages = self._stages(arguments)
+            except TraceError:
+                if not self._specialize(arguments):
+                    raise
+                stages = self._stages(self.arguments(args, kwargs))
         return Lowered(stages, getattr(self.make, "is_deterministic", False))
 
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:

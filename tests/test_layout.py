@@ -21,6 +21,7 @@ import numpy as np, dflow, dflow.ir, dflow.backends
 print(dflow.__file__)
 print(float(dflow.grad(lambda x: np.sin(x) * x)(1.0)))
 assert dflow.scipy.special.expit(0.0) == 0.5 and "nn" in dir(dflow)
+import sys; assert "ml_dtypes" not in sys.modules  # which only programs with bfloat16 need
 """
 
 

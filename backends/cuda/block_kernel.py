@@ -18,7 +18,8 @@ from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, shared
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.device_ops import adds_atomically
-from dflow.backends.cuda.fold_kernel import Fold, Sharing, as_fold, count
+from dflow.backends.cuda.fold_kernel import Sharing
+from dflow.backends.cuda.folds import Fold, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.places import ERROR, WORKSPACE, aligned
 from dflow.backends.cuda.plan import Pointer

@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.places import Places
-from dflow.backends.cuda.plan import Kernel
+from dflow.backends.cuda.plan import Kernel, Pointer
 from dflow.backends.emit import by_value
 from dflow.backends.emit_core import Check
 from dflow.ir.core import Block, Op, Value, free_values, walk
@@ -33,8 +33,10 @@ class Context:
         self.counters: dict[Value, int] = {}
         self.ways: dict[Op, object] = {}
         self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
+        self.direct: dict[Value, list[Pointer]] = {}  # results that are written where they are computed
         self.spared: dict[Op, list[Op]] = {}  # by the product that needs it where there is no library
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
+        self.rows: dict[Op, tuple[int, ...] | None] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

@@ -11,7 +11,7 @@ from llvmlite import ir
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.emit_core import untyped
 from dflow.backends.emit_kernel import accumulate, identity
-from dflow.backends.emit_types import I1, I8, I32, I64, PTR, VOID, ZERO, index, storage_type, to_storage
+from dflow.backends.emit_types import I1, I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, to_storage
 from dflow.ir.types import DType
 
 WARP = 32
@@ -109,12 +109,8 @@ class Line:
             self.e.builder.store(to_storage(self.e.builder, d, v), to)
 
     def get(self, k: ir.Value) -> list[ir.Value]:
-        return [_load(self.e, d, here) for here, d in zip(self._at(k), self.dtypes)]
-
-
-def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:
-    loaded = e.builder.load(address, typ=storage_type(dtype))
-    return e.builder.icmp_unsigned("!=", loaded, I8(0)) if dtype.kind == "b" else loaded
+        b = self.e.builder
+        return [from_storage(b, d, b.load(here, typ=storage_type(d))) for here, d in zip(self._at(k), self.dtypes)]
 
 
 __all__ = ["WARP", "Line", "barrier", "block_totals", "by_kind", "identity", "shared", "warp_totals"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Context, Needs
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.places import SCRATCH, aligned
 from dflow.backends.cuda.plan import Dense, Pointer

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Context
-from dflow.backends.cuda.fold_kernel import as_fold
+from dflow.backends.cuda.folds import as_fold
 from dflow.backends.cuda.kernel import KernelEmitter, on_device
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index

@@ -8,172 +8,30 @@ combines their parts. The order of all this is fixed, so results are the same in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, by_kind, warp_totals
+from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, warp_totals
+from dflow.backends.cuda.folds import At, Element, Fold, all_ops, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
-from dflow.backends.emit_kernel import identity, write
-from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, is_nan
-from dflow.backends.emit_types import ZERO, constant, from_storage, index, storage_type, to_storage, value_type
-from dflow.ir.core import Block, Op, Value
-from dflow.ir.types import F16, F32, U8, Dim, DType, Size
-from dflow.ir.types import I64 as INDEX
+from dflow.backends.emit_kernel import write
+from dflow.backends.emit_types import ZERO, from_storage, index, storage_type, to_storage, value_type
+from dflow.ir.core import Op
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
 
 THREADS = 256
+AHEAD = 4  # elements that are read before the first is used
 EACH = 8  # elements that a thread should have before more groups share a result
 MOST_GROUPS = 1024  # that share results
 NARROW = 8  # columns of a product, with fewer of which the rows of the first factor are read side by side
 FEW = 32  # elements up to which one thread is enough for a result
 MANY_RESULTS = 1 << 17  # from here on one thread a result is enough where that reads memory side by side
 MOST_BLOCKS = 1 << 16
-
-At = list[ir.Value]
-Element = Callable[[At], list[ir.Value]]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """A reduction: results over the axes ``kept``, each combined from elements over the axes ``inner``."""
-
-    results: tuple[Value, ...]
-    kept: tuple[Dim, ...]
-    inner: tuple[Dim, ...]
-    combine: tuple[str, ...]
-    element: Callable[[KernelEmitter], Element]
-
-    @property
-    def dtypes(self) -> list[DType]:
-        """Those in which the elements are combined."""
-        return [accumulated(r.type.dtype) for r in self.results]
-
-    @property
-    def start(self) -> list[ir.Value]:
-        """What nothing is combined to."""
-        return [identity(kind, d) for kind, d in zip(self.combine, self.dtypes)]
-
-    def taken(self, b: ir.IRBuilder, found: Sequence[ir.Value]) -> list[ir.Value]:
-        """An element as one of ``dtypes``."""
-        return [convert(b, r.type.dtype, d, v) for r, d, v in zip(self.results, self.dtypes, found)]
-
-    def join(self, e: KernelEmitter, totals: Sequence[ir.Value], values: Sequence[ir.Value]) -> list[ir.Value]:
-        return by_kind(e, self.combine, self.dtypes)(totals, values)
-
-    def given(self, b: ir.IRBuilder, totals: Sequence[ir.Value]) -> list[ir.Value]:
-        """The results."""
-        return [convert(b, d, r.type.dtype, v) for d, r, v in zip(self.dtypes, self.results, totals)]
-
-
-@dataclass(frozen=True)
-class Extreme(Fold):
-    """The position of the largest or smallest element, the first of several; the first NaN, if there is one.
-
-    What is combined are pairs of an element and its position, in any order.
-    """
-
-    of: DType
-    sign: str
-
-    @property
-    def dtypes(self) -> list[DType]:
-        return [self.of, INDEX]
-
-    @property
-    def start(self) -> list[ir.Value]:
-        return [identity("max" if self.sign == ">" else "min", self.of), constant(INDEX, 2**63 - 1)]
-
-    def taken(self, b: ir.IRBuilder, found: Sequence[ir.Value]) -> list[ir.Value]:
-        return list(found)
-
-    def join(self, e: KernelEmitter, totals: Sequence[ir.Value], values: Sequence[ir.Value]) -> list[ir.Value]:
-        b, (best, at), (v, k) = e.builder, totals, values
-        if self.of.is_float:
-            beats, same = b.fcmp_ordered(self.sign, v, best), b.fcmp_ordered("==", v, best)
-            no_best, no_v = is_nan(b, best), is_nan(b, v)
-            beats = b.or_(beats, b.and_(no_v, b.not_(no_best)))
-            same = b.or_(same, b.and_(no_v, no_best))
-        else:
-            beats, same = int_compare(b, self.of, self.sign, v, best), b.icmp_unsigned("==", v, best)
-        wins = b.or_(beats, b.and_(same, b.icmp_signed("<", k, at)))
-        return [b.select(wins, v, best), b.select(wins, k, at)]
-
-    def given(self, b: ir.IRBuilder, totals: Sequence[ir.Value]) -> list[ir.Value]:
-        return [totals[1]]
-
-
-def accumulated(dtype: DType) -> DType:
-    """The dtype in which elements are added up: sums of many f16 need room."""
-    return F32 if dtype == F16 else dtype
-
-
-def as_fold(op: Op) -> Fold | None:
-    """The reduction that an operation is, if it is one."""
-    if op.name == "kernel" and op.attrs["reduced"]:
-        domain, reduced = op.attrs["domain"], op.attrs["reduced"]
-        cut = len(domain) - reduced
-        return Fold(op.results, domain[:cut], domain[cut:], op.attrs["combine"], lambda e: _of_kernel(e, op))
-    if op.name == "reduce" and op.attrs["axes"] and op.operands[0].type.rank:
-        (x,), axes = op.operands, op.attrs["axes"]
-        kept = tuple(k for k in range(x.type.rank) if k not in axes)
-        order = (*kept, *axes)
-        sizes = [tuple(x.type.shape[k] for k in part) for part in (kept, axes)]
-        return Fold(op.results, sizes[0], sizes[1], (op.attrs["kind"],), lambda e: _of_tensor(e, x, order))
-    if op.name == "matmul":
-        k = op.operands[0].type.shape[-1]
-        return Fold(op.results, op.result.type.shape, (k,), ("sum",), lambda e: _of_product(e, op))
-    if op.name in ("argmax", "argmin"):
-        return _as_extreme(op)
-    return None
-
-
-def _as_extreme(op: Op) -> Extreme:
-    (x,), axis = op.operands, op.attrs["axis"]
-    kept = tuple(d for k, d in enumerate(x.type.shape) if k != axis)
-    dtype = U8 if x.type.dtype.kind == "b" else x.type.dtype
-
-    def element(e: KernelEmitter) -> Element:
-        def pair(at: At) -> list[ir.Value]:
-            *others, k = at
-            found = e.load(x, [*others[:axis], k, *others[axis:]])
-            return [to_storage(e.builder, x.type.dtype, found), k]
-
-        return pair
-
-    sign = ">" if op.name == "argmax" else "<"
-    return Extreme(op.results, kept, (x.type.shape[axis],), (), element, dtype, sign)
-
-
-def _of_product(e: KernelEmitter, op: Op) -> Element:
-    x, y = op.operands
-
-    def element(at: At) -> list[ir.Value]:
-        *batch, i, j, k = at
-        factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
-        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
-
-    return element
-
-
-def _of_kernel(e: KernelEmitter, op: Op) -> Element:
-    (region,) = op.regions
-
-    def element(at: At) -> list[ir.Value]:
-        e.env.update(zip(region.args, at))
-        e.block(region)
-        return [e.env[v] for v in region.results]
-
-    return element
-
-
-def _of_tensor(e: KernelEmitter, x: Value, order: Sequence[int]) -> Element:
-    return lambda at: [e.load(x, [at[order.index(k)] for k in range(x.type.rank)])]
 
 
 def is_shared(op: Op) -> bool:
@@ -198,19 +56,7 @@ def _reads_along_results(op: Op) -> bool:
     (region,) = op.regions
     cut = len(op.attrs["domain"]) - op.attrs["reduced"]
     inner = set(region.args[cut:])
-    return not any(o.name == "extract" and o.operands[-1] in inner for o in _all(region))
-
-
-def _all(block: Block) -> list[Op]:
-    return [x for op in block.ops for x in (op, *(y for r in op.regions for y in _all(r)))]
-
-
-def count(shape: Sequence[Dim]) -> int:
-    """The number of points, sizes being at their bounds."""
-    total = 1
-    for d in shape:
-        total *= d.bound if isinstance(d, Size) else d if isinstance(d, int) else 1
-    return total
+    return not any(o.name == "extract" and o.operands[-1] in inner for o in all_ops(region))
 
 
 def emit_fold(s: Scheduler, op: Op) -> None:
@@ -223,7 +69,8 @@ def emit_fold(s: Scheduler, op: Op) -> None:
     tiles = -(-kept // columns)
     parts = max(1, min(inner * columns // (group * EACH), MOST_GROUPS // tiles)) if group == THREADS else 1
     rooms = [s.places.room(kept * parts * d.itemsize) for d in fold.dtypes] if parts > 1 else []
-    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets=rooms)
+    targets = rooms or _results(s, op)
+    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets)
     e.loc = op.loc
     e.recall([op])
     if columns > 1:
@@ -236,13 +83,18 @@ def emit_fold(s: Scheduler, op: Op) -> None:
         _combine_parts(s, op, fold, parts, rooms)
 
 
+def _results(s: Scheduler, op: Op) -> list[Pointer]:
+    return [p for r in op.results for p in s.context.direct.get(r, ())]
+
+
 def _grid(groups: int, group: int) -> tuple[int, int]:
     return min(MOST_BLOCKS, max(1, -(-groups * group // THREADS))), THREADS
 
 
 def _combine_parts(s: Scheduler, op: Op, fold: Fold, parts: int, rooms: list[Pointer]) -> None:
     needs = Needs(s.context, [op])
-    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets=rooms)
+    targets = [*rooms, *_results(s, op)]
+    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets)
     e.loc = op.loc
     e.recall([op])
     groups = _Groups(e, fold, WARP)
@@ -278,6 +130,20 @@ class Sharing:
     def add_element(self, found: Sequence[ir.Value]) -> None:
         self.add(self.fold.taken(self.e.builder, found))
 
+    def sweep(self, first: ir.Value, step: int, element: Element, kept: At) -> None:
+        """Combines the elements number ``first``, first + ``step``, ... of a result. Where they cost little, the next
+        few are read before the first is used, so that more is on its way from memory."""
+        e, inner = self.e, self.fold.inner
+        total, taken = e.product(inner), lambda k: self.fold.taken(e.builder, element([*kept, *e.positions(k, inner)]))
+
+        def several(k: ir.Value) -> None:
+            for values in [taken(e.add(k, index(step * j))) for j in range(AHEAD)]:
+                self.add(values)
+
+        if self.fold.is_light:
+            first = e.stride_from(first, AHEAD * step, e.add(total, index((1 - AHEAD) * step)), several)
+        e.stride_from(first, step, total, lambda k: self.add(taken(k)))
+
     def hand_out(self, g: ir.Value, totals: list[ir.Value], rooms: list[Pointer]) -> None:
         """Writes the result number ``g``; with ``rooms``, it is a part and goes there."""
         e, b, fold = self.e, self.e.builder, self.fold
@@ -290,6 +156,8 @@ class Sharing:
         for r in fold.results:
             if r.type.is_scalar:
                 e.keep(r)
+                for p in e.context.direct.get(r, ()):
+                    b.store(to_storage(b, r.type.dtype, e.scalar(r)), e.parameters[p])
 
 
 class _Groups(Sharing):
@@ -329,8 +197,7 @@ class _Groups(Sharing):
             part = b.urem(g, index(parts)) if parts > 1 else ZERO
             kept = e.positions(result, fold.kept)
             start = b.add(b.mul(part, index(self.size)), self.thread)
-            more = lambda k: self.add_element(element([*kept, *e.positions(k, fold.inner)]))  # noqa: E731
-            e.stride_from(start, parts * self.size, e.product(fold.inner), more)
+            self.sweep(start, parts * self.size, element, kept)
 
         return combine
 
@@ -375,8 +242,7 @@ class Columns(Sharing):
             with b.if_then(is_there):
                 kept = e.positions(result, self.fold.kept)
                 start = e.add(e.mul(part, index(self.rows)), self.row)
-                more = lambda i: self.add_element(element([*kept, *e.positions(i, self.fold.inner)]))  # noqa: E731
-                e.stride_from(start, parts * self.rows, e.product(self.fold.inner), more)
+                self.sweep(start, parts * self.rows, element, kept)
             self.line.put(self.me, self.values())
             barrier(e)
             with b.if_then(b.and_(is_there, b.icmp_unsigned("==", self.row, ZERO))):

@@ -71,7 +71,8 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     blocks = min(blocks, MOST_SCANNING) if lanes.scans else blocks
     sums = [carried[i] for i in lanes.sums]
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
-    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets=[*partials, *starts.values()])
+    targets = [*partials, *starts.values()]
+    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets, is_divisible=not sums)
     e.lanes, e.partials, e.loc = lanes, partials, op.loc
     e.recall([op])
     e.totals = {v: e.slot(value_type(v.type.dtype)) for v in sums}

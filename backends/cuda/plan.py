@@ -111,7 +111,7 @@ Argument = Pointer | Scalar | Counter | Rows
 class Launch:
     """Starts the kernel ``kernel`` of the module with ``grid`` blocks of ``block`` threads (one dimension each).
 
-    ``shared`` is the dynamic shared memory in bytes.
+    ``shared`` is the dynamic shared memory in bytes. ``is_divisible``: as many threads in smaller blocks do the same.
     """
 
     kernel: str
@@ -119,6 +119,7 @@ class Launch:
     block: int
     args: tuple[Argument, ...]
     shared: int = 0
+    is_divisible: bool = False
 
 
 @dataclass(frozen=True)

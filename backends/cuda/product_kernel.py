@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
 from dflow.backends.cuda.cooperative import barrier, shared
-from dflow.backends.cuda.fold_kernel import accumulated, count
+from dflow.backends.cuda.folds import accumulated, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
 from dflow.backends.emit_kernel import accumulate
@@ -93,7 +93,9 @@ def emit_product(s: Scheduler, op: Op) -> None:
     room = s.places.room(parts * count(op.result.type.shape) * dtype.itemsize) if parts > 1 else None
     rooms = [room] if room is not None else []
     blocks = min(MOST_BLOCKS, total * parts)
-    e = ProductEmitter(s.context, "matmul", "grid", Needs(s.context, [op]), blocks, tile.threads, targets=rooms)
+    e = ProductEmitter(
+        s.context, "matmul", "grid", Needs(s.context, [op]), blocks, tile.threads, targets=rooms, is_divisible=False
+    )
     e.loc = op.loc
     e.recall([op])
     e.product_of(op, tile, total, parts, room)

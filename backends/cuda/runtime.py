@@ -25,6 +25,7 @@ from dflow.backends.cuda.execution import Execution
 from dflow.backends.cuda.graph import recordable, segments
 from dflow.backends.cuda.libraries import Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
+from dflow.backends.cuda.occupancy import block_size
 from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
@@ -48,11 +49,12 @@ class Workspace:
 
 @dataclass
 class Loaded:
-    """What belongs to one context: the module, and the launches with their functions."""
+    """What belongs to one context: the module, the kernels' functions and the sizes of their blocks."""
 
     generation: int
     module: Any
     functions: dict[str, Any]
+    blocks: dict[str, int]
     workspaces: dict[int, Workspace] = field(default_factory=dict)
 
 
@@ -179,7 +181,8 @@ class Program:
             module = device.load(self.plan.ptx)
             names = dict.fromkeys(launch.kernel for launch in self.plan.launches)
             functions = {n: device.call("cuModuleGetFunction", module, n.encode()) for n in names}
-            self._loaded = Loaded(device.generation, module, functions)
+            blocks = {s.kernel: block_size(device, functions[s.kernel], s) for s in self.plan.launches}
+            self._loaded = Loaded(device.generation, module, functions, blocks)
         return self._loaded
 
     def __del__(self) -> None:

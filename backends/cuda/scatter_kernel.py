@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
 from dflow.backends.cuda.sort_kernel import Rows, order_of

@@ -35,9 +35,11 @@ from dflow.backends.cuda.plan import (
     While,
 )
 from dflow.backends.cuda.product_kernel import emit_product
+from dflow.backends.cuda.row_kernel import emit_rows
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
+from dflow.backends.cuda.vector_kernel import emit_vectors
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
@@ -75,7 +77,12 @@ class Scheduler:
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
         decide(f.body, self.context)
-        moves = [Move(self.places.result(k), v) for k, v in enumerate(f.results) if v.type.is_scalar]
+        moves = []
+        for k, v in enumerate(f.results):
+            if v.type.is_scalar and v.op in f.body.ops and self.context.ways.get(v.op) == "fold":
+                self.context.direct.setdefault(v, []).append(self.places.result(k))  # its kernel writes it
+            elif v.type.is_scalar:
+                moves.append(Move(self.places.result(k), v))
         return self._block(f.body, moves)
 
     def _block(self, block: Block, moves: Sequence[Move]) -> tuple[Step, ...]:
@@ -125,6 +132,9 @@ class Scheduler:
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)
+        elif way == "rows":
+            self._flush()
+            emit_rows(self, op)
         elif way in KERNELS:
             self._flush_unless_apart(op)
             KERNELS[way](self, op)
@@ -332,6 +342,7 @@ KERNELS: dict[object, Callable[[Scheduler, Op], None]] = {
     "scatter": emit_scatter,
     "sort": emit_sort,
     "tiles": emit_tiles,
+    "vectors": emit_vectors,
 }
 HOST = {"for": Scheduler._for, "while": Scheduler._while, "if": Scheduler._if}
 

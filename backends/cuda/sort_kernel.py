@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Launch, Loop, Pointer
 from dflow.backends.emit_scalar import int_compare, is_nan
-from dflow.backends.emit_types import I1, I64, ONE, ZERO, index, storage_type, strides
+from dflow.backends.emit_types import I1, I64, ONE, ZERO, index, strides
 from dflow.ir.core import Op, Value
 from dflow.ir.types import I64 as INDEX
 from dflow.ir.types import DType, TensorType, scalar
@@ -61,7 +61,7 @@ def emit_sort(s: Scheduler, op: Op) -> None:
     (x,), y = op.operands, op.result
 
     def key(e: KernelEmitter, row: list[ir.Value], i: ir.Value) -> ir.Value:
-        return e.builder.load(e.address(x, [*row, i]), typ=storage_type(x.type.dtype))
+        return e.load(x, [*row, i])
 
     order_of(s, op, Rows(y.type, x.type.dtype, key, y, s.places.room(8 * count(y.type.shape))))
 

@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import FAILING, Context, Needs
 from dflow.backends.cuda.cooperative import barrier, shared
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.linear import Forms
 from dflow.backends.emit_core import cost
@@ -102,7 +102,7 @@ def emit_tiles(s: Scheduler, op: Op) -> None:
     for k, d in enumerate(domain):
         total *= -(-count((d,)) // TILE) if k in sides else count((d,))
     blocks = min(MOST_BLOCKS, max(1, total))
-    e = TileEmitter(s.context, "tiles", "grid", Needs(s.context, [op]), blocks, TILE * ROWS)
+    e = TileEmitter(s.context, "tiles", "grid", Needs(s.context, [op]), blocks, TILE * ROWS, is_divisible=False)
     e.loc = op.loc
     e.recall([op])
     e.tiles(op, tiles)

@@ -7,12 +7,15 @@ from typing import Literal
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.dense import is_dense, spared
 from dflow.backends.cuda.device_ops import adds_atomically
-from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
+from dflow.backends.cuda.fold_kernel import is_shared
+from dflow.backends.cuda.folds import as_fold, count
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
 from dflow.backends.cuda.product_kernel import is_tiled
+from dflow.backends.cuda.row_kernel import find_rows
 from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.cuda.tile_kernel import find_tiles
+from dflow.backends.cuda.vector_kernel import find_vectors
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -31,7 +34,7 @@ MOVING = frozenset(
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "tiles", "product", "fold", "sort", "scatter", "ordered", "host"]
+Way = Literal["one", "grid", "vectors", "tiles", "rows", "product", "fold", "sort", "scatter", "ordered", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -97,6 +100,8 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
     lanes = find_lanes(op, context)
     if lanes is not None:
         return lanes
+    if is_wide_in_rows(op, context):
+        return "rows"
     if op.name in ("for", "while", "if"):
         return "host" if needs_host(op) or any(_leaves_block(o, context) for o in walk_op(op)[1:]) else "one"
     if op.name in ON_HOST:
@@ -113,14 +118,24 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "scatter"
     if op.name == "scatter_add" and not adds_atomically(op, context):
         return "ordered"
-    return "tiles" if find_tiles(op, context) is not None else "grid"
+    if find_tiles(op, context) is not None:
+        return "tiles"
+    return "vectors" if find_vectors(op, context) is not None else "grid"
 
 
 def _leaves_block(op: Op, context: Context) -> bool:
     """Whether an operation in a loop is worth a kernel in each round."""
     if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE:
         return True
-    return is_dense(op) or find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE)
+    if is_dense(op) or find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE):
+        return True
+    return op.name == "for" and is_wide_in_rows(op, context) and count(find_rows(op, context) or ()) >= WIDE
+
+
+def is_wide_in_rows(op: Op, context: Context) -> bool:
+    """Whether an operation is a loop with a thread for every element, and worth a kernel of its own."""
+    shape = find_rows(op, context)
+    return shape is not None and count(shape) * rounds(op) >= WIDE
 
 
 def find_lanes(op: Op, context: Context) -> Lanes | None:

@@ -135,6 +135,7 @@ REPORT: dict[str, Callable[[], str]] = {
     "llvmlite": _llvm,
     "SciPy": lambda: _package("scipy"),
     "optree": lambda: _package("optree"),
+    "ml_dtypes": lambda: f"{_package('ml_dtypes')}, for bfloat16",
     "processor": _processor,
     "cores": _cores,
     "native calls": _entries,

@@ -41,6 +41,7 @@ from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
 from dflow.numpy.limits import finfo as finfo
 from dflow.numpy.limits import iinfo as iinfo
+from dflow.numpy.limits import isdtype as isdtype
 
 _EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
 for _module in (

@@ -188,7 +188,12 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     if n > 1:
         at = b.min(b.max(b.sub(rank_of(px, v, True), 1), 0), n - 2)
         x0, y0, x1, y1 = (b.gather(p, i) for i in (at, b.add(at, 1)) for p in (px, py))
-        line = b.add(y0, b.mul(b.div(b.sub(y1, y0), b.sub(x1, x0)), b.sub(v, x0)))
+        slope = b.div(b.sub(y1, y0), b.sub(x1, x0))
+        line = b.add(y0, b.mul(slope, b.sub(v, x0)))
+        # Where numbers are not finite: from the other point; then a point itself, or what both have in common.
+        other = b.add(y1, b.mul(slope, b.sub(v, x1)))
+        other = b.select(b.or_(b.eq(v, x0), b.and_(b.isnan(other), b.eq(y0, y1))), y0, other)
+        line = b.select(b.isnan(line), other, line)
         inside = b.select(b.eq(v, last), inside, line)
     y = b.select(b.lt(v, first), ends[0], b.select(b.gt(v, last), ends[1], inside))
     return wrap(b.select(b.isnan(v), v, y))
@@ -230,11 +235,12 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
     x, y = operands(a, v)
     y = apply(np.conjugate, wrap(y)).value if y.type.dtype.kind == "c" else y
-    return wrap(_convolved(x, wrap(y)[::-1].value, mode))
+    return wrap(_convolved(x, wrap(y)[::-1].value, mode, turned=x.type.shape < y.type.shape))
 
 
-def _convolved(x: Value, y: Value, mode: str) -> Value:
-    """A loop over the shorter one that adds shifted multiples of the longer one."""
+def _convolved(x: Value, y: Value, mode: str, turned: bool = False) -> Value:
+    """A loop over the shorter one that adds shifted multiples of the longer one. ``turned``: what ``mode`` keeps is
+    counted from the other end."""
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r})")
     (m,), (n,) = (s.static(v.type.shape, "np.convolve") for v in (x, y))
@@ -248,7 +254,11 @@ def _convolved(x: Value, y: Value, mode: str) -> Value:
         return [b.update_add(total, b.mul(long, weight), k, index=(("slice", length, 1),))]
 
     (full,) = b.for_loop(b.index(size), [b.zeros(long.type.with_shape((length + size - 1,)))], body)
-    kept = {"full": (0, length + size - 1), "same": ((size - 1) // 2, length), "valid": (size - 1, length - size + 1)}
+    kept = {
+        "full": (0, length + size - 1),
+        "same": ((size - (not turned)) // 2, length),
+        "valid": (size - 1, length - size + 1),
+    }
     return s.part(full, 0, *kept[mode])
 
 
@@ -285,7 +295,7 @@ def cov(
     rest = rows - mean_row
     scaled = rest if weights is None else rest * weights
     product = (scaled @ np.conj(rest).T) / np.maximum(total - freedom, 0)
-    return product if product.shape[0] > 1 else product.reshape(())
+    return product.reshape(()) if product.shape[0] == 1 else product
 
 
 def _variables(m: Any, rowvar: bool, dtype: Any) -> Array:

@@ -103,7 +103,7 @@ def real_if_close(a: Any, tol: Any = 100) -> Array:
 
 @implements(np.isscalar)
 def isscalar(element: Any) -> bool:
-    return not element.ndim
+    return isinstance(element, Array) and not element.ndim
 
 
 @implements(np.require, np.asarray_chkfinite, np.asfortranarray)

@@ -3,8 +3,7 @@
     %x = det %a, %packed, ...        ->        %d = extract ...; %p = reduce %d {kind = "prod"}; ...
 
 Such operations are there for their derivatives, so this comes after differentiation. A matrix product of a column and a
-row, which the derivative of every product with a vector has, becomes the product of elements that it is; one of
-bfloat16 matrices becomes one of f32, which libraries know.
+row, which the derivative of every product with a vector has, becomes the product of elements that it is.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.rewrite import Env, append_copy, open_block, rebuild, rename
 from dflow.ir.registry import OPS
-from dflow.ir.types import BF16, F32
 
 
 def decompose(f: Function) -> Function:
@@ -40,10 +38,8 @@ def _fill(b: Builder, block: Block, env: Env) -> None:
 
 
 def _rule(op: Op) -> Any:
-    if op.name == "matmul":
-        x = op.operands[0].type
-        return _outer_product if x.shape[-1] == 1 else _single_product if x.dtype == BF16 else None
-    return OPS[op.name].decomposition
+    outer = op.name == "matmul" and op.operands[0].type.shape[-1] == 1
+    return _outer_product if outer else OPS[op.name].decomposition
 
 
 def _outer_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Value]) -> list[Value]:
@@ -55,11 +51,6 @@ def _outer_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Valu
     row = b.reshape(y, shape=(*leading, shape[-1]))
     spread = b.broadcast(column, shape=shape, dims=(*at, len(at)))
     return [b.mul(spread, b.broadcast(row, shape=shape, dims=(*at, len(at) + 1)))]
-
-
-def _single_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Value]) -> list[Value]:
-    """A product of bfloat16 matrices is one of f32, rounded."""
-    return [b.convert(b.matmul(*(b.convert(v, dtype=F32) for v in operands)), dtype=BF16)]
 
 
 def _region(block: Block, env: Env) -> Block:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from programs_ir import OpCase, Program, one_op, op_cases, random_functions
 
 from dflow.backends.bufferize import bufferize
@@ -77,6 +77,16 @@ def test_random_programs(prepare, program: Program):
     compiled = compile_plan(prepare(program.function))
     for got, wanted in zip(compiled(*program.args), evaluate(program.function, program.args)):
         np.testing.assert_allclose(got, wanted, 1e-10, 1e-10)
+
+
+@settings(max_examples=8)
+@given(program=random_functions(dtype=BF16, kinks=True))
+def test_random_programs_of_bfloat16(program: Program):
+    """No product is fused with a sum, so that all but math functions and the order of sums is exact."""
+    compiled = compile_plan(lower(program.function))
+    for got, wanted in zip(compiled(*program.args), evaluate(program.function, program.args)):
+        assert got.dtype == wanted.dtype == BF16.numpy
+        np.testing.assert_allclose(np.float64(got), np.float64(wanted), 0.05, 0.05)
 
 
 # --- corners that samples do not reach

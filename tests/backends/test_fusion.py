@@ -104,7 +104,7 @@ def test_layer_norm():
     variance = b.div(b.reduce(b.mul(centred, centred), kind="sum", axes=(1,)), 4.0)
     y = b.mul(b.div(centred, b.broadcast(b.sqrt(variance), **spread)), b.broadcast(gain, shape=(3, 4), dims=(1,)))
     g = fused(b.function("f", [y]), matrix(), vector(4))
-    assert kernels(g) == 6  # sum, mean, centred, sum of squares, deviation, result
+    assert kernels(g) == 5  # sum, mean, sum of squares, deviation, result; a difference is as cheap as reading it
 
 
 def test_stencil_by_slices():

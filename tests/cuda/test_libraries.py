@@ -6,6 +6,7 @@ import inspect
 import numpy as np
 import pytest
 import scipy.linalg
+from ml_dtypes import bfloat16
 from ptx import libraries as fakes
 
 import dflow
@@ -35,7 +36,8 @@ def same(f, *args, calls, dense):
     for w, g in zip(wanted, got):
         w, g = np.asarray(w), np.asarray(g)
         assert (w.dtype, w.shape) == (g.dtype, g.shape)
-        close = {"f2": 2e-3, "f4": 2e-4, "c8": 2e-4}.get(w.dtype.str[1:], 1e-10)
+        close = {"V2": 8e-3, "f2": 2e-3, "f4": 2e-4, "c8": 2e-4}.get(w.dtype.str[1:], 1e-10)
+        g, w = (np.asarray(x, float) if x.dtype == bfloat16 else x for x in (g, w))
         np.testing.assert_allclose(g, w, rtol=close, atol=close * max(1.0, np.nanmax(np.abs(w), initial=0.0)))
     assert {*dense.cublas.called, *dense.cusolver.called} == set(calls.split())
 

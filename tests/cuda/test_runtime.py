@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ptx.machine import Machine
 from ptx.snippets import kernel
 
 import dflow
@@ -154,3 +155,21 @@ def test_constants_and_offsets(gpu):
     got = execute([launch(TOTAL, Pointer(1, 8))], ptx=text, buffers=[Buffer("constant", 16, data=data)])
     assert got == np.float64(6).view(np.int64)
     assert F64.itemsize == 8
+
+
+@pytest.mark.parametrize(("registers", "size"), [(32, 256), (168, 128)])
+def test_blocks_are_as_large_as_does_most_good(fake, registers, size, monkeypatch):
+    fake.registers = registers
+    on_device = dflow.jit(lambda x: x * 2, device="cuda")
+    x, sizes = np.arange(5000.0), []
+    launch = Machine.launch
+    monkeypatch.setattr(Machine, "launch", lambda *args: (sizes.append(args[2:4]), launch(*args)))
+    np.testing.assert_array_equal(on_device(x), 2 * x)
+    ((grid, block),) = sizes
+    assert block[0] == size and grid[0] * block[0] == 5120
+
+
+def test_blocks_are_those_of_the_plan_when_the_driver_does_not_say(fake):
+    fake.registers = 168
+    fake.fail("cuOccupancyMaxActiveBlocksPerMultiprocessor", "CUDA_ERROR_INVALID_VALUE")
+    np.testing.assert_array_equal(dflow.jit(lambda x: x * 3, device="cuda")(np.ones(5000)), 3)

@@ -117,6 +117,10 @@ def test_bfloat16():
     torch.testing.assert_close(x.grad.float(), wanted, rtol=2**-7, atol=2**-7)
     with pytest.raises(TypeError, match=r"x\.cpu"):
         wrap(np.sum)(torch.ones(3, dtype=torch.bfloat16, device="meta"))
+    rows = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
+    for given in (rows, rows.T, rows[:, 1:]):
+        doubled = dflow.jit(lambda x: x * 2)(given)  # by DLPack, which has bfloat16
+        np.testing.assert_array_equal(doubled.astype(float), 2 * given.double().numpy())
 
 
 def test_a_step_of_an_optimizer():

@@ -55,6 +55,7 @@ class FakeDriver(Graphs):
         self.devices, self.version, self.memory = devices, version, memory
         self.missing, self.hardware_faults = missing, hardware_faults
         self.attributes = dict(ATTRIBUTES)
+        self.registers = 32  # that an assembler would give to a thread
         self.calls: list[str] = []
         self.launched: list[str] = []
         self._failures: dict[str, list[CUresult]] = {}
@@ -199,7 +200,7 @@ class FakeDriver(Graphs):
         return values[attribute.name]
 
     def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, function: int, block: int, shared: int) -> Any:
-        return max(1, 2048 // block)
+        return min(32, 2048 // block, (1 << 16) // (block * self.registers))
 
     # --- memory
 

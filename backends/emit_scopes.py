@@ -1,0 +1,86 @@
+"""What LLVM is told about which accesses to memory cannot meet: each names its own buffer, and those elsewhere.
+
+LLVM goes through these lists for each pair of accesses that it compares. So an access names only the buffers that its
+neighbours use: those of the largest operation around it that uses not too many. A small program is one neighbourhood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from llvmlite import ir
+
+from dflow.backends.plan import Buffer, Plan
+from dflow.ir.core import Block, Op
+
+_SAME = nullcontext()
+MOST = 32  # buffers of a neighbourhood
+Neighbours = frozenset[Buffer]
+
+
+class Scopes:
+    """The metadata of accesses. ``near`` is the neighbourhood of what is being written; None: nothing is known."""
+
+    def __init__(self, plan: Plan, module: ir.Module, name: str, buffers: Iterable[Buffer]):
+        self.module = module
+        self.of = {b: k for k, b in enumerate(dict.fromkeys(buffers))}
+        domain = module.add_metadata([f"{name} memory"])
+        self.names = [module.add_metadata([f"{name} {k}", domain]) for k in self.of.values()]
+        self.made: dict[tuple[Neighbours, Buffer], tuple[Any, Any]] = {}
+        self.neighbourhoods: dict[Op, Neighbours] = {}
+        self.near: Neighbours | None = frozenset(self.of)
+        if len(self.of) > MOST:
+            self.near = None
+            self._divide(plan, plan.function.body, _uses(plan, plan.function.body, {}))
+
+    def _divide(self, plan: Plan, block: Block, uses: dict[Op, set[Buffer]]) -> None:
+        for op in block.ops:
+            if len(uses[op]) <= MOST or op.name == "kernel" or not op.regions:
+                self.neighbourhoods[op] = frozenset(uses[op] & self.of.keys())
+            else:
+                for r in op.regions:
+                    self._divide(plan, r, uses)
+
+    @contextmanager
+    def _around(self, op: Op) -> Iterator[None]:
+        before, self.near = self.near, self.neighbourhoods[op]
+        yield
+        self.near = before
+
+    def around(self, op: Op) -> AbstractContextManager[None]:
+        """While ``op`` is written: its neighbourhood, where that is not the one around."""
+        return self._around(op) if op in self.neighbourhoods else _SAME
+
+    def mark(self, access: Any, buffer: Buffer | None) -> None:
+        """Says of a load or store in ``buffer`` what it cannot touch."""
+        if self.near is None or buffer not in self.near or len(self.near) < 2:
+            return
+        key = (self.near, buffer)
+        if key not in self.made:
+            others = [self.names[k] for b, k in self.of.items() if b in self.near and disjoint(buffer, b)]
+            own = self.module.add_metadata([self.names[self.of[buffer]]])
+            self.made[key] = own, self.module.add_metadata(others)
+        for kind, node in zip(("alias.scope", "noalias"), self.made[key]):
+            access.set_metadata(kind, node)
+
+
+def _uses(plan: Plan, block: Block, found: dict[Op, set[Buffer]]) -> dict[Op, set[Buffer]]:
+    """The buffers that each operation uses, and all that it contains."""
+    for op in block.ops:
+        used = {plan.buffers[v] for v in (*op.operands, *op.results) if v in plan.buffers}
+        for r in op.regions:
+            _uses(plan, r, found)
+            used.update(*(found[inner] for inner in r.ops))
+        found[op] = used
+    return found
+
+
+def disjoint(a: Buffer, b: Buffer) -> bool:
+    """Whether two buffers, other than on the stack, share no byte (or are only read)."""
+    if a is b:
+        return False
+    if a.space != "arena" or b.space != "arena":
+        return True
+    return a.offset + a.bytes <= b.offset or b.offset + b.bytes <= a.offset
