@@ -11,26 +11,21 @@ from typing import Any
 import numpy as np
 
 import dflow
-from benchmarks.arrays import (
+from benchmarks.arrays.programs import (
     chain,
     copy,
-    in_jax,
     layer_norm,
     monte_carlo,
-    rewired,
     softmax,
     sum_all,
     sum_first,
     sum_last,
+    transcendental,
 )
 from benchmarks.measure import Table, Time, measure, peer
 from dflow.backends.cuda import driver
 
 PEERS = ("JAX", "CuPy", "PyTorch")
-
-
-def transcendental(x):
-    return np.exp(-(np.sin(x) ** 2)) * np.tanh(x) + np.log(1.0 + x * x)
 
 
 def transpose(x):
@@ -183,6 +178,17 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
         result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
         np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close * scale)
     return found
+
+
+def rewired(function: FunctionType, jax: Any) -> FunctionType:
+    """The function on JAX's NumPy."""
+    jax.config.update("jax_enable_x64", True)
+    return FunctionType(function.__code__, {"np": jax.numpy}, function.__name__)
+
+
+def in_jax(jax: Any, compiled: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
+    there = [jax.numpy.asarray(x) for x in args]
+    return lambda: compiled(*there).block_until_ready()
 
 
 def in_cupy(cupy: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
