@@ -20,16 +20,13 @@ from benchmarks.arrays.programs import (
     sum_all,
     sum_first,
     sum_last,
+    transcendental,
 )
 from benchmarks.libraries import rewired
 from benchmarks.measure import Table, Time, measure, peer
 from dflow.backends.cuda import driver
 
 PEERS = ("JAX", "CuPy", "PyTorch")
-
-
-def transcendental(x):
-    return np.exp(-(np.sin(x) ** 2)) * np.tanh(x) + np.log(1.0 + x * x)
 
 
 def transpose(x):

@@ -152,8 +152,7 @@ class Execution:
         timeline = active()
         before = timeline.begin(self.device, self.stream) if timeline else None
         f = self.loaded.functions[s.kernel]
-        params, block = self.table.params(s), self.loaded.blocks[s.kernel]
-        grid = s.grid * s.block // block
+        params, (grid, block) = self.table.params(s), self.loaded.shape(s)
         code = self.cu.cuLaunchKernel(f, grid, 1, 1, block, 1, 1, s.shared, self.stream, params, 0)[0]
         if code:
             raise self.device.failed(code, self._what(s))

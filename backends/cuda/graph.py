@@ -254,7 +254,8 @@ class _Chain:
     def _launch(self, s: Launch) -> None:
         table, counters = self.run.table, self.run.counters
         around = {a.loop: counters[a.loop] for a in s.args if isinstance(a, Counter)}
-        p = self._kernel(self.run.loaded.functions[s.kernel], s.grid, s.block, s.shared, table.params(s))
+        loaded = self.run.loaded
+        p = self._kernel(loaded.functions[s.kernel], *loaded.shape(s), s.shared, table.params(s))
         slots = frozenset(table.slots[a] for a in s.args if not isinstance(a, Counter))
         self.owner.nodes.append(_Node(self.last[0], p, slots, around))
 

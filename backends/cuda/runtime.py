@@ -56,6 +56,11 @@ class Loaded:
     blocks: dict[str, int]
     workspaces: dict[int, Workspace] = field(default_factory=dict)
 
+    def shape(self, s: Launch) -> tuple[int, int]:
+        """The blocks of a launch, and their threads."""
+        block = self.blocks[s.kernel]
+        return s.grid * s.block // block, block
+
 
 class Run:
     """The results of a run, and its error when it is known."""
