@@ -31,6 +31,7 @@ Element = Callable[[At], Sequence[ir.Value]]
 REASSOCIATE = ("reassoc", "contract")
 UNROLL = 256  # more than is written out
 ROWS = 4  # that a reduction adds to a row of results at a time
+SHORT_ROW = 12  # results that stay in registers
 SIMPLE = 24  # operations of an element of which several are computed at a time
 FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the loop around it vectorises
 
@@ -136,6 +137,8 @@ def _fold_rows(
     """``together``: so many rows are added at a time, so that the row of results is not always in memory."""
     *outer, last = kept
     *around, along = inner
+    if short := isinstance(last, int) and last <= SHORT_ROW:
+        together = 1
 
     def clear(at: At) -> None:
         write(e, results, at, [identity(k, r.type.dtype) for k, r in zip(combine, results)])
@@ -151,7 +154,7 @@ def _fold_rows(
 
     def add_rows(at: At, rest: At, first: ir.Value, count: int) -> None:
         rests = [[*rest, e.add(first, index(u))] for u in range(count)]
-        e.nest((last,), lambda j: add_to([*at, *j], rests), ops=UNROLL)
+        e.nest((last,), lambda j: add_to([*at, *j], rests), ops=1 if short else UNROLL)
 
     def sweep(at: At, rest: At) -> None:
         size = e.size(along)
