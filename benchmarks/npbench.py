@@ -62,8 +62,6 @@ class Kernel:
             outputs = init["output_args"]
             data.update(zip(outputs, made if len(outputs) > 1 else [made]))
         self.arguments = [data[a] for a in info["input_args"]]
-        self.parameters = list(inspect.signature(self.function).parameters)
-        self.static = [p for p, a in zip(self.parameters, self.arguments) if isinstance(a, int | str)]
         after = self.fresh()
         self.function(*after)
         pairs = enumerate(zip(info["input_args"], self.arguments, after))
@@ -105,19 +103,11 @@ def weights(shape: tuple[int, ...]) -> Any:
     return np.cos(np.arange(n)).reshape(shape) / np.sqrt(max(n, 1))
 
 
-def compile_with(kernel: Kernel, make: Callable[..., Any], first: Callable[[Any], Any]) -> tuple[Any, float, list[str]]:
-    """The compiled kernel, the seconds of its first call, and its arguments that had to be static."""
-    for static in ([], kernel.static):
-        function = make(static)
-        start = time.process_time()
-        try:
-            first(function)
-        except (dflow.errors.DflowError, TypeError):
-            if static == kernel.static:
-                raise
-            continue
-        return function, time.process_time() - start, static
-    raise AssertionError
+def first_call(function: Callable[..., Any], args: list[Any]) -> float:
+    """The seconds of a call."""
+    start = time.process_time()
+    function(*args)
+    return time.process_time() - start
 
 
 def examine(kernel: Kernel, timed: bool) -> dict[str, str]:
@@ -139,9 +129,8 @@ def brief(e: Exception) -> str:
 
 def value(kernel: Kernel, row: dict[str, str], timed: bool) -> None:
     wanted = kernel.results(kernel.function)
-    function, seconds, static = compile_with(
-        kernel, lambda static: dflow.jit(kernel.function, static_argnames=static), kernel.results
-    )
+    function = dflow.jit(kernel.function)
+    seconds = first_call(function, kernel.fresh())
     got = kernel.results(function)
     assert len(got) == len(wanted), f"{len(got)} results, not {len(wanted)}"
     verdict = "right"
@@ -151,7 +140,7 @@ def value(kernel: Kernel, row: dict[str, str], timed: bool) -> None:
         for g, w, s in zip(got, wanted, spread):
             assert close(g, w) or apart(g, w) <= 10 * s, f"{apart(g, w):.2g} from NumPy's, of {np.max(np.abs(w)):.2g}"
         verdict = "right to its condition"
-    row |= {"value": verdict + (" (static integers)" if static else ""), "first call": duration(seconds)}
+    row |= {"value": verdict, "first call": duration(seconds)}
     if timed:
         runs = {"NumPy": kernel.function, "dflow": function}
         compiled = numba(kernel)
@@ -207,41 +196,26 @@ def gradient(kernel: Kernel, row: dict[str, str], timed: bool) -> None:
     if not kernel.varying or not any(r.dtype.kind in "fc" for r in map(np.asarray, kernel.results(kernel.function))):
         row["gradient"] = "nothing varies"
         return
-    name = {p: k for k, p in enumerate(kernel.parameters)}
 
     def total(*args: Any) -> Any:
         return kernel.total(*args)
 
-    def make(static: list[str]) -> Any:
-        fixed = {name[s] for s in static}
-        moving = [k for k in range(len(name)) if k not in fixed]
-
-        def of(*args: Any) -> Any:
-            every = kernel.fresh()
-            for k, a in zip(moving, args):
-                every[k] = a
-            return total(*every)
-
-        wrt = tuple(moving.index(k) for k in kernel.varying)
-        pick = lambda args: [args[k] for k in moving]  # noqa: E731
-        both, alone = dflow.value_and_grad(of, argnums=wrt), dflow.jit(of)
-
-        def forward(dots: list[Any]) -> float:
-            tangents = dict(zip(wrt, dots))
-            primals = pick(kernel.fresh())
-            some = [tangents.get(k, zero(p)) for k, p in enumerate(primals)]
-            return float(dflow.jvp(of, tuple(primals), tuple(some))[1])
-
-        return (lambda *args: both(*pick(args))), (lambda *args: alone(*pick(args))), forward
-
-    (both, alone, forward), seconds, _ = compile_with(kernel, make, lambda made: made[0](*kernel.fresh()))
+    both, alone = dflow.value_and_grad(total, argnums=tuple(kernel.varying)), dflow.jit(total)
+    seconds = first_call(both, kernel.fresh())
     _, bars = both(*kernel.fresh())
     dots = directions(kernel)
     slope = sum(float(np.sum(np.real(b * np.asarray(d)))) for b, d in zip(bars, dots))
-    row |= {"gradient": judged(kernel, slope, forward(dots), dots), "first": duration(seconds)}
+    row |= {"gradient": judged(kernel, slope, forward(kernel, total, dots), dots), "first": duration(seconds)}
     if timed:
         times = measure_fresh(kernel, {"value": alone, "gradient": both})
         row["gradient / value"] = f"{times['gradient'].least / times['value'].least:.3g}"
+
+
+def forward(kernel: Kernel, total: Callable[..., Any], dots: list[Any]) -> float:
+    """The derivative in the direction ``dots``, by forward mode."""
+    primals, tangents = kernel.fresh(), dict(zip(kernel.varying, dots))
+    some = [tangents.get(k, zero(p)) for k, p in enumerate(primals)]
+    return float(dflow.jvp(total, tuple(primals), tuple(some))[1])
 
 
 def judged(kernel: Kernel, reverse: float, forward: float, dots: list[Any]) -> str:

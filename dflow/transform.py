@@ -234,7 +234,9 @@ class Runner:
         self.is_flat = program.is_flat
         self.assemble = assembler(program.out_spec)
         a = program.arguments
-        self.extract = None if a.static or a.kwargs else extractor(trees.flatten(a.args)[1])
+        self.extract = None
+        if not a.kwargs and len(a.static) == len(a.fixed):
+            self.extract = extractor(trees.flatten(a.args)[1], a.fixed)
         self.updates = program.updates
         self.trim = program.trim
         self.count = program.result_count

@@ -7,7 +7,7 @@ left to ``optree``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optree
@@ -19,18 +19,26 @@ class Different(Exception):
     """The tree is not the one that the code was made for."""
 
 
-def extractor(spec: optree.PyTreeSpec) -> Callable[[Any], tuple[Any, ...]] | None:
-    """A function from a tree of structure ``spec`` to its leaves; None when it has other nodes.
+def extractor(
+    spec: optree.PyTreeSpec, fixed: Mapping[int, Any] | None = None
+) -> Callable[[Any], tuple[Any, ...]] | None:
+    """A function from a tree of structure ``spec`` to its leaves, without those that are ``fixed``; None when it has
+    other nodes, or fixed leaves that are not easily compared.
 
-    It raises Different or KeyError for another tree; what stands in the place of a leaf is not looked at.
+    It raises Different or KeyError for another tree or another fixed leaf; what stands in the place of other leaves is
+    not looked at.
     """
-    if not is_plain(spec):
+    fixed = fixed or {}
+    if not is_plain(spec) or any(type(x) not in (int, bool, str) for x in fixed.values()):
         return None
     constants: dict[str, Any] = {"Different": Different}
     lines = ["def extract(x0):"]
     names = (f"x{i}" for i in range(1, 1 << 30))
     leaves = list(_read(spec, "x0", names, lines, constants))
-    lines.append(f"    return ({''.join(f'{leaf}, ' for leaf in leaves)})")
+    for i, x in fixed.items():
+        constants[f"f{i}"] = x
+        lines.append(f"    if type({leaves[i]}) is not {type(x).__name__} or {leaves[i]} != f{i}: raise Different")
+    lines.append(f"    return ({''.join(f'{leaf}, ' for i, leaf in enumerate(leaves) if i not in fixed)})")
     exec("\n".join(lines), constants)
     return constants["extract"]
 
