@@ -1,6 +1,7 @@
 """CasADi: programs over symbols, from which it writes C, compiled by ``cc``. Calls pass buffers, not its own arrays."""
 
 import functools
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def called(symbols: Sequence[Any], outputs: Sequence[Any], args: Sequence[np.nda
     """A call of the compiled function of ``symbols`` on ``args``; its results are those of ``shapes``."""
     import casadi
 
-    options = {"jit": True, "compiler": "shell", "jit_options": {"flags": FLAGS}}
+    options = {"jit": True, "compiler": "shell", "jit_options": {"flags": FLAGS, "directory": f"{folder().name}/"}}
     buffer, trigger = casadi.Function("program", symbols, outputs, options).buffer()
     given = [np.array(x, dtype=float).ravel(order="F") for x in args]
     results = [np.zeros(int(np.prod(shape))) for shape in shapes]
@@ -51,6 +52,12 @@ def called(symbols: Sequence[Any], outputs: Sequence[Any], args: Sequence[np.nda
         return shaped
 
     return call
+
+
+@functools.cache
+def folder() -> Any:
+    """Where its C is compiled; it goes in the end."""
+    return tempfile.TemporaryDirectory()
 
 
 def function(step: Callable[..., Any], *shapes: tuple[int, ...]) -> Any:
