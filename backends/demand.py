@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from dflow.backends.bufferize import same_layout
 from dflow.backends.liveness import LOOPS, WRITES
 from dflow.backends.windows import windows
 from dflow.ir.core import Block, Function, Op, Value, free_values
+from dflow.ir.passes.products import SMALL
 from dflow.ir.registry import definition
 
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
@@ -64,6 +65,9 @@ def takes_once(op: Op, operand: int) -> bool:
     if op.name != "matmul":
         return False
     x, y = op.operands
+    made = op.operands[operand].op
+    if made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL:
+        return False  # a copy, which leaves the loops around, is read faster
     return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
 
 

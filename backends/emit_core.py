@@ -215,6 +215,16 @@ class Emitter:
 
         self.loop(count, (), run, hints=hints)
 
+    def steps(self, start: ir.Value, stop: ir.Value, step: int, body: Callable[[ir.Value], Any]) -> None:
+        """``body(k)`` for k = start, start + step, ... below ``stop``."""
+
+        def run(k: ir.Value) -> Sequence[ir.Value]:
+            body(self.add(start, k))
+            return ()
+
+        count = stop if is_constant(start, 0) else self.builder.sub(stop, start, flags=("nsw",))
+        self.loop(count, (), run, step)
+
     def nest(self, shape: Sequence[Dim], body: Body, ops: int = 1, hints: ir.MDValue | None = None) -> None:
         """``body(index)`` for every index of ``shape`` in row-major order; ``ops`` is about how long the body is, and
         ``hints`` are for the innermost loop."""

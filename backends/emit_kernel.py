@@ -30,6 +30,9 @@ At = list[ir.Value]
 Element = Callable[[At], Sequence[ir.Value]]
 REASSOCIATE = ("reassoc", "contract")
 UNROLL = 256  # more than is written out
+ROWS = 4  # that a reduction adds to a row of results at a time
+SHORT_ROW = 12  # results that stay in registers
+SIMPLE = 24  # operations of an element of which several are computed at a time
 FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the loop around it vectorises
 
 
@@ -105,7 +108,7 @@ def fold(
     dtypes = [r.type.dtype for r in results]
     many = point_count(inner)
     if rows and kept and (many is None or many > FEW) and not any(d in HALVES for d in dtypes):
-        _fold_rows(e, results, kept, inner, combine, element)
+        _fold_rows(e, results, kept, inner, combine, element, ROWS if ops <= SIMPLE else 1)
         return
     wide = [F32 if d in HALVES else d for d in dtypes]  # sums of many f16 need the room
     start = [identity(kind, d) for kind, d in zip(combine, wide)]
@@ -129,21 +132,42 @@ def _fold_rows(
     inner: Sequence[Dim],
     combine: Sequence[str],
     element: Element,
+    together: int,
 ) -> None:
+    """``together``: so many rows are added at a time, so that the row of results is not always in memory."""
     *outer, last = kept
+    *around, along = inner
+    if short := isinstance(last, int) and last <= SHORT_ROW:
+        together = 1
 
     def clear(at: At) -> None:
         write(e, results, at, [identity(k, r.type.dtype) for k, r in zip(combine, results)])
 
-    def add_to(at: At, rest: At) -> None:
-        found = element([*at, *rest])
-        for kind, result, value in zip(combine, results, found):
+    def add_to(at: At, rests: Sequence[At]) -> None:
+        found = [element([*at, *rest]) for rest in rests]
+        for k, (kind, result) in enumerate(zip(combine, results)):
             address = e.address(result, at, write=True)
-            e.store_at(result, address, accumulate(e, kind, result.type.dtype, e.load_at(result, address), value))
+            total = e.load_at(result, address)
+            for values in found:
+                total = accumulate(e, kind, result.type.dtype, total, values[k])
+            e.store_at(result, address, total)
+
+    def add_rows(at: At, rest: At, first: ir.Value, count: int) -> None:
+        rests = [[*rest, e.add(first, index(u))] for u in range(count)]
+        e.nest((last,), lambda j: add_to([*at, *j], rests), ops=1 if short else UNROLL)
+
+    def sweep(at: At, rest: At) -> None:
+        size = e.size(along)
+        blocks = (
+            e.builder.and_(size, index(-together)) if not isinstance(along, int) else index(along - along % together)
+        )
+        e.steps(ZERO, blocks, together, lambda k: add_rows(at, rest, k, together))
+        if not isinstance(along, int) or along % together:
+            e.steps(blocks, size, 1, lambda k: add_rows(at, rest, k, 1))
 
     def one(at: At) -> None:
         e.nest((last,), lambda j: clear([*at, *j]))
-        e.nest(inner, lambda rest: e.nest((last,), lambda j: add_to([*at, *j], rest)), ops=UNROLL)
+        e.nest(around, lambda rest: sweep(at, rest), ops=UNROLL)
 
     e.nest(outer, one, ops=UNROLL)
 

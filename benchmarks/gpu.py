@@ -22,6 +22,7 @@ from benchmarks.arrays.programs import (
     sum_last,
     transcendental,
 )
+from benchmarks.libraries import rewired
 from benchmarks.measure import Table, Time, measure, peer
 from dflow.backends.cuda import driver
 
@@ -76,7 +77,7 @@ def run(scale: int = 1 << 25) -> Iterator[Table]:
         return
     where = f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
     yield arrays(scale, where)
-    yield products(where)
+    yield products(scale, where)
     yield additions(scale, where)
     yield calls(where)
 
@@ -96,14 +97,16 @@ def arrays(scale: int, where: str) -> Table:
     return table
 
 
-def products(where: str) -> Table:
-    """Products of matrices and vectors, in 10^9 additions and multiplications a second."""
+def products(scale: int, where: str) -> Table:
+    """Products of matrices and vectors, in 10^9 additions and multiplications a second.
+
+    No matrix has more than ``scale`` elements."""
     table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS])
     r = np.random.default_rng(0)
-    shapes = [(1, n, n, n) for n in (128, 256, 512, 1024, 2048)]
+    shapes = [(1, n, n, n) for n in (16, 128, 256, 512, 1024, 2048)]
     shapes += [(1, 64, 64, 1 << 18), (512, 64, 64, 64), (1, 4096, 1, 4096), (1, 1, 4096, 4096)]
     for dtype in (np.float32, np.float64):
-        for batch, m, n, k in shapes:
+        for batch, m, n, k in (s for s in shapes if s[0] * max(s[1] * s[3], s[3] * s[2], s[1] * s[2]) <= scale):
             x, y = r.normal(size=(batch, m, k)).astype(dtype), r.normal(size=(batch, k, n)).astype(dtype)
             times = measure(contestants(multiply, (x, y)), rounds=5)
             speed = f"{2 * batch * m * n * k / times['dflow'].median / 1e9:.4g}"
@@ -166,7 +169,7 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
     found = {"dflow": waiting(dflow.jit(function, device="cuda"), dflow.device_put(args))}
     jax, cupy, torch = (peer(name) for name in ("jax", "cupy", "torch"))
     if jax and jax.default_backend() == "gpu":
-        found["JAX"] = in_jax(jax, jax.jit(rewired(function, jax)), args)
+        found["JAX"] = in_jax(jax, function, args)
     if cupy:
         found["CuPy"] = in_cupy(cupy, function, args)
     if torch and torch.cuda.is_available() and function in _TORCH:
@@ -180,14 +183,9 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
     return found
 
 
-def rewired(function: FunctionType, jax: Any) -> FunctionType:
-    """The function on JAX's NumPy."""
+def in_jax(jax: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
     jax.config.update("jax_enable_x64", True)
-    return FunctionType(function.__code__, {"np": jax.numpy}, function.__name__)
-
-
-def in_jax(jax: Any, compiled: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
-    there = [jax.numpy.asarray(x) for x in args]
+    there, compiled = [jax.numpy.asarray(x) for x in args], jax.jit(rewired(function, {"np": jax.numpy}))
     return lambda: compiled(*there).block_until_ready()
 
 

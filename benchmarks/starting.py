@@ -129,6 +129,7 @@ def measured(name: str) -> list[float]:
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as folder:
             environment = {**os.environ, **ALWAYS, **dict.fromkeys(CACHES, folder)}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # it would have every import compile the source
             for found in (cold, warm):
                 command = [sys.executable, "-m", "benchmarks.starting", name]
                 done = subprocess.run(command, capture_output=True, text=True, env=environment)

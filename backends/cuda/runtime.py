@@ -13,7 +13,6 @@ table is recorded as a graph when its table comes a second time, and replayed fr
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -195,12 +194,14 @@ class Program:
         if loaded is None or loaded.generation != self.device.generation:
             return
         cu = self.device.cu
-        with contextlib.suppress(Exception):  # the interpreter goes down, and the driver with it
+        try:
             if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
                 for stream, work in loaded.workspaces.items():
                     cu.cuStreamSynchronize(stream)
                     drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
+        except Exception:  # the interpreter goes down, and the driver with it
+            pass
 
     def libraries(self, stream: int) -> Libraries:
         """Those that do the routines. Raises DeviceError when they were there and are not any more."""

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import libraries
 from benchmarks.contest import Case, Entry, Group, Unsupported, over, over_best, tables
 from benchmarks.gradbench import cases as sizes
-from benchmarks.gradbench import functional
+from benchmarks.gradbench import functional, inputs
 from benchmarks.gradbench.check import check
 from benchmarks.gradbench.problems import PROBLEMS
 from benchmarks.measure import Table
@@ -96,7 +96,7 @@ def in_casadi(case: Case) -> Entry:
 GROUP = Group(
     "benchmarks.gradbench.run",
     sizes.cases,
-    sizes.case("hello", "", 3.0),
+    sizes.case("lse", "", inputs.lse(10)),
     {
         "dflow": in_dflow,
         "Numba": in_numba,

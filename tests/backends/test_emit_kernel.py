@@ -139,3 +139,20 @@ def test_conditions_select_in_kernels():
         return [b.select(b.not_(at(b, p, i)), v, b.neg(v)), b.not_(at(b, p, i))]
 
     assert_agrees(b.function("f", kernel(b, (50,), body)), np.arange(50) % 3 == 0, normal(50))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 11, 12])
+@pytest.mark.parametrize("varying", [False, True])
+def test_rows_are_added_several_at_a_time(rows, varying):
+    """Those that are left over are added one by one; products and sums of integers as well."""
+    columns = 40
+    b = Builder([TensorType(F64, (12, columns)), scalar(I64)])
+    x, n = b.args
+    size = Size(n, 12) if varying else rows
+
+    def body(b, j, k):
+        v = at(b, x, k, j)
+        return [v, v, b.emit("convert", v, dtype=I64)]
+
+    f = b.function("f", kernel(b, (columns, size), body, (1, ("sum", "prod", "sum"))))
+    assert_agrees(f, 10 * normal(12, columns), rows)

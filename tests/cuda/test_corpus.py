@@ -15,6 +15,9 @@ def chosen(programs):
     return [pytest.param(p, id=p.name, marks=[] if p.name in QUICK else pytest.mark.slow) for p in programs]
 
 
+ZERO = 1e-16  # of what cancels out
+
+
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Kernels with many threads for small arrays too."""
@@ -22,8 +25,8 @@ def small(monkeypatch):
     monkeypatch.setattr(work, "MANY", 4)
 
 
-def compare(got, wanted, rtol, floor=0.0):
-    """Equal structures and integers; floats within ``rtol`` of the largest of each result, or within ``floor``."""
+def compare(got, wanted, rtol):
+    """Equal structures and integers; floats within ``rtol`` of the largest of each result, or zero but for rounding."""
     (got, structure), (wanted, other) = trees.flatten(got), trees.flatten(wanted)
     assert structure == other
     for g, w in zip(got, wanted):
@@ -33,7 +36,7 @@ def compare(got, wanted, rtol, floor=0.0):
         g, w = np.asarray(g), np.asarray(w)
         assert (g.dtype, g.shape) == (w.dtype, w.shape)
         scale = np.max(np.abs(w), initial=0.0, where=np.isfinite(w)) if w.dtype.kind in "fc" else 0.0
-        np.testing.assert_allclose(g, w, rtol=rtol if scale else 0.0, atol=max(floor, rtol * scale))
+        np.testing.assert_allclose(g, w, rtol=rtol if scale else 0.0, atol=max(rtol * scale, ZERO))
 
 
 @pytest.mark.parametrize("p", chosen(PROGRAMS))

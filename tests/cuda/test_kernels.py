@@ -91,6 +91,17 @@ def test_the_last_write_wins(gpu, shape):
     assert compare(put_at, numbers(*shape), ROWS, rtol=0)[-3:] == ["scatter_clear", "scatter_claim", "scatter"]
 
 
+def test_numbers_of_odd_places(gpu):
+    """Memory for the last writes is followed by a scalar, which must be aligned."""
+
+    def f(x, i):
+        y = np.zeros(7)
+        y[i] = x
+        return y * np.sum(y)
+
+    compare(f, numbers(60), ROWS % 7)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "c16", "i2"])
 def test_additions(gpu, dtype):
     """Those that memory does not know are sorted."""

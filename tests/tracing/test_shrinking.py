@@ -82,7 +82,7 @@ def test_another_name_would_have_to_see_the_update():
         return x
 
     with pytest.raises(CarriedError, match="'x' becomes smaller"):
-        dflow.jit(lambda x, n: inside(x.copy(), n))(X, 5)
+        dflow.jit(lambda x, n: inside(x.copy(), n))(X, np.array(5))
 
 
 def test_shape_is_assigned():

@@ -226,7 +226,7 @@ def test_misuse():
 def test_options_are_known_while_tracing(option):
     options = {"length": 5} if option != "length" else {}
     with pytest.raises(NeedsStatic, match=f"scan needs a {option} that is known"):
-        dflow.jit(lambda x, n: lax.scan(lambda c, _: (c, None), x, **options, **{option: n}))(1.0, 3)
+        dflow.jit(lambda x, n: lax.scan(lambda c, _: (c, None), x, **options, **{option: n}))(1.0, np.array(3))
 
 
 def test_scans_in_branches():
