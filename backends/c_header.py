@@ -17,6 +17,7 @@ C_TYPES = {
     **{f"i{n}": f"int{n}_t" for n in (8, 16, 32, 64)},
     **{f"u{n}": f"uint{n}_t" for n in (8, 16, 32, 64)},
     "f16": "dflow_f16",
+    "bf16": "dflow_bf16",
     "f32": "float",
     "f64": "double",
     "c64": "float",
@@ -50,13 +51,26 @@ __extension__ typedef _Float16 dflow_f16;
 #endif"""
 
 
+BFLOAT = """\
+#ifndef DFLOW_BF16
+#define DFLOW_BF16
+typedef uint16_t dflow_bf16; /* a bfloat16: the upper 16 bits of the float of this value */
+#endif"""
+
+
+def typedefs(types: Sequence[TensorType]) -> list[str]:
+    """Definitions of the element types that C does not have."""
+    names = {t.dtype.name for t in types}
+    return [text for name, text in (("f16", HALF), ("bf16", BFLOAT)) if name in names]
+
+
 def header(name: str, exports: Sequence[Export]) -> str:
     guard = f"DFLOW_{re.sub('[^A-Za-z0-9]', '_', name).upper()}_H"
     types = [t for e in exports for t in (*e.plan.function.arg_types, *e.plan.function.result_types)]
     parts = [
         f"{PREFACE}\n#ifndef {guard}\n#define {guard}\n\n#include <stdint.h>",
         ERROR,
-        *([HALF] if any(t.dtype.name == "f16" for t in types) else []),
+        *typedefs(types),
         '#ifdef __cplusplus\nextern "C" {\n#endif',
         *(declaration(e) for e in exports),
         "#ifdef __cplusplus\n}\n#endif",

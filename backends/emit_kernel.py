@@ -24,7 +24,7 @@ from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
-from dflow.ir.types import F16, F32, Dim, DType
+from dflow.ir.types import BF16, F32, HALVES, Dim, DType
 
 At = list[ir.Value]
 Element = Callable[[At], Sequence[ir.Value]]
@@ -107,10 +107,10 @@ def fold(
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
     dtypes = [r.type.dtype for r in results]
     many = point_count(inner)
-    if rows and kept and (many is None or many > FEW) and F16 not in dtypes:
+    if rows and kept and (many is None or many > FEW) and not any(d in HALVES for d in dtypes):
         _fold_rows(e, results, kept, inner, combine, element, ROWS if ops <= SIMPLE else 1)
         return
-    wide = [F32 if d == F16 else d for d in dtypes]  # sums of many f16 need the room
+    wide = [F32 if d in HALVES else d for d in dtypes]  # sums of many f16 need the room
     start = [identity(kind, d) for kind, d in zip(combine, wide)]
 
     def step(at: At, totals: Sequence[ir.Value]) -> list[ir.Value]:
@@ -230,6 +230,8 @@ def identity(kind: str, dtype: DType) -> ir.Constant:
 
 def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.Value) -> ir.Value:
     b = e.builder
+    if dtype == BF16:
+        return convert(b, F32, BF16, accumulate(e, kind, F32, total, value))
     if dtype.is_float:
         if kind in ("sum", "prod"):
             return (b.fadd if kind == "sum" else b.fmul)(total, value, flags=REASSOCIATE)

@@ -3,11 +3,12 @@
 Small ones, and all of them where there is no BLAS, are computed in tiles that stay in registers: 4 rows by a vector of
 columns of the result, to which each step along the inner axis adds (a column of x) times (a row of y). The inner axis
 is cut into blocks whose part of y stays in the nearest cache. Products with a vector, and those of sizes known only at
-run time, are plain reductions.
+run time, are plain reductions. Matrices of bf16 are multiplied as ones of f32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -15,10 +16,11 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_kernel import REASSOCIATE, fold
-from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I32, PTR, VOID, ZERO, constant, index, storage_type, strides
+from dflow.backends.emit_lapack import Scratch
+from dflow.backends.emit_scalar import emit_scalar, rounded
+from dflow.backends.emit_types import I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
 from dflow.ir.core import Op, Value
-from dflow.ir.types import F16, DType
+from dflow.ir.types import BF16, F32, HALVES, DType
 
 At = list[ir.Value]
 GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
@@ -31,10 +33,34 @@ BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
 
 @emits("matmul")
 def _matmul(e: Emitter, op: Op) -> None:
+    if op.result.type.dtype == BF16 and 1 not in op.result.type.shape[-2:]:
+        _in_single(e, op)
+    else:
+        _product(e, op)
+
+
+def _in_single(e: Emitter, op: Op) -> None:
+    """A product of bf16 matrices as one of f32, which they are in registers, in memory of its own."""
+    wide = {v: Value(v.type.with_dtype(F32)) for v in (*op.operands, op.result)}
+    scratch = Scratch(e, **{str(k): (math.prod(v.type.bound), value_type(F32)) for k, v in enumerate(wide)})
+    for k, v in enumerate(wide.values()):
+        e.memory.lend(v, scratch[str(k)])
+    for v in op.operands:
+        e.nest(v.type.shape, partial(_move, e, v, wide[v]))
+    _product(e, Op("matmul", [wide[v] for v in op.operands], [wide[op.result]], {}, loc=op.loc))
+    e.nest(op.result.type.shape, lambda at: e.store(op.result, at, rounded(e.builder, e.load(wide[op.result], at))))
+    scratch.release()
+
+
+def _move(e: Emitter, x: Value, y: Value, at: At) -> None:
+    e.store(y, at, e.load(x, at))
+
+
+def _product(e: Emitter, op: Op) -> None:
     x = op.operands[0]
     *batch, m, n = op.result.type.shape
     k = x.type.shape[-1]
-    if m == 1 or n == 1 or x.type.dtype == F16:
+    if m == 1 or n == 1 or x.type.dtype in HALVES:  # of which there are no vectors
         _reduction(e, op, rows=n != 1)
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
@@ -49,11 +75,12 @@ def _matmul(e: Emitter, op: Op) -> None:
 
 def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
     x, y = op.operands
+    dtype = F32 if x.type.dtype == BF16 else x.type.dtype  # which it is in a register: what is summed is not rounded
 
     def element(at: At) -> list[ir.Value]:
         *batch, i, j, k = at
         factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
-        return [emit_scalar(e.builder, "mul", {}, [x.type.dtype] * 2, factors)]
+        return [emit_scalar(e.builder, "mul", {}, [dtype] * 2, factors)]
 
     fold(e, op.results, [*op.result.type.shape, x.type.shape[-1]], 1, ("sum",), element, rows=rows)
 

@@ -78,6 +78,10 @@ class Memory:
             return self._constant(x)
         return self.bases.get(buffer)
 
+    def lend(self, x: Value, pointer: ir.Value) -> None:
+        """Gives a tensor that stands for no value of the function a place."""
+        self.globals[x] = pointer
+
     def same(self, x: Value, y: Value) -> bool:
         return x in self.buffers and self.buffers[x] is self.buffers.get(y)
 
@@ -106,8 +110,8 @@ class Memory:
 
     def _constant(self, x: Value) -> ir.Value:
         """A dense constant without a buffer is read where it is."""
-        assert x.op is not None and x.op.name == "constant", f"{x!r} has no place in memory"
         if x not in self.globals:
+            assert x.op is not None and x.op.name == "constant", f"{x!r} has no place in memory"
             self.globals[x] = data(self.e.module, self.e.function.name, x)
         return self.globals[x]
 

@@ -1,6 +1,6 @@
-"""``print`` in machine code: a call back into Python with the addresses of the values.
+"""``print`` and ``warn`` in machine code: a call back into Python with the addresses of the values.
 
-What is printed is told by the number of a *site*, kept in this process; so programs that print are not kept on disk and
+What is written is told by the number of a *site*, kept in this process; so programs that print are not kept on disk and
 make no libraries.
 """
 
@@ -18,15 +18,15 @@ from dflow.ir.core import Op, Value
 from dflow.ir.ops.printing import show
 from dflow.ir.types import TensorType
 
-_sites: list[tuple[str, tuple[bool, ...], list[TensorType]]] = []
+_sites: list[tuple[dict[str, Any], list[TensorType]]] = []
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(ctypes.c_int64))
 
 
 @_SIGNATURE
 def _write(site: int, addresses: Any, sizes: Any) -> None:
-    template, python, types = _sites[site]
+    attrs, types = _sites[site]
     lengths = iter(sizes[: sum(t.rank for t in types)])
-    show(template, python, [_array(a, t, tuple(next(lengths) for _ in t.shape)) for a, t in zip(addresses, types)])
+    show(attrs, [_array(a, t, tuple(next(lengths) for _ in t.shape)) for a, t in zip(addresses, types)])
 
 
 def _array(address: int, t: TensorType, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -40,12 +40,12 @@ def _array(address: int, t: TensorType, shape: tuple[int, ...]) -> np.ndarray[An
     return np.lib.stride_tricks.as_strided(flat, shape, [s * dtype.itemsize for s in steps]).copy()
 
 
-@emits("print")
+@emits("print", "warn")
 def _print(e: Emitter, op: Op) -> None:
     b = e.builder
     values = op.operands
     site = len(_sites)
-    _sites.append((op.attrs["format"], op.attrs["python"], [v.type for v in values]))
+    _sites.append((dict(op.attrs), [v.type for v in values]))
     sizes = [e.size(d) for v in values for d in v.type.shape]
     addresses = _table(e, [_address(e, v) for v in values], PTR)
     kind = ir.FunctionType(ir.VoidType(), [I64, PTR, PTR])

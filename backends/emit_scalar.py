@@ -3,7 +3,7 @@
 Each entry takes the builder, the operands' dtype and the operands. Floating arithmetic carries ``contract`` (a product
 and a sum may become one fused operation) and no other flag: NaN, infinity and signed zero keep their meaning. f16 is
 computed in f32 and rounded, which is exact for one operation; what the math library computes in f64 stays f64 until the
-last rounding.
+last rounding. So is bf16, which is an f32 in registers (`emit_types`), rounded by integer operations.
 """
 
 from __future__ import annotations
@@ -14,11 +14,24 @@ from typing import Any
 
 from llvmlite import ir
 
-from dflow.backends.emit_types import F16, F32, F64, I1, I64, constant, value_type
+from dflow.backends.emit_types import (
+    F16,
+    F32,
+    F64,
+    I1,
+    I32,
+    I64,
+    constant,
+    from_storage,
+    storage_type,
+    to_storage,
+    value_type,
+)
 from dflow.backends.mathlib import MATH_FUNCTIONS, SINGLE_PRECISION, math_function
+from dflow.ir.types import BF16, HALVES, DType
+from dflow.ir.types import F16 as F16_DTYPE
 from dflow.ir.types import F32 as F32_DTYPE
 from dflow.ir.types import F64 as WIDE
-from dflow.ir.types import DType
 
 Rule = Callable[..., ir.Value]
 CONTRACT = ("contract",)
@@ -33,13 +46,16 @@ def emit_scalar(
     if name == "convert":
         return convert(b, dtypes[0], attrs["dtype"], values[0])
     if name == "bitcast":
-        return b.bitcast(values[0], value_type(attrs["dtype"]))
+        bits = b.bitcast(to_storage(b, dtypes[0], values[0]), storage_type(attrs["dtype"]))
+        return from_storage(b, attrs["dtype"], bits)
     dtype = dtypes[0]
-    if dtype.name == "f16" and name not in ON_BITS:
+    if dtype in HALVES and not (dtype == F16_DTYPE and name in ON_BITS):
         wide = WIDE if name in MATH_FUNCTIONS and name not in SINGLE_PRECISION else F32_DTYPE
         values = [convert(b, dtype, wide, v) for v in values]
         result = emit_scalar(b, name, attrs, [wide] * len(values), values)
-        return float_to_float(b, result, F16) if result.type == value_type(wide) else result
+        if result.type != value_type(wide) or (dtype == BF16 and name in EXACT):
+            return result
+        return convert(b, wide, dtype, result)
     if dtype.is_float and name in MATH_FUNCTIONS:
         return b.call(math_function(b.module, name, dtype.name), values)
     rule = TABLES[dtype.kind].get(name)
@@ -289,6 +305,8 @@ COMPLEX: dict[str, Rule] = {
 FLOAT["complex"] = lambda b, d, x, y: _pair(b, ir.LiteralStructType([x.type, x.type]), [x, y])
 TABLES = {"b": BITS, "i": INTEGER, "u": INTEGER, "f": FLOAT, "c": COMPLEX}
 ON_BITS = {"signbit"}  # what f16 needs no f32 for, and must not: a NaN's sign may get lost
+# What gives a bf16 without rounding.
+EXACT = {"neg", "abs", "sign", "max", "min", "copysign", "floor", "ceil", "trunc", "round"}
 
 
 # --- conversions
@@ -299,6 +317,9 @@ def convert(b: ir.IRBuilder, source: DType, target: DType, x: ir.Value) -> ir.Va
     of the integer that the conversion goes through: i32 and i64 for signed ones, i64 for unsigned ones; NaN gives 0."""
     if source == target:
         return x
+    if BF16 in (source, target):
+        x = convert(b, F32_DTYPE if source == BF16 else source, F32_DTYPE if target == BF16 else target, x)
+        return rounded(b, x) if target == BF16 else x
     if target.kind == "c" or source.kind == "c":
         return _convert_complex(b, source, target, x)
     if target.kind == "b":
@@ -312,6 +333,15 @@ def convert(b: ir.IRBuilder, source: DType, target: DType, x: ir.Value) -> ir.Va
     if x.type.width >= t.width:
         return b.trunc(x, t) if x.type.width > t.width else x
     return (b.sext if source.kind == "i" else b.zext)(x, t)
+
+
+def rounded(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
+    """An f32 rounded to the nearest bf16, ties to even. Of a NaN the sign is kept."""
+    bits = b.bitcast(x, I32)
+    odd = b.and_(b.lshr(bits, I32(16)), I32(1))
+    nearest = b.and_(b.add(bits, b.add(odd, I32(0x7FFF))), I32(0xFFFF0000))
+    quiet = b.or_(b.and_(bits, I32(0x80000000)), I32(0x7FC00000))
+    return b.bitcast(b.select(is_nan(b, x), quiet, nearest), F32)
 
 
 def float_to_float(b: ir.IRBuilder, x: ir.Value, t: ir.Type) -> ir.Value:

@@ -14,7 +14,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_memory import SMALL_ARENA, copy_bytes
 from dflow.backends.emit_scalar import int_compare, is_nan
-from dflow.backends.emit_types import I1, I64, ONE, PTR, VOID, ZERO, index, storage_type
+from dflow.backends.emit_types import I1, I64, ONE, PTR, VOID, ZERO, from_storage, index, storage_type
 from dflow.ir.core import Op
 from dflow.ir.types import DType
 
@@ -123,7 +123,8 @@ class _Sorter:
     def before(self, i: ir.Value, j: ir.Value) -> ir.Value:
         """Whether element i comes before element j, which stands first."""
         b, t = self.b, storage_type(self.dtype)
-        x, y = (b.load(b.gep(self.x, [k], source_etype=t), typ=t) for k in (i, j))
+        stored = (b.load(b.gep(self.x, [k], source_etype=t), typ=t) for k in (i, j))
+        x, y = (from_storage(b, self.dtype, v) for v in stored)
         if not self.dtype.is_float:
             return int_compare(b, self.dtype, "<", x, y)
         return b.or_(b.fcmp_ordered("<", x, y), b.and_(is_nan(b, y), b.not_(is_nan(b, x))))

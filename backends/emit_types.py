@@ -1,7 +1,8 @@
 """Types and constants of the IR in LLVM.
 
-A scalar lives in a register as its *value type* and in memory as its *storage type*. They differ for ``bool`` alone:
-one bit in a register, so that conditions cost nothing, one byte (0 or 1) in memory and in the native interface.
+A scalar lives in a register as its *value type* and in memory as its *storage type*. They differ for ``bool``: one bit
+in a register, so that conditions cost nothing, one byte (0 or 1) in memory and in the native interface. And for
+``bf16``: an f32 whose lower half is zero in a register, where all is computed, its upper half in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from dflow.ir.types import DType, Size, TensorType
+from dflow.ir.types import BF16, DType, Size, TensorType
 
 PTR = ir.PointerType()
 VOID = ir.VoidType()
@@ -22,6 +23,7 @@ _VALUE: dict[str, ir.Type] = {
     "bool": I1,
     **{f"{sign}{t.width}": t for sign in "iu" for t in (I8, I16, I32, I64)},
     "f16": F16,
+    "bf16": F32,
     "f32": F32,
     "f64": F64,
     "c64": ir.LiteralStructType([F32, F32]),
@@ -34,7 +36,7 @@ def value_type(dtype: DType) -> ir.Type:
 
 
 def storage_type(dtype: DType) -> ir.Type:
-    return I8 if dtype.kind == "b" else _VALUE[dtype.name]
+    return I8 if dtype.kind == "b" else I16 if dtype == BF16 else _VALUE[dtype.name]
 
 
 def index(value: int) -> ir.Constant:
@@ -56,10 +58,14 @@ def constant(dtype: DType, value: Any) -> ir.Constant:
 
 
 def to_storage(b: ir.IRBuilder, dtype: DType, value: ir.Value) -> ir.Value:
+    if dtype == BF16:
+        return b.trunc(b.lshr(b.bitcast(value, I32), I32(16)), I16)
     return b.zext(value, I8) if dtype.kind == "b" else value
 
 
 def from_storage(b: ir.IRBuilder, dtype: DType, value: ir.Value) -> ir.Value:
+    if dtype == BF16:
+        return b.bitcast(b.shl(b.zext(value, I32), I32(16)), F32)
     return b.icmp_unsigned("!=", value, I8(0)) if dtype.kind == "b" else value
 
 

@@ -305,13 +305,16 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
     return builder.link(_linker(), f"dflow{next(_NUMBER)}")
 
 
-def _load_for_good(module: ir.Module, names: list[str]) -> dict[str, int]:
-    key = object_cache.digest(str(module))
-    code = object_cache.read(key)
-    if code is None:
+def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) -> dict[str, int]:
+    key = object_cache.digest("shared", which)
+    data = object_cache.read(key)
+    if data is None:
+        module, wanted = make()
         target = machine()
-        code = target.emit_object(optimize(module, target))
-        object_cache.write(key, code)
+        data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target))
+        object_cache.write(key, data)
+    listed, _, code = data.partition(b"\n")
+    names = listed.decode().split(",")
     tracker = load(code, names, {})
     _FOR_GOOD.append(tracker)
     return {name: int(tracker[name]) for name in names}
@@ -335,13 +338,15 @@ def _scalar_ctype(t: TensorType) -> Any:
     """f16 has no ctype: a half travels in the low bits of a float's register."""
     if t.dtype.name == "f16":
         return ctypes.c_float
+    if t.dtype.name == "bf16":
+        return ctypes.c_uint16
     return ctypes.c_uint8 if t.dtype.kind == "b" else np.ctypeslib.as_ctypes_type(t.dtype.numpy)
 
 
 def _value(a: Any, t: TensorType) -> Any:
     if t.dtype.name == "f16":
         return float(np.array([a, 0], np.float16).view(np.float32)[0])
-    return a.item()
+    return a.view(np.uint16).item() if t.dtype.name == "bf16" else a.item()
 
 
 def _checked(a: Any, t: TensorType, position: int) -> Any:

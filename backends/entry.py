@@ -25,7 +25,7 @@ so the object code can be cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -50,7 +50,7 @@ class Leaf:
     python: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in ELEMENTS:
+        if pyabi.element(self.dtype) is None:
             raise ValueError(f"no element type {self.dtype!r}; known are {', '.join(ELEMENTS)}")
         if self.python and (self.shape or self.dtype not in PYTHON_DTYPES):
             raise ValueError(f"a Python object has rank 0 and dtype f64, i64 or bool, not {self.dtype}{self.shape}")
@@ -102,8 +102,17 @@ def available() -> bool:
     return pyabi.available()
 
 
-def symbols() -> dict[str, int]:
-    """Symbol name to address, for all symbols that entries refer to. To be handed to the JIT before it links."""
+def passes(dtype: str) -> bool:
+    """Whether a rank-0 value of this dtype can be an argument or a result of a kernel."""
+    found = pyabi.element(dtype)
+    return found is not None and found.llvm is not None
+
+
+def symbols(dtypes: Iterable[str] = ()) -> dict[str, int]:
+    """Symbol name to address, for all symbols that entries refer to, those with leaves of ``dtypes`` too. To be handed
+    to the JIT before it links."""
+    for dtype in dtypes:
+        pyabi.element(dtype)
     return pyabi.symbols() | trampoline.addresses()
 
 

@@ -24,7 +24,7 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.passes.decompose import decompose
 from dflow.ir.passes.unchecked import unchecked
-from dflow.ir.types import I64, scalar
+from dflow.ir.types import BF16, F32, I64, scalar
 
 
 def fuse(f: Function) -> Function:
@@ -110,10 +110,13 @@ class _Fusion:
         elements = Elements(k, self.env, self.demand, domain)
         at, inner = k.args[: len(batch)], k.args[-1]
         i, j = (elements.index(0) if size == 1 else k.args[len(batch)] for size in (m, n))
-        factors = elements.of(x, (*at, i, inner)), elements.of(y, (*at, inner, j))
+        factors = [elements.of(x, (*at, i, inner)), elements.of(y, (*at, inner, j))]
+        narrow = op.result.type.dtype == BF16  # what is summed is not rounded
+        if narrow:
+            factors = [elements.emit("convert", f, dtype=F32) for f in factors]
         attrs = {"domain": domain, "reduced": 1, "combine": ("sum",)}
         made = b.append("kernel", [], attrs, [_region(k, elements.emit("mul", *factors))], [op.result.hint])[0]
-        return b.reshape(made, shape=shape)
+        return b.reshape(b.convert(made, dtype=BF16) if narrow else made, shape=shape)
 
     def concatenation(self, b: Builder, op: Op) -> Value:
         """Unspecified memory, into which the parts are written one after the other."""

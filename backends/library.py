@@ -33,6 +33,7 @@ from dflow.backends.emit_types import I8, I32, I64, PTR
 from dflow.backends.engine import COMPILING, lower, machine, optimize
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function, walk
+from dflow.ir.passes.dce import SHOWING
 
 C_KEYWORDS = frozenset(
     """
@@ -124,7 +125,7 @@ def write_library(
 
 def _refuse_prints(f: Function) -> None:
     for op in walk(f.body):
-        if op.name in ("print", "breakpoint"):
+        if op.name in SHOWING:
             raise LibraryError(f"{op.loc}: a library needs no Python, and so cannot {op.name}; leave it out")
 
 

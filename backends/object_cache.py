@@ -20,9 +20,10 @@ import itertools
 import os
 import sys
 import tempfile
-from importlib.metadata import version
+from collections.abc import Iterator
 from pathlib import Path
 
+import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
@@ -68,13 +69,24 @@ def digest(*parts: str) -> str:
 
 @functools.cache
 def toolchain() -> str:
-    """What machine code depends on besides its program: this compiler, Python, NumPy, LLVM and the processor."""
-    modules = [sys.modules[name].__file__ or "" for name in ("dflow", "dflow.ir", "dflow.backends")]
-    sources = sorted({p for m in modules for p in Path(m).parent.rglob("*.py")})
-    stamp = [f"{p}:{s.st_size}:{s.st_mtime_ns}" for p in sources for s in [p.stat()]]
-    versions = [sys.version, np.__version__, version("llvmlite"), str(llvm.llvm_version_info)]
+    """What machine code depends on besides its program, as a digest: this compiler, Python, NumPy, LLVM and the
+    processor."""
+    folders = [os.path.dirname(sys.modules[name].__file__ or "") for name in ("dflow", "dflow.ir", "dflow.backends")]
+    stamp = sorted({s for folder in folders for s in _stamps(folder)})
+    versions = [sys.version, np.__version__, llvmlite.__version__, str(llvm.llvm_version_info)]
     processor = [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    return "\n".join([*stamp, *versions, *processor])
+    return hashlib.sha256("\n".join([*stamp, *versions, *processor]).encode()).hexdigest()
+
+
+def _stamps(folder: str) -> Iterator[str]:
+    """Path, size and time of every source file below a folder."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir() and entry.name != "__pycache__":
+                yield from _stamps(entry.path)
+            elif entry.name.endswith(".py"):
+                s = entry.stat()
+                yield f"{entry.path}:{s.st_size}:{s.st_mtime_ns}"
 
 
 def read(key: str) -> bytes | None:

@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from dflow.ir.types import bfloat16_dtype
+
 PTR = ir.PointerType()
 VOID = ir.VoidType()
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
@@ -116,9 +118,26 @@ _OBJECTS: dict[str, Any] = {
     "dflow_np_true": np.True_,
     "dflow_np_false": np.False_,
 }
+
+
+def _know(element: Element) -> None:
+    _OBJECTS[f"dflow_np_{element.name}"] = element.scalar
+    _OBJECTS[f"dflow_np_{element.name}_descr"] = np.dtype(element.scalar)
+
+
 for _element in ELEMENTS.values():
-    _OBJECTS[f"dflow_np_{_element.name}"] = _element.scalar
-    _OBJECTS[f"dflow_np_{_element.name}_descr"] = np.dtype(_element.scalar)
+    _know(_element)
+
+
+def element(dtype: str) -> Element | None:
+    """The element type of this name. That of bfloat16 is made when it is first asked for: it needs a package."""
+    if dtype == "bf16" and dtype not in ELEMENTS:
+        scalar = bfloat16_dtype().type
+        made = Element(scalar, I16)
+        holds = _has_layout(made) and _is_allocated(scalar)
+        ELEMENTS[dtype] = made if holds else Element(scalar, None)
+        _know(made)
+    return ELEMENTS.get(dtype)
 
 
 def function(module: ir.Module, name: str, signature: ir.FunctionType | None = None) -> ir.Function:
@@ -233,12 +252,14 @@ def _arrays() -> bool:
 
 def _scalars() -> bool:
     """A NumPy scalar's value follows the object head."""
-    for element in ELEMENTS.values():
-        value = element.scalar(1)
-        size = np.dtype(element.scalar).itemsize
-        if ctypes.string_at(id(value) + SCALAR_VALUE, size) != value.tobytes():
-            return False
-    return all(np.bool_(b) is (np.True_ if b else np.False_) for b in (False, True))
+    bools = all(np.bool_(b) is (np.True_ if b else np.False_) for b in (False, True))
+    return bools and all(map(_has_layout, ELEMENTS.values()))
+
+
+def _has_layout(element: Element) -> bool:
+    value = element.scalar(1)
+    size = np.dtype(element.scalar).itemsize
+    return ctypes.string_at(id(value) + SCALAR_VALUE, size) == value.tobytes()
 
 
 def _allocation() -> bool:
@@ -251,11 +272,13 @@ def _allocation() -> bool:
     made = make(id(np.ndarray), id(descr), 2, ctypes.addressof(dims), None, None, 0, None)
     if not (type(made) is np.ndarray and made.shape == (2, 3) and made.dtype is descr and made.flags.owndata):
         return False
-    alloc = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_ssize_t)
     scalars = {e.scalar for e in ELEMENTS.values() if e.scalar is not np.bool_}
-    return _numpy_api()[_API_NDARRAY] == id(np.ndarray) and all(
-        type(alloc(_alloc_slot(scalar))(scalar, 0)) is scalar for scalar in scalars
-    )
+    return _numpy_api()[_API_NDARRAY] == id(np.ndarray) and all(map(_is_allocated, scalars))
+
+
+def _is_allocated(scalar: type) -> bool:
+    alloc = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_ssize_t)
+    return type(alloc(_alloc_slot(scalar))(scalar, 0)) is scalar
 
 
 def _peek(thing: object, offset: int, ctype: Any) -> Any:

@@ -33,26 +33,25 @@ def _is_guard(name: str) -> bool:
 
 
 class SharedCode:
-    """The addresses of externalized functions. ``compile_module(module, names)`` loads a module for good."""
+    """The addresses of externalized functions. ``load(key, make)`` loads, for good, the functions of the module that
+    ``make`` gives with their names; ``key`` says which module that is."""
 
-    def __init__(self, compile_module: Callable[[ir.Module, list[str]], Mapping[str, int]]):
-        self._compile = functools.cache(functools.partial(_compiled, compile_module))
+    def __init__(self, load: Callable[[str, Callable[[], tuple[ir.Module, list[str]]]], Mapping[str, int]]):
+        self._load = functools.cache(lambda *which: load(".".join(which), functools.partial(_module, *which)))
 
     def addresses(self, names: list[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for name in names:
             _, function, _, dtype, *_ = name.split(".")
-            found[name] = self._compile(function, dtype)[name]
+            found[name] = self._load(function, dtype)[name]
         return found
 
 
-def _compiled(
-    compile_module: Callable[[ir.Module, list[str]], Mapping[str, int]], function: str, dtype: str
-) -> Mapping[str, int]:
+def _module(function: str, dtype: str) -> tuple[ir.Module, list[str]]:
     module = ir.Module(f"dflow.{function}.{dtype}")
     math_function(module, function, dtype)
     names = [f.name for f in module.functions if _is_guard(f.name)]
     for name in names:
         module.globals[name].linkage = "external"
     module.globals.pop(_KEPT, None)
-    return compile_module(module, names)
+    return module, names

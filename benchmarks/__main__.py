@@ -2,21 +2,27 @@
 
 import argparse
 import importlib
+import os
 
 from benchmarks.measure import RESULTS, write
 from benchmarks.plots import draw
 
-GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", "gpu")
+GPU = ("gpu", "gpu_ensembles", "gpu_gradbench")
+GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", *GPU)
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs groups of benchmarks.")
 parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all when none is named")
-chosen = parser.parse_args().groups or GROUPS
+parser.add_argument("--systems", type=int, default=1 << 20, help="the most in an ensemble of gpu_ensembles")
+given = parser.parse_args()
+chosen = given.groups or GROUPS
 for name in chosen:
     if name not in GROUPS:
         parser.error(f"no group {name!r}; there are {', '.join(GROUPS)}")
+os.environ["DFLOW_CACHE"] = "off"  # first calls are to compile
 for name in chosen:
     tables = []
-    for table in importlib.import_module(f"benchmarks.{name}").run():
+    options = {"systems": given.systems} if name == "gpu_ensembles" else {}
+    for table in importlib.import_module(f"benchmarks.{name}").run(**options):
         print(f"\n{table}", flush=True)
         tables.append(table)
     if tables:  # a group that needs a GPU has none without one

@@ -1,15 +1,14 @@
-"""What a call costs: functions that do next to nothing, in units of ``math.sqrt``."""
+"""What a call costs: functions that do next to nothing, in units of ``math.sqrt``; and what comes before."""
 
-import itertools
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 import dflow
-from benchmarks.measure import Table, Time, measure, peer, ratio
+from benchmarks.measure import Table, measure, peer, ratio
+from benchmarks.starting import starts
 
 
 def number(x):
@@ -48,7 +47,7 @@ def run() -> Iterator[Table]:
     times = measure(runs)
     unit = times["math.sqrt"]
     yield Table("Calls", ["call", "time", "/ math.sqrt"], [(name, t, ratio(t, unit)) for name, t in times.items()])
-    yield first_calls(makers)
+    yield from starts()
 
 
 def caller(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
@@ -58,18 +57,6 @@ def caller(f: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
 
 def _named(args: tuple[Any, ...]) -> dict[str, Any]:
     return {f"a{k}": a for k, a in enumerate(args)}
-
-
-def first_calls(makers: dict[str, Any]) -> Table:
-    """From the function to its first result: tracing and compiling, of another function each time."""
-    constants = itertools.count()
-
-    def first(make: Callable[..., Any]) -> Any:
-        factor = float(next(constants))
-        return make(lambda x: x * factor)(2.0)
-
-    times: dict[str, Time] = measure({name: partial(first, make) for name, make in makers.items()}, rounds=5)
-    return Table("First call", ["float -> float", "time"], list(times.items()))
 
 
 def peers() -> dict[str, Any]:

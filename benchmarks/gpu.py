@@ -1,4 +1,4 @@
-"""Programs on a GPU: memory-bound kernels against the bandwidth of a copy, ensembles of differential equations.
+"""Programs on a GPU: memory-bound kernels against the bandwidth of a copy, and what a call costs.
 
 Without a device the group says so and writes nothing.
 """
@@ -33,46 +33,19 @@ def transcendental(x):
     return np.exp(-(np.sin(x) ** 2)) * np.tanh(x) + np.log(1.0 + x * x)
 
 
-def lorenz(rho):
-    """A thousand steps of Runge and Kutta's method of order 4."""
-    x, y, z, h = 1.0, 0.0, 0.0, 0.001
-    for _ in range(1000):
-        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
-        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
-        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + h / 2 * d, y + h / 2 * e, z + h / 2 * f
-        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + h * g, y + h * i, z + h * j
-        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        x += h / 6 * (a + 2 * d + 2 * g + k)
-        y += h / 6 * (b + 2 * e + 2 * i + l)
-        z += h / 6 * (c + 2 * f + 2 * j + m)
-    return x + y + z
+def transpose(x):
+    return x.T.copy()
 
 
-def lorenz_adaptive(rho):
-    """Bogacki and Shampine's pair of orders 3 and 2, to time 1."""
-    x, y, z, t, h = 1.0, 0.0, 0.0, 0.0, 1e-3
-    while t < 1.0:
-        h = min(h, 1.0 - t)
-        a, b, c = 10.0 * (y - x), x * (rho - z) - y, x * y - 8.0 / 3.0 * z
-        u, v, w = x + h / 2 * a, y + h / 2 * b, z + h / 2 * c
-        d, e, f = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u, v, w = x + 0.75 * h * d, y + 0.75 * h * e, z + 0.75 * h * f
-        g, i, j = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        u = x + h / 9 * (2 * a + 3 * d + 4 * g)
-        v = y + h / 9 * (2 * b + 3 * e + 4 * i)
-        w = z + h / 9 * (2 * c + 3 * f + 4 * j)
-        k, l, m = 10.0 * (v - u), u * (rho - w) - v, u * v - 8.0 / 3.0 * w
-        error = h * np.sqrt(
-            ((-5 * a + 6 * d + 8 * g - 9 * k) / 72) ** 2
-            + ((-5 * b + 6 * e + 8 * i - 9 * l) / 72) ** 2
-            + ((-5 * c + 6 * f + 8 * j - 9 * m) / 72) ** 2
-        )
-        if error < 1e-6:
-            x, y, z, t = u, v, w, t + h
-        h = h * min(5.0, max(0.2, 0.9 * (1e-6 / (error + 1e-30)) ** (1.0 / 3.0)))
-    return x + y + z
+def add_transposed(x, y):
+    return x.T + y
+
+
+def histogram(i, w):
+    """The sums of the weights by number."""
+    y = np.zeros(1 << 16)
+    np.add.at(y, i, w)
+    return y
 
 
 def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]]:
@@ -89,6 +62,8 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         yield f"copy, {name}", copy, (to(x),), 2 * n * scale
         yield f"chain of seven, {name}", chain, (to(x), to(y), to(z)), 4 * n * scale
         yield f"transcendental, {name}", transcendental, (to(x),), 2 * n * scale
+        yield f"transpose, {name}", transpose, (to(matrix),), 2 * n * matrix.size
+        yield f"sum with a transpose, {name}", add_transposed, (to(matrix), to(matrix)), 3 * n * matrix.size
         yield f"sum of squares, all, {name}", sum_all, (to(cube),), n * cube.size
         yield f"sum of squares, first axis, {name}", sum_first, (to(cube),), n * cube.size
         yield f"sum of squares, last axis, {name}", sum_last, (to(cube),), n * cube.size
@@ -97,7 +72,7 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         yield f"Monte Carlo, {name}", monte_carlo, (to(paths),), n * paths.size
 
 
-def run(scale: int = 1 << 25, trajectories: int = 1 << 20) -> Iterator[Table]:
+def run(scale: int = 1 << 25) -> Iterator[Table]:
     """Nothing without a device."""
     try:
         device = driver.device()
@@ -106,7 +81,8 @@ def run(scale: int = 1 << 25, trajectories: int = 1 << 20) -> Iterator[Table]:
         return
     where = f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
     yield arrays(scale, where)
-    yield ensembles(trajectories, where)
+    yield products(where)
+    yield additions(scale, where)
     yield calls(where)
 
 
@@ -125,17 +101,43 @@ def arrays(scale: int, where: str) -> Table:
     return table
 
 
-def ensembles(count: int, where: str) -> Table:
-    table = Table("Ensembles of Lorenz systems on a GPU", ["what", "dflow", "systems / s", "gradient / value"])
-    rho = dflow.device_put(np.linspace(0.0, 21.0, count))
-    for title, function in (("fixed step, 1000 steps of order 4", lorenz), ("adaptive step, to 1e-6", lorenz_adaptive)):
-        together = dflow.jit(dflow.vmap(function), device="cuda")
-        alone = dflow.jit(dflow.vmap(dflow.grad(function)), device="cuda")
-        runs = {"value": waiting(together, (rho,)), "gradient": waiting(alone, (rho,))}
-        times = measure(runs, rounds=5)
-        value, slope = times["value"], times["gradient"]
-        table.rows.append((title, value, f"{count / value.median:.4g}", f"{slope.median / value.median:.3g}"))
-    table.note = f"{count} systems, f64. {where}"
+def products(where: str) -> Table:
+    """Products of matrices and vectors, in 10^9 additions and multiplications a second."""
+    table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS])
+    r = np.random.default_rng(0)
+    shapes = [(1, n, n, n) for n in (128, 256, 512, 1024, 2048)]
+    shapes += [(1, 64, 64, 1 << 18), (512, 64, 64, 64), (1, 4096, 1, 4096), (1, 1, 4096, 4096)]
+    for dtype in (np.float32, np.float64):
+        for batch, m, n, k in shapes:
+            x, y = r.normal(size=(batch, m, k)).astype(dtype), r.normal(size=(batch, k, n)).astype(dtype)
+            times = measure(contestants(multiply, (x, y)), rounds=5)
+            speed = f"{2 * batch * m * n * k / times['dflow'].median / 1e9:.4g}"
+            title = f"{batch} times {m} x {k} x {n}, {np.dtype(dtype).name}"
+            table.rows.append((title, times["dflow"], speed, *(times.get(name, "-") for name in PEERS)))
+    table.note = where
+    return table
+
+
+def multiply(x, y):
+    return np.matmul(x, y)
+
+
+def additions(scale: int, where: str) -> Table:
+    """Additions at computed places: by atomics, and in a fixed order."""
+    table = Table("Additions at computed places on a GPU", ["what", "dflow", "10^9 / s"])
+    r = np.random.default_rng(0)
+    weights = r.normal(size=scale)
+    for title, places in (
+        ("anywhere", r.integers(0, 1 << 16, scale)),
+        ("in order", np.sort(r.integers(0, 1 << 16, scale))),
+    ):
+        args = dflow.device_put((places, weights))
+        for how, deterministic in (("", False), (", deterministic", True)):
+            run = waiting(dflow.jit(histogram, device="cuda", deterministic=deterministic), args)
+            np.testing.assert_allclose(np.asarray(run()), histogram(places, weights), rtol=1e-9, atol=1e-9)
+            took = measure({"dflow": run}, rounds=5)["dflow"]
+            table.rows.append((f"{title}{how}", took, f"{scale / took.median / 1e9:.4g}"))
+    table.note = f"{scale} additions to {1 << 16} places, f64. {where}"
     return table
 
 
@@ -175,11 +177,11 @@ def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Call
     if torch and torch.cuda.is_available() and function in _TORCH:
         found["PyTorch"] = in_torch(torch, _TORCH[function](torch), args)
     expected = function(*args)
-    close = 1e-9 if args[0].dtype == np.float64 else 2e-4
+    close, scale = 1e-9 if args[0].dtype == np.float64 else 2e-4, max(1.0, float(np.max(np.abs(expected))))
     for call in found.values():
         result = call()
         result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
-        np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close)
+        np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close * scale)
     return found
 
 
@@ -214,6 +216,9 @@ def _normalized(torch: Any) -> Callable[..., Any]:
 # The same in PyTorch's words, where NumPy's do not do.
 _TORCH: dict[Any, Callable[[Any], Callable[..., Any]]] = {
     copy: lambda torch: copy,
+    transpose: lambda torch: lambda x: x.T.contiguous(),
+    add_transposed: lambda torch: add_transposed,
+    multiply: lambda torch: torch.matmul,
     chain: lambda torch: chain,
     sum_all: lambda torch: lambda x: (x * x).sum(),
     sum_first: lambda torch: lambda x: (x * x).sum(0),

@@ -16,18 +16,19 @@ from dflow.derivatives import (
     operands,
     pure,
 )
-from dflow.device_program import DEVICES
+from dflow.device_program import DEVICES, DeterministicProgram
 from dflow.errors import DerivativeError, failure, user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
 from dflow.linear_maps import Linearized, transposed
 from dflow.methods import after_self, decorated, taken_apart
+from dflow.program import trace_program
 from dflow.reference import BACKENDS
 from dflow.selection import Argnums, Selection, argument_names, argument_numbers, chosen_numbers, require_parameters
 from dflow.sharing import shared
 from dflow.signature import Arguments
 from dflow.tracing.context import tracing
-from dflow.transform import Jit, trace_program
+from dflow.transform import Jit
 from dflow.zero_gradients import warn_of_zeros
 
 
@@ -39,6 +40,7 @@ def jit(
     donate_argnums: int | Sequence[int] = (),
     backend: str = "native",
     device: str | None = None,
+    deterministic: bool = False,
 ) -> Any:
     """Compiles a function to machine code, for each signature when it is first called with it.
 
@@ -54,6 +56,7 @@ def jit(
     ``backend``: ``"native"`` compiles to machine code, ``"reference"`` runs the reference evaluator, one operation
     after the other, in which ``dflow.debug.breakpoint`` stops.
     ``device``: ``"cpu"``, or ``"cuda"`` for an NVIDIA GPU, where derivatives and ``vmap`` of the function run too.
+    ``deterministic``: on the GPU, every run gives the same bits, at a price (docs/gpu.md); elsewhere it is so anyway.
 
     Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
     ``lower(*args)``, which gives the program's stages as text.
@@ -66,6 +69,7 @@ def jit(
             donate_argnums=donate_argnums,
             backend=backend,
             device=device,
+            deterministic=deterministic,
         )
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
@@ -73,12 +77,15 @@ def jit(
         raise ValueError(f"device must be one of {', '.join(DEVICES)}; got {device!r}")
     if device == "cuda" and backend != "native":
         raise ValueError(f"backend {backend!r} runs on the CPU; leave out device={device!r}")
+    if deterministic and device != "cuda":
+        raise ValueError("deterministic=True says how to run on a GPU: pass device='cuda' too, or leave it out")
     argument_numbers("donate_argnums", donate_argnums)
+    on_gpu = "cuda, deterministic" if deterministic else "cuda"
     return _jit(
         function,
         argument_numbers("static_argnums", static_argnums),
         argument_names("static_argnames", static_argnames),
-        device if device == "cuda" else backend,
+        on_gpu if device == "cuda" else backend,
     )
 
 
@@ -94,7 +101,15 @@ def _jit(function: Callable[..., Any], nums: tuple[int, ...], names: tuple[str, 
 
     def make() -> Jit:
         require_parameters(function, nums, names)
-        return Jit(function, None, "jit", nums, names, recipe, {**BACKENDS, **DEVICES}[where])
+        return Jit(
+            function,
+            None,
+            "jit",
+            nums,
+            names,
+            recipe,
+            {**BACKENDS, **DEVICES, "cuda, deterministic": DeterministicProgram}[where],
+        )
 
     return shared(make, function, recipe)
 
@@ -156,7 +171,7 @@ def _gradient(
         return made.__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        program = trace_program(function, Arguments(function, args, kwargs))
+        program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
         selection = Selection(program.arguments, nums, names, verb)
         check_scalar(program, has_aux, verb, holomorphic)
         if holomorphic:
@@ -184,9 +199,11 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
     """
 
     def inner(primals: Any, tangents: Any) -> Any:
-        program = trace_program(function, Arguments(function, primals, {}))
-        types = [t.type for t in program.arguments.types]
+        program = trace_program(function, Arguments(function, primals, {}, keep_known=True))
+        a = program.arguments
+        types = [None if t is None else t.type for t in a.all_types]
         dots = matching(tuple(tangents), tuple(primals), types, "tangents", "primals")
+        dots = [d for i, d in enumerate(dots) if i not in a.fixed]
         wrt = [i for i, d in enumerate(dots) if d is not None]
         made = derive(pure(program), lambda f: jvp_pass.jvp(f, wrt))
         results = inline(made, operands(program, [d for d in dots if d is not None]))

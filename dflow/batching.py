@@ -22,13 +22,14 @@ from dflow.ir.passes import optimize
 from dflow.ir.passes.batch import batch
 from dflow.ir.types import TensorType
 from dflow.methods import taken_apart
+from dflow.program import Program, trace_program
 from dflow.shapes import shape_of
 from dflow.sharing import shared
 from dflow.signature import Arguments, leaf_names, leaf_type
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
-from dflow.transform import Jit, Program, trace_program
+from dflow.transform import Jit
 
 
 def vmap(
@@ -130,7 +131,7 @@ class _Map:
         self.outputs = axes.outputs
         slices = [x if a is None else shape_of(x, a) for x, a in zip(leaves, self.axes)]
         call_args, call_kwargs = trees.unflatten(spec, slices)
-        arguments = Arguments(function, call_args, call_kwargs)
+        arguments = Arguments(function, call_args, call_kwargs, keep_known=True)
         self.program: Program = trace_program(function, arguments)
         numeric = [i for i in range(len(leaves)) if i not in arguments.fixed]
         self.leaves = [leaves[i] for i in numeric]

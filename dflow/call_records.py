@@ -12,11 +12,11 @@ from dflow.ir.core import Function, Op, Value
 from dflow.ir.passes import optimize
 from dflow.ir.registry import NoDerivativeError
 from dflow.ir.rules import Tangents
+from dflow.program import Program, trace_program
 from dflow.signature import Arguments
 from dflow.tracing.lift import wrap
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.trace import ArgSpec, trace
-from dflow.transform import Program, trace_program
 
 
 class CallRecord:

@@ -20,7 +20,7 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Op, Value
 from dflow.ir.registry import Linear, NoDerivativeError
 from dflow.ir.rules import STOP_GRADIENT, Rule, Tangents, apply, unused_name
-from dflow.ir.types import TensorType
+from dflow.ir.types import TensorType, kind_of
 from dflow.methods import Method
 from dflow.signature import Arguments
 from dflow.tracing.array import Array
@@ -36,7 +36,7 @@ def stop_gradient(x: Any) -> Any:
     """``x`` itself, which counts as a constant where a derivative is taken, of any order. ``x`` is a tree."""
 
     def one(leaf: Any) -> Any:
-        if not isinstance(leaf, Array) or leaf.dtype.kind not in "fc":
+        if not isinstance(leaf, Array) or kind_of(leaf.dtype) not in "fc":
             return leaf
         same = Builder([leaf.value.type])
         return wrap(apply(builder(), STOP_GRADIENT, [leaf.value], same.finish(same.args))[0], leaf.weak)
@@ -160,7 +160,7 @@ class _JvpRule(Rule):
         """Calls the rule; its values, and the tangents of those that vary."""
         record = self.record
         primals, rest = arrays[: record.count], iter(arrays[record.count :])
-        tangents = [next(rest) if p.dtype.kind in "fc" else None for p in primals]
+        tangents = [next(rest) if kind_of(p.dtype) in "fc" else None for p in primals]
         made = call(self.function, *record.fixed_args(), record.args(primals), record.tangent_args(tangents))
         if not (isinstance(made, tuple | list) and len(made) == 2):
             raise _shape_of_rule(self.function, "a pair: the value and its tangent", made)
@@ -181,7 +181,7 @@ def checked_values(tree: Any, record: CallRecord, rule: Callable[..., Any]) -> l
         )
     out = []
     for leaf, t in zip(map(lift, leaves), record.program.traced.outputs):
-        if leaf.shape != t.shape or (leaf.dtype.kind == "f") != (t.dtype.kind == "f"):
+        if leaf.shape != t.shape or (kind_of(leaf.dtype) == "f") != (kind_of(t.dtype) == "f"):
             raise _shape_of_rule(rule, f"a value of the type that {record.name} returns: {t}", leaf.type)
         out.append(wrap(convert(leaf.value, t.dtype.numpy)))
     return out
@@ -309,7 +309,7 @@ def register_jvp(
     """
     custom_jvp_of = custom_jvp(_as_traced(function, primal))
     custom_jvp_of.defjvp(rule)
-    BUILTINS[function] = custom_jvp_of
+    _register(function, custom_jvp_of)
 
 
 def register_vjp(
@@ -321,7 +321,15 @@ def register_vjp(
     """As ``register_jvp``, with the rules of ``custom_vjp.defvjp``."""
     custom_vjp_of = custom_vjp(_as_traced(function, primal))
     custom_vjp_of.defvjp(fwd, bwd)
-    BUILTINS[function] = custom_vjp_of
+    _register(function, custom_vjp_of)
+
+
+registered: list[Any] = []  # the functions that have got rules
+
+
+def _register(function: Callable[..., Any], rule: WithRule) -> None:
+    BUILTINS[function] = rule
+    registered.append(function)
 
 
 def _as_traced(function: Callable[..., Any], primal: Callable[..., Any] | None) -> Callable[..., Any]:

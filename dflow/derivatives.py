@@ -17,12 +17,12 @@ from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.transpose import NotLinearError
 from dflow.ir.registry import NoDerivativeError
 from dflow.pipeline import differentiate
+from dflow.program import Program, trace_program
 from dflow.signature import leaf_names
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import convert, lift, wrap
-from dflow.transform import Program, trace_program
 
 
 def pure(program: Program) -> Function:
@@ -139,7 +139,7 @@ def matching(tree: Any, like: Any, types: Sequence[Any], what: str, name: str) -
     values: list[Value | None] = []
     fixed = trees.constants(like)
     for k, (x, t) in enumerate(zip(leaves, types)):
-        if not t.dtype.is_inexact or x is None or k in fixed:
+        if t is None or not t.dtype.is_inexact or x is None or k in fixed:
             values.append(None)
             continue
         a = lift(x)

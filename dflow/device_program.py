@@ -31,6 +31,7 @@ class DeviceProgram:
     """One program for one signature, on the GPU that is current when it is called; see `Executable`."""
 
     address = None
+    is_deterministic = False
     is_inherited = True  # by derivatives and batched versions of a function that is compiled for the device
 
     def __init__(
@@ -40,7 +41,7 @@ class DeviceProgram:
         self.updated, self.names = updated, names
         from dflow.backends.cuda.compiler import compile_plan  # code generation for GPUs is a tenth of dflow's import
 
-        self.plan = compile_plan(stages.plan)
+        self.plan = compile_plan(stages.plan, deterministic=self.is_deterministic)
         f = stages.plan.function
         self._in_memory = [(k, t) for k, t in enumerate(f.arg_types) if not by_value(t)]
         self._by_value = [(k, t.dtype.numpy) for k, t in enumerate(f.arg_types) if by_value(t)]
@@ -49,11 +50,11 @@ class DeviceProgram:
 
     def program(self, ordinal: int) -> Program:
         """The program on one device."""
-        from dflow.backends.cuda.runtime import Program
-
         device = driver.device(ordinal)
         found = self._programs.get(ordinal)
         if found is None or found.device is not device:
+            from dflow.backends.cuda.runtime import Program
+
             found = self._programs[ordinal] = Program(self.plan, device)
         return found
 
@@ -75,8 +76,9 @@ class DeviceProgram:
         here = [a for a in arrays if a is not None]
         default = default_ordinal()
         ordinal = here[0].memory.device.ordinal if here else default or 0
-        if any(a.memory.device.ordinal != ordinal for a in here):
-            raise ValueError("the arguments are on several devices; move them with dflow.device_put")
+        for a in here:
+            if a.memory.device.ordinal != ordinal:
+                raise ValueError("the arguments are on several devices; move them with dflow.device_put")
         program = self.program(ordinal)
         program.device.activate()
         stream = current_stream(program.device)
@@ -119,8 +121,9 @@ class DeviceProgram:
         addresses, earlier = {}, []
         for k, _ in self._in_memory:
             a = arrays[k]
-            a.order(stream)
             addresses[k] = a.pointer
+            if a.memory.stream != stream:
+                a.order(stream)
             if a.later is not None:
                 earlier.append(a.later)
         try:
@@ -137,7 +140,8 @@ class DeviceProgram:
         for position, k in self.updated:
             self._put_back(leaves[position], arrays[position], results[k], later)
         for k, _ in self._in_memory:
-            arrays[k].used(stream)
+            if arrays[k].memory.stream != stream:
+                arrays[k].used(stream)
         shown = results[: len(results) - len(self.updated)]
         if not stays:
             if later is not None:
@@ -159,6 +163,12 @@ class DeviceProgram:
     def _told(self, e: Exception) -> BaseException:
         location = getattr(e, "location", None)
         return e if location is None else run_time_error(e, location)
+
+
+class DeterministicProgram(DeviceProgram):
+    """One of which every run gives the same bits."""
+
+    is_deterministic = True
 
 
 DEVICES: dict[str, Any] = {"cpu": Executable, "cuda": DeviceProgram}

@@ -1,4 +1,4 @@
-"""DLPack: arrays on a device handed over without a copy.
+"""DLPack: arrays on a device, and those of bfloat16, handed over without a copy.
 
 ``capsule(...)`` gives memory of ours to another library, ``adopt(x)`` takes memory of another. The structures are those
 of ``dlpack.h`` (version 0, which every library understands).
@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 
-CUDA = 2  # kDLCUDA
+from dflow.ir.types import bfloat16_dtype, is_bfloat16
+
+CPU, CUDA = 1, 2  # kDLCPU, kDLCUDA
 _CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 _KINDS = {code: kind for kind, code in _CODES.items()}
+_BFLOAT = 4
 
 
 class _Tensor(ctypes.Structure):
@@ -65,7 +68,8 @@ def capsule(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], ordinal:
     sizes = (ctypes.c_int64 * max(1, len(shape)))(*shape)
     steps = (ctypes.c_int64 * max(1, len(shape)))(*_strides(shape))
     t.data, t.device_type, t.device_id, t.ndim = pointer, CUDA, ordinal, len(shape)
-    t.code, t.bits, t.lanes = _CODES[dtype.kind], 8 * dtype.itemsize, 1
+    code = _BFLOAT if is_bfloat16(dtype) else _CODES[dtype.kind]
+    t.code, t.bits, t.lanes = code, 8 * dtype.itemsize, 1
     t.shape, t.strides, t.byte_offset = sizes, steps, 0
     managed.deleter = ctypes.cast(_give_back, ctypes.c_void_p).value
     address = ctypes.addressof(managed)
@@ -90,6 +94,8 @@ class Adopted:
     def dtype(self) -> np.dtype[Any]:
         """Raises TypeError for a type that NumPy does not have."""
         code, bits, lanes = self.type
+        if self.type == (_BFLOAT, 16, 1):
+            return bfloat16_dtype()
         if code not in _KINDS or lanes != 1:
             raise TypeError(f"an array of DLPack type {self.type} has no NumPy dtype")
         return np.dtype(f"{_KINDS[code]}{bits // 8}") if _KINDS[code] != "b" else np.dtype(bool)
@@ -112,6 +118,18 @@ def adopt(x: Any, stream: int | None = None) -> Adopted:
     made = Adopted(_Managed.from_address(address), address)
     _set_name(given, _USED)
     return made
+
+
+def bfloat16_on_host(x: Any) -> np.ndarray[Any, Any]:
+    """An array of bfloat16 in the memory of the processor, which NumPy does not take; read-only, without a copy. Raises
+    TypeError for others."""
+    found = adopt(x)
+    if found.device_type != CPU or found.type != (_BFLOAT, 16, 1):
+        raise TypeError(f"an array of DLPack type {found.type} on device {found.device_type} cannot be read by NumPy")
+    facts = {"version": 3, "typestr": "<u2", "data": (found.pointer, True), "shape": found.shape}
+    facts["strides"] = tuple(2 * s for s in found.strides)
+    holder = type("Lent", (), {"__array_interface__": facts, "memory": found})()
+    return np.asarray(holder).view(bfloat16_dtype())
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -137,6 +137,10 @@ class DerivativeError(DflowError, TypeError):
     """What is asked to be differentiated cannot be."""
 
 
+class SpecializationWarning(UserWarning):
+    """A function is compiled again and again because a number among its arguments is part of the program."""
+
+
 class ZeroGradientWarning(UserWarning):
     """A gradient is zero whatever the arguments are."""
 

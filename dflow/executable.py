@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,34 +56,75 @@ class Executable(NativeCallable):
     """
 
     def __init__(
-        self, stages: Stages, types: Sequence[LeafType], single: bool, updated: Updated = (), names: Sequence[str] = ()
+        self,
+        stages: Stages,
+        types: Sequence[LeafType],
+        single: bool,
+        updated: Updated = (),
+        names: Sequence[str] = (),
+        object: ObjectCode | None = None,
     ):
         self.stages = stages
         self.single = single
         self.updated, self.names = updated, names
         self.types = types
-        results = stages.traced.result_types
-        _refuse_breakpoints(stages.traced)
-        spec = None
-        # An update that is not left in place needs the way through Python.
-        enterable = len(stages.in_place) == len(updated)
-        if enterable and not _has_other_scalars(stages.traced.arg_types, results):
-            spec = EntrySpec(
-                tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in types),
-                tuple(_leaf(t, False) for t in results),
-                single,
-                release_gil=is_long(stages.traced),
-                in_place=tuple(stages.in_place.items()),
-            )
-        self.compiled = _compiled(stages, spec)
+        self.key: str | None = None  # what the machine code is kept under
+        if object:
+            symbols = entry.symbols(t.dtype.name for t in (*stages.signature.arg_types, *stages.signature.result_types))
+            self.compiled = self._load(object, lambda: self._generate(self._spec()), symbols)
+        else:
+            _refuse_breakpoints(stages.traced)
+            self.compiled = self._compile(self._spec())
         self.address = self.compiled.addresses.get(_ENTRY)
         self._set_entry(self.address, keep=self.compiled)
+
+    def _spec(self) -> EntrySpec | None:
+        """What the native entry takes and returns; None where the process has not the layout for one."""
+        signature, stages = self.stages.signature, self.stages
+        # An update that is not left in place needs the way through Python.
+        enterable = entry.available() and len(stages.in_place) == len(self.updated)
+        if not enterable or _has_other_scalars(signature.arg_types, signature.result_types):
+            return None
+        return EntrySpec(
+            tuple(_leaf(t.type, t.weak or (t.type.dtype.kind == "b" and t.type.is_scalar)) for t in self.types),
+            tuple(_leaf(t, False) for t in signature.result_types),
+            self.single,
+            release_gil=is_long(stages.traced),
+            in_place=tuple(stages.in_place.items()),
+        )
+
+    def _compile(self, spec: EntrySpec | None) -> CompiledFunction:
+        """Machine code with a native entry beside it, if there is a ``spec``.
+
+        It comes from the disk when it was made before; while stages are dumped, all of them are made.
+        """
+        stages, symbols = self.stages, entry.symbols() if spec else {}
+        self.key = None if stages.dump.active else _key(stages, spec)
+        data = self.key and object_cache.read(self.key)
+        if data:
+            return self._load(ObjectCode.from_bytes(data), lambda: self._generate(spec), symbols)
+        made = self._generate(spec)
+        stages.dump_machine_code(made)
+        if self.key:
+            object_cache.write(self.key, made.object.to_bytes())
+        return self._load(made.object, lambda: made, symbols)
+
+    def _load(self, object: ObjectCode, make: Callable[[], Generated], symbols: Mapping[str, int]) -> CompiledFunction:
+        return CompiledFunction(object, self.stages.signature, make, symbols, self.stages.in_place)
+
+    def _generate(self, spec: EntrySpec | None) -> Generated:
+        def extend(module: Any, kernel: Any) -> list[str]:
+            assert spec is not None
+            entry.add_entry(module, kernel, spec, _ENTRY)
+            return [_ENTRY]
+
+        return generate(self.stages.plan, name="dflow_program", extend=extend if spec else None)
 
     def _fallback(self, *leaves: Any) -> Any:
         raise Mismatch(self.types, leaves)
 
     def __repr__(self) -> str:
-        return f"<dflow machine code of {self.stages.traced.name}({', '.join(map(str, self.types))})>"
+        return f"<dflow machine code of {self.stages.signature.name}({', '.join(map(str, self.types))})>"
 
     def convert_and_call(self, leaves: Sequence[Any]) -> Any:
         """Calls with leaves of the right dtypes and shapes, whatever their layout in memory."""
@@ -151,34 +192,7 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
 def _has_other_scalars(args: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
     """Whether there are scalars that the native entry does not take (f16) or does not pass (complex numbers)."""
     halves = any(t.is_scalar and t.dtype.name == "f16" for t in args)
-    return halves or any(t.is_scalar and t.dtype.kind == "c" for t in (*args, *results))
-
-
-def _compiled(stages: Stages, spec: EntrySpec | None) -> CompiledFunction:
-    """Machine code with a native entry beside it, where ``spec`` is given and the process has the layout for it.
-
-    It comes from the disk when it was made before; while stages are dumped, all of them are made.
-    """
-    spec = spec if entry.available() else None
-
-    def extend(module: Any, kernel: Any) -> list[str]:
-        assert spec is not None
-        entry.add_entry(module, kernel, spec, _ENTRY)
-        return [_ENTRY]
-
-    def make() -> Generated:
-        return generate(stages.plan, name="dflow_program", extend=extend if spec else None)
-
-    symbols = entry.symbols() if spec else {}
-    key = None if stages.dump.active else _key(stages, spec)
-    data = key and object_cache.read(key)
-    if data:
-        return CompiledFunction(ObjectCode.from_bytes(data), stages.traced, make, symbols, stages.in_place)
-    made = make()
-    stages.dump_machine_code(made)
-    if key:
-        object_cache.write(key, made.object.to_bytes())
-    return CompiledFunction(made.object, stages.traced, lambda: made, symbols, stages.in_place)
+    return halves or not all(entry.passes(t.dtype.name) for t in (*args, *results) if t.is_scalar)
 
 
 class _KeyPrinter(Printer):

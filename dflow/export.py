@@ -127,7 +127,16 @@ def lower(function: Callable[..., Any], arguments: Sequence[Any], kind: str = "v
         positions = _positions(function, wrt)
         argnums = positions[0] if isinstance(wrt, int | str) else positions
         made = (gradient if kind == "grad" else value_and_gradient)(function, argnums)
-    return made.lower(*arguments)
+    lowered = made.lower(*arguments)
+    known = lowered.program.arguments
+    if known.numbers:
+        raise failure(
+            TraceError,
+            f"{_named(function)} cannot be compiled before {', '.join(known.names_of(known.numbers))} is known",
+            mend="say how large it can become (assert n <= 1000), or compile a function that calls it with the values",
+            location=function_location(function),
+        )
+    return lowered
 
 
 def _positions(function: Callable[..., Any], wrt: Wrt) -> tuple[int, ...]:

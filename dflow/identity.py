@@ -8,6 +8,7 @@ that cannot be shared.
 
 from __future__ import annotations
 
+import dis
 import enum
 import functools
 import hashlib
@@ -48,14 +49,14 @@ def identity(function: Any) -> Hashable | None:
         return None
 
 
-class _Same:
+class Same:
     """Equal when it is the same object, which is kept so that its address stays its own."""
 
     def __init__(self, value: Any):
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        return isinstance(other, Same) and self.value is other.value
 
     def __hash__(self) -> int:
         return id(self.value)
@@ -72,11 +73,11 @@ class _Walk:
     def key(self, x: Any, names: frozenset[str]) -> Hashable:
         """``names`` are those that the code around ``x`` mentions: of a module, only they matter."""
         if isinstance(x, _PLAIN):
-            return (type(x), repr(x)) if not isinstance(x, enum.Enum) else _Same(x)
+            return (type(x), repr(x)) if not isinstance(x, enum.Enum) else Same(x)
         if isinstance(x, np.generic):
             return type(x), x.dtype.str, x.tobytes()
         if isinstance(x, _FIXED):
-            return _Same(x)
+            return Same(x)
         place = id(x), names if isinstance(x, types.ModuleType) else None
         if place in self.seen:
             return "again", self.seen[place]
@@ -121,11 +122,12 @@ class _Walk:
 
     def _function(self, f: types.FunctionType) -> Hashable:
         if is_library(f.__module__):
-            return _Same(f)
+            return Same(f)
         names = mentioned(f.__code__)
         found = [(name, self.key(value, names)) for _, name, value in _named(f, names)]
         cells = tuple(self._cell(c, names) for c in f.__closure__ or ())
         defaults = self._keys((*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).items()), names)
+        found += [(name, self.key(value, names)) for name, value in sorted(vars(f).items()) if name in names]
         return f.__code__, f.__code__.co_filename, f.__qualname__, cells, defaults, tuple(found)
 
     def _cell(self, cell: types.CellType, names: frozenset[str]) -> Hashable:
@@ -136,16 +138,16 @@ class _Walk:
 
     def _module(self, x: types.ModuleType, names: frozenset[str]) -> Hashable:
         if is_library(x.__name__):
-            return _Same(x)
+            return Same(x)
         own = vars(x)
-        return _Same(x), tuple((n, self.key(own[n], names)) for n in sorted(names & own.keys()))
+        return Same(x), tuple((n, self.key(own[n], names)) for n in sorted(names & own.keys()))
 
     def _class(self, x: type, names: frozenset[str]) -> Hashable:
         found = []
         for cls in x.__mro__:
             if not is_library(cls.__module__):
                 found += [(n, self.key(v, names)) for n, v in vars(cls).items() if _matters(n, v)]
-        return _Same(x), tuple(found)
+        return Same(x), tuple(found)
 
     def _instance(self, x: Any, names: frozenset[str]) -> Hashable:
         cls = type(x)
@@ -178,13 +180,21 @@ def mentioned(code: types.CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(*inner)
 
 
+@functools.lru_cache(maxsize=4096)
+def imported(code: types.CodeType) -> frozenset[str]:
+    """The modules that a function imports, with the functions inside of it."""
+    inner = [imported(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+    own = (i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
+    return frozenset(own).union(*inner)
+
+
 def _named(f: types.FunctionType, names: frozenset[str]) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """The global variables that a function names, and modules that it imports: where they are, name and value."""
+    modules = imported(f.__code__)
     for name in sorted(names):
-        for table in (f.__globals__, sys.modules):
-            if name in table:
-                yield table, name, table[name]
-                break
+        table = f.__globals__ if name in f.__globals__ else sys.modules
+        if table is f.__globals__ or (name in modules and name in table):
+            yield table, name, table[name]
 
 
 class Bindings:

@@ -15,13 +15,13 @@ from dflow.ir.core import Op, Value
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.rules import Rule, Tangents, apply, unused_name
 from dflow.linear_rules import run_program
+from dflow.program import Program, trace_program
 from dflow.signature import Arguments
 from dflow.tracing.array import Array
 from dflow.tracing.calls import call
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import wrap
 from dflow.tracing.trace import ArgSpec
-from dflow.transform import Program, trace_program
 
 Solver = Callable[[Callable[[Any], Any], Any], Any]
 

@@ -25,12 +25,13 @@ from dflow.ir.passes.linearize import linearize as linearize_pass
 from dflow.ir.passes.transpose import transpose_block
 from dflow.ir.types import TensorType
 from dflow.methods import after_self, taken_apart
+from dflow.program import Program, trace_program
 from dflow.selection import Argnums, Selection, chosen_numbers
 from dflow.sharing import shared
 from dflow.signature import Arguments, leaf_type
 from dflow.tracing.context import builder
 from dflow.tracing.lift import wrap
-from dflow.transform import Jit, Program, trace_program
+from dflow.transform import Jit
 
 
 def jacfwd(function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False) -> Any:
@@ -87,7 +88,7 @@ def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
         return _matrix(verb, bound[0], after_self(nums), has_aux).__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
-        program = trace_program(function, Arguments(function, args, kwargs))
+        program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
         selection = Selection(program.arguments, nums, None, verb)
         spec = _value_spec(program, has_aux)
         split = _Split.of(program, selection, spec.num_leaves)

@@ -14,6 +14,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.ir.types import kind_of
 from dflow.recompute import checkpoint as checkpointed
 from dflow.revolve import revolved
 from dflow.shapes import ShapeDtypeStruct, eval_shape, shape_of
@@ -226,7 +227,7 @@ def _is_plain(x: Any) -> bool:
 def _weak_or_dtype(x: Any) -> Any:
     """What stands for ``x`` in ``np.result_type``: a Python number is weak."""
     weak = getattr(x, "weak", isinstance(x, int | float) and not isinstance(x, bool | np.generic))
-    return (0.0 if shape_of(x).dtype.kind == "f" else 0) if weak else shape_of(x).dtype
+    return (0.0 if kind_of(shape_of(x).dtype) == "f" else 0) if weak else shape_of(x).dtype
 
 
 def _scan_now(

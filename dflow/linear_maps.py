@@ -26,12 +26,13 @@ from dflow.ir.passes.transpose import transpose as transpose_pass
 from dflow.ir.passes.vjp import vjp as vjp_pass
 from dflow.ir.types import TensorType
 from dflow.pipeline import Dump, Stages
+from dflow.program import Program, trace_program
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
 from dflow.tracing.sizes import recast
-from dflow.transform import Jit, Program, maker, trace_program
+from dflow.transform import Jit, maker
 
 
 @dataclass

@@ -22,6 +22,7 @@ from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.registry import Linear
 from dflow.ir.rules import Rule, Tangents, apply, unused_name
+from dflow.program import Program, trace_program
 from dflow.shapes import shape_of
 from dflow.signature import Arguments
 from dflow.tracing.array import Array
@@ -29,7 +30,6 @@ from dflow.tracing.calls import call
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert, lift, wrap
 from dflow.tracing.trace import ArgSpec
-from dflow.transform import Program, trace_program
 
 
 def closure_convert(function: Callable[..., Any], *args: Any) -> tuple[Callable[..., Any], list[Any]]:

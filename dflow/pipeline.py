@@ -33,14 +33,26 @@ _numbers = itertools.count(1)
 class Stages:
     """All stages of a program, each made when it is asked for.
 
-    ``in_place`` maps results to the arguments whose memory they are left in.
+    ``in_place`` maps results to the arguments whose memory they are left in. Of a program that was found on disk
+    ``signature`` has the types alone, and ``remake`` traces it.
     """
 
-    def __init__(self, traced: Function, dump: Dump, in_place: Mapping[int, int] | None = None):
-        self.traced = traced
+    def __init__(
+        self,
+        signature: Function,
+        dump: Dump,
+        in_place: Mapping[int, int] | None = None,
+        remake: Callable[[], Function] | None = None,
+    ):
+        self.signature = signature
         self.in_place = in_place or {}
         self.dump = dump
-        dump.write("traced", traced)
+        self._remake = remake
+        dump.write("traced", signature)
+
+    @cached_property
+    def traced(self) -> Function:
+        return self._remake() if self._remake else self.signature
 
     @cached_property
     def optimized(self) -> Function:
@@ -95,9 +107,14 @@ class Dump:
         self.steps = itertools.count()
 
     @staticmethod
+    def wanted() -> str | None:
+        """The folder of all dumps."""
+        return os.environ.get("DFLOW_DUMP")
+
+    @staticmethod
     def of(name: str) -> Dump:
         """The dump of a new program, in its own numbered folder under ``DFLOW_DUMP``."""
-        root = os.environ.get("DFLOW_DUMP")
+        root = Dump.wanted()
         if not root:
             return Dump(None)
         folder = Path(root) / f"{next(_numbers):03d}-{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}"

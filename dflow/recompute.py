@@ -31,7 +31,9 @@ class checkpoint(Method):
         if not tracing():
             return self.function(*args, **kwargs)
         with user_frames_only():
-            record = CallRecord(self.function, Arguments(self.function, args, kwargs, self.static_argnums))
+            record = CallRecord(
+                self.function, Arguments(self.function, args, kwargs, self.static_argnums, keep_known=True)
+            )
             return record.results(apply(builder(), CHECKPOINT, record.operands(), record.function.body))
 
 

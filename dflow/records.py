@@ -19,6 +19,8 @@ from typing import Any, dataclass_transform
 import numpy as np
 import optree
 
+from dflow.ir.types import kind_of
+
 NAMESPACE = "dflow"
 LIBRARIES = {"dflow", "numpy", "scipy", "optree", "builtins"}
 STATIC, CONSTANT = "static", "constant"
@@ -169,7 +171,7 @@ def holds_numbers(x: Any, _inside: frozenset[int] = frozenset()) -> bool:
     if isinstance(x, int | float | complex | np.generic | Array):
         return not isinstance(x, enum.Enum)
     if isinstance(x, np.ndarray):
-        return x.dtype.kind in "biufc"
+        return kind_of(x.dtype) in "biufc"
     if id(x) in _inside:
         return False
     inside = _inside | {id(x)}

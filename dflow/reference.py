@@ -12,6 +12,7 @@ from dflow.executable import Executable, Mismatch, Updated, check_apart, check_w
 from dflow.ir.core import Op
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes.rewrite import has_effect
+from dflow.ir.types import kind_of
 from dflow.pipeline import Stages
 from dflow.signature import LeafType
 
@@ -71,7 +72,7 @@ class Finite(Reference):
 
 
 def _finite(x: Any) -> bool:
-    return x.dtype.kind not in "fc" or bool(np.isfinite(x).all())
+    return kind_of(x.dtype) not in "fc" or bool(np.isfinite(x).all())
 
 
 def _worst(results: Sequence[Any]) -> str:

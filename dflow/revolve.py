@@ -15,6 +15,7 @@ import numpy as np
 from dflow import trees
 from dflow.api import jvp, vjp
 from dflow.custom import custom_jvp
+from dflow.ir.types import kind_of
 from dflow.linear_rules import closure_convert, custom_transpose
 from dflow.shapes import shape_of
 
@@ -135,7 +136,7 @@ def _store(tables: Trees, parts: Trees, k: Any) -> None:
 
 def _zeros(tree: Trees) -> Trees:
     """Zeros for what varies, None for the rest."""
-    return trees.map_leaves(lambda x: np.zeros_like(x) if shape_of(x).dtype.kind in "fc" else None, tree)
+    return trees.map_leaves(lambda x: np.zeros_like(x) if kind_of(shape_of(x).dtype) in "fc" else None, tree)
 
 
 __all__ = ["advance", "first_snapshots", "revolved"]

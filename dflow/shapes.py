@@ -9,8 +9,8 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import user_frames_only
+from dflow.program import trace_program
 from dflow.signature import Arguments, ShapeDtypeStruct
-from dflow.transform import trace_program
 
 
 def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

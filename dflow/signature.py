@@ -6,7 +6,7 @@ import enum
 import inspect
 import math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ from dflow.errors import RangeError, TraceError, failure
 from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
 from dflow.tracing.array import Array
 from dflow.tracing.lift import is_plain
+
+WHOLE = (bool, int, np.bool_, np.integer)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,14 @@ _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
 
 def as_array(x: Any) -> np.ndarray[Any, Any]:
     """An array-like of another library as a NumPy array, by one of the two protocols for that."""
-    return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    try:
+        return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+    except (TypeError, RuntimeError):
+        if "bfloat16" not in str(getattr(x, "dtype", "")) or not hasattr(x, "__dlpack__"):
+            raise
+    from dflow.dlpack import bfloat16_on_host
+
+    return bfloat16_on_host(x)
 
 
 def leaf_type(x: Any) -> LeafType | None:
@@ -123,7 +132,8 @@ class Key:
 class Arguments:
     """The arguments of one call, taken apart: leaves with their types, their tree, and static values.
 
-    Leaves that are no numbers but plain facts (strings, functions, classes, ...) are static too.
+    Leaves that are no numbers but plain facts (strings, functions, classes, ...) are static too, and so are
+    ``numbers``, positions of leaves that tracing must know; with ``keep_known`` all integers that are known.
     """
 
     def __init__(
@@ -133,8 +143,10 @@ class Arguments:
         kwargs: dict[str, Any],
         static_argnums: Sequence[int] = (),
         static_argnames: Sequence[str] = (),
+        keep_known: bool = False,
     ):
         self.function = function
+        self.numbers: frozenset[int] = frozenset()
         positions = {i + len(args) if i < 0 else i for i in static_argnums}
         self.args, self.kwargs = tuple(args), kwargs
         self.static: tuple[tuple[int | str, Any], ...] = ()
@@ -150,6 +162,16 @@ class Arguments:
         self.types = tuple(t for t in self.all_types if t is not None)
         if len(self.types) < len(self.leaves):
             self._set_aside()
+        if keep_known:
+            self.set_aside(frozenset(i for i, x in enumerate(self.all_leaves) if isinstance(x, WHOLE)))
+
+    def set_aside(self, numbers: frozenset[int]) -> None:
+        """Makes these leaves static."""
+        if numbers:
+            self.numbers = numbers
+            self.all_types = [None if i in numbers else t for i, t in enumerate(self.all_types)]
+            self.types = tuple(t for t in self.all_types if t is not None)
+            self._set_aside()
 
     def _set_aside(self) -> None:
         """Separates numeric leaves from static ones."""
@@ -157,8 +179,9 @@ class Arguments:
         self.leaves = [self.all_leaves[i] for i in numeric]
         self.fixed = {i: x for i, x in enumerate(self.all_leaves) if self.all_types[i] is None}
         for i, x in self.fixed.items():
-            if not (isinstance(x, _FACTS) or callable(x)):
+            if not (isinstance(x, _FACTS) or callable(x) or i in self.numbers):
                 self._refuse(i)
+        self.static = tuple(s for s in self.static if not str(s[0]).startswith("leaf "))
         self.static += tuple((f"leaf {i}", x) for i, x in self.fixed.items())
 
     @property
@@ -177,8 +200,12 @@ class Arguments:
 
     def names(self) -> list[str]:
         """What the user would call each numeric leaf."""
+        return self.names_of({*range(len(self.all_leaves))} - self.fixed.keys())
+
+    def names_of(self, positions: Iterable[int]) -> list[str]:
+        """What the user would call these leaves."""
         names = leaf_names(self.function, self.args, self.kwargs)
-        return [n for i, n in enumerate(names) if i not in self.fixed]
+        return [names[i] for i in sorted(positions)]
 
     def rebuild(self, leaves: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of the user's function, with other numeric leaves."""

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dflow.ir.types import DTYPES
+from dflow.ir.types import DTYPES, dtype_of
 
 NUMBERS: dict[str, Any] = {"float": 0.0, "int": 0}
 NAMES = tuple(name for name, d in DTYPES.items() if d.kind != "c")
@@ -98,11 +98,10 @@ class _Parser:
 
 def _advice(name: str) -> str:
     """What the user may have meant: NumPy's name of a type."""
+    if name == "bfloat16":
+        return " (write bf16)"
     try:
-        dtype = np.dtype(name)
+        dtype = dtype_of(name)
     except TypeError:
         return ""
-    if dtype.kind == "c":
-        return " (complex arguments are not supported)"
-    meant = next((d.name for d in DTYPES.values() if d.numpy == dtype), None)
-    return f" (write {meant})" if meant in NAMES else ""
+    return f" (write {dtype})" if dtype.name in NAMES else " (complex arguments are not supported)"

@@ -20,10 +20,10 @@ from dflow.batching import vmap
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.passes import optimize
 from dflow.ir.passes.sparsity import sparsity
+from dflow.program import trace_program
 from dflow.signature import Arguments, leaf_type
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
-from dflow.transform import trace_program
 from dflow.tree import ravel_pytree
 
 MOST_DETECTED = 20_000  # inputs and results for which a pattern is looked for

@@ -10,127 +10,34 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dflow import trees
+from dflow import trees, zero_gradients
+from dflow.backends import object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.carrying import name_of, remade, sources
 from dflow.device_program import DeviceProgram
 from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
-from dflow.ir.core import Block, Function
+from dflow.kept_programs import keep, recall
+from dflow.lasting import lasting_key
 from dflow.methods import BoundMethod
-from dflow.pipeline import STAGES, Dump, Stages
+from dflow.pipeline import STAGES, Dump, Stages, checking
 from dflow.placement import default_ordinal, entries_are_open, runs_on_device
+from dflow.program import Program, trace_program, with_sizes
 from dflow.sharing import PROGRAMS
-from dflow.signature import Arguments, Key, LeafType, completed
-from dflow.tracing.array import Array
+from dflow.signature import Arguments, Key, completed
+from dflow.specialized import Specialized
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
-from dflow.tracing.objects import Snapshot
-from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.treecode import Different, assembler, extractor
-from dflow.trimming import Trimming, sizes_of
-from dflow.updates import Update, apply, changed
+from dflow.updates import apply
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.describe import Resources
     from dflow.backends.cuda.plan import LaunchPlan
 
 MAX_PROGRAMS = 512  # signatures kept for one function
-
-
-@dataclass
-class Program:
-    """A traced function with what it takes to call it and to put its results together."""
-
-    traced: Traced
-    out_spec: trees.Spec  # the tree of what the user's function returned
-    types: tuple[LeafType, ...]
-    arguments: Arguments
-    updates: list[Update]  # what changes in objects among the arguments; their results come after those of the call
-    result_count: int  # the number of results, without those that are written back to arguments, and without sizes
-    trim: Trimming | None = None  # set when the program is compiled
-
-    @property
-    def returns_all(self) -> bool:
-        """Whether nothing is written back to the arguments."""
-        return not self.traced.mutated and not self.updates
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the call's positional arguments are just the leaves, and what it returns just the results."""
-        a = self.arguments
-        flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
-        flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out and not self.updates and not self.trim
-
-    @property
-    def in_place(self) -> dict[int, int]:
-        """The results that can be left in the memory of the arguments whose new contents they are."""
-        f = self.traced.function
-        same = {k: i for i, k in self.traced.mutated if f.args[i].type == f.results[k].type}
-        return {k: i for k, i in same.items() if f.args[i].type.is_static and f.args[i].type.rank}
-
-    @property
-    def returns_leaf(self) -> bool:
-        return bool(self.out_spec.is_leaf())
-
-    @property
-    def returns_nothing(self) -> bool:
-        return self.out_spec.type is type(None)
-
-    @property
-    def returns_tuple(self) -> bool:
-        return self.out_spec == _flat_tuple_spec(self.result_count)
-
-
-def with_sizes(program: Program) -> Program:
-    """The program with the sizes of its results as further results, behind the others; those that are written back to
-    arguments stay last."""
-    traced = program.traced
-    count = len(traced.function.results) - len(traced.mutated)
-    results, trim = sizes_of(traced.function.results[:count])
-    if trim is None:
-        return program
-    f = traced.function
-    body = Block(f.args, f.body.ops, (*results, *f.results[count:]))
-    mutated = tuple((i, k + trim.sizes) for i, k in traced.mutated)
-    extended = replace(traced, function=Function(f.name, body, f.linear, f.loc), mutated=mutated)
-    return replace(program, traced=extended, trim=trim)
-
-
-@functools.lru_cache
-def _flat_tuple_spec(count: int) -> trees.Spec:
-    return trees.flatten((0.0,) * count)[1]
-
-
-@functools.lru_cache
-def _flat_spec(count: int) -> trees.Spec:
-    return trees.flatten(((0.0,) * count, {}))[1]
-
-
-def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program:
-    """Traces ``function`` for the types of the arguments."""
-    specs = [ArgSpec(t.type, t.weak, n) for t, n in zip(arguments.types, arguments.names())]
-    made: list[Any] = []
-
-    def run(leaves: list[Array]) -> list[Any]:
-        args, kwargs = arguments.rebuild(leaves)
-        before = Snapshot([args, kwargs])
-        try:
-            results, spec = trees.flatten(call(function, *args, **kwargs))
-            updates, arrays = changed(before, (tuple(args), kwargs))
-        finally:
-            before.restore()
-        made[:] = spec, updates, len(results)
-        return [*results, *arrays]
-
-    traced = trace(arguments.function, specs, run)
-    captured = tuple(LeafType(v.value.type, v.weak) for v in traced.captured)
-    spec, updates, count = made
-    return Program(traced, spec, (*arguments.types, *captured), arguments, updates, count)
 
 
 def maker(make: Callable[..., Any], leaves: Sequence[Any]) -> Callable[..., Any]:
@@ -175,6 +82,7 @@ class Jit(NativeCallable):
         self.make: Callable[..., Any] = make or Executable
         self._programs: dict[tuple[Key, Any], Runner] = {}
         self._direct: dict[int, Executable] = {}  # by the address of the native entry
+        self._specialized = Specialized()
         self._latest: Runner | None = None  # what to try first when no native entry takes the arguments
 
     def _fallback(self, *args: Any, **kwargs: Any) -> Any:
@@ -202,14 +110,25 @@ class Jit(NativeCallable):
         key = arguments.key, make
         runner = self._programs.get(key)
         if runner is None:
-            runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
+            try:
+                runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
+            except TraceError:
+                if not self._specialize(arguments):
+                    raise
+                return self._find_and_call(args, kwargs)
             self._add(key, runner)
+            self._specialized.count(arguments, getattr(self.function, "__name__", "the function"))
         self._latest = runner if runner.extract and make is self.make else None
         return runner.finish(runner.executable.convert_and_call(arguments.leaves), args, kwargs)
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         with user_frames_only():
             return self._direct[entry]._on_error(entry, status, record, args)
+
+    @property
+    def py_func(self) -> Callable[..., Any]:
+        """The function as it was written, under Numba's name for it."""
+        return self.function
 
     def close_entries(self) -> None:
         """Lets every call take the way through Python, which knows of default devices."""
@@ -234,12 +153,36 @@ class Jit(NativeCallable):
         return f"<dflow {self.kind} of {getattr(self.function, '__qualname__', self.function)!s}>"
 
     def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
+        arguments = self._plain_arguments(args, kwargs)
+        self._specialized.apply(arguments)
+        return arguments
+
+    def _plain_arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
         return Arguments(self.function, args, kwargs, self.static_argnums, self.static_argnames)
+
+    def _specialize(self, arguments: Arguments) -> bool:
+        """Whether the function can be traced when numbers among the arguments are known: then these will be."""
+        if arguments.numbers:
+            return False
+        given = arguments.rebuild(arguments.leaves)
+        return self._specialized.learn(
+            arguments,
+            lambda: self._plain_arguments(*given),
+            lambda a: trace_program(self.inner, a),
+            floats=self.kind == "jit",
+        )
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The stages of the program for these arguments, without running it."""
         with user_frames_only():
-            return Lowered(self._stages(self.arguments(args, kwargs)))
+            arguments = self.arguments(args, kwargs)
+            try:
+                stages = self._stages(arguments)
+            except TraceError:
+                if not self._specialize(arguments):
+                    raise
+                stages = self._stages(self.arguments(args, kwargs))
+        return Lowered(stages, getattr(self.make, "is_deterministic", False))
 
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
         name = getattr(self.function, "__name__", "function")
@@ -248,10 +191,23 @@ class Jit(NativeCallable):
             return program, Stages(program.traced.function, dump, program.in_place)
 
     def _compiled(self, arguments: Arguments, make: Callable[..., Any]) -> Runner:
+        key = self._lasting_key(arguments) if make is Executable else None
+        found = recall(key, arguments, lambda: self._stages(arguments)[1].traced) if key else None
+        if found:
+            make, program = found
+            return Runner(make(*_facts(program)), program)
+        warned = zero_gradients.given
         program, stages = self._stages(arguments)
-        single = program.returns_leaf and not program.updates and not program.trim
-        names = program.arguments.names()
-        return Runner(make(stages, program.types, single, program.traced.mutated, names), program)
+        runner = Runner(make(stages, *_facts(program)), program)
+        if key and warned == zero_gradients.given:  # a warning is given in every process
+            keep(key, runner.executable, program)
+        return runner
+
+    def _lasting_key(self, arguments: Arguments) -> str | None:
+        """What another process finds the program by; None where programs are not kept."""
+        if object_cache.folder() is None or Dump.wanted() or checking():
+            return None
+        return lasting_key(self.function, self.recipe, arguments)
 
     def _add(self, key: Any, runner: Runner) -> None:
         """Makes the program of a new signature one of those of this function."""
@@ -262,6 +218,12 @@ class Jit(NativeCallable):
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.pop(next(iter(self._programs)))
         self._programs[key] = runner
+
+
+def _facts(program: Program) -> tuple[Any, ...]:
+    """What an executable is made with: types, whether its only result is returned itself, updated arguments, names."""
+    single = program.returns_leaf and not program.updates and not program.trim
+    return program.types, single, program.traced.mutated, program.arguments.names()
 
 
 class Runner:
@@ -291,10 +253,11 @@ class Runner:
 
 
 class Lowered:
-    """The readable stages of one program."""
+    """The readable stages of one program. ``deterministic``: what it is on a GPU gives the same bits in every run."""
 
-    def __init__(self, made: tuple[Program, Stages]):
+    def __init__(self, made: tuple[Program, Stages], deterministic: bool = False):
         self.program, self.stages = made
+        self.deterministic = deterministic
 
     def ir(self, stage: str = "optimized") -> str:
         """The IR as text: ``"traced"``, ``"optimized"`` or ``"lowered"``. Raises ValueError for another stage."""
@@ -302,8 +265,8 @@ class Lowered:
 
     @functools.cached_property
     def _executable(self) -> Executable:
-        p = self.program
-        return Executable(self.stages, p.types, False, p.traced.mutated, p.arguments.names())
+        types, _, updated, names = _facts(self.program)
+        return Executable(self.stages, types, False, updated, names)
 
     def llvm(self) -> str:
         """LLVM's assembly language after optimization."""
@@ -328,7 +291,7 @@ class Lowered:
         from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
 
         if target not in self._launches:
-            self._launches[target] = compile_plan(self.stages.plan, target)
+            self._launches[target] = compile_plan(self.stages.plan, target, self.deterministic)
         return self._launches[target]
 
     def resources(self, target: str = "sm_80") -> dict[str, Resources]:

@@ -24,7 +24,7 @@ def extractor(spec: optree.PyTreeSpec) -> Callable[[Any], tuple[Any, ...]] | Non
 
     It raises Different or KeyError for another tree; what stands in the place of a leaf is not looked at.
     """
-    if not _is_plain(spec):
+    if not is_plain(spec):
         return None
     constants: dict[str, Any] = {"Different": Different}
     lines = ["def extract(x0):"]
@@ -35,8 +35,8 @@ def extractor(spec: optree.PyTreeSpec) -> Callable[[Any], tuple[Any, ...]] | Non
     return constants["extract"]
 
 
-def _is_plain(spec: optree.PyTreeSpec) -> bool:
-    return spec.is_leaf() or (spec.type in _NODES and all(map(_is_plain, spec.children())))
+def is_plain(spec: optree.PyTreeSpec) -> bool:
+    return spec.is_leaf() or (spec.type in _NODES and all(map(is_plain, spec.children())))
 
 
 def _read(
@@ -57,7 +57,7 @@ def _read(
 
 def assembler(spec: optree.PyTreeSpec) -> Callable[[Sequence[Any]], Any]:
     """A function from leaves to the tree of structure ``spec``."""
-    if not _is_plain(spec):
+    if not is_plain(spec):
         return spec.unflatten
     constants: dict[str, Any] = {}
     counter = iter(range(spec.num_leaves))

@@ -40,7 +40,12 @@ def _is_zero(v: Value) -> bool:
     return v.op is not None and v.op.name == "constant" and not np.any(v.op.attrs["value"])
 
 
+given = 0  # how many warnings there have been
+
+
 def _warn(what: str, mend: str, location: Location | None) -> None:
+    global given
+    given += 1
     message = failure(ZeroGradientWarning, what, mend=mend, location=location)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and not is_user_frame(frame):

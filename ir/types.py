@@ -6,6 +6,10 @@ A size in a shape is one of three things:
 - a ``Size``: an index value of the program with a known upper bound, written ``%n<=21``;
 - ``GROWS`` (leading position only), written ``*``: the tensor is a *sequence*, without end; its elements are zero until
   written. Residuals of loops whose trip count is not known in advance are kept in one.
+
+``bf16`` is bfloat16, the upper half of an f32. NumPy has no such dtype: it is that of the package ml_dtypes, which is
+imported when a program first has a bfloat16. Numbers are rounded to it from f32, so those of f64 twice, as ml_dtypes
+does.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ class DType:
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        return _NUMPY[self.name]
+        found = _NUMPY.get(self.name)
+        return bfloat16_dtype() if found is None else found
 
     @property
     def itemsize(self) -> int:
@@ -56,28 +61,68 @@ BOOL = DType("bool", "b", 1)
 I8, I16, I32, I64 = (DType(f"i{n}", "i", n) for n in (8, 16, 32, 64))
 U8, U16, U32, U64 = (DType(f"u{n}", "u", n) for n in (8, 16, 32, 64))
 F16, F32, F64 = (DType(f"f{n}", "f", n) for n in (16, 32, 64))
+BF16 = DType("bf16", "f", 16)
 C64, C128 = (DType(f"c{n}", "c", n) for n in (64, 128))
 
-DTYPES: dict[str, DType] = {d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F16, F32, F64, C64, C128)}
+DTYPES: dict[str, DType] = {
+    d.name: d for d in (BOOL, I8, I16, I32, I64, U8, U16, U32, U64, F16, BF16, F32, F64, C64, C128)
+}
+SIGNIFICAND = {BF16: 8, F16: 11, F32: 24, F64: 53}  # bits, the leading one included
 SIGNED = (I8, I16, I32, I64)
 UNSIGNED = (U8, U16, U32, U64)
 INTEGERS = SIGNED + UNSIGNED
-FLOATS = (F16, F32, F64)
+HALVES = (F16, BF16)
+FLOATS = (*HALVES, F32, F64)
 COMPLEXES = (C64, C128)
 NUMERIC = INTEGERS + FLOATS + COMPLEXES
 REAL = INTEGERS + FLOATS
 ALL = (BOOL, *NUMERIC)
 
-_NUMPY = {d.name: np.dtype(np.bool_ if d is BOOL else f"{d.kind}{d.bits // 8}") for d in DTYPES.values()}
+_NUMPY = {
+    d.name: np.dtype(np.bool_ if d is BOOL else f"{d.kind}{d.bits // 8}") for d in DTYPES.values() if d is not BF16
+}
 _FROM_NUMPY = {v: DTYPES[k] for k, v in _NUMPY.items()}
+
+
+def bfloat16_dtype() -> np.dtype[Any]:
+    """The NumPy dtype of bfloat16; ImportError without the package ml_dtypes."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError("bfloat16 needs the package ml_dtypes; install it: pip install 'dflow[bf16]'") from None
+    dtype = _NUMPY["bf16"] = np.dtype(ml_dtypes.bfloat16)
+    _FROM_NUMPY[dtype] = BF16
+    return dtype
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "V" and dtype.name == "bfloat16"
+
+
+def finfo(dtype: Any) -> Any:
+    """``np.finfo``, which refuses bfloat16."""
+    if not (isinstance(dtype, np.dtype | type) and is_bfloat16(np.dtype(dtype))):
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)
+
+
+def kind_of(dtype: Any) -> str:
+    """The kind of a NumPy dtype, as `DType` has it: NumPy takes bfloat16 for a structure of two bytes."""
+    return "f" if is_bfloat16(dtype) else dtype.kind
 
 
 def dtype_of(dtype: Any) -> DType:
     """The ``DType`` of a NumPy dtype (or anything ``np.dtype`` takes); TypeError when the IR has none."""
     if isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        dtype = bfloat16_dtype()
     found = _FROM_NUMPY.get(np.dtype(dtype).newbyteorder("="))
     if found is None:
+        if is_bfloat16(np.dtype(dtype)):
+            return BF16
         raise TypeError(f"dtype {np.dtype(dtype)} is not supported; supported are {', '.join(DTYPES)}")
     return found
 

@@ -6,7 +6,7 @@ once, the signatures of regions, what a kernel may contain, calls against their 
 
     @f does not verify, line 2:
       %y = sin %n : f64
-           ^^^ does not take i64; it takes f16, f32, f64
+           ^^^ does not take i64; it takes f16, bf16, f32, f64
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """``print`` in compiled functions, the reference backend, and what ``dflow.debug`` looks into."""
 
 import sys
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,3 +112,19 @@ def test_breakpoint(monkeypatch):
     assert [s["total"] for s in seen] == [0.0, 1.0, 3.0, 6.0, 10.0, 15.0] and seen[-1]["v"] == 5.0
     with pytest.raises(dflow.errors.TraceError, match="a breakpoint stops in the reference backend only"):
         dflow.jit(f)(np.arange(6.0))
+
+
+def test_warnings_are_given_when_the_program_runs():
+    @dflow.jit
+    def f(x):
+        if x > 1:
+            warnings.warn(f"x is {x:.2f}", RuntimeWarning, stacklevel=1)
+        return x * 2
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert (f(0.5), len(caught)) == (1.0, 0)
+        assert (f(2.5), len(caught)) == (5.0, 1)
+        dflow.grad(f)(3.0)
+    assert [(str(w.message), w.category) for w in caught] == [(f"x is {n}", RuntimeWarning) for n in ("2.50", "3.00")]
+    assert caught[0].filename == __file__

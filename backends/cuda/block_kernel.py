@@ -17,14 +17,14 @@ from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, shared
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
-from dflow.backends.cuda.device_ops import ATOMIC
-from dflow.backends.cuda.fold_kernel import Fold, as_fold, count
+from dflow.backends.cuda.device_ops import adds_atomically
+from dflow.backends.cuda.fold_kernel import Sharing
+from dflow.backends.cuda.folds import Fold, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.places import ERROR, WORKSPACE, aligned
 from dflow.backends.cuda.plan import Pointer
-from dflow.backends.emit_kernel import accumulate, identity, write
-from dflow.backends.emit_scalar import convert
-from dflow.backends.emit_types import I8, I64, ZERO, value_type
+from dflow.backends.emit_kernel import write
+from dflow.backends.emit_types import I8, I64, ZERO
 from dflow.ir.core import Block, Op, walk
 
 MOST_THREADS = 512
@@ -163,7 +163,7 @@ class BlockEmitter(KernelEmitter):
             return "fold" if is_long and fold is not None and count(fold.kept) <= LONE else "all"
         if any(r.type.grows for r in results) or op.name in IN_ORDER:
             return "first"
-        if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
+        if op.name == "scatter_add" and not adds_atomically(op, self.context):
             return "first"
         if is_long and fold is not None and count(fold.kept) < LONE:
             return "fold"
@@ -203,24 +203,15 @@ class BlockEmitter(KernelEmitter):
     def _fold(self, fold: Fold) -> None:
         """All threads together for each result, which all get."""
         b, element = self.builder, fold.element(self)
-        slots = [self.slot(value_type(d)) for d in fold.dtypes]
+        sharing = Sharing(self, fold)
 
         def one(kept: list[ir.Value]) -> None:
             barrier(self)
-            for slot, kind, d in zip(slots, fold.combine, fold.dtypes):
-                b.store(identity(kind, d), slot)
-
-            def more(k: ir.Value) -> None:
-                found = element([*kept, *self.positions(k, fold.inner)])
-                for slot, kind, d, r, v in zip(slots, fold.combine, fold.dtypes, fold.results, found):
-                    wide = convert(b, r.type.dtype, d, v)
-                    b.store(accumulate(self, kind, d, b.load(slot, typ=value_type(d)), wide), slot)
-
+            sharing.begin()
+            more = lambda k: sharing.add_element(element([*kept, *self.positions(k, fold.inner)]))  # noqa: E731
             self.stride(self.product(fold.inner), more)
-            values = [b.load(slot, typ=value_type(d)) for slot, d in zip(slots, fold.dtypes)]
-            totals = block_totals(self, fold.combine, fold.dtypes, values)
-            narrow = [convert(b, d, r.type.dtype, v) for d, r, v in zip(fold.dtypes, fold.results, totals)]
-            self._hand_out(fold, kept, narrow)
+            totals = block_totals(self, sharing.join, fold.dtypes, sharing.values())
+            self._hand_out(fold, kept, fold.given(b, totals))
 
         KernelEmitter.nest(self, fold.kept, one, ops=1 << 20)
         self.unsynced = True

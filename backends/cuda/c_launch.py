@@ -12,10 +12,10 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dflow.backends.c_header import C_TYPES, HALF, layout
+from dflow.backends.c_header import C_TYPES, layout, typedefs
 from dflow.backends.cuda.compiler import compile_plans
 from dflow.backends.cuda.plan import (
     Argument,
@@ -31,6 +31,7 @@ from dflow.backends.cuda.plan import (
     Scalar,
     Step,
     While,
+    chosen,
 )
 from dflow.backends.cuda.ptx import DEFAULT
 from dflow.backends.emit import by_value
@@ -73,9 +74,10 @@ def write_ptx(
     path = Path(path)
     check_names([f[0] for f in functions])
     try:
-        plans = compile_plans([(name, plan) for name, plan, _, _ in functions], cpu)
+        made = compile_plans([(name, plan) for name, plan, _, _ in functions], cpu)
     except ValueError as e:
         raise LibraryError(str(e)) from None
+    plans = [replace(plan, steps=chosen(plan.steps, library=False)) for plan in made]
     exported = []
     for (name, _, args, results), plan in zip(functions, plans):
         check_names([*args, *results, *RESERVED])
@@ -84,11 +86,11 @@ def write_ptx(
     if not path.name or not path.parent.is_dir():
         raise LibraryError(f"cannot write {str(path)!r}: " + ("no file name" if not path.name else "no such folder"))
     with tempfile.TemporaryDirectory(prefix=".dflow-", dir=path.parent) as folder:
-        made = [Path(folder) / "ptx", Path(folder) / "header"]
-        made[0].write_text(plans[0].ptx, encoding="utf-8")
-        made[1].write_text(header(path.name, exported), encoding="utf-8")
-        os.replace(made[1], path.with_suffix(".h"))
-        os.replace(made[0], path)
+        files = [Path(folder) / "ptx", Path(folder) / "header"]
+        files[0].write_text(plans[0].ptx, encoding="utf-8")
+        files[1].write_text(header(path.name, exported), encoding="utf-8")
+        os.replace(files[1], path.with_suffix(".h"))
+        os.replace(files[0], path)
     return path, path.with_suffix(".h")
 
 
@@ -106,7 +108,7 @@ def header(file: str, functions: Sequence[Exported]) -> str:
     parts = [
         PREFACE.format(target=functions[0].plan.target, file=file),
         f"#ifndef {guard}\n#define {guard}\n\n#include <stddef.h>\n#include <stdint.h>\n\n#include <cuda.h>",
-        *([HALF] if any(t.is_scalar and t.dtype.name == "f16" for f in functions for t in f.plan.args) else []),
+        *typedefs([t for f in functions for t in f.plan.args if t.is_scalar]),
         *("\n\n".join(_Header(f).parts()) for f in functions),
         f"#endif /* {guard} */\n",
     ]

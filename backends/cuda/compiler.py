@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from llvmlite import ir
@@ -20,17 +21,23 @@ def compile_function(f: Function, target: str = DEFAULT) -> LaunchPlan:
     return compile_plan(lower(f), target)
 
 
-def compile_plan(plan: Plan, target: str = DEFAULT) -> LaunchPlan:
-    """The kernels of ``plan``, as PTX, with the steps of a run. Raises TargetError for an unknown processor."""
-    (made,) = compile_plans([(plan.function.name, plan)], target)
+def compile_plan(plan: Plan, target: str = DEFAULT, deterministic: bool = False) -> LaunchPlan:
+    """The kernels of ``plan``, as PTX, with the steps of a run. Raises TargetError for an unknown processor.
+
+    ``deterministic``: every run gives the same bits. So it is, too, when ``DFLOW_DETERMINISTIC`` is set.
+    """
+    (made,) = compile_plans([(plan.function.name, plan)], target, deterministic)
     return made
 
 
-def compile_plans(plans: Sequence[tuple[str, Plan]], target: str = DEFAULT) -> list[LaunchPlan]:
+def compile_plans(
+    plans: Sequence[tuple[str, Plan]], target: str = DEFAULT, deterministic: bool = False
+) -> list[LaunchPlan]:
     """Several programs, with names of their own, in one module of PTX, which all results have."""
     check_target(target)
     module = ir.Module(plans[0][0])
-    contexts = [Context(plan, name, module) for name, plan in plans]
+    deterministic = deterministic or os.environ.get("DFLOW_DETERMINISTIC", "0") not in ("", "0")
+    contexts = [Context(plan, name, module, deterministic) for name, plan in plans]
     steps = [Scheduler(context).program() for context in contexts]
     ptx = to_ptx(module, target)
     return [_launch_plan(context, s, ptx, target) for context, s in zip(contexts, steps)]

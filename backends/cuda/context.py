@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.places import Places
-from dflow.backends.cuda.plan import Kernel
+from dflow.backends.cuda.plan import Kernel, Pointer
 from dflow.backends.emit import by_value
 from dflow.backends.emit_core import Check
 from dflow.ir.core import Block, Op, Value, free_values, walk
@@ -19,19 +19,24 @@ FAILING = frozenset({"check", "guard", "sequence"})
 
 
 class Context:
-    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``.
+    """The compilation of one plan into ``module``, where the names of its kernels begin with ``name``. With
+    ``deterministic``, floats are never added up in an order that differs from run to run.
 
     ``counters`` numbers the loops that the host runs, by the value that counts; ``ways`` says how operations are done.
     """
 
-    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module):
+    def __init__(self, plan: tensors.Plan, name: str, module: ir.Module, deterministic: bool = False):
+        self.deterministic = deterministic
         self.plan, self.places, self.name, self.module = plan, Places(plan), name, module
         self.checks: list[Check] = []
         self.kernels: list[Kernel] = []
         self.counters: dict[Value, int] = {}
         self.ways: dict[Op, object] = {}
         self.dead: set[Op] = set()  # what fills tensors that parallel loops write whole
+        self.direct: dict[Value, list[Pointer]] = {}  # results that are written where they are computed
+        self.spared: dict[Op, list[Op]] = {}  # by the product that needs it where there is no library
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
+        self.rows: dict[Op, tuple[int, ...] | None] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

@@ -4,17 +4,20 @@ blocks in a second kernel. The order is always the same, so results are too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.emit_core import untyped
 from dflow.backends.emit_kernel import accumulate, identity
-from dflow.backends.emit_types import I1, I8, I32, I64, PTR, VOID, ZERO, index, storage_type, to_storage
+from dflow.backends.emit_types import I1, I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, to_storage
 from dflow.ir.types import DType
 
 WARP = 32
+
+# Combines what two threads have.
+Join = Callable[[Sequence[ir.Value], Sequence[ir.Value]], list[ir.Value]]
 
 
 def barrier(e: KernelEmitter) -> None:
@@ -57,45 +60,57 @@ def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:
     return untyped(e.builder.addrspacecast(made, PTR))
 
 
-def warp_totals(
-    e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
-) -> list[ir.Value]:
+def by_kind(e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType]) -> Join:
+    """Combines each number in its own way: "sum", "max", ..."""
+    return lambda totals, values: [accumulate(e, k, d, t, v) for k, d, t, v in zip(combine, dtypes, totals, values)]
+
+
+def warp_totals(e: KernelEmitter, join: Join, totals: Sequence[ir.Value]) -> list[ir.Value]:
     """What the threads of a warp have, combined; all of them get it, and all must come here."""
     for by in (16, 8, 4, 2, 1):
-        moved = [shuffle(e, v, by) for v in totals]
-        totals = [accumulate(e, k, d, v, m) for k, d, v, m in zip(combine, dtypes, totals, moved)]
+        totals = join(totals, [shuffle(e, v, by) for v in totals])
     return list(totals)
 
 
-def block_totals(
-    e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType], totals: Sequence[ir.Value]
-) -> list[ir.Value]:
+def block_totals(e: KernelEmitter, join: Join, dtypes: Sequence[DType], totals: Sequence[ir.Value]) -> list[ir.Value]:
     """What the threads of a block have, combined; all of them get it, and all must come here.
 
     Before the next call, or another use of what was read, there must be a barrier.
     """
     b = e.builder
-    totals = warp_totals(e, combine, dtypes, totals)
+    totals = warp_totals(e, join, totals)
     warps = e.block_size // WARP
     if warps == 1:
         return totals
     me = e.register("tid.x")
-    rooms = [shared(e, storage_type(d), warps) for d in dtypes]
-    at = lambda room, d, k: b.gep(room, [k], inbounds=True, source_etype=storage_type(d))  # noqa: E731
+    line = Line(e, dtypes, warps)
     with b.if_then(b.icmp_unsigned("==", b.and_(me, index(WARP - 1)), ZERO)):
-        for room, d, v in zip(rooms, dtypes, totals):
-            b.store(to_storage(b, d, v), at(room, d, b.lshr(me, index(5))))
+        line.put(b.lshr(me, index(5)), totals)
     barrier(e)
-    totals = [_load(e, d, at(room, d, ZERO)) for room, d in zip(rooms, dtypes)]
+    totals = line.get(ZERO)
     for k in range(1, warps):
-        others = [_load(e, d, at(room, d, index(k))) for room, d in zip(rooms, dtypes)]
-        totals = [accumulate(e, kind, d, v, o) for kind, d, v, o in zip(combine, dtypes, totals, others)]
-    return totals
+        totals = join(totals, line.get(index(k)))
+    return list(totals)
 
 
-def _load(e: KernelEmitter, dtype: DType, address: ir.Value) -> ir.Value:
-    loaded = e.builder.load(address, typ=storage_type(dtype))
-    return e.builder.icmp_unsigned("!=", loaded, I8(0)) if dtype.kind == "b" else loaded
+class Line:
+    """Places in the memory of the block, each for one number of every dtype."""
+
+    def __init__(self, e: KernelEmitter, dtypes: Sequence[DType], count: int):
+        self.e, self.dtypes = e, dtypes
+        self.rooms = [shared(e, storage_type(d), count) for d in dtypes]
+
+    def _at(self, k: ir.Value) -> list[ir.Value]:
+        b = self.e.builder
+        return [b.gep(r, [k], inbounds=True, source_etype=storage_type(d)) for r, d in zip(self.rooms, self.dtypes)]
+
+    def put(self, k: ir.Value, values: Sequence[ir.Value]) -> None:
+        for to, d, v in zip(self._at(k), self.dtypes, values):
+            self.e.builder.store(to_storage(self.e.builder, d, v), to)
+
+    def get(self, k: ir.Value) -> list[ir.Value]:
+        b = self.e.builder
+        return [from_storage(b, d, b.load(here, typ=storage_type(d))) for here, d in zip(self._at(k), self.dtypes)]
 
 
-__all__ = ["WARP", "barrier", "block_totals", "identity", "shared"]
+__all__ = ["WARP", "Line", "barrier", "block_totals", "by_kind", "identity", "shared", "warp_totals"]

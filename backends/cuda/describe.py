@@ -10,9 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dflow.backends.cuda.occupancy import WARP, occupancy
 from dflow.backends.cuda.plan import (
     Argument,
+    Choice,
     Counter,
+    Dense,
     HostCall,
     If,
     Launch,
@@ -56,6 +59,15 @@ def _steps(plan: LaunchPlan, steps: Sequence[Step], indent: str) -> Iterator[str
         elif isinstance(s, HostCall):
             inputs, outputs = (", ".join(map(_place, p)) for p in (s.inputs, s.outputs))
             yield f"{indent}on the host: {outputs} = {s.function.name}({inputs})"
+        elif isinstance(s, Dense):
+            memory = ", ".join(map(_argument, s.memory))
+            place = _line(s.location) if s.location else ""
+            yield f"{indent}{s.routine} {s.dtype}{list(s.sizes)} ({memory}){place}"
+        elif isinstance(s, Choice):
+            yield f"{indent}with cuBLAS and cuSOLVER:"
+            yield from _steps(plan, s.library, inner)
+            yield f"{indent}without:"
+            yield from _steps(plan, s.otherwise, inner)
         else:
             yield f"{indent}while:"
             yield from _steps(plan, s.before, inner)
@@ -89,12 +101,16 @@ def _place(x: Place | Scalar | Counter) -> str:
 
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel takes: registers of a thread, and bytes: of its stack, spilled, of the block's memory."""
+    """What one kernel takes: registers of a thread, and bytes: of its stack, spilled, of the block's memory.
+
+    ``occupancy`` is the part of the threads that a processor has room for which run at a time.
+    """
 
     registers: int
     stack: int
     spilled: int
     shared: int
+    occupancy: float
 
 
 def resources(plan: LaunchPlan) -> dict[str, Resources]:
@@ -109,14 +125,16 @@ def resources(plan: LaunchPlan) -> dict[str, Resources]:
         source.write_text(plan.ptx)
         command = [ptxas, "-v", f"-arch={plan.target}", "-o", str(Path(folder) / "program"), str(source)]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    found = {}
+    found, blocks = {}, {launch.kernel: launch.block for launch in plan.launches}
     for part in said.split("Compiling entry function")[1:]:
         name = part.split("'")[1]
+        registers, shared = _number(part, r"(\d+) registers"), _number(part, r"(\d+) bytes smem")
         found[name] = Resources(
-            registers=_number(part, r"(\d+) registers"),
+            registers=registers,
             stack=_number(part, r"(\d+) bytes stack"),
             spilled=_number(part, r"(\d+) bytes spill stores"),
-            shared=_number(part, r"(\d+) bytes smem"),
+            shared=shared,
+            occupancy=occupancy(plan.target, blocks.get(name, WARP), registers, shared),
         )
     return found
 

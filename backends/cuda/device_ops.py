@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
-from dflow.backends.cuda.fold_kernel import as_fold
+from dflow.backends.cuda.context import Context
+from dflow.backends.cuda.folds import as_fold
 from dflow.backends.cuda.kernel import KernelEmitter, on_device
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index
@@ -131,6 +132,12 @@ def _argsort(e: KernelEmitter, op: Op) -> None:
 
 
 # --- adding to memory
+
+
+def adds_atomically(op: Op, context: Context) -> bool:
+    """Whether additions to the same element may be done by several threads, in whatever order."""
+    dtype = op.result.type.dtype
+    return dtype.name in ATOMIC and (dtype.is_integer or not context.deterministic)
 
 
 def atomic_add(e: KernelEmitter, dtype: DType, address: ir.Value, value: ir.Value) -> None:

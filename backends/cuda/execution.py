@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dflow.backends.cuda.driver import DeviceError, DeviceOutOfMemory, KernelFault
+from dflow.backends.cuda.graph import Captured, Graph, Segment
 from dflow.backends.cuda.plan import (
     Counter,
+    Dense,
     ErrorRecord,
     HostCall,
     If,
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 GRAPHS = 8  # kept for one program
 LONGEST_GRAPH = 4096  # launches
+MANY = 1 << 20  # stands for a number that is not looked into
 
 
 class _Failed(Exception):
@@ -58,12 +62,13 @@ class Execution:
 
     def start(self) -> Any:
         """Enqueues all work; the record that will hold the error, or None when there can be none."""
-        program, steps = self.program, self.program.plan.steps
+        program = self.program
         try:
-            if self._is_worth_a_graph(steps):
-                self._replay()
-            else:
-                self._enqueue()
+            for segment in program.segments:
+                if segment.is_recorded and active() is None and 2 <= self._count(segment.steps) <= LONGEST_GRAPH:
+                    self._replay(segment)
+                else:
+                    self.enqueue(segment)
         except _Failed:
             pass
         if not program.fails:
@@ -72,11 +77,15 @@ class Execution:
         self._do("cuMemcpyDtoHAsync", record.address, self.addresses[program.error], ErrorRecord.SIZE, self.stream)
         return record
 
-    def _enqueue(self) -> None:
-        program = self.program
-        if program.fails:
-            self._do("cuMemsetD8Async", self.addresses[program.error], 0, ErrorRecord.SIZE, self.stream)
-        self._steps(program.plan.steps)
+    def clears(self, segment: Segment) -> bool:
+        """Whether the error is cleared first."""
+        return self.program.fails and segment.number == 0
+
+    def enqueue(self, segment: Segment) -> None:
+        """Gives the stream one step after the other."""
+        if self.clears(segment):
+            self._do("cuMemsetD8Async", self.addresses[self.program.error], 0, ErrorRecord.SIZE, self.stream)
+        self._steps(segment.steps)
 
     def _do(self, name: str, *args: Any) -> None:
         code = getattr(self.cu, name)(*args)[0]
@@ -85,52 +94,53 @@ class Execution:
 
     # --- graphs
 
-    def _is_worth_a_graph(self, steps: Sequence[Step]) -> bool:
-        return not self.program.waits and active() is None and 2 <= self._count(steps) <= LONGEST_GRAPH
-
     def _count(self, steps: Sequence[Step]) -> int:
-        """How many launches there are; loops count each round."""
+        """How many nodes there are at least; loops count each round."""
         total = 0
         for s in steps:
             if isinstance(s, Loop):
                 assert not isinstance(s.count, Read)
-                total += (
-                    max(0, self._value(s.count)) * self._count(s.body) if not isinstance(s.count, Counter) else 1 << 20
-                )
-            elif isinstance(s, If):
-                assert not isinstance(s.condition, Read)
-                total += self._count(s.then if self._value(s.condition) else s.otherwise)
+                total += max(0, self.value(s.count)) * self._count(s.body) if not isinstance(s.count, Counter) else MANY
+            elif isinstance(s, If) and not isinstance(s.condition, Read):
+                total += self._count(s.then if self.value(s.condition) else s.otherwise)
+            elif isinstance(s, While | If):
+                total += 2 + self._count((*s.then, *s.otherwise) if isinstance(s, If) else (*s.before, *s.body))
             else:
                 total += 1
         return total
 
-    def _replay(self) -> None:
-        """Launches the graph of this table; the first time it is unknown, the second time it is recorded."""
-        graphs, key = self.work.graphs, self.table.key()
-        graph = graphs.get(key, ())
-        if graph == ():
+    def _replay(self, segment: Segment) -> None:
+        """Launches the graph of such a run. The first run only leaves a note, for most programs run once; the second
+        makes the graph. Where the device decides, a run without a graph would wait for it, so there is one at once."""
+        graphs, key = self.work.graphs, (segment.number, self._kind(segment))
+        graph = graphs.get(key)
+        if graph is None:
+            first = key not in graphs
             graphs[key] = None
-            if len(graphs) > GRAPHS:
+            if len(graphs) > GRAPHS * len(self.program.segments):
                 old = graphs.popitem(last=False)[1]
                 if old is not None:
-                    self.cu.cuGraphExecDestroy(old)
-            self._enqueue()
-            return
-        if graph is None:
-            graph = graphs[key] = self._record()
+                    old.destroy()
+            if first and not segment.has_conditions:
+                self.enqueue(segment)
+                return
+            try:
+                graph = graphs[key] = (Captured if segment.has_routines else Graph)(self, segment)
+            except KernelFault:
+                raise
+            except DeviceError as e:
+                # There is no memory for it now, or it has something that cannot be recorded.
+                segment.is_recorded = isinstance(e, DeviceOutOfMemory)
+                self.enqueue(segment)
+                return
         graphs.move_to_end(key)
-        self._do("cuGraphLaunch", graph, self.stream)
+        graph.launch(self.stream)
 
-    def _record(self) -> Any:
-        call = self.device.call
-        call("cuStreamBeginCapture", self.stream, self.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        try:
-            self._enqueue()
-        finally:
-            graph = call("cuStreamEndCapture", self.stream)
-        made = call("cuGraphInstantiate", graph, 0)
-        call("cuGraphDestroy", graph)
-        return made
+    def _kind(self, segment: Segment) -> bytes:
+        """What runs have in common that one graph does."""
+        if segment.is_fixed:
+            return self.table.key() + np.array(self.addresses, np.uint64).tobytes()
+        return b"".join(self.scalars[k] for k in segment.deciding)
 
     # --- steps
 
@@ -142,12 +152,23 @@ class Execution:
         timeline = active()
         before = timeline.begin(self.device, self.stream) if timeline else None
         f = self.loaded.functions[s.kernel]
-        params = self.table.params(s)
-        code = self.cu.cuLaunchKernel(f, s.grid, 1, 1, s.block, 1, 1, s.shared, self.stream, params, 0)[0]
+        params, block = self.table.params(s), self.loaded.blocks[s.kernel]
+        grid = s.grid * s.block // block
+        code = self.cu.cuLaunchKernel(f, grid, 1, 1, block, 1, 1, s.shared, self.stream, params, 0)[0]
         if code:
             raise self.device.failed(code, self._what(s))
         if timeline:
             timeline.end(self.device, self.stream, before, s.kernel, self._what(s))
+
+    def _dense(self, s: Dense) -> None:
+        timeline = active()
+        before = timeline.begin(self.device, self.stream) if timeline else None
+        room = self.work.room
+        assert room is not None
+        addresses = [self.addresses[p.buffer] + p.offset for p in s.memory]
+        self.program.libraries(self.stream).run(s, addresses, room.pointer, room.size)
+        if timeline:
+            timeline.end(self.device, self.stream, before, s.routine, f"{s.dtype}{list(s.sizes)}")
 
     def _what(self, s: Launch) -> str:
         for k in self.program.plan.kernels:
@@ -157,21 +178,25 @@ class Execution:
         return f"the kernel {s.kernel}"
 
     def _if(self, s: If) -> None:
-        self._steps(s.then if self._value(s.condition) else s.otherwise)
+        self._steps(s.then if self.value(s.condition) else s.otherwise)
 
     def _loop(self, s: Loop) -> None:
-        for k in range(int(self._value(s.count))):
-            self.counters[s.number] = k
-            self.table.set_counter(s.number, k)
+        for k in range(int(self.value(s.count))):
+            self.count(s.number, k)
             self._steps(s.body)
+
+    def count(self, loop: int, k: int) -> None:
+        """Begins round ``k`` of a loop."""
+        self.counters[loop] = k
+        self.table.set_counter(loop, k)
 
     def _while(self, s: While) -> None:
         self._steps(s.before)
-        while self._value(s.condition):
+        while self.value(s.condition):
             self._steps(s.body)
             self._steps(s.before)
 
-    def _value(self, x: Any) -> int:
+    def value(self, x: Any) -> int:
         """A condition or a count."""
         if isinstance(x, int):
             return x
@@ -207,7 +232,7 @@ class Execution:
             elif isinstance(x, Scalar):
                 inputs.append(np.frombuffer(self.scalars[x.index], x.dtype.numpy)[0])
             else:
-                inputs.append(np.int64(self._value(x)))
+                inputs.append(np.int64(self.value(x)))
         results = _on_host(s.function)(*inputs)
         for place, value in zip(s.outputs, results):
             array = np.ascontiguousarray(value, place.type.dtype.numpy)
@@ -229,16 +254,5 @@ _STEPS: dict[type, Callable[[Execution, Any], None]] = {
     Loop: Execution._loop,
     While: Execution._while,
     HostCall: Execution._host_call,
+    Dense: Execution._dense,
 }
-
-
-def independent(steps: Sequence[Step]) -> bool:
-    """Whether the host reads nothing from the device while the steps run."""
-    for s in steps:
-        if isinstance(s, While | HostCall):
-            return False
-        if isinstance(s, If) and (isinstance(s.condition, Read) or not independent((*s.then, *s.otherwise))):
-            return False
-        if isinstance(s, Loop) and (isinstance(s.count, Read) or not independent(s.body)):
-            return False
-    return True

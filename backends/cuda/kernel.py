@@ -41,7 +41,8 @@ def on_device(*names: str) -> Callable[[Callable[[Any, Op], None]], Callable[[An
 
 
 class KernelEmitter(Emitter):
-    """Writes one kernel. ``blocks`` and ``threads`` (in a block) are what it will be launched with."""
+    """Writes one kernel. ``blocks`` and ``threads`` (in a block) are what it will be launched with; ``is_divisible``
+    says that as many threads in smaller blocks would do as well, since none knows of its block."""
 
     memory: DeviceMemory
     vectorizes = False
@@ -55,9 +56,11 @@ class KernelEmitter(Emitter):
         blocks: int = 1,
         threads: int = 1,
         targets: Sequence[Pointer] = (),
+        is_divisible: bool | None = None,
     ):
         self.context, self.way, self.needs = context, way, needs
         self.blocks, self.block_size = blocks, threads
+        self.is_divisible = way == "grid" if is_divisible is None else is_divisible
         self.loc: Any = None
         self.what = what
         self.parameters: dict[Argument, ir.Value] = {}
@@ -148,9 +151,8 @@ class KernelEmitter(Emitter):
         if self.way == "one":
             self.thread = ZERO
         else:
-            self.thread = b.add(
-                b.mul(self.register("ctaid.x"), index(self.block_size), flags=("nsw",)), self.register("tid.x")
-            )
+            size = self.register("ntid.x") if self.is_divisible else index(self.block_size)
+            self.thread = b.add(b.mul(self.register("ctaid.x"), size, flags=("nsw",)), self.register("tid.x"))
         if self.context.fails:
             clean, failed = self.new_block("clean"), b.block
             what = b.load(self.parameters[Pointer(ERROR)], typ=I64)
@@ -168,7 +170,8 @@ class KernelEmitter(Emitter):
             self.builder.branch(self.function.blocks[1])
         self.context.kernels.append(Kernel(self.function.name, self.block_size, self.what, self.loc))
         self._drop_unused()
-        return Launch(self.function.name, self.blocks, self.block_size, tuple(self.parameters))
+        args = tuple(self.parameters)
+        return Launch(self.function.name, self.blocks, self.block_size, args, is_divisible=self.is_divisible)
 
     def leave(self) -> None:
         """What is done on every way out."""
@@ -210,8 +213,8 @@ class KernelEmitter(Emitter):
         """``body(k)`` for the k below ``total`` that fall to this thread."""
         self.stride_from(self.thread, self.blocks * self.block_size, total, body)
 
-    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> None:
-        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``."""
+    def stride_from(self, first: ir.Value, step: int, total: ir.Value, body: Callable[[ir.Value], Any]) -> ir.Value:
+        """``body(k)`` for k = ``first``, first + ``step``, ... below ``total``; the first k that is not below."""
         b, k = self.builder, self.slot(I64)
         b.store(first, k)
         head, inside, done = (self.new_block(name) for name in ("stride", "mine", "strode"))
@@ -223,6 +226,7 @@ class KernelEmitter(Emitter):
         b.store(b.add(b.load(k, typ=I64), index(step), flags=("nsw",)), k)
         b.branch(head)
         b.position_at_end(done)
+        return b.load(k, typ=I64)
 
     def each(self, count: ir.Value, body: Callable[[ir.Value], Any]) -> None:
         """``body(k)`` for every k below ``count``, shared by the threads where the work is spread."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.cooperative import block_totals
+from dflow.backends.cuda.cooperative import block_totals, by_kind
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lanes import Lanes, rounds
 from dflow.backends.cuda.plan import Pointer
@@ -49,7 +49,7 @@ class LaneEmitter(KernelEmitter):
         b = self.builder
         dtypes = [v.type.dtype for v in self.totals]
         values = [b.load(slot, typ=value_type(d)) for slot, d in zip(self.totals.values(), dtypes)]
-        found = block_totals(self, ["sum"] * len(dtypes), dtypes, values)
+        found = block_totals(self, by_kind(self, ["sum"] * len(dtypes), dtypes), dtypes, values)
         with b.if_then(b.icmp_unsigned("==", self.register("tid.x"), ZERO)):
             block = self.register("ctaid.x")
             for p, d, value in zip(self.partials, dtypes, found):
@@ -71,7 +71,8 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     blocks = min(blocks, MOST_SCANNING) if lanes.scans else blocks
     sums = [carried[i] for i in lanes.sums]
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
-    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets=[*partials, *starts.values()])
+    targets = [*partials, *starts.values()]
+    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets, is_divisible=not sums)
     e.lanes, e.partials, e.loc = lanes, partials, op.loc
     e.recall([op])
     e.totals = {v: e.slot(value_type(v.type.dtype)) for v in sums}
@@ -158,5 +159,5 @@ def fold_partials(e: KernelEmitter, kind: str, d: DType, base: ir.Value, count: 
         b.store(accumulate(e, kind, d, old, from_storage(b, d, loaded)), slot)
 
     e.stride(count, add)
-    (total,) = block_totals(e, [kind], [d], [b.load(slot, typ=value_type(d))])
+    (total,) = block_totals(e, by_kind(e, [kind], [d]), [d], [b.load(slot, typ=value_type(d))])
     return total

@@ -12,9 +12,9 @@ is about memory, after bufferization: of every buffer that the loop writes and t
   a range shorter than c;
 - or it is only ever added to (``added``): such additions are atomic then.
 
-A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum
-of which every round sees what the rounds before it have added (``scan_kernel.py``); or a place in sequences
-(``offsets.py``).
+A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum,
+product or extreme of which every round sees what the rounds before it have made (``scan_kernel.py``); or a place in
+sequences (``offsets.py``).
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ from dflow.ir.registry import OPS
 
 UNKNOWN = 1 << 16  # rounds assumed of a loop of which nothing is known
 SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
+SCANNED = {"add": "sum", "sub": "sum", "mul": "prod", "max": "max", "min": "min"}
 PASSING = frozenset({"for", "while", "if"})
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A carried scalar to which each round adds ``increment``, a value that the operations ``ops`` compute from what is
-    known before the loop begins."""
+    """A carried scalar that each round combines with ``increment``, a value that the operations ``ops`` compute from
+    what is known before the loop begins: "sum", "prod", "max" or "min"."""
 
     ops: tuple[Op, ...]
     increment: Value
+    kind: str
     is_subtracted: bool
 
 
@@ -48,7 +50,7 @@ class Scan:
 class Lanes:
     """What is known of a parallel loop: the positions of carried scalars that are sums, the steps of those that are
     multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), the
-    buffers that are only added to, and the carried scalars that are sums of which rounds see those up to theirs."""
+    buffers that are only added to, and the carried scalars that are running sums and the like."""
 
     sums: list[int] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
@@ -119,7 +121,7 @@ class _Proof:
         self.lanes = Lanes()
 
     def run(self) -> Lanes | None:
-        if any(op.name in ("print", "eigh", "svd") for op in self.ops):
+        if any(op.name in ("print", "warn", "eigh", "svd") for op in self.ops):
             return None
         fine = all(self._scalar(i, a, y) for i, (a, y) in enumerate(zip(self.carried, self.body.results)))
         return self.lanes if fine and all(self._buffer(b) for b in self.needs.buffers(self.context)) else None
@@ -171,17 +173,17 @@ class _Proof:
 
     def _scan(self, a: Value, yielded: Value) -> Scan | None:
         op = yielded.op
-        if op is None or op.name not in ("add", "sub") or op not in self.body.ops or a.type.dtype.name not in SUMMED:
+        if op is None or op.name not in SCANNED or op not in self.body.ops or a.type.dtype.name not in SUMMED:
             return None
         x, y = op.operands
-        if op.name == "add" and y is a:
+        if op.name != "sub" and y is a:
             x, y = y, x
         if x is not a or y is a:
             return None
         needed: set[Op] = set()
         if not self._is_known_before(y, needed):
             return None
-        return Scan(tuple(o for o in self.body.ops if o in needed), y, op.name == "sub")
+        return Scan(tuple(o for o in self.body.ops if o in needed), y, SCANNED[op.name], op.name == "sub")
 
     def _is_known_before(self, v: Value, needed: set[Op]) -> bool:
         """Whether a value of a round needs nothing that other rounds make; the operations that make it."""
@@ -211,7 +213,9 @@ class _Proof:
             return b in self.lanes.split
         if accesses.are_own(self.k):
             return True
-        if accesses.only_added and not self.lanes.scans and b.type.dtype.name in ATOMIC:
+        dtype = b.type.dtype
+        atomic = dtype.name in ATOMIC and (dtype.is_integer or not self.context.deterministic)
+        if accesses.only_added and not self.lanes.scans and atomic:
             self.lanes.added.add(b)
             return True
         return False

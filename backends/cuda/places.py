@@ -137,7 +137,7 @@ class Places:
     def room(self, size: int) -> Pointer:
         """Memory of its own in the workspace."""
         start = aligned(self._workspace)
-        self._workspace = start + size
+        self._workspace = start + -(-size // SLOT) * SLOT  # slots may come next
         self._rooms[start] = size
         return Pointer(WORKSPACE, start)
 

@@ -15,7 +15,7 @@ variable size have the room of their bound. Scalars among the results are arrays
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,7 +111,7 @@ Argument = Pointer | Scalar | Counter | Rows
 class Launch:
     """Starts the kernel ``kernel`` of the module with ``grid`` blocks of ``block`` threads (one dimension each).
 
-    ``shared`` is the dynamic shared memory in bytes.
+    ``shared`` is the dynamic shared memory in bytes. ``is_divisible``: as many threads in smaller blocks do the same.
     """
 
     kernel: str
@@ -119,6 +119,7 @@ class Launch:
     block: int
     args: tuple[Argument, ...]
     shared: int = 0
+    is_divisible: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,27 @@ class HostCall:
     outputs: tuple[Place, ...]
 
 
-Step = Launch | If | Loop | While | HostCall
+@dataclass(frozen=True)
+class Dense:
+    """A routine of cuBLAS or cuSOLVER on each of a stack of matrices; ``libraries.py`` has the routines, with the
+    ``sizes`` and the ``memory`` that each takes."""
+
+    routine: str
+    dtype: DType
+    sizes: tuple[int, ...]
+    memory: tuple[Pointer, ...]
+    location: Any = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Runs ``library`` where cuBLAS and cuSOLVER can be called, else ``otherwise``, which needs nothing."""
+
+    library: tuple[Step, ...]
+    otherwise: tuple[Step, ...]
+
+
+Step = Launch | If | Loop | While | HostCall | Dense | Choice
 
 
 @dataclass(frozen=True)
@@ -220,24 +241,32 @@ class LaunchPlan:
     @property
     def launches(self) -> list[Launch]:
         """All launches, those in loops once."""
-        return list(_launches(self.steps))
-
-    @property
-    def is_straight(self) -> bool:
-        """Whether nothing depends on the host, so that a run can be captured as a graph and replayed."""
-        return all(isinstance(s, Launch) for s in self.steps)
+        return [s for s in each_step(self.steps) if isinstance(s, Launch)]
 
 
-def _launches(steps: Sequence[Step]) -> Any:
+def each_step(steps: Sequence[Step]) -> Iterator[Step]:
+    """All steps, those inside of others too."""
     for step in steps:
-        if isinstance(step, Launch):
-            yield step
-        elif isinstance(step, If):
-            yield from _launches((*step.then, *step.otherwise))
-        elif isinstance(step, Loop):
-            yield from _launches(step.body)
-        elif isinstance(step, While):
-            yield from _launches((*step.before, *step.body))
+        yield step
+        for name in ("then", "otherwise", "before", "body", "library"):
+            yield from each_step(getattr(step, name, ()))
+
+
+def chosen(steps: Sequence[Step], library: bool) -> tuple[Step, ...]:
+    """The steps without any `Choice`: with the libraries, or without."""
+    made: list[Step] = []
+    for s in steps:
+        if isinstance(s, Choice):
+            made += chosen(s.library if library else s.otherwise, library)
+        elif isinstance(s, If):
+            made.append(If(s.condition, chosen(s.then, library), chosen(s.otherwise, library)))
+        elif isinstance(s, Loop):
+            made.append(Loop(s.number, s.count, chosen(s.body, library)))
+        elif isinstance(s, While):
+            made.append(While(chosen(s.before, library), s.condition, chosen(s.body, library)))
+        else:
+            made.append(s)
+    return tuple(made)
 
 
 def buffer_bytes(t: TensorType) -> int:

@@ -21,9 +21,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.backends.cuda.driver import Device, DeviceError
-from dflow.backends.cuda.execution import Execution, independent
+from dflow.backends.cuda.execution import Execution
+from dflow.backends.cuda.graph import recordable, segments
+from dflow.backends.cuda.libraries import Libraries
 from dflow.backends.cuda.memory import Allocation, allocate, register_cache
-from dflow.backends.cuda.plan import ErrorRecord, Launch, LaunchPlan
+from dflow.backends.cuda.occupancy import block_size
+from dflow.backends.cuda.plan import Dense, ErrorRecord, Launch, LaunchPlan, chosen, each_step
 from dflow.backends.cuda.table import Table
 from dflow.backends.engine import raise_error
 
@@ -35,7 +38,8 @@ class Workspace:
     memory: dict[int, Allocation]
     rows: dict[int, int]
     addresses: list[int]  # of all buffers; those of arguments and results are set for each run
-    graphs: OrderedDict[bytes, Any] = field(default_factory=OrderedDict)
+    graphs: OrderedDict[tuple[int, bytes], Any] = field(default_factory=OrderedDict)
+    room: Allocation | None = None  # for routines of libraries to work in
 
     def locate(self) -> None:
         """Brings ``addresses`` up to date."""
@@ -45,11 +49,12 @@ class Workspace:
 
 @dataclass
 class Loaded:
-    """What belongs to one context: the module, and the launches with their functions."""
+    """What belongs to one context: the module, the kernels' functions and the sizes of their blocks."""
 
     generation: int
     module: Any
     functions: dict[str, Any]
+    blocks: dict[str, int]
     workspaces: dict[int, Workspace] = field(default_factory=dict)
 
 
@@ -85,12 +90,19 @@ class Program:
         self._lock = threading.RLock()
         self.table = Table(plan)
         self._loaded: Loaded | None = None
-        self.fails = bool(plan.checks) or any(b.kind == "sequence" for b in plan.buffers)
-        self.waits = any(b.kind == "sequence" for b in plan.buffers) or not independent(plan.steps)
+        self.steps, self.routines = plan.steps, [s for s in each_step(plan.steps) if isinstance(s, Dense)]
+        device.activate()
+        if self.routines:
+            with_library = Libraries.of(device, device.stream) is not None
+            self.steps = chosen(plan.steps, with_library)
+            self.routines = self.routines if with_library else []
+        self.segments = segments(self.steps, device)
+        self.lengthens = any(b.kind == "sequence" for b in plan.buffers)
+        self.fails = bool(plan.checks) or self.lengthens
         self.error = next((k for k, b in enumerate(plan.buffers) if b.kind == "error"), -1)
         self._arguments = [(k, b.index) for k, b in enumerate(plan.buffers) if b.kind == "argument"]
         self._results = [(k, b.index, b.size) for k, b in enumerate(plan.buffers) if b.kind == "result"]
-        only = plan.steps[0] if len(plan.steps) == 1 else None
+        only = self.steps[0] if len(self.steps) == 1 else None
         self._only = only if isinstance(only, Launch) and not self.fails else None  # the short way of one kernel
         register_cache(self)
 
@@ -119,7 +131,7 @@ class Program:
             if self._only is not None:
                 Execution(self, loaded, work, addresses, scalars, stream).launch(self._only)
                 return Run(self, results)
-            before = self._save(arrays, stream) if self.waits and self.fails else {}
+            before = self._save(arrays, stream) if self.lengthens else {}
             while True:
                 execution = Execution(self, loaded, work, addresses, scalars, stream)
                 record = execution.start()
@@ -139,12 +151,17 @@ class Program:
                 for index, copy in before.items():
                     self._copy(arrays[index], copy.pointer, copy.size, stream)
 
+    @property
+    def waits(self) -> bool:
+        """Whether a run waits for the device before it returns."""
+        return self.lengthens or not all(s.is_recorded or recordable(s.steps) for s in self.segments)
+
     def release(self) -> None:
         """Gives back the memory that is kept between runs."""
         with self._lock:
             if self._loaded is not None:
                 for work in self._loaded.workspaces.values():
-                    drop_graphs(self.device, work)
+                    drop_graphs(work)
                 self._loaded.workspaces.clear()
 
     def raise_from(self, record: Sequence[int]) -> None:
@@ -164,7 +181,8 @@ class Program:
             module = device.load(self.plan.ptx)
             names = dict.fromkeys(launch.kernel for launch in self.plan.launches)
             functions = {n: device.call("cuModuleGetFunction", module, n.encode()) for n in names}
-            self._loaded = Loaded(device.generation, module, functions)
+            blocks = {s.kernel: block_size(device, functions[s.kernel], s) for s in self.plan.launches}
+            self._loaded = Loaded(device.generation, module, functions, blocks)
         return self._loaded
 
     def __del__(self) -> None:
@@ -174,9 +192,17 @@ class Program:
         cu = self.device.cu
         with contextlib.suppress(Exception):  # the interpreter goes down, and the driver with it
             if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
-                for stream in loaded.workspaces:
+                for stream, work in loaded.workspaces.items():
                     cu.cuStreamSynchronize(stream)
+                    drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
+
+    def libraries(self, stream: int) -> Libraries:
+        """Those that do the routines. Raises DeviceError when they were there and are not any more."""
+        found = Libraries.of(self.device, stream)
+        if found is None:
+            raise DeviceError(f"cuBLAS and cuSOLVER cannot be used any more on {self.device}")
+        return found
 
     @property
     def functions(self) -> dict[str, Any]:
@@ -196,6 +222,9 @@ class Program:
             elif b.kind == "error":
                 self.device.call("cuMemsetD8Async", memory[k].pointer, 0, b.size, stream)
         work = loaded.workspaces[stream] = Workspace(memory, rows, [0] * len(self.plan.buffers))
+        if self.routines:
+            libraries = self.libraries(stream)
+            work.room = allocate(self.device, max(libraries.bytes(s) for s in self.routines), stream)
         work.locate()
         return work
 
@@ -218,7 +247,7 @@ class Program:
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
         """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
         most often they belong to one loop, and would be too short next."""
-        drop_graphs(self.device, work)
+        drop_graphs(work)
         buffers = self.plan.buffers
         wanted = max(4 * work.rows[k], 1 << (rows - 1).bit_length())  # each time the run begins anew
         for other, b in enumerate(buffers):
@@ -229,8 +258,8 @@ class Program:
         work.locate()
 
 
-def drop_graphs(device: Device, work: Workspace) -> None:
+def drop_graphs(work: Workspace) -> None:
     for graph in work.graphs.values():
         if graph is not None:
-            device.cu.cuGraphExecDestroy(graph)
+            graph.destroy()
     work.graphs.clear()

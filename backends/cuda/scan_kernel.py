@@ -1,4 +1,5 @@
-"""Running sums: loops of which each round sees the sum of what the rounds before it have added.
+"""Running sums: loops of which each round sees the sum of what the rounds before it have added. (Or the product, or
+the largest, or the smallest: what is said of sums here holds for these as well.)
 
 Every thread has a *share* of rounds that follow each other. One kernel adds up what each share adds, a second, of one
 block, what comes before each share; then the loop itself runs, every thread beginning with its own sum. (This is the
@@ -76,7 +77,7 @@ def emit_prefixes(s: Scheduler, op: Op, lanes: Lanes, blocks: int) -> dict[Value
     e.recall([op])
     totals = {v: e.slot(value_type(v.type.dtype)) for v in scanned}
     for v, slot in totals.items():
-        b.store(identity("sum", v.type.dtype), slot)
+        b.store(identity(scanned[v].kind, v.type.dtype), slot)
 
     def one(i: ir.Value) -> None:
         enter_round(e, op, lanes, i)
@@ -88,7 +89,11 @@ def emit_prefixes(s: Scheduler, op: Op, lanes: Lanes, blocks: int) -> dict[Value
                     done.add(o)
             d = v.type.dtype
             old, added = b.load(totals[v], typ=value_type(d)), e.scalar(scan.increment)
-            b.store(emit_scalar(b, "sub" if scan.is_subtracted else "add", {}, [d, d], [old, added]), totals[v])
+            if scan.is_subtracted:
+                new = emit_scalar(b, "sub", {}, [d, d], [old, added])
+            else:
+                new = accumulate(e, scan.kind, d, old, added)
+            b.store(new, totals[v])
 
     first, last = share(e, e.env[op.operands[0]])
     e.stride_from(first, 1, last, one)
@@ -96,11 +101,11 @@ def emit_prefixes(s: Scheduler, op: Op, lanes: Lanes, blocks: int) -> dict[Value
         d = v.type.dtype
         b.store(to_storage(b, d, b.load(slot, typ=value_type(d))), _at(e, d, e.parameters[rooms[v]], e.thread))
     s.steps.append(e.finish())
-    _add_up(s, op, rooms, blocks * THREADS)
+    _add_up(s, op, rooms, {v: scan.kind for v, scan in scanned.items()}, blocks * THREADS)
     return rooms
 
 
-def _add_up(s: Scheduler, op: Op, rooms: dict[Value, Pointer], count: int) -> None:
+def _add_up(s: Scheduler, op: Op, rooms: dict[Value, Pointer], kinds: dict[Value, str], count: int) -> None:
     """Each number becomes the sum of those before it; the sum of all is the result of the loop."""
     carried = op.regions[0].args[1:]
     inits = {v: op.operands[1 + carried.index(v)] for v in rooms}
@@ -115,7 +120,7 @@ def _add_up(s: Scheduler, op: Op, rooms: dict[Value, Pointer], count: int) -> No
     )
     e.recall([], list(inits.values()))
     for v, p in rooms.items():
-        total = _prefixes(e, v.type.dtype, e.parameters[p], count, e.scalar(inits[v]))
+        total = _prefixes(e, kinds[v], v.type.dtype, e.parameters[p], count, e.scalar(inits[v]))
         result = op.results[carried.index(v)]
         e.env[result] = total
         with e.builder.if_then(e.builder.icmp_unsigned("==", e.thread, index(PREFIX_THREADS - 1))):
@@ -123,17 +128,17 @@ def _add_up(s: Scheduler, op: Op, rooms: dict[Value, Pointer], count: int) -> No
     s.steps.append(e.finish())
 
 
-def _prefixes(e: KernelEmitter, d: DType, base: ir.Value, count: int, init: ir.Value) -> ir.Value:
+def _prefixes(e: KernelEmitter, kind: str, d: DType, base: ir.Value, count: int, init: ir.Value) -> ir.Value:
     """Works in place; what the last thread gets is the sum of all and ``init``."""
     b, slot, room = e.builder, e.slot(value_type(d)), shared(e, storage_type(d), PREFIX_THREADS)
     first, last = share(e, index(count))
 
     def add(value: ir.Value) -> ir.Value:
         old = b.load(slot, typ=value_type(d))
-        b.store(accumulate(e, "sum", d, old, value), slot)
+        b.store(accumulate(e, kind, d, old, value), slot)
         return old
 
-    b.store(identity("sum", d), slot)
+    b.store(identity(kind, d), slot)
     e.stride_from(first, 1, last, lambda k: add(load_number(e, d, base, k)))
     b.store(to_storage(b, d, b.load(slot, typ=value_type(d))), _at(e, d, room, e.thread))
     barrier(e)

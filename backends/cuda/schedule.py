@@ -7,7 +7,7 @@ done by one thread. Loops and branches around kernels are the host's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,12 +15,31 @@ from dflow.backends.cuda import device_ops  # noqa: F401
 from dflow.backends.cuda.block_kernel import BlockEmitter, threads_for
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import barrier
+from dflow.backends.cuda.dense import emit_dense, is_dense
 from dflow.backends.cuda.fold_kernel import emit_fold
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
-from dflow.backends.cuda.plan import Counter, HostCall, If, Launch, Loop, Place, Pointer, Read, Scalar, Step, While
+from dflow.backends.cuda.plan import (
+    Choice,
+    Counter,
+    HostCall,
+    If,
+    Launch,
+    Loop,
+    Place,
+    Pointer,
+    Read,
+    Scalar,
+    Step,
+    While,
+)
+from dflow.backends.cuda.product_kernel import emit_product
+from dflow.backends.cuda.row_kernel import emit_rows
+from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
+from dflow.backends.cuda.tile_kernel import emit_tiles
+from dflow.backends.cuda.vector_kernel import emit_vectors
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
 from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
@@ -58,14 +77,21 @@ class Scheduler:
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
         decide(f.body, self.context)
-        moves = [Move(self.places.result(k), v) for k, v in enumerate(f.results) if v.type.is_scalar]
+        moves = []
+        for k, v in enumerate(f.results):
+            if v.type.is_scalar and v.op in f.body.ops and self.context.ways.get(v.op) == "fold":
+                self.context.direct.setdefault(v, []).append(self.places.result(k))  # its kernel writes it
+            elif v.type.is_scalar:
+                moves.append(Move(self.places.result(k), v))
         return self._block(f.body, moves)
 
     def _block(self, block: Block, moves: Sequence[Move]) -> tuple[Step, ...]:
         outer, self.steps = self.steps, []
         assert not self.run.ops and not self.run.moves
+        spared = {x for op in block.ops for x in self.context.spared.get(op, ())}
         for op in block.ops:
-            self._op(op)
+            if op not in spared:
+                self._op(op)
         self._move(moves)
         self._flush()
         made, self.steps = tuple(self.steps), outer
@@ -79,22 +105,39 @@ class Scheduler:
             or all(context.is_repeated(r) for r in op.results or [_NEVER])
         ):
             return
-        way = context.ways[op]
+        if is_dense(op):
+            self._dense(op)
+        else:
+            self._work(op, context.ways[op])
+
+    def _dense(self, op: Op) -> None:
+        """By a library, or as it would be done without."""
+        self._flush()
+        outer, self.steps = self.steps, []
+        emit_dense(self, op)
+        library, self.steps = tuple(self.steps), []
+        for each in (*self.context.spared.get(op, ()), op):
+            self._work(each, self.context.ways[each])
+        self._flush()
+        outer.append(Choice(library, tuple(self.steps)))
+        self.steps = outer
+
+    def _work(self, op: Op, way: object) -> None:
         if way == "one":
             if self.run.moves:
                 self._flush()
             self.run.ops.append(op)
         elif way == "grid":
             self._grid(op)
-        elif way == "fold":
-            self._flush_unless_apart(op)
-            emit_fold(self, op)
-        elif way == "sort":
-            self._flush()
-            emit_sort(self, op)
         elif isinstance(way, Lanes):
             self._flush()
             emit_lanes(self, op, way)
+        elif way == "rows":
+            self._flush()
+            emit_rows(self, op)
+        elif way in KERNELS:
+            self._flush_unless_apart(op)
+            KERNELS[way](self, op)
         elif op.name in HOST:
             self._flush()
             HOST[op.name](self, op)
@@ -245,7 +288,7 @@ class Scheduler:
                 known = self._in_memory_or_slot(v)
                 inputs.append(known)
             else:
-                inputs.append(self._tensor_place(v))
+                inputs.append(self.tensor_place(v))
         self._flush()
         results = [Value(substitute(r.type, env), r.hint) for r in op.results]
         attrs = {k: substitute(a, env) for k, a in op.attrs.items()}
@@ -264,7 +307,7 @@ class Scheduler:
         assert isinstance(found, Read)
         return Place(found.buffer, found.offset, v.type)
 
-    def _tensor_place(self, v: Value) -> Place:
+    def tensor_place(self, v: Value) -> Place:
         if v in self.context.plan.buffers:
             return self.places.place(v)
         assert v.op is not None
@@ -291,6 +334,16 @@ class _Never:
 
 
 _NEVER: Value = _Never()  # type: ignore[assignment]
+# The kernels of one operation each, by the way of doing it.
+KERNELS: dict[object, Callable[[Scheduler, Op], None]] = {
+    "fold": emit_fold,
+    "ordered": emit_ordered,
+    "product": emit_product,
+    "scatter": emit_scatter,
+    "sort": emit_sort,
+    "tiles": emit_tiles,
+    "vectors": emit_vectors,
+}
 HOST = {"for": Scheduler._for, "while": Scheduler._while, "if": Scheduler._if}
 
 __all__ = ["Launch", "Pointer", "Scheduler", "needs_host"]

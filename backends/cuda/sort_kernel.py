@@ -9,19 +9,20 @@ and fro.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.fold_kernel import count
+from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Launch, Loop, Pointer
 from dflow.backends.emit_scalar import int_compare, is_nan
-from dflow.backends.emit_types import I1, I64, ONE, ZERO, index, storage_type
+from dflow.backends.emit_types import I1, I64, ONE, ZERO, index, strides
 from dflow.ir.core import Op, Value
 from dflow.ir.types import I64 as INDEX
-from dflow.ir.types import scalar
+from dflow.ir.types import DType, TensorType, scalar
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
@@ -36,42 +37,69 @@ def is_parallel_sort(op: Op) -> bool:
     return op.name == "argsort" and op.result.type.bound[-1] >= LONG_ROW
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are to be sorted: the dtype of their keys, and ``key(emitter, row, i)``, the key of an element as it is
+    in memory. The order goes to ``order``, a tensor or memory for as many i64 as ``type`` has elements; ``room`` is as
+    large, and ``others`` is what else the keys need."""
+
+    type: TensorType
+    dtype: DType
+    key: Callable[[KernelEmitter, list[ir.Value], ir.Value], ir.Value]
+    order: Value | Pointer
+    room: Pointer
+    others: tuple[Pointer, ...] = ()
+
+    @property
+    def pointers(self) -> list[Pointer]:
+        """All memory that is not the operation's."""
+        return [p for p in (self.order, self.room, *self.others) if isinstance(p, Pointer)]
+
+
 def emit_sort(s: Scheduler, op: Op) -> None:
     """Adds the steps for sorting to those of the scheduler."""
-    y = op.result
-    room = s.places.room(8 * count(y.type.shape))
-    n = y.type.bound[-1]
+    (x,), y = op.operands, op.result
+
+    def key(e: KernelEmitter, row: list[ir.Value], i: ir.Value) -> ir.Value:
+        return e.load(x, [*row, i])
+
+    order_of(s, op, Rows(y.type, x.type.dtype, key, y, s.places.room(8 * count(y.type.shape))))
+
+
+def order_of(s: Scheduler, op: Op, rows: Rows) -> None:
+    """Adds the steps that order rows, for the operation ``op``."""
+    n = rows.type.bound[-1]
     passes = max(1, (n - 1).bit_length())
     step = Value(scalar(INDEX))
     number = s.context.counters[step] = len(s.context.counters)
-    _Sort(s, op, room, step).numbers()
-    body = [_Sort(s, op, room, step).merge(parity) for parity in (0, 1)]
+    _Sort(s, op, rows, step).numbers()
+    body = [_Sort(s, op, rows, step).merge(parity) for parity in (0, 1)]
     s.steps.append(Loop(number, -(-passes // 2), tuple(body)))
 
 
 class _Sort:
     """One kernel."""
 
-    def __init__(self, s: Scheduler, op: Op, room: Pointer, step: Value):
-        (self.x,), self.y, self.s = op.operands, op.result, s
-        blocks = min(MOST_BLOCKS, -(-count(self.y.type.shape) // BLOCK))
+    def __init__(self, s: Scheduler, op: Op, rows: Rows, step: Value):
+        self.rows, self.s, self.shape = rows, s, rows.type.shape
+        blocks = min(MOST_BLOCKS, -(-count(self.shape) // BLOCK))
         needs = Needs(s.context, [op], [step])
-        self.e = KernelEmitter(s.context, "argsort", "grid", needs, blocks, BLOCK, targets=[room])
+        self.e = KernelEmitter(s.context, "argsort", "grid", needs, blocks, BLOCK, targets=rows.pointers)
         self.e.loc = op.loc
         self.e.recall([op], [step])
-        self.room, self.step = room, step
+        self.step = step
 
     def numbers(self) -> None:
         """The positions in order."""
         e = self.e
-        e.nest(self.y.type.shape, lambda at: e.store(self.y, at, at[-1]))
+        e.nest(self.shape, lambda at: self._write(1, at[:-1], at[-1], at[-1]))
         self.s.steps.append(e.finish())
 
     def merge(self, parity: int) -> Launch:
         """A pass from the result to the room, or back."""
         e, b = self.e, self.e.builder
         shift = b.add(b.shl(e.env[self.step], ONE), index(parity))
-        width, size = b.shl(ONE, shift), e.size(self.y.type.shape[-1])
+        width, size = b.shl(ONE, shift), e.size(self.shape[-1])
 
         def place(at: list[ir.Value]) -> None:
             *row, i = at
@@ -89,7 +117,7 @@ class _Sort:
             first = b.shl(b.lshr(run, ONE), b.add(shift, ONE))
             self._write(parity, row, b.add(b.add(first, b.and_(i, b.sub(width, ONE))), found), mine)
 
-        e.nest(self.y.type.shape, place)
+        e.nest(self.shape, place)
         return e.finish()
 
     def _clamp(self, v: ir.Value, most: ir.Value) -> ir.Value:
@@ -118,13 +146,9 @@ class _Sort:
         return b.load(low, typ=I64)
 
     def _address(self, in_room: bool, row: list[ir.Value], i: ir.Value) -> ir.Value:
-        e = self.e
-        here = e.address(self.y, [*row, i], write=True)
-        if not in_room:
-            return here
-        base = e.memory.base(self.y)
-        offset = e.builder.sub(e.builder.ptrtoint(here, I64), e.builder.ptrtoint(base, I64))
-        return e.builder.gep(e.parameters[self.room], [offset], source_etype=ir.IntType(8))
+        e, to = self.e, self.rows.room if in_room else self.rows.order
+        base = e.parameters[to] if isinstance(to, Pointer) else e.memory.base(to)
+        return e.offset(base, self.rows.type, e.dot([*row, i], strides(self.rows.type)))
 
     def _read(self, parity: int, row: list[ir.Value], i: ir.Value) -> ir.Value:
         return self.e.builder.load(self._address(parity == 1, row, i), typ=I64)
@@ -134,8 +158,8 @@ class _Sort:
 
     def _less(self, row: list[ir.Value], i: ir.Value, j: ir.Value) -> ir.Value:
         """Whether element i comes before element j: NaN comes last."""
-        b, dtype = self.e.builder, self.x.type.dtype
-        x, y = (b.load(self.e.address(self.x, [*row, k]), typ=storage_type(dtype)) for k in (i, j))
+        b, dtype = self.e.builder, self.rows.dtype
+        x, y = (self.rows.key(self.e, row, k) for k in (i, j))
         if not dtype.is_float:
             return int_compare(b, dtype, "<", x, y)
         return b.or_(b.fcmp_ordered("<", x, y), b.and_(is_nan(b, y), b.not_(is_nan(b, x))))

@@ -5,10 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from dflow.backends.cuda.context import Context
-from dflow.backends.cuda.device_ops import ATOMIC
-from dflow.backends.cuda.fold_kernel import as_fold, count, is_shared
+from dflow.backends.cuda.dense import is_dense, spared
+from dflow.backends.cuda.device_ops import adds_atomically
+from dflow.backends.cuda.fold_kernel import is_shared
+from dflow.backends.cuda.folds import as_fold, count
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
+from dflow.backends.cuda.product_kernel import is_tiled
+from dflow.backends.cuda.row_kernel import find_rows
+from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
+from dflow.backends.cuda.tile_kernel import find_tiles
+from dflow.backends.cuda.vector_kernel import find_vectors
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.registry import OPS
@@ -18,14 +25,16 @@ LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wa
 SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
 MANY = 64  # rounds from which a parallel loop is a kernel
-ON_HOST = frozenset({"eigh", "svd", "print"})
+ON_HOST = frozenset({"eigh", "eig", "svd", "print", "warn"})
 # Operations whose elements are computed each on its own, or added up atomically.
 BATCHED = frozenset({"cholesky", "lu", "triangular_solve", "qr"})
-MOVING = frozenset({"copy", "reshape", "concatenate", "extract", "broadcast", "transpose", "gather", "update"})
+MOVING = frozenset(
+    {"copy", "reshape", "concatenate", "extract", "broadcast", "transpose", "gather", "update", "scatter"}
+)
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "fold", "sort", "host"]
+Way = Literal["one", "grid", "vectors", "tiles", "rows", "product", "fold", "sort", "scatter", "ordered", "host"]
 
 
 def points(op: Op, context: Context) -> int:
@@ -80,6 +89,7 @@ def decide(block: Block, context: Context) -> None:
         elif way == "host":
             for r in op.regions:
                 decide(r, context)
+    context.spared.update(spared(block, context))
     for op in block.ops:  # the loops that split sequences come after the operations that make them
         if op.name == "sequence" and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
             context.ways[op] = "grid"
@@ -90,6 +100,8 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
     lanes = find_lanes(op, context)
     if lanes is not None:
         return lanes
+    if is_wide_in_rows(op, context):
+        return "rows"
     if op.name in ("for", "while", "if"):
         return "host" if needs_host(op) or any(_leaves_block(o, context) for o in walk_op(op)[1:]) else "one"
     if op.name in ON_HOST:
@@ -98,14 +110,32 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
         return "sort"
     if not is_wide(op, context, WIDE):
         return "one"
-    return "fold" if is_shared(op) else "grid"
+    if is_tiled(op):
+        return "product"
+    if is_shared(op):
+        return "fold"
+    if op.name == "scatter":
+        return "scatter"
+    if op.name == "scatter_add" and not adds_atomically(op, context):
+        return "ordered"
+    if find_tiles(op, context) is not None:
+        return "tiles"
+    return "vectors" if find_vectors(op, context) is not None else "grid"
 
 
 def _leaves_block(op: Op, context: Context) -> bool:
     """Whether an operation in a loop is worth a kernel in each round."""
     if is_parallel_sort(op) and count(op.result.type.shape) >= WIDE:
         return True
-    return find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE)
+    if is_dense(op) or find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE):
+        return True
+    return op.name == "for" and is_wide_in_rows(op, context) and count(find_rows(op, context) or ()) >= WIDE
+
+
+def is_wide_in_rows(op: Op, context: Context) -> bool:
+    """Whether an operation is a loop with a thread for every element, and worth a kernel of its own."""
+    shape = find_rows(op, context)
+    return shape is not None and count(shape) * rounds(op) >= WIDE
 
 
 def find_lanes(op: Op, context: Context) -> Lanes | None:
@@ -124,7 +154,7 @@ def is_wide(op: Op, context: Context, least: int) -> bool:
         return count(fold.kept) * count(fold.inner) >= least * (MATMUL_FACTOR if op.name == "matmul" else 1)
     if is_nothing(op, context.plan) or any(r.type.is_scalar for r in op.results):
         return False
-    if op.name == "scatter_add" and op.result.type.dtype.name not in ATOMIC:
+    if op.name == "scatter_add" and not adds_atomically(op, context) and not can_be_sorted(op):
         return False
     elementwise = op.name in OPS and OPS[op.name].elementwise
     if any(v.type.grows for v in (*op.operands, *op.results)):

@@ -68,7 +68,7 @@ def new_function(module: ir.Module, name: str, value_type: ir.Type) -> ir.Functi
     return function
 
 
-def add_attribute(target: ir.Function | ir.Instruction, text: str) -> None:
+def add_attribute(target: ir.Function | ir.Argument | ir.Instruction, text: str) -> None:
     """An attribute that llvmlite does not list; its set writes out whatever string it holds."""
     set.add(target.attributes, text)
 

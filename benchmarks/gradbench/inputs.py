@@ -57,10 +57,11 @@ def ba(number: int) -> Input:
 
 
 def lstm(layers: int, c: int) -> Input:
-    """The file of these sizes; without files, random numbers and bits."""
-    b = 14
-    if root := folder():
-        numbers = (root / "lstm" / f"lstm_l{layers}_c{c}.txt").read_text().split()
+    """The file of these sizes; without it, random numbers and bits."""
+    b, root = 14, folder()
+    path = root / "lstm" / f"lstm_l{layers}_c{c}.txt" if root else None
+    if path and path.exists():
+        numbers = path.read_text().split()
         values = np.array(numbers[3:], dtype=float)
     else:
         values = _random().random(2 * layers * 5 * b + (3 + c) * b)

@@ -1,25 +1,11 @@
 """The programs with their arguments."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from benchmarks.contest import Case
 from benchmarks.loops import programs
-
-
-@dataclass(frozen=True)
-class Case:
-    """A program of ``args``, differentiated by the first of them."""
-
-    title: str
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        return self.function.__name__
 
 
 def cases() -> list[Case]:

@@ -1,134 +1,86 @@
-"""Measures the programs and checks that all who take part agree."""
+"""Who takes part in the programs, and how."""
 
-import statistics
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import FunctionType
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
 import dflow
-from benchmarks.loops import by_hand, programs
-from benchmarks.loops.cases import Case, cases
-from benchmarks.measure import Table, Time, measure, peer
+from benchmarks import libraries
+from benchmarks.contest import Case, Entry, Group, Unsupported, over, tables
+from benchmarks.loops import by_hand, functional, programs
+from benchmarks.loops.cases import cases
+from benchmarks.measure import Table
 
-FOR_AUTOGRAD = ("double_pendulum", "adaptive", "kalman", "hidden_markov", "lstm")  # the others assign to elements
-Calls = tuple[Callable[[], Any] | None, Callable[[], Any] | None]  # of the value, of the gradient
+AS_IT_STANDS = ("double_pendulum", "adaptive", "kalman", "hidden_markov", "lstm")  # programs that fill no arrays
+library = cache(by_hand.library)
 
 
 def run() -> Iterator[Table]:
-    compiled = by_hand.library()
-    values = Table("Value", ["program", "dflow", "C", "Numba", "JAX", "NumPy", "dflow / C", "JAX / dflow"])
-    gradients = Table(
-        "Gradient",
-        ["program", "dflow", "C, by hand", "JAX", "autograd", "dflow / C", "JAX / dflow", "dflow: gradient / value"],
-    )
-    for case in cases():
-        t = measure_case(case, contestants(case, compiled))
-        v, g = t["value"], t["gradient"]
-        shown = [[v.get(name, "-") for name in ("dflow", "C", "Numba", "JAX", "NumPy")]]
-        shown += [[g.get(name, "-") for name in ("dflow", "C", "JAX", "autograd")]]
-        values.rows.append((case.title, *shown[0], _over(v, "dflow", "C"), _over(v, "JAX", "dflow")))
-        cost = f"{g['dflow'].median / v['dflow'].median:.3g}"
-        gradients.rows.append((case.title, *shown[1], _over(g, "dflow", "C"), _over(g, "JAX", "dflow"), cost))
-    for table in (values, gradients):
-        table.note = _means(table)
-        yield table
+    return tables(GROUP)
 
 
-def contestants(case: Case, compiled: Any) -> dict[str, Calls]:
-    """What calls each: the value, and the gradient by the first argument, where there is one."""
+def in_dflow(case: Case) -> Entry:
     f, args = case.function, case.args
-    found: dict[str, Calls] = {
-        "dflow": (partial(dflow.jit(f), *args), partial(dflow.grad(f), *args)),
-        "NumPy": (partial(f, *args), None),
-    }
-    if compiled and (calls := by_hand.functions(case.name, args, compiled)):
-        found["C"] = calls
-    if numba := peer("numba"):
-        found["Numba"] = (partial(_in_numba(f, numba), *args), None)
-    if peer("jax"):
-        found["JAX"] = _in_jax(case)
-    if peer("autograd") and case.name in FOR_AUTOGRAD:
-        found["autograd"] = _in_autograd(case)
-    return found
+    return Entry(lambda: partial(dflow.jit(f), *args), lambda: partial(dflow.grad(f), *args))
 
 
-def _in_numba(f: Any, numba: Any) -> Any:
-    """``f`` by Numba, with the functions of its module that it calls."""
-    space: dict[str, Any] = {"np": np}
-    space.update({k: numba.njit(_with_globals(v, space)) for k, v in _functions().items()})
-    return space[f.__name__]
+def in_c(case: Case) -> Entry:
+    compiled = library()
+    calls = by_hand.functions(case.name, case.args, compiled) if compiled else None
+    if calls is None:
+        raise Unsupported(case.name)
+    return Entry(lambda: calls[0], lambda: calls[1], compiles=False)
 
 
-def _functions() -> dict[str, FunctionType]:
-    return {k: v for k, v in vars(programs).items() if isinstance(v, FunctionType)}
+def in_jax(case: Case) -> Entry:
+    return in_library(libraries.jax(), case, functional)
 
 
-def _in_jax(case: Case) -> Calls:
-    """``case`` by JAX: arrays are arguments, already on its device, and numbers are constants."""
-    import jax
-
-    from benchmarks.loops import in_jax
-
-    function = getattr(in_jax, case.name)
-    arrays, numbers = _split(case.args)
-    arrays = jax.tree.map(jax.numpy.asarray, arrays)
-    value = jax.jit(lambda *a: function(*a, *numbers))
-    gradient = jax.jit(jax.grad(lambda *a: function(*a, *numbers)))
-    return lambda: value(*arrays).block_until_ready(), lambda: jax.block_until_ready(gradient(*arrays))
+def in_pytorch(case: Case) -> Entry:
+    return in_library(libraries.pytorch(), case, _eager(case))
 
 
-def _split(args: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """The leading arrays, and the numbers behind them."""
-    n = next((k for k, x in enumerate(args) if isinstance(x, int | float)), len(args))
-    return args[:n], args[n:]
+def in_autograd(case: Case) -> Entry:
+    if case.name == "sparse_product":
+        raise Unsupported("sums by row, of rows of different lengths")
+    entry = in_library(libraries.autograd(), case, _eager(case))
+    return Entry(None, entry.gradient)  # its values are NumPy's
 
 
-def _in_autograd(case: Case) -> Calls:
-    """The program as it stands, with autograd's NumPy."""
-    import autograd
-    import autograd.numpy
-
-    space: dict[str, Any] = {"np": autograd.numpy}
-    rewired = {k: _with_globals(v, space) for k, v in _functions().items()}
-    space.update(rewired)
-    return None, partial(autograd.grad(rewired[case.name]), *case.args)
+def _eager(case: Case) -> Any:
+    return programs if case.name in AS_IT_STANDS else functional
 
 
-def _with_globals(f: FunctionType, space: dict[str, Any]) -> FunctionType:
-    return FunctionType(f.__code__, space, f.__name__)
+def in_library(library: libraries.Library, case: Case, written: Any) -> Entry:
+    f = library.rewired(getattr(written, case.name))
+    return library.entry(case, f, library.gradient(f))
 
 
-def measure_case(case: Case, found: dict[str, Calls]) -> dict[str, dict[str, Time]]:
-    """The times of values and of gradients by contestant, after a check that they agree."""
-    times = {}
-    for k, what in enumerate(("value", "gradient")):
-        runs = {name: calls[k] for name, calls in found.items() if calls[k] is not None}
-        expected = _flat(runs["dflow"]())
-        for name, call in runs.items():
-            error = np.linalg.norm(_flat(call()) - expected) / np.linalg.norm(expected)
-            assert error < 1e-8, f"{name} disagrees on the {what} of {case.title} by {error:.1e}"
-        slow = {name: runs.pop(name) for name in ("NumPy", "autograd") if name in runs}
-        times[what] = measure(runs, rounds=7) | measure(slow, rounds=3)
-    return times
+def in_casadi(case: Case) -> Entry:
+    from benchmarks import symbols
+    from benchmarks.loops import in_casadi as written
+
+    if not hasattr(written, case.name):
+        raise Unsupported(case.name)
+    return symbols.entry(case, getattr(written, case.name))
 
 
-def _flat(x: Any) -> np.ndarray:
-    leaves = x if isinstance(x, tuple | list) else (x,)
-    return np.concatenate([np.ravel(leaf) for leaf in leaves])
-
-
-def _over(times: dict[str, Time], a: str, b: str) -> str:
-    return f"{times[a].median / times[b].median:.3g}" if a in times and b in times else "-"
-
-
-def _means(table: Table) -> str:
-    """Geometric means of the columns that compare."""
-    means = []
-    for k, column in enumerate(table.columns):
-        if "/" in column:
-            found = [float(row[k]) for row in table.rows if row[k] != "-"]
-            means.append(f"{column}: {statistics.geometric_mean(found):.3g}")
-    return "Ratios are of medians. Geometric means: " + "; ".join(means) + "."
+GROUP = Group(
+    "benchmarks.loops.run",
+    cases,
+    Case("sum", programs.total, (np.ones(3),)),
+    {
+        "dflow": in_dflow,
+        "C": in_c,
+        "Numba": libraries.in_numba,
+        "JAX": in_jax,
+        "PyTorch": in_pytorch,
+        "CasADi": in_casadi,
+        "autograd": in_autograd,
+        "NumPy": libraries.in_numpy,
+    },
+    {"dflow / C": over("dflow", "C"), "JAX / dflow": over("JAX", "dflow"), "CasADi / dflow": over("CasADi", "dflow")},
+    note="PyTorch and autograd are eager: loops are Python's. C has its derivatives written by hand.",
+)

@@ -92,6 +92,20 @@ def _gpu() -> str:
         return f"none: {e}"
 
 
+def _gpu_libraries() -> str:
+    """Whether matrices on a GPU are left to NVIDIA's libraries."""
+    if importlib.util.find_spec("nvmath") is None:
+        return "none: nvmath-python is not installed, so kernels of dflow do their work"
+    blas, solver = (importlib.import_module(f"nvmath.bindings.{name}") for name in ("cublas", "cusolverDn"))
+    try:
+        device().activate()
+        for library in (blas, solver):
+            library.destroy(library.create())
+    except Exception as e:
+        return f"none: {message(e)}"
+    return f"cuBLAS and cuSOLVER, through nvmath-python {_package('nvmath-python')}"
+
+
 def _cache() -> str:
     place = object_cache.folder()
     if place is None:
@@ -121,12 +135,14 @@ REPORT: dict[str, Callable[[], str]] = {
     "llvmlite": _llvm,
     "SciPy": lambda: _package("scipy"),
     "optree": lambda: _package("optree"),
+    "ml_dtypes": lambda: f"{_package('ml_dtypes')}, for bfloat16",
     "processor": _processor,
     "cores": _cores,
     "native calls": _entries,
     "BLAS": _blas,
     "C compiler": _linker,
     "GPU": _gpu,
+    "GPU matrices": _gpu_libraries,
     "cache": _cache,
     "self-test": _self_test,
 }

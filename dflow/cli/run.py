@@ -14,6 +14,9 @@ from dflow.cli.program import FILE_HELP, read_program
 from dflow.ir.core import Function, Module, Value
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes.inline import inline_calls
+from dflow.ir.types import dtype_of, is_bfloat16
+from dflow.tracing.dtypes import can_cast
+from dflow.tracing.lift import supported
 
 EXAMPLES = """\
 examples:
@@ -74,7 +77,9 @@ def argument(text: str, parameter: Value) -> np.ndarray[Any, Any]:
     text = text.strip()
     dtype = parameter.type.dtype.numpy
     found = _load(text) if text.endswith(".npy") else _literal(text, parameter)
-    if not np.can_cast(found.dtype, dtype, "same_kind") or not _same_shape(found, parameter):
+    if found.dtype == "V2" and is_bfloat16(dtype):  # what NumPy writes of them
+        found = found.view(dtype)
+    if not can_cast(found.dtype, dtype, "same_kind") or not _same_shape(found, parameter):
         raise UsageError(f"{text}: expected {parameter}, got {line(found).partition(':')[0]}")
     return found.astype(dtype)
 
@@ -113,7 +118,7 @@ def _literal(text: str, parameter: Value) -> np.ndarray[Any, Any]:
 def line(x: Any) -> str:
     """A result with its type: ``f64[2]: [1.0, 2.0]``, in digits that give the same number again."""
     x = np.asarray(x)
-    kind = "bool" if x.dtype.kind == "b" else f"{x.dtype.kind}{x.dtype.itemsize * 8}"
+    kind = dtype_of(x.dtype).name if supported(x.dtype) else f"{x.dtype.kind}{x.dtype.itemsize * 8}"
     shape = f"[{', '.join(map(str, x.shape))}]" if x.ndim else ""
     text = np.array2string(x, separator=", ", max_line_width=10**9, formatter={"all": str})
     return f"{kind}{shape}: {' '.join(text.split())}"

@@ -24,6 +24,7 @@ import torch
 from dflow import trees
 from dflow.api import jit, jvp, vjp
 from dflow.batching import vmap
+from dflow.ir.types import bfloat16_dtype, is_bfloat16
 from dflow.tracing.calls import call
 
 Positions = tuple[int, ...]
@@ -33,8 +34,9 @@ def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as a function of tensors, or trees of tensors and numbers, that autograd differentiates.
 
     Results are tensors in place of arrays and numbers. Dtypes are those of NumPy: tensors of float32 give float32.
-    Tensors must be on the CPU and are not changed: raises TypeError for tensors on other devices and those of bfloat16,
-    ValueError when ``function`` updates an argument, and what tracing by dflow raises.
+    Tensors must be on the CPU and are not changed: raises TypeError for tensors on other devices, ValueError when
+    ``function`` updates an argument, ImportError for bfloat16 without the package ml_dtypes, and what tracing by dflow
+    raises.
     """
     flat = functools.cache(lambda spec: _Flat(lambda *leaves: call(function, *trees.unflatten(spec, leaves))))
 
@@ -95,7 +97,7 @@ class _Function(torch.autograd.Function):
     @staticmethod
     def forward(made: _Call, *leaves: Any) -> Any:
         results, made.structure = trees.flatten(made.flat.run(*map(_array, leaves)))
-        return tuple(torch.from_dlpack(np.asarray(r)) for r in results)
+        return tuple(_tensor(np.asarray(r)) for r in results)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -144,11 +146,22 @@ def _array(x: Any) -> Any:
     """The memory of a tensor as an array that cannot be written."""
     if not isinstance(x, torch.Tensor):
         return x
-    if x.device.type != "cpu" or x.dtype == torch.bfloat16:
-        raise TypeError(f"a tensor of {x.dtype} on {x.device}; pass one that NumPy can read: x.cpu(), x.float()")
-    array = np.from_dlpack(x.detach().resolve_conj().resolve_neg())
+    if x.device.type != "cpu":
+        raise TypeError(f"a tensor on {x.device}; pass one that NumPy can read: x.cpu()")
+    plain = x.detach().resolve_conj().resolve_neg()
+    if x.dtype == torch.bfloat16:
+        array = np.from_dlpack(plain.view(torch.int16)).view(bfloat16_dtype())
+    else:
+        array = np.from_dlpack(plain)
     array.flags.writeable = False
     return array
+
+
+def _tensor(x: np.ndarray[Any, Any]) -> Any:
+    """An array as a tensor on its memory. NumPy hands over no bfloat16, but integers with its bits."""
+    if is_bfloat16(x.dtype):
+        return torch.from_dlpack(x.view(np.int16)).view(torch.bfloat16)
+    return torch.from_dlpack(x)
 
 
 __all__ = ["wrap"]

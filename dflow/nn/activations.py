@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import own
 from dflow.tracing.lift import lift, wrap
@@ -16,7 +17,7 @@ np: Any = numpy
 
 def _floats(x: Any) -> Any:
     x = lift(x)
-    return x if x.dtype.kind == "f" else x.astype(np.float64)
+    return x if kind_of(x.dtype) == "f" else x.astype(np.float64)
 
 
 @own

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import own
 from dflow.tracing.lift import lift
 
@@ -85,7 +86,7 @@ def _correlated(x: Any, weights: Any, window: Any, strides: Any, dilation: Any) 
 def max_pool(x: Any, window: Any, strides: Any = None, padding: Any = "VALID") -> Any:
     """The largest element of each window; equal ones share the derivative pair by pair."""
     x = lift(x)
-    pieces, _ = _pooled(x, window, strides, padding, -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min)
+    pieces, _ = _pooled(x, window, strides, padding, -np.inf if kind_of(x.dtype) == "f" else np.iinfo(x.dtype).min)
     out = pieces[0]
     for p in pieces[1:]:
         out = np.maximum(out, p)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as _np
 
+from dflow.ir.types import bfloat16_dtype as _bfloat16_dtype
 from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
     composed,
@@ -40,6 +41,7 @@ from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
 from dflow.numpy.limits import finfo as finfo
 from dflow.numpy.limits import iinfo as iinfo
+from dflow.numpy.limits import isdtype as isdtype
 
 _EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
 for _module in (
@@ -84,12 +86,14 @@ globals().update(_EXPORTED)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "bfloat16":
+        return _bfloat16_dtype().type  # when it is asked for: its package takes time to import
     found = getattr(_np, name)  # raises AttributeError for what NumPy does not have either
     return dispatch.refusing(found) if callable(found) and not isinstance(found, type) else found
 
 
 def __dir__() -> list[str]:
-    return sorted((*_EXPORTED, "linalg"))
+    return sorted((*_EXPORTED, "bfloat16", "linalg"))
 
 
 __all__ = ["dispatch", "fft", "linalg", "math_functions", "ufunc_methods", *_EXPORTED]

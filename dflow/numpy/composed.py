@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 from dflow.ir.core import Value
-from dflow.ir.types import I64
+from dflow.ir.types import I64, kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
@@ -15,6 +15,7 @@ from dflow.numpy.joining import take_value
 from dflow.numpy.products import operands
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import flat
+from dflow.numpy.sorting import missing_parts
 from dflow.numpy.statistics import mean
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
@@ -46,7 +47,7 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """Differences of second order inside, of first or second order at the ends; spacings or coordinates an axis."""
     x = lift(f)
-    x = x if x.dtype.kind in "fc" else s.as_dtype(x, np.float64)
+    x = x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64)
     axes = s.some_axes(None, x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     spacing = list(varargs) * len(axes) if len(varargs) == 1 and not lift(varargs[0]).ndim else list(varargs)
     spacing = spacing or [1.0] * len(axes)
@@ -97,8 +98,8 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * np.
     kind = s.result_type(x, period)
     x = s.as_dtype(x, kind) if x.dtype != kind else x
     step = np.diff(x, axis=axis)
-    half = period / 2 if kind.kind == "f" else period // 2
-    boundary_ambiguous = kind.kind == "f" or period % 2 == 0
+    half = period / 2 if kind_of(kind) == "f" else period // 2
+    boundary_ambiguous = kind_of(kind) == "f" or period % 2 == 0
     wrapped = (step + half) % period - half
     if boundary_ambiguous:
         wrapped = np.where((wrapped == -half) & (step > 0), half, wrapped)
@@ -115,12 +116,13 @@ def rank_of(points: Value, x: Value, right: bool) -> Value:
     """How many of the sorted ``points`` are below each element of ``x``, or not above it, by binary search."""
     (n,) = s.static(points.type.shape, "a search in a sorted array")
     b, kind = builder(), x.type.with_dtype(I64)
+    keys, wanted = _keys(points), _keys(x)
 
     def halve(b: Any, k: Value, low: Value, high: Value) -> list[Value]:
         middle = b.shr(b.add(low, high), 1)
-        point = b.gather(points, b.min(middle, n - 1))
+        point = [b.gather(key, b.min(middle, n - 1)) for key in keys]
         searching = b.lt(low, high)
-        before = _precedes(b, point, x, right)
+        before = _all_precede(b, point, wanted, right)
         return [
             b.select(b.and_(searching, before), b.add(middle, 1), low),
             b.select(b.and_(searching, b.not_(before)), middle, high),
@@ -137,6 +139,21 @@ def _precedes(b: Any, point: Value, x: Value, right: bool) -> Value:
     if not x.type.dtype.is_float:
         return before
     return b.or_(before, b.isnan(x) if right else b.and_(b.isnan(x), b.not_(b.isnan(point))))
+
+
+def _keys(v: Value) -> list[Value]:
+    """By what numbers are in order: complex ones by the parts that are NaN, the real part and the imaginary one."""
+    b = builder()
+    return [missing_parts(v), b.real(v), b.imag(v)] if v.type.dtype.kind == "c" else [v]
+
+
+def _all_precede(b: Any, point: list[Value], x: list[Value], right: bool) -> Value:
+    """Whether a point comes before ``x`` by the first key, where they are equal by the next, and so on."""
+    if len(x) == 1:
+        return _precedes(b, point[0], x[0], right)
+    first = _precedes(b, point[0], x[0], False)
+    same = b.not_(b.or_(first, _precedes(b, x[0], point[0], False)))
+    return b.or_(first, b.and_(same, _all_precede(b, point[1:], x[1:], right)))
 
 
 @implements(np.searchsorted)
@@ -171,7 +188,12 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     if n > 1:
         at = b.min(b.max(b.sub(rank_of(px, v, True), 1), 0), n - 2)
         x0, y0, x1, y1 = (b.gather(p, i) for i in (at, b.add(at, 1)) for p in (px, py))
-        line = b.add(y0, b.mul(b.div(b.sub(y1, y0), b.sub(x1, x0)), b.sub(v, x0)))
+        slope = b.div(b.sub(y1, y0), b.sub(x1, x0))
+        line = b.add(y0, b.mul(slope, b.sub(v, x0)))
+        # Where numbers are not finite: from the other point; then a point itself, or what both have in common.
+        other = b.add(y1, b.mul(slope, b.sub(v, x1)))
+        other = b.select(b.or_(b.eq(v, x0), b.and_(b.isnan(other), b.eq(y0, y1))), y0, other)
+        line = b.select(b.isnan(line), other, line)
         inside = b.select(b.eq(v, last), inside, line)
     y = b.select(b.lt(v, first), ends[0], b.select(b.gt(v, last), ends[1], inside))
     return wrap(b.select(b.isnan(v), v, y))
@@ -213,11 +235,12 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Array:
 def correlate(a: Any, v: Any, mode: str = "valid") -> Array:
     x, y = operands(a, v)
     y = apply(np.conjugate, wrap(y)).value if y.type.dtype.kind == "c" else y
-    return wrap(_convolved(x, wrap(y)[::-1].value, mode))
+    return wrap(_convolved(x, wrap(y)[::-1].value, mode, turned=x.type.shape < y.type.shape))
 
 
-def _convolved(x: Value, y: Value, mode: str) -> Value:
-    """A loop over the shorter one that adds shifted multiples of the longer one."""
+def _convolved(x: Value, y: Value, mode: str, turned: bool = False) -> Value:
+    """A loop over the shorter one that adds shifted multiples of the longer one. ``turned``: what ``mode`` keeps is
+    counted from the other end."""
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r})")
     (m,), (n,) = (s.static(v.type.shape, "np.convolve") for v in (x, y))
@@ -231,7 +254,11 @@ def _convolved(x: Value, y: Value, mode: str) -> Value:
         return [b.update_add(total, b.mul(long, weight), k, index=(("slice", length, 1),))]
 
     (full,) = b.for_loop(b.index(size), [b.zeros(long.type.with_shape((length + size - 1,)))], body)
-    kept = {"full": (0, length + size - 1), "same": ((size - 1) // 2, length), "valid": (size - 1, length - size + 1)}
+    kept = {
+        "full": (0, length + size - 1),
+        "same": ((size - (not turned)) // 2, length),
+        "valid": (size - 1, length - size + 1),
+    }
     return s.part(full, 0, *kept[mode])
 
 
@@ -268,7 +295,7 @@ def cov(
     rest = rows - mean_row
     scaled = rest if weights is None else rest * weights
     product = (scaled @ np.conj(rest).T) / np.maximum(total - freedom, 0)
-    return product if product.shape[0] > 1 else product.reshape(())
+    return product.reshape(()) if product.shape[0] == 1 else product
 
 
 def _variables(m: Any, rowvar: bool, dtype: Any) -> Array:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy
 
 from dflow.errors import NeedsStatic, failure
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.composed import searchsorted
 from dflow.numpy.dispatch import implements
 from dflow.numpy.shapes import flat
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lift import contains_traced, lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
@@ -52,10 +53,23 @@ def _check_positions(at: Array) -> None:
 
 @implements(np.digitize)
 def digitize(x: Any, bins: Any, right: bool = False) -> Array:
-    """The bin of each element. Bins that are known may fall; traced ones must rise."""
-    if not isinstance(bins, Array) and len(bins) > 1 and bins[0] > bins[-1]:
-        return len(bins) - searchsorted.__wrapped__(np.asarray(bins)[::-1].copy(), x, "left" if right else "right")
-    return searchsorted.__wrapped__(bins, x, "left" if right else "right")
+    """The bin of each element. Bins that neither rise nor fall raise ValueError, traced ones when the program runs."""
+    side = "left" if right else "right"
+    if contains_traced(bins):
+        bins = lift(bins)
+        rises, falls = (np.all(compare(bins[1:], bins[:-1])) for compare in (np.greater_equal, np.less_equal))
+        builder().check((rises | falls).value, error="ValueError", message=_MONOTONIC)
+        rising = searchsorted.__wrapped__(bins, x, side)
+        return np.where(rises, rising, bins.size - searchsorted.__wrapped__(bins[::-1], x, side))
+    bins = np.asarray(bins)
+    if np.all(bins[1:] >= bins[:-1]):
+        return searchsorted.__wrapped__(bins, x, side)
+    if not np.all(bins[1:] <= bins[:-1]):
+        raise ValueError(_MONOTONIC)
+    return len(bins) - searchsorted.__wrapped__(bins[::-1].copy(), x, side)
+
+
+_MONOTONIC = "bins must be monotonically increasing or decreasing"
 
 
 # -- histograms ------------------------------------------------------------------------------------------------------
@@ -78,7 +92,7 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
     low, high = lift(low) * 1.0, lift(high) * 1.0
     flat_range = low == high
     low, high = np.where(flat_range, low - 0.5, low), np.where(flat_range, high + 0.5, high)
-    kind = np.result_type(x.dtype, 0.5) if x.dtype.kind != "f" else x.dtype
+    kind = np.result_type(x.dtype, 0.5) if kind_of(x.dtype) != "f" else x.dtype
     return s.as_dtype(np.linspace(low, high, s.static_int(bins, "bins") + 1), kind)
 
 

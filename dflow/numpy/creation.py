@@ -17,7 +17,7 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import sizes
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
@@ -281,7 +281,7 @@ def vander(x: Any, N: Any = None, increasing: bool = False) -> Array:
     if v.ndim != 1:
         raise ValueError(f"x must be a one-dimensional array or sequence, got shape {s.show(s.dims(v))}")
     count = s.static(s.dims(v), "np.vander")[0] if N is None else s.static_int(N, "N")
-    v = s.as_dtype(v, np.result_type(v.dtype, np.int64))
+    v = s.as_dtype(v, dtypes.result_type(v.dtype, np.int64))
     powers = [wrap(s.full(s.dims(v), 1, v.dtype))]
     for _ in range(count - 1):
         powers.append(apply(np.multiply, powers[-1], v))

@@ -28,6 +28,7 @@ CALLABLES: dict[type, Implementation] = {}  # of objects that are called: the ob
 INDEXED: dict[type, Implementation] = {}  # of objects that make arrays when they are indexed, as np.mgrid
 CREATION: dict[Callable[..., Any], Implementation] = {}  # those that are traced without a traced argument, too
 
+DATA_DEPENDENT = "whether its result is real depends on the data; give it complex numbers: np.sqrt(x + 0j)"
 UNSUPPORTED: dict[str, str] = {
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
@@ -98,7 +99,12 @@ def public(function: Callable[..., Any] | None, f: Implementation, extra: Sequen
         if (compiles and eager.compiles(args, kwargs)) or not kwargs.keys().isdisjoint(extra):
             found = eager.compiled(traced, args, kwargs)
             return eager.as_array(found) if f.__module__ == "dflow.numpy.shapes" else found
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except (TypeError, ValueError):  # as NumPy's functions that are no ufuncs answer to bfloat16
+            if tracing() or not eager.holds_bfloat16(args, kwargs):
+                raise
+        return eager.compiled(traced, args, kwargs)
 
     return call
 
@@ -121,7 +127,11 @@ def refuse(name: str) -> NoReturn:
     short = name.rpartition(".")[2]
     known = {full.rpartition(".")[2]: full for full in sorted(map(name_of, (*FUNCTIONS, *UFUNCS)), reverse=True)}
     near = [known[n] for n in difflib.get_close_matches(short, known, 3, 0.75)]
-    hint = UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
+    hint = (
+        DATA_DEPENDENT
+        if name.startswith("np.lib.scimath.")
+        else UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
+    )
     raise failure(
         TraceError,
         f"{name} is not supported on traced arrays; {hint or 'write it with functions that are'}",

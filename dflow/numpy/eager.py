@@ -1,7 +1,8 @@
 """Calls outside of any traced function.
 
 They are NumPy's own. With ``DFLOW_EAGER=compile`` in the environment every call is compiled instead, so that suites
-which test conformance test the compiler. Functions and arguments that NumPy does not have are always compiled.
+which test conformance test the compiler. Functions and arguments that NumPy does not have are always compiled, and so
+are calls with bfloat16 that NumPy refuses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.types import is_bfloat16
 from dflow.signature import OnDevice
 from dflow.tracing.context import tracing
 from dflow.tracing.lift import supported
@@ -67,6 +69,12 @@ def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, OnDevice) or (isinstance(x, np.ndarray | np.generic) and supported(x.dtype))
+
+
+def holds_bfloat16(args: Any, kwargs: Any) -> bool:
+    from dflow import trees
+
+    return any(_is_array(x) and is_bfloat16(x.dtype) for x in trees.flatten((list(args), kwargs))[0])
 
 
 def _identity(x: Any) -> Any:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
+from dflow.ir.types import finfo, kind_of
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, public
-from dflow.tracing import masks
+from dflow.tracing import dtypes, masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -74,11 +75,7 @@ def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: A
     """The dtypes to compute in, for operands and results: NumPy's, but the logical functions take bools alone."""
     if ufunc.__name__.startswith("logical_"):
         return (np.dtype(bool),) * ufunc.nargs
-    kinds = (*map(s.weak_or_dtype, arrays), *(None,) * ufunc.nout)
-    if dtype is None:
-        return ufunc.resolve_dtypes(kinds, casting=casting)
-    signature = (*(None,) * ufunc.nin, *(np.dtype(dtype),) * ufunc.nout)
-    return ufunc.resolve_dtypes(kinds, signature=signature, casting=casting)
+    return dtypes.loop_dtypes(ufunc, [*map(s.weak_or_dtype, arrays)], dtype, casting)
 
 
 def _finish(v: Value, out: Any, where: Any) -> Array:
@@ -181,9 +178,9 @@ def clip(
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
     x = lift(x)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return s.result(x.value, None if copy else x)
-    limits, b, v = np.finfo(x.dtype), builder(), x.value
+    limits, b, v = finfo(x.dtype), builder(), x.value
     high, low = limits.max if posinf is None else posinf, limits.min if neginf is None else neginf
     number, high, low = (s.expand(s.cast(lift(c).value, x.dtype), s.dims(x)) for c in (nan, float(high), float(low)))
     infinite = b.select(b.isinf(v), b.select(b.gt(v, 0.0), high, low), v)
@@ -196,7 +193,10 @@ def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, ne
 @implements(np.round, np.around)
 def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
     a, decimals = lift(a), s.static_int(decimals, "decimals")
-    if a.dtype.kind != "f":
+    if a.dtype.kind == "c":
+        parts = (round.__wrapped__(part.__wrapped__(a), decimals).value for part in (real, imag))
+        return s.result(builder().emit("complex", *parts), out)
+    if kind_of(a.dtype) != "f":
         if decimals < 0 or a.dtype.kind == "b":
             raise TypeError(f"np.round of {a.dtype} to {decimals} decimals is not supported on traced arrays")
         return s.result(a.value, out)
@@ -216,7 +216,7 @@ def _infinite(compare: str) -> Any:
     def test(x: Any, out: Any = None) -> Array:
         x, b = lift(x), builder()
         v = b.full(False, x.value.type.with_dtype(s.dtype_of(bool)))
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             v = b.and_(b.isinf(x.value), b.emit(compare, x.value, b.zeros(x.value.type)))
         return s.result(v, out)
 
@@ -258,13 +258,13 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Array:
 def sinc(x: Any) -> Array:
     """sin(pi x) / (pi x); near 0 by its Taylor series, whose derivatives stay right there."""
     v, b = apply(np.multiply, np.pi, lift(x)).value, builder()
-    small = b.lt(b.abs(v), 0.5)
+    small = b.lt(apply(np.absolute, wrap(v)).value, 0.5)
     away = b.select(small, b.full(1.0, v.type), v)
     near = b.select(small, v, b.zeros(v.type))
     square, series = b.mul(near, near), b.full(0.0, v.type)
     for k in range(9, -1, -1):
         series = b.add(b.mul(series, square), (-1.0) ** k / math.factorial(2 * k + 1))
-    return wrap(b.select(small, series, b.div(b.sin(away), away)))
+    return wrap(b.select(small, series, apply(np.divide, apply(np.sin, wrap(away)), wrap(away)).value))
 
 
 @implements(np.real)

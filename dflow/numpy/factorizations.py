@@ -13,6 +13,7 @@ from dflow.ir.core import Value
 from dflow.ir.ops.matrices import adjoint, all_of, diagonal, keep
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
+from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -26,7 +27,7 @@ SVDResult: Any = type(np.linalg.svd(_ONE))
 
 def matrices(*args: Any, square: bool = False) -> list[Value]:
     """The arguments in their common dtype (float64 for integers), the first checked to be a stack of matrices."""
-    dtype = np.result_type(*(np.float64 if (d := lift(a).dtype).kind in "biu" else d for a in args))
+    dtype = dtypes.result_type(*(np.float64 if (d := lift(a).dtype).kind in "biu" else d for a in args))
     if dtype.char not in "fdFD":
         raise TypeError(f"array type {dtype} is unsupported in linalg")
     values = [s.cast(lift(a).value, dtype) for a in args]

@@ -8,6 +8,7 @@ import numpy as np
 
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
+from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.lift import lift, wrap
 
@@ -35,7 +36,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype[Any]:
 
 @implements(np.can_cast)
 def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
-    return np.can_cast(from_.dtype if isinstance(from_, Array) else from_, to, casting)
+    return dtypes.can_cast(from_.dtype if isinstance(from_, Array) else from_, to, casting)
 
 
 @implements(np.min_scalar_type)
@@ -69,7 +70,7 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = True) ->
     if not isinstance(dst, Array):
         raise TypeError("np.copyto: the destination must be an array of the traced function, not a captured one")
     x = lift(src)
-    if not x.weak and not np.can_cast(x.dtype, dst.dtype, casting):
+    if not x.weak and not dtypes.can_cast(x.dtype, dst.dtype, casting):
         raise TypeError(f"Cannot cast array data from {x.dtype} to {dst.dtype} according to the rule {casting!r}")
     v = s.expand(s.cast_operand(x, dst.dtype), s.dims(dst))
     if where is not True:

@@ -12,7 +12,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
-from dflow.tracing import sizes
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -21,7 +21,7 @@ from dflow.tracing.lift import lift, wrap
 def promoted(arrays: Sequence[Any], dtype: Any = None) -> list[Value]:
     """Values of one dtype. Python numbers count as arrays here, as in ``np.array([1.0, x])``."""
     lifted = [lift(a) for a in arrays]
-    common = np.result_type(*(x.dtype for x in lifted)) if dtype is None else np.dtype(dtype)
+    common = dtypes.result_type(*(x.dtype for x in lifted)) if dtype is None else np.dtype(dtype)
     return [s.cast(x.value, common) for x in lifted]
 
 
@@ -134,6 +134,8 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array
     x = lift(ary)
     at = s.one_axis(axis, x.ndim)
     (size,) = s.static((s.dims(x)[at],), "np.array_split")
+    if np.ndim(indices_or_sections):
+        indices_or_sections = [s.static_int(k, "where np.array_split splits") for k in indices_or_sections]
     parts = np.array_split(np.arange(size), indices_or_sections)
     return [x[(*(slice(None),) * at, slice(int(p[0]), int(p[-1]) + 1) if len(p) else slice(0, 0))] for p in parts]
 

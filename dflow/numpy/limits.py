@@ -1,4 +1,5 @@
-"""``finfo`` and ``iinfo`` as the array API standard has them: of dtypes and of arrays, with Python's numbers."""
+"""``finfo``, ``iinfo`` and ``isdtype`` as the array API standard has them: limits of dtypes and of arrays as Python's
+numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir import types
 from dflow.tracing.array import Array
 
 
@@ -30,7 +32,16 @@ def _dtype(x: Any) -> Any:
 
 def finfo(type: Any, /) -> Any:
     """The limits of a float (or of a complex number's parts), by a dtype or an array of it."""
-    return _Info(np.finfo(_dtype(type)))
+    return _Info(types.finfo(_dtype(type)))
+
+
+def isdtype(dtype: Any, kind: Any) -> bool:
+    """``np.isdtype``: whether a dtype is of a kind (``"real floating"``, ...), or of one of several."""
+    dtype, kinds = _dtype(dtype), kind if isinstance(kind, tuple) else (kind,)
+    special = [k for k in kinds if not isinstance(k, str) and types.is_bfloat16(np.dtype(k))]
+    if types.is_bfloat16(dtype):
+        return bool(special) or np.isdtype(np.dtype(np.float16), tuple(k for k in kinds if isinstance(k, str)))
+    return np.isdtype(dtype, tuple(k for k in kinds if k not in special))
 
 
 def iinfo(type: Any, /) -> Any:

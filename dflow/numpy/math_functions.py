@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import any_traced, located
 from dflow.numpy.elementwise import apply
@@ -86,7 +87,7 @@ for _name in ("erf", "erfc", "lgamma"):
 
 def _to_integer(ufunc: np.ufunc) -> Callable[..., Any]:
     """Floats are rounded to integers; integers stay what they are."""
-    return lambda x: s.as_dtype(apply(ufunc, number(x)) if lift(x).dtype.kind == "f" else lift(x), np.int64)
+    return lambda x: s.as_dtype(apply(ufunc, number(x)) if kind_of(lift(x).dtype) == "f" else lift(x), np.int64)
 
 
 for _ufunc in (np.floor, np.ceil, np.trunc):

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.creation import asarray
 from dflow.numpy.dispatch import implements
@@ -34,7 +35,7 @@ def array_equiv(a1: Any, a2: Any) -> Array:
 def _nan_position(plain: Any, worst: float, name: str) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = EVERYTHING) -> Array:
         x = lift(a)
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             missing = np.isnan(x)
             empty = np.any(np.all(missing, axis=axis))
             builder().check(builder().not_(empty.value), error="ValueError", message="All-NaN slice encountered")
@@ -53,7 +54,7 @@ nanargmin = implements(np.nanargmin)(_nan_position(np.argmin, np.inf, "nanargmin
 def i0(x: Any) -> Array:
     """The modified Bessel function of order 0, by a power and an asymptotic series (DLMF 10.25.2, 10.40.1)."""
     x = lift(x)
-    x = x if x.dtype.kind == "f" else s.as_dtype(x, np.float64)
+    x = x if kind_of(x.dtype) == "f" else s.as_dtype(x, np.float64)
     size = np.abs(x)
     near = np.minimum(size, SERIES_END)
     far = np.maximum(size, SERIES_END)
@@ -102,7 +103,7 @@ def real_if_close(a: Any, tol: Any = 100) -> Array:
 
 @implements(np.isscalar)
 def isscalar(element: Any) -> bool:
-    return not element.ndim
+    return isinstance(element, Array) and not element.ndim
 
 
 @implements(np.require, np.asarray_chkfinite, np.asfortranarray)

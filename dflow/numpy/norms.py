@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.ops.matrices import diagonal, identity, reduced
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
@@ -21,7 +22,7 @@ from dflow.tracing.lift import lift, wrap
 def _numbers(x: Any) -> Array:
     """At least float64 for what is no float."""
     x = lift(x)
-    return x if x.dtype.kind in "fc" else s.as_dtype(x, np.float64)
+    return x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64)
 
 
 def _euclidean(x: Array, axes: Any, keepdims: bool) -> Array:

@@ -1,4 +1,7 @@
-"""Polynomials as arrays of coefficients, the highest power first."""
+"""Polynomials as arrays of coefficients, the highest power first.
+
+``numpy.polynomial`` needs little here: it is plain Python on NumPy's functions, and traced as it is.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import finfo
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import implements
+from dflow.numpy.dispatch import CALLABLES, FUNCTIONS, implements
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
@@ -122,7 +126,7 @@ def polyfit(x: Any, y: Any, deg: Any, rcond: Any = None, full: bool = False, w: 
         raise ValueError("expected deg >= 0")
     if x.ndim != 1 or y.ndim not in (1, 2) or x.size == 0 or x.shape[0] != y.shape[0]:
         raise TypeError("np.polyfit takes a vector x that is not empty, and y of one or two axes and of its length")
-    limit = x.size * np.finfo(x.dtype).eps if rcond is None else rcond
+    limit = x.size * finfo(x.dtype).eps if rcond is None else rcond
     left, right = np.vander(x, order), y
     if w is not None:
         weights = lift(w) * 1.0
@@ -159,3 +163,21 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
         ahead = place >= 0
     behind = np.cumsum(mask[::-1])[::-1] > 0 if "b" in trim.lower() else place >= 0
     return x[ahead & behind]
+
+
+# -- numpy.polynomial, the lowest power first ------------------------------------------------------------------------
+
+
+def trimseq(seq: Any) -> Any:
+    """The sequence itself: how many trailing zeros it has shows when the program runs, but its length is known now."""
+    return seq
+
+
+FUNCTIONS[np.polynomial.polyutils.trimseq] = trimseq
+CALLABLES[np.poly1d] = lambda p, x: np.polyval(p.coeffs, x)
+
+
+@implements(np.polynomial.polynomial.polyroots)
+def polyroots(c: Any) -> Array:
+    """All roots, sorted; as ``np.roots``, it refuses a leading coefficient of 0 when it runs."""
+    return np.sort(np.roots(_coefficients(c)[::-1]))

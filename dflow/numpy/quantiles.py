@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy
 
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.reductions import given
 from dflow.numpy.sorting import sorted_last
+from dflow.tracing import dtypes
 from dflow.tracing.array import Array
-from dflow.tracing.lift import contains_traced, lift
+from dflow.tracing.lift import contains_traced, floating, lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
@@ -83,7 +85,7 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     whole = x.dtype.kind in "biu"
     missing = lift(np.zeros(shape, np.int64)) if whole else np.sum(np.isnan(x), axis=-1)
     count = np.maximum(size - missing, 1) if skip_nan and not whole else size
-    kind = np.result_type(np.float64 if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
+    kind = dtypes.result_type(np.dtype(np.float64) if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
     q = q if isinstance(q, Array) else np.asarray(q)
     place, weight = METHODS[method]
     position = place(count, np.reshape(q, (*q.shape, *(1,) * len(shape))))
@@ -110,14 +112,14 @@ def weighted(a: Any, q: Any, weights: Any, axis: Any, keepdims: Any, skip_nan: b
     rows, weight = _rows(x, axes), _rows(w, axes)
     order = np.argsort(rows, axis=-1)
     rows, weight = (np.take_along_axis(v, order, axis=-1) for v in (rows, weight))
-    missing = np.isnan(rows) if x.dtype.kind == "f" else np.zeros(rows.shape, bool)
+    missing = np.isnan(rows) if kind_of(x.dtype) == "f" else np.zeros(rows.shape, bool)
     total = np.cumsum(np.where(missing, 0.0, weight) if skip_nan else weight, axis=-1)
     share = total / total[..., -1:]
     share = np.where(share == 0.0, -1.0, share)
     levels = q.reshape(*q.shape, *[1] * rows.ndim)
     at = np.minimum(np.sum(share < levels, axis=-1), rows.shape[-1] - 1)
     out = _at(rows, at, rows.shape[:-1])
-    if x.dtype.kind == "f":
+    if kind_of(x.dtype) == "f":
         nothing = np.all(missing, axis=-1) if skip_nan else np.any(missing, axis=-1)
         out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
     return _kept(out, axes, x.ndim, q.ndim) if given(keepdims) and keepdims else out
@@ -144,7 +146,7 @@ def _at(x: Array, position: Any, shape: tuple[int, ...]) -> Array:
 
 def _between(first: Array, second: Array, gamma: Any, kind: Any) -> Array:
     """Linear interpolation, from the nearer side."""
-    weight = gamma.astype(kind)
+    weight = lift(gamma).astype(kind)
     rise = np.where(first == second, np.zeros((), first.dtype), second - first)  # infinities have no difference
     first, second, rise = (s.as_dtype(v, kind) for v in (first, second, rise))
     return np.where(weight >= 0.5, second - rise * (1.0 - weight), first + rise * weight)
@@ -158,7 +160,7 @@ def _kept(out: Array, axes: tuple[int, ...], rank: int, lead: int) -> Array:
 def _checked(q: Any, top: float) -> Any:
     """``q`` as fractions; ValueError for known ones outside 0 .. top."""
     if not contains_traced(q):
-        q = float(q) if _is_weak(q) else np.asarray(np.asarray(q) + np.float16(0.0))
+        q = float(q) if _is_weak(q) else np.asarray(q, floating(np.asarray(q).dtype))
         if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= top)):
             kind, high = ("Percentiles", 100) if top != 1.0 else ("Quantiles", 1)
             raise ValueError(f"{kind} must be in the range [0, {high}]")
@@ -193,9 +195,25 @@ nanquantile = implements(np.nanquantile)(_function(1.0, True))
 nanpercentile = implements(np.nanpercentile)(_function(100.0, True))
 
 
+def _complex_median(x: Array, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
+    """In NumPy's order of complex numbers: by the real part, then by the imaginary one."""
+    axes = s.some_axes(axis, x.ndim)
+    rows = sorted_last(_rows(x, axes))
+    shape, size = rows.shape[:-1], rows.shape[-1]
+    if not size:
+        raise ValueError("a median of no elements: the array is empty along the axis")
+    missing = np.sum(np.isnan(rows), axis=-1)
+    count = np.maximum(size - missing, 1) if skip_nan else lift(np.full(shape, size))
+    out = (_at(rows, (count - 1) // 2, shape) + _at(rows, count // 2, shape)) * 0.5
+    out = np.where(missing == size if skip_nan else missing > 0, rows[..., -1], out)
+    return _kept(out, axes, x.ndim, 0) if given(keepdims) and keepdims else out
+
+
 def _median(skip_nan: bool) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
         """The middle element, or the mean of the two in the middle."""
+        if lift(a).dtype.kind == "c":
+            return s.result(_complex_median(lift(a), axis, keepdims, skip_nan).value, out)
         return s.result(quantiles(a, 0.5, axis, "midpoint", keepdims, skip_nan).value, out)
 
     return call

@@ -7,6 +7,7 @@ from typing import Any
 import numpy
 
 from dflow.ir.core import Value
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.reductions import accumulator
@@ -101,7 +102,7 @@ def _without_nan(ufunc: numpy.ufunc) -> Any:
 
     def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Array:
         x = lift(a)
-        if x.dtype.kind in "fc":
+        if kind_of(x.dtype) in "fc":
             x = np.where(np.isnan(x), np.asarray(ufunc.identity, x.dtype), x)
         return running(x, axis, dtype, out)
 

@@ -11,6 +11,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.numpy.joining import take_value
 from dflow.numpy.shapes import flat, moveaxis
+from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -32,7 +33,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
         inside = np.all((at >= 0) & (at < n))
         builder().check(inside.value, error="ValueError", message="invalid entry in choice array")
     found = np.broadcast_arrays(at, *arrays)[1]
-    found = s.as_dtype(found, np.result_type(*(c.dtype for c in arrays)))
+    found = s.as_dtype(found, dtypes.result_type(*(c.dtype for c in arrays)))
     for k, choice in enumerate(arrays[1:], 1):
         found = np.where(at == k, choice, found)
     return s.result(found.value, out)

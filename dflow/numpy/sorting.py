@@ -34,8 +34,14 @@ def order(v: Value) -> Value:
     if v.type.dtype.kind == "b":
         v = s.cast(v, np.uint8)
     if v.type.dtype.kind == "c":
-        return _lexicographic([wrap(v).imag.value, wrap(v).real.value])
+        return _lexicographic([wrap(v).imag.value, wrap(v).real.value, missing_parts(v)])
     return builder().argsort(v)
+
+
+def missing_parts(v: Value) -> Value:
+    """Which parts of complex numbers are NaN, as NumPy sorts them: 0 neither, 1 the imaginary, 2 the real, 3 both."""
+    z = wrap(v)
+    return (np.isnan(z.real) * np.uint8(2) + np.isnan(z.imag)).value
 
 
 def _lexicographic(keys: Sequence[Value]) -> Value:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
+from dflow.ir.types import HALVES, kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
@@ -26,7 +27,7 @@ def _averaging(x: Array, dtype: Any) -> np.dtype[Any]:
     if given(dtype):
         return np.dtype(dtype)
     wide = {"b": np.float64, "i": np.float64, "u": np.float64}.get(x.dtype.kind, x.dtype)
-    return np.dtype(np.float32 if wide == np.float16 else wide)
+    return np.dtype(np.float32 if s.dtype_of(wide) in HALVES else wide)
 
 
 def _number(v: Value, axes: tuple[int, ...], where: Any, shape: s.Shape) -> Value:
@@ -46,7 +47,7 @@ def _mean_kept(v: Value, axes: tuple[int, ...], where: Any) -> Value:
 
 
 def _narrow(v: Value, x: Array, dtype: Any) -> Value:
-    return s.cast(v, np.float16) if x.dtype == np.float16 and not given(dtype) else v
+    return s.cast(v, x.dtype) if s.dtype_of(x.dtype) in HALVES and not given(dtype) else v
 
 
 def _finish(v: Value, axes: tuple[int, ...], keepdims: Any, out: Any) -> Array:
@@ -168,7 +169,7 @@ def _without_nan(row: tuple[str, np.ufunc, Any], substitute: Any) -> Any:
         where: Any = True,
     ) -> Array:
         x = lift(a)
-        if x.dtype.kind == "f":
+        if kind_of(x.dtype) == "f":
             missing = apply(np.isnan, x)
             y = builder().select(missing.value, s.full(s.dims(x), substitute, x.dtype), x.value)
             value = reduce(row, wrap(y), axis, dtype, None, keepdims, initial, where)

@@ -11,8 +11,8 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
-from dflow.ir.types import Dim, TensorType, dtype_of
-from dflow.tracing import sizes
+from dflow.ir.types import Dim, TensorType, dtype_of, kind_of
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -58,7 +58,7 @@ def weak_or_dtype(x: Any) -> Any:
     """What NumPy's promotion takes: the Python type of a weak number, the dtype of anything else."""
     x = lift(x)
     if x.weak and x.dtype.kind in "ifc":
-        return {"i": int, "f": float, "c": complex}[x.dtype.kind]
+        return {"i": int, "f": float, "c": complex}[kind_of(x.dtype)]
     return x.dtype
 
 
@@ -68,7 +68,7 @@ def result_type(*args: Any) -> np.dtype[Any]:
     kinds = [
         weak_or_dtype(a) if isinstance(a, Array | np.ndarray | int | float | complex) else np.dtype(a) for a in args
     ]
-    return np.result_type(*(sample.get(k, k) for k in kinds))
+    return dtypes.result_type(*(sample.get(k, k) for k in kinds))
 
 
 def cast(v: Value, dtype: Any) -> Value:
@@ -205,7 +205,7 @@ def store(out: Any, v: Value) -> Array:
         raise TypeError(f"out must be an array of the traced function, not {type(out).__name__}")
     if not same_shape(dims(out), v.type.shape):
         raise ValueError(f"output array has shape {show(dims(out))}, the result has shape {show(v.type.shape)}")
-    if not np.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
+    if not dtypes.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
         raise TypeError(f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'")
     out[...] = wrap(cast(v, out.dtype))
     return out

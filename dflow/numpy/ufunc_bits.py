@@ -7,9 +7,8 @@ from typing import Any
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value
 from dflow.ir.rules import STOP_GRADIENT, apply
-from dflow.ir.types import I32, I64, SIGNED, U8, U64, DType
+from dflow.ir.types import F16, I32, I64, SIGNED, SIGNIFICAND, U8, U64, DType
 
-MANTISSA = {16: 10, 32: 23, 64: 52}
 WIDER = 60  # a power of two that makes subnormal numbers normal
 
 
@@ -41,10 +40,10 @@ def nextafter(b: Any, x: Value, y: Value) -> Value:
 
 
 def spacing(b: Any, x: Value) -> Value:
-    """The distance to the neighbour further from 0, with the sign of ``x``; in half precision NumPy takes the larger
-    neighbour instead."""
+    """The distance to the neighbour further from 0, with the sign of ``x``; of float16 NumPy takes the larger neighbour
+    instead."""
     infinity = b.full(float("inf"), x.type)
-    infinity = infinity if x.type.dtype.bits == 16 else b.copysign(infinity, x)
+    infinity = infinity if x.type.dtype == F16 else b.copysign(infinity, x)
     step = b.sub(nextafter(b, x, infinity), x)
     return b.select(b.isinf(x), b.full(float("nan"), x.type), step)
 
@@ -53,8 +52,8 @@ def frexp(b: Any, x: Value) -> list[Value]:
     """``x`` as mantissa times 2 ** exponent, the mantissa in [1/2, 1); by ``x`` the mantissa has derivative
     2 ** -exponent."""
     dtype = x.type.dtype
-    width = MANTISSA[dtype.bits]
-    up = WIDER if dtype.bits > 16 else 12
+    width = SIGNIFICAND[dtype] - 1
+    up = 12 if dtype == F16 else WIDER
     special = b.or_(b.eq(x, 0.0), b.not_(b.isfinite(x)))
     tiny = b.lt(b.abs(x), float(2.0 ** (2 - 2 ** (dtype.bits - width - 2))))
     scaled = b.select(tiny, b.mul(x, 2.0**up), x)

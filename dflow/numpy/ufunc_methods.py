@@ -19,6 +19,7 @@ from dflow.numpy.joining import stack
 from dflow.numpy.reductions import given, kept
 from dflow.numpy.running import scan
 from dflow.numpy.ufunc_rules import NAMES, rule_for
+from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -127,7 +128,7 @@ def at(ufunc: np.ufunc, target: Any, index: Any, value: Any = None) -> None:
     shape = s.static(places.type.shape, f"np.{ufunc.__name__}.at")
     other = [] if ufunc.nin == 1 else [lift(value)]
     kinds = loop_dtypes(ufunc, [target, *other], None, "same_kind")
-    if not np.can_cast(kinds[-1], target.dtype, "same_kind"):
+    if not dtypes.can_cast(kinds[-1], target.dtype, "same_kind"):
         raise TypeError(f"Cannot cast ufunc '{ufunc.__name__}' output from {kinds[-1]} to {target.dtype}")
     flat_other = [s.reshaped(s.expand(s.cast_operand(x, kinds[1]), shape), (math.prod(shape),)) for x in other]
     _write(ufunc, target, s.reshaped(places, (math.prod(shape),)), flat_other, kinds[0])

@@ -8,11 +8,14 @@ and Mnih 2018).
 
 from __future__ import annotations
 
+import functools
+import inspect
 from typing import Any
 
 import numpy
 
 import dflow.random.threefry as generator
+from dflow.ir.types import BF16, SIGNIFICAND, dtype_of
 from dflow.numpy.dispatch import own
 from dflow.random.rejection import standard_gamma
 from dflow.random.threefry import shape_of
@@ -21,15 +24,31 @@ from dflow.tracing.lift import lift
 
 np: Any = numpy
 SMALLEST = 1e-300
-MANTISSA = {2: 11, 4: 24, 8: 53}  # bits of a float of so many bytes
+
+
+def sampler(sample: Any) -> Any:
+    """The public function of a distribution. Samples of bfloat16 are drawn as float32 and rounded: in its own steps
+    there would be few of them, and no tails."""
+    signature = inspect.signature(sample)
+
+    @functools.wraps(sample)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        dtype = given.arguments.get("dtype", float)
+        if dtype_of(dtype) != BF16:
+            return sample(*args, **kwargs)
+        given.arguments["dtype"] = np.float32
+        return sample(*given.args, **given.kwargs).astype(dtype)
+
+    return own(call)
 
 
 def _unit(key: Any, shape: Any, dtype: Any) -> Any:
     """Multiples of the smallest step in [0, 1)."""
     dtype = np.dtype(dtype)
-    if dtype.kind != "f" or dtype.itemsize not in MANTISSA:
+    width = SIGNIFICAND.get(dtype_of(dtype))
+    if width is None:
         raise TypeError(f"random numbers of a continuous distribution are floats, not {dtype}")
-    width = MANTISSA[dtype.itemsize]
     whole = 64 if width > 32 else 32
     drawn = generator.bits.__wrapped__(key, shape, np.dtype(f"u{whole // 8}"))
     step = np.asarray(2.0**-width, dtype)
@@ -38,8 +57,8 @@ def _unit(key: Any, shape: Any, dtype: Any) -> Any:
 
 def _open(key: Any, shape: Any, dtype: Any) -> Any:
     """In (0, 1): the middle of each step (of half the precision's steps, so that 1 is not reached)."""
-    width = MANTISSA[np.dtype(dtype).itemsize]
-    return np.floor(_unit(key, shape, dtype) * 2.0 ** (width - 1)) * 2.0 ** (1 - width) + 2.0**-width
+    unit, width = _unit(key, shape, dtype), SIGNIFICAND[dtype_of(dtype)]
+    return np.floor(unit * 2.0 ** (width - 1)) * 2.0 ** (1 - width) + 2.0**-width
 
 
 def shaped(shape: Any, *parameters: Any) -> tuple[int, ...]:
@@ -64,7 +83,7 @@ def uniform(key: Any, shape: Any = (), dtype: Any = float, minval: Any = 0.0, ma
     return low + _unit(key, shape, dtype) * (high - low)
 
 
-@own
+@sampler
 def normal(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     """The standard normal distribution, by Box and Muller's transformation."""
     first, second = generator.split.__wrapped__(key)
@@ -72,36 +91,36 @@ def normal(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     return radius * np.cos(2.0 * np.pi * _unit(second, shape, dtype))
 
 
-@own
+@sampler
 def lognormal(key: Any, sigma: Any = 1.0, shape: Any = None, dtype: Any = float) -> Any:
     (sigma,) = _as(dtype, sigma)
     return np.exp(sigma * normal.__wrapped__(key, shaped(shape, sigma), dtype))
 
 
-@own
+@sampler
 def exponential(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     """With rate 1."""
     return -np.log1p(-_unit(key, shape, dtype))
 
 
-@own
+@sampler
 def gumbel(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     return -np.log(-np.log(_open(key, shape, dtype)))
 
 
-@own
+@sampler
 def logistic(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     u = _open(key, shape, dtype)
     return np.log(u) - np.log1p(-u)
 
 
-@own
+@sampler
 def laplace(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     u = 2.0 * _open(key, shape, dtype) - 1.0
     return -np.sign(u) * np.log1p(-np.abs(u))
 
 
-@own
+@sampler
 def cauchy(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     return np.tan(np.pi * (_open(key, shape, dtype) - 0.5))
 
@@ -109,7 +128,7 @@ def cauchy(key: Any, shape: Any = (), dtype: Any = float) -> Any:
 # -- made of gamma ---------------------------------------------------------------------------------------------------
 
 
-@own
+@sampler
 def gamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
     """The gamma distribution with shape parameter ``a`` and scale 1 (Marsaglia and Tsang 2000)."""
     from dflow.custom import custom_jvp, stop_gradient
@@ -140,7 +159,7 @@ def _following(primals: Any, tangents: Any) -> Any:
     return z, np.where(z > 0.0, -slope, 0.0).astype(z.dtype) * a_dot
 
 
-@own
+@sampler
 def beta(key: Any, a: Any, b: Any, shape: Any = None, dtype: Any = float) -> Any:
     first, second = generator.split.__wrapped__(key)
     wanted = shaped(shape, a, b)
@@ -149,7 +168,7 @@ def beta(key: Any, a: Any, b: Any, shape: Any = None, dtype: Any = float) -> Any
     return x / (x + y)
 
 
-@own
+@sampler
 def dirichlet(key: Any, alpha: Any, shape: Any = None, dtype: Any = float) -> Any:
     """Points of the simplex along the last axis; ``shape`` is that of the points' collection."""
     (alpha,) = _as(dtype, alpha)
@@ -158,13 +177,13 @@ def dirichlet(key: Any, alpha: Any, shape: Any = None, dtype: Any = float) -> An
     return x / np.sum(x, axis=-1, keepdims=True)
 
 
-@own
+@sampler
 def chisquare(key: Any, df: Any, shape: Any = None, dtype: Any = float) -> Any:
     (df,) = _as(dtype, df)
     return 2.0 * gamma.__wrapped__(key, df / 2.0, shape, dtype)
 
 
-@own
+@sampler
 def t(key: Any, df: Any, shape: Any = None, dtype: Any = float) -> Any:
     """Student's distribution with ``df`` degrees of freedom."""
     first, second = generator.split.__wrapped__(key)

@@ -7,14 +7,13 @@ from typing import Any
 import numpy
 
 import dflow.random.threefry as generator
-from dflow.numpy.dispatch import own
-from dflow.random.continuous import _as, exponential, normal
+from dflow.random.continuous import _as, exponential, normal, sampler
 from dflow.random.threefry import shape_of
 
 np: Any = numpy
 
 
-@own
+@sampler
 def multivariate_normal(
     key: Any, mean: Any, cov: Any, shape: Any = None, dtype: Any = float, method: str = "cholesky"
 ) -> Any:
@@ -37,14 +36,14 @@ def multivariate_normal(
     return mean + (factor @ z[..., None])[..., 0]
 
 
-@own
+@sampler
 def orthogonal(key: Any, n: int, shape: Any = (), dtype: Any = float) -> Any:
     """Orthogonal n by n matrices, evenly distributed (Mezzadri 2007)."""
     q, r = np.linalg.qr(normal.__wrapped__(key, (*shape_of(shape), n, n), dtype))
     return q * np.sign(np.diagonal(r, axis1=-2, axis2=-1))[..., None, :]
 
 
-@own
+@sampler
 def ball(key: Any, d: int, shape: Any = (), dtype: Any = float) -> Any:
     """Points evenly in the unit ball of ``d`` dimensions, along the last axis."""
     first, second = generator.split.__wrapped__(key)

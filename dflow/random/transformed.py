@@ -7,14 +7,13 @@ from typing import Any
 import numpy
 
 import dflow.random.threefry as generator
-from dflow.numpy.dispatch import own
-from dflow.random.continuous import _as, _open, exponential, gamma, normal, shaped, uniform
+from dflow.random.continuous import _as, _open, exponential, gamma, normal, sampler, shaped, uniform
 from dflow.scipy.special import ndtr, ndtri
 
 np: Any = numpy
 
 
-@own
+@sampler
 def truncated_normal(key: Any, lower: Any, upper: Any, shape: Any = None, dtype: Any = float) -> Any:
     """The standard normal distribution between two bounds, by the inverse of its distribution function, which is taken
     on the side of 0 where it is small: so bounds may lie far out."""
@@ -27,33 +26,33 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Any = None, dtype:
     return np.clip(np.where(mirrored, -found, found), low, high)
 
 
-@own
+@sampler
 def pareto(key: Any, b: Any, shape: Any = None, dtype: Any = float) -> Any:
     """From 1 on, with the density b / x**(b + 1)."""
     (b,) = _as(dtype, b)
     return np.exp(exponential.__wrapped__(key, shaped(shape, b), dtype) / b)
 
 
-@own
+@sampler
 def rayleigh(key: Any, scale: Any = 1.0, shape: Any = None, dtype: Any = float) -> Any:
     (scale,) = _as(dtype, scale)
     return scale * np.sqrt(-2.0 * np.log(_open(key, shaped(shape, scale), dtype)))
 
 
-@own
+@sampler
 def weibull_min(key: Any, scale: Any, concentration: Any, shape: Any = None, dtype: Any = float) -> Any:
     scale, power = _as(dtype, scale, concentration)
     return scale * (-np.log(_open(key, shaped(shape, scale, power), dtype))) ** (1.0 / power)
 
 
-@own
+@sampler
 def maxwell(key: Any, shape: Any = (), dtype: Any = float) -> Any:
     """The length of a vector of three normal numbers."""
     wanted = generator.shape_of(shape)
     return np.sqrt(np.sum(normal.__wrapped__(key, (3, *wanted), dtype) ** 2, axis=0))
 
 
-@own
+@sampler
 def triangular(key: Any, left: Any, mode: Any, right: Any, shape: Any = None, dtype: Any = float) -> Any:
     """Between left and right, with a density that rises to the mode and falls from there."""
     left, mode, right = _as(dtype, left, mode, right)
@@ -64,7 +63,7 @@ def triangular(key: Any, left: Any, mode: Any, right: Any, shape: Any = None, dt
     return np.where(rising, left + up, right - down)
 
 
-@own
+@sampler
 def wald(key: Any, mean: Any, shape: Any = None, dtype: Any = float) -> Any:
     """The inverse Gaussian distribution of scale 1 (Michael, Schucany and Haas 1976)."""
     first, second = generator.split.__wrapped__(key)
@@ -76,7 +75,7 @@ def wald(key: Any, mean: Any, shape: Any = None, dtype: Any = float) -> Any:
     return np.where(small, x, mean**2 / x)
 
 
-@own
+@sampler
 def loggamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
     """Logarithms of gamma samples; those of small ``a`` do not become minus infinity: the sample for ``a + 1`` is
     multiplied by a power of a uniform number, both as logarithms."""
@@ -87,7 +86,7 @@ def loggamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
     return np.log(more) + np.log(_open(second, wanted, dtype)) / a
 
 
-@own
+@sampler
 def f(key: Any, dfnum: Any, dfden: Any, shape: Any = None, dtype: Any = float) -> Any:
     """Fisher's distribution: the quotient of two chi-square numbers over their degrees of freedom."""
     first, second = generator.split.__wrapped__(key)

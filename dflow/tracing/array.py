@@ -10,7 +10,7 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
 from dflow.ir.core import Value
-from dflow.ir.types import TensorType
+from dflow.ir.types import TensorType, kind_of
 from dflow.tracing import index as _index
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes, views
@@ -202,7 +202,7 @@ class Array(Operators):
         part = _index.resolve(self.type.shape, index)
         target = self.refer(part.steps, part.shape)
         step = target.steps[0] if len(target.steps) == 1 else None
-        if op in ("add", "sub") and part.basic and self.dtype.kind in "iuf" and isinstance(step, views.Index):
+        if op in ("add", "sub") and part.basic and kind_of(self.dtype) in "iuf" and isinstance(step, views.Index):
             same_kind(_lift.result_dtype(self, new), self.dtype)
             term = fitted(new if op == "add" else -new, part.shape, self.dtype)
             b, base = builder(), region().read(self.cell)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import DflowError, TraceError, failure
+from dflow.ir.types import finfo
 from dflow.tracing import array as _array
 from dflow.tracing import templates
 from dflow.tracing.context import region, tracing
@@ -102,6 +103,8 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return special(*args, **kwargs)
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
+    if type(function) in dispatch().CALLABLES and (any_traced(args) or any_traced(kwargs.values())):
+        return dispatch().get(function)(*args, **kwargs)
     if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
         return _call_function(function.__func__, (function.__self__, *args), kwargs)
     if isinstance(function, functools.partial):
@@ -118,6 +121,9 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if _is_numpy(function):
         if type(function).__hash__ is None:
             raise unsupported(f"np.{type(function).__name__}")
+        written = getattr(function, "__wrapped__", None)
+        if isinstance(written, types.FunctionType) and is_user_code(written) and function not in dispatch().FUNCTIONS:
+            return _call_function(written, args, kwargs)
         return _call_native(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
 
@@ -153,11 +159,21 @@ _CACHED = type(functools.lru_cache(len))
 
 
 def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
-    if is_user_code(function):
+    if is_user_code(function) and not (_is_numpy(function) and _runs_as_is(function, args, kwargs)):
         return rewritten(function)(*args, **kwargs)
     if _is_numpy(function):
         return _call_native(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
+
+
+def _runs_as_is(function: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a function of NumPy's, plain Python, has a rule of its own here or is given known numbers alone."""
+    if function in dispatch().FUNCTIONS:
+        return True
+    return all(isinstance(x, _KNOWN) and not contains_traced(x) for x in (*args, *kwargs.values()))
+
+
+_KNOWN = (int, float, complex, str, list, tuple, np.ndarray, np.generic, types.NoneType, type)
 
 
 def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
@@ -165,9 +181,11 @@ def _call_class(cls: type, args: Any, kwargs: Any) -> Any:
         return lift(args[0]).astype(cls)
     if cls is np.ndarray and not {*kwargs} - {"shape", "dtype"} and len(args) <= 2:
         return dispatch().CREATION[np.empty](*args, **{"dtype": np.float64, **kwargs} if len(args) < 2 else kwargs)
+    if cls is np.finfo:
+        return finfo(*args, **kwargs)
     init = vars(cls).get("__init__") or getattr(cls, "__init__", None)
     plain = cls.__new__ is object.__new__ or cls.__new__ is BaseException.__new__ or cls.__new__ is Exception.__new__
-    if type(cls) is type and plain and isinstance(init, types.FunctionType) and is_user_code(init):
+    if type(cls).__call__ is type.__call__ and plain and isinstance(init, types.FunctionType) and is_user_code(init):
         made: Any = cls.__new__(cls, *args) if issubclass(cls, BaseException) else object.__new__(cls)
         (_dataclass_init(cls, init) or rewritten(init))(made, *args, **kwargs)
         return made

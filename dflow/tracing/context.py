@@ -25,7 +25,7 @@ import numpy as np
 from dflow.errors import NeedsStatic, TraceError, failure, user_location
 from dflow.ir.core import Value, substitute
 from dflow.ir.passes.intervals import Known, counts
-from dflow.ir.types import TensorType
+from dflow.ir.types import TensorType, kind_of
 from dflow.tracing.facts import LearningBuilder
 
 TRACE, LOOP, BRANCH = "trace", "loop", "branch"
@@ -239,7 +239,7 @@ def constant(array: np.ndarray[Any, Any]) -> Value:
     """A NumPy array as a constant, once for a whole trace; a copy, for the array may change later."""
     root = region().root()
     found = root.constants.get(id(array))
-    if found is not None and np.array_equal(found[0], found[1], equal_nan=array.dtype.kind == "f"):
+    if found is not None and np.array_equal(found[0], found[1], equal_nan=kind_of(array.dtype) == "f"):
         return found[2]
     copy = np.array(array)
     root.builder.loc = user_location() or root.builder.loc

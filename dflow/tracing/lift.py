@@ -10,9 +10,9 @@ import numpy as np
 from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
-from dflow.ir.types import BOOL, DType, dtype_of
+from dflow.ir.types import BOOL, DType, dtype_of, kind_of
 from dflow.tracing import array as _array
-from dflow.tracing import sizes
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.sizes import Shape
 
@@ -127,7 +127,7 @@ WEAK: dict[str, Any] = {"f": 0.0, "c": 0j}  # examples of Python's numbers
 def result_dtype(*arrays: Array) -> np.dtype[Any]:
     """The dtype that NumPy 2 gives the arrays' result; numbers that came from Python are weak."""
     examples = [WEAK.get(a.dtype.kind, 0) if a.weak else a.dtype for a in arrays]
-    return np.dtype(np.result_type(*examples)) if not all(a.weak for a in arrays) else _weak_dtype(arrays)
+    return dtypes.result_type(*examples) if not all(a.weak for a in arrays) else _weak_dtype(arrays)
 
 
 def _weak_dtype(arrays: Sequence[Array]) -> np.dtype[Any]:
@@ -191,7 +191,7 @@ def _comparison_dtype(arrays: Sequence[Array], common: np.dtype[Any]) -> np.dtyp
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The dtype in which NumPy computes a function such as ``sin`` for arguments of ``dtype``."""
-    return dtype if dtype.kind in "fc" else np.result_type(dtype, np.float16)
+    return dtype if kind_of(dtype) in "fc" else np.result_type(dtype, np.float16)
 
 
 # -- broadcasting ------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
     common = result_dtype(*arrays) if dtype is None else np.dtype(dtype)
     if common.kind == "c":
         return _complex(op, arrays, weak)
-    if as_float and common.kind != "f":
+    if as_float and kind_of(common) != "f":
         common = np.dtype(np.float64) if weak or op == "div" else floating(common)
     if op in COMPARISONS:
         common = _comparison_dtype(arrays, common)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.types import kind_of
 from dflow.tracing.lift import elementwise
 from dflow.tracing.operators import numpy_functions
 
 
 def _is_integer(x: Any) -> Any:
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return True
     return elementwise("and", elementwise("eq", x, elementwise("floor", x)), numpy_functions().isfinite(x))
 
@@ -42,9 +43,9 @@ def number_attribute(x: Any, name: str) -> Any:
     """The attribute of a traced number; None where its Python number has none that is supported."""
     if x.ndim or not hasattr(stands_for(x), name):
         return None
-    if name in PROPERTIES.get(x.dtype.kind, ()):
-        return PROPERTIES[x.dtype.kind][name](x)
-    method = METHODS.get(x.dtype.kind, {}).get(name)
+    if name in PROPERTIES.get(kind_of(x.dtype), ()):
+        return PROPERTIES[kind_of(x.dtype)][name](x)
+    method = METHODS.get(kind_of(x.dtype), {}).get(name)
     return None if method is None else lambda: method(x)
 
 
@@ -53,5 +54,5 @@ def stands_for(x: Any) -> type:
     if x.ndim:
         return np.ndarray
     if x.weak:
-        return {"f": float, "c": complex}.get(x.dtype.kind, int)
+        return {"f": float, "c": complex}.get(kind_of(x.dtype), int)
     return x.dtype.type

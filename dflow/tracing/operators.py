@@ -8,6 +8,7 @@ import numpy as np
 
 from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
+from dflow.tracing import dtypes
 from dflow.tracing import lift as _lift
 from dflow.tracing.context import builder
 from dflow.tracing.sizes import Shape
@@ -71,7 +72,7 @@ def fitted(new: Any, shape: Shape, dtype: Any) -> Value:
 
 
 def same_kind(result: np.dtype[Any], target: np.dtype[Any]) -> None:
-    if not np.can_cast(result, target, "same_kind"):
+    if not dtypes.can_cast(result, target, "same_kind"):
         raise failure(
             TraceError,
             f"cannot update an array of {target} in place with a result of {result}",

@@ -1,10 +1,12 @@
-"""``print`` of traced values: texts with traced values in them, and the operation that writes them."""
+"""``print`` and ``warnings.warn`` of traced values: texts with traced values in them, and the operations that write
+them."""
 
 from __future__ import annotations
 
 import builtins
 import dataclasses
 import sys
+import warnings
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.ir.core import Value
-from dflow.ir.types import I64
+from dflow.ir.types import I64, kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert
@@ -144,7 +146,7 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
         if isinstance(p, str):
             made += _escaped(p)
             continue
-        shown = not p[0].ndim and p[0].dtype.kind in "fiub" and len(details) < MOST_DETAILS
+        shown = not p[0].ndim and kind_of(p[0].dtype) in "fiub" and len(details) < MOST_DETAILS
         found = value(p[0]) if shown else None
         if found is None:
             made += _escaped(repr(p[0]))
@@ -155,12 +157,13 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
 
 
 def _kind(x: Array) -> str:
-    return "b" if x.dtype.kind == "b" else ("f" if x.weak else "d") if x.dtype.kind == "f" else "i" if x.weak else "l"
+    kind = kind_of(x.dtype)
+    return "b" if kind == "b" else ("f" if x.weak else "d") if kind == "f" else "i" if x.weak else "l"
 
 
 def bits(x: Array) -> Value:
     """A number as a detail of a check."""
-    if x.dtype.kind == "f":
+    if kind_of(x.dtype) == "f":
         return builder().bitcast(convert(x.value, np.float64), dtype=I64)
     return convert(x.value, np.int64)
 
@@ -195,12 +198,27 @@ def print(*values: Any, sep: str | None = " ", end: str | None = "\n", file: Any
         text += [" " if sep is None else sep] if k else []
         text += pieces(v, "" if isinstance(v, Array) else "s")
     text.append("\n" if end is None else end)
+    _write("print", text)
+
+
+def warn(message: Any, category: Any = None, *args: Any, **kwargs: Any) -> None:
+    """Python's ``warnings.warn``: in a compiled function a warning is given when the program comes there."""
+    if not tracing():
+        warnings.warn(message, category, *args, **kwargs)
+        return
+    kind = type(message) if isinstance(message, Warning) else category or UserWarning
+    loc = builder().loc
+    place = f"{loc.file}:{loc.line}" if loc else "dflow:1"
+    _write("warn", pieces(message, "s"), category=f"{kind.__module__}:{kind.__qualname__}", place=place)
+
+
+def _write(operation: str, text: list[str | Hole], **attrs: str) -> None:
     holes = [p for p in text if not isinstance(p, str)]
     numbers = iter(range(len(holes)))
     template = "".join(_escaped(p) if isinstance(p, str) else _hole(next(numbers), p) for p in text)
     python = tuple(a.weak for a, _, _ in holes)
     operands = [a.value for a, _, _ in holes]
-    builder().append("print", operands, {"format": template, "python": python})
+    builder().append(operation, operands, {"format": template, "python": python, **attrs})
 
 
 def _escaped(text: str) -> str:

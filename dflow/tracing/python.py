@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import warnings
 from typing import Any
 
 import numpy as np
@@ -291,6 +292,7 @@ BUILTINS: dict[Any, Any] = {
     pow: pow_,
     complex: complex_,
     print: printing.print,
+    warnings.warn: printing.warn,
     str: printing.str_,
     repr: printing.repr_,
     format: printing.format_,

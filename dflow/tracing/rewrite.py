@@ -58,10 +58,13 @@ def is_user_code(function: types.FunctionType) -> bool:
 def is_library(module: str | None) -> bool:
     """Whether a module is dflow's, a numeric library's or Python's own, by its name."""
     package = (module or "").partition(".")[0]
-    return module not in PLAIN and (package in LIBRARIES or package in sys.stdlib_module_names)
+    if module in PLAIN or (module or "").startswith("numpy.polynomial."):
+        return False
+    return package in LIBRARIES or package in sys.stdlib_module_names
 
 
-# Modules of dflow's that are written as a user would write them.
+# Modules of dflow's that are written as a user would write them. NumPy's polynomials are, too: plain Python on its
+# other functions.
 PLAIN = {"dflow.lax", "dflow.revolve", "dflow.solvers", "dflow.numpy.integer_functions"}
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 

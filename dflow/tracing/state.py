@@ -11,6 +11,7 @@ import optree
 
 from dflow import trees
 from dflow.errors import UndefinedError, failure, user_location
+from dflow.ir.types import kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.views import same_steps
@@ -82,7 +83,7 @@ def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:
 def is_number(x: Any) -> bool:
     """Whether ``x`` can become a traced value."""
     if isinstance(x, np.ndarray | np.generic):
-        return x.dtype.kind in "biufc"
+        return kind_of(x.dtype) in "biufc"
     return isinstance(x, Array | bool | int | float | complex)
 
 

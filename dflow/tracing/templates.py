@@ -7,6 +7,7 @@ import re
 import string
 from typing import Any
 
+from dflow.ir.types import kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.operators import numpy_functions
 from dflow.tracing.printing import joined, shows_traced
@@ -30,7 +31,7 @@ def percent(template: str, values: Any) -> Any:
         width, digits = (str(next(rest)) if x == "*" and rest else x for x in m.group("width", "digits"))
         value = values[m["key"]] if rest is None else next(rest)
         kind = {"i": "d", "u": "d", "r": "s", "a": "s"}.get(m["kind"], m["kind"])
-        if kind == "d" and isinstance(value, Array) and value.dtype.kind == "f":
+        if kind == "d" and isinstance(value, Array) and kind_of(value.dtype) == "f":
             value = numpy_functions().trunc(value).astype(int)
         left = "<" if "-" in m["flags"] else "0" if "0" in m["flags"] and kind != "s" else ">"
         sign = "" if kind == "s" else "+" if "+" in m["flags"] else " " if " " in m["flags"] else ""

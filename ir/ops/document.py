@@ -21,11 +21,11 @@ HEADER = """\
 
 This page is generated from the definitions in `ir/ops` by `python -m dflow.ir.ops.document`.
 
-*Types* are the element types that the operands may have: floats are `f16 f32 f64`, integers `i8` to `i64` and `u8` to
-`u64`, real is both, numeric adds the complex types, all adds `bool`. *Linear in* lists groups of operands, by position:
-`(0, 1)` is linear in both together, `(0) (1)` in each while the other is fixed; `(all)` is linear in all together. In
-the column *derivative*, "none" comes with the reason, and a transpose makes the operation part of reverse mode by
-itself.
+*Types* are the element types that the operands may have: floats are `f16 bf16 f32 f64`, integers `i8` to `i64` and `u8`
+to `u64`, real is both, numeric adds the complex types, all adds `bool`. *Linear in* lists groups of operands, by
+position: `(0, 1)` is linear in both together, `(0) (1)` in each while the other is fixed; `(all)` is linear in all
+together. In the column *derivative*, "none" comes with the reason, and a transpose makes the operation part of reverse
+mode by itself.
 """
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.ops.tables import in_single
 from dflow.ir.registry import Linear, OpDef, Sample, define, linear_jvp, require
 from dflow.ir.types import NUMERIC, TensorType
 
@@ -40,7 +41,7 @@ define(
         "matmul",
         "matrix product of the last two axes, for each index of the leading ones",
         _matmul_infer,
-        lambda attrs, x, y: np.matmul(x, y),
+        lambda attrs, x, y: in_single(np.matmul, x, y),
         linear_jvp("matmul", lambda n: ((0,), (1,))),
         _matmul_transpose,
         ((0,), (1,)),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.ops.tables import in_single
 from dflow.ir.registry import OpDef, Sample, define, require
 from dflow.ir.types import BOOL, COMPLEXES, I64, NUMERIC, REAL, TensorType
 
@@ -33,7 +34,7 @@ def _reduce_infer(attrs: Any, types: Any) -> list[TensorType]:
 
 def _reduce(attrs: Any, x: Any) -> Any:
     if attrs["kind"] in ("sum", "prod"):
-        return KINDS[attrs["kind"]](x, axis=attrs["axes"], dtype=np.asarray(x).dtype)
+        return in_single(lambda x: KINDS[attrs["kind"]](x, axis=attrs["axes"], dtype=np.asarray(x).dtype), x)
     return KINDS[attrs["kind"]](x, axis=attrs["axes"])
 
 

@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.registry import Attrs, JvpRule, OpDef, Sample, TransposeRule, Types, define, linear_jvp, require
-from dflow.ir.types import BOOL, DType, TensorType
+from dflow.ir.types import BF16, BOOL, DType, TensorType, is_bfloat16
 
 # partial(b, y, *xs): the derivative of the result `y` by one operand, as an expression.
 Partial = Callable[..., Any]
 ZERO = "zero"  # a partial derivative that is zero wherever it exists
+
+
+def in_single(reference: Callable[..., Any], *xs: Any) -> Any:
+    """``reference`` of arrays; of bfloat16 in f32, and rounded."""
+    dtypes = [np.asarray(x).dtype for x in xs]
+    if not any(map(is_bfloat16, dtypes)):
+        return reference(*xs)
+    y = np.asarray(reference(*(np.asarray(x, np.float32) if is_bfloat16(d) else x for x, d in zip(xs, dtypes))))
+    return y.astype(BF16.numpy) if y.dtype == np.float32 else y
 
 
 def same_type(dtypes: tuple[DType, ...], result: DType | None = None) -> Callable[[Attrs, Types], list[TensorType]]:
@@ -79,7 +88,7 @@ def elementwise(
 
     def evaluate(attrs: Attrs, *xs: Any) -> Any:
         with np.errstate(all="ignore"):
-            return reference(*xs)
+            return in_single(reference, *xs)
 
     if rule is None and no_derivative is None:
         no_derivative = "its result is not a number that varies continuously" if result is BOOL else None

@@ -9,12 +9,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from dflow.ir.core import Op, Value
 from dflow.ir.passes.rewrite import splat_of
 from dflow.ir.passes.simplifier import Rules, Simplifier
-from dflow.ir.types import BOOL, DType
+from dflow.ir.types import BOOL, SIGNIFICAND, DType, finfo
 
 Attrs = Mapping[str, Any]
 Found = Value | None
@@ -156,7 +154,7 @@ def _has_exact_reciprocal(c: float, dtype: DType) -> bool:
     """Whether ``c`` is a power of two whose reciprocal is a normal number."""
     if c == 0 or not math.isfinite(c) or abs(math.frexp(c)[0]) != 0.5:
         return False
-    info = np.finfo(dtype.numpy)
+    info = finfo(dtype.numpy)
     return float(info.tiny) <= abs(1.0 / c) <= float(info.max)
 
 
@@ -313,8 +311,6 @@ def _select(b: Simplifier, attrs: Attrs, c: Value, x: Value, y: Value) -> Found:
 
 # -- conversion ------------------------------------------------------------------------------------------------------
 
-_MANTISSA = {"f16": 11, "f32": 24, "f64": 53}
-
 
 def _convert(b: Simplifier, attrs: Attrs, x: Value) -> Found:
     to = attrs["dtype"]
@@ -335,11 +331,11 @@ def widens(source: DType, to: DType) -> bool:
     if source in (BOOL, to):
         return True
     if source.is_float:
-        return to.is_float and to.bits >= source.bits
+        return to.is_float and to.bits > source.bits
     if not source.is_integer:
         return False
     if to.is_float:
-        return source.bits <= _MANTISSA[to.name]
+        return source.bits <= SIGNIFICAND[to]
     if source.kind == to.kind:
         return to.bits >= source.bits
     return source.kind == "u" and to.kind == "i" and to.bits > source.bits

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value
+from dflow.ir.ops.printing import WRITING
 from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename
 
 # Control operations of which single results can be dropped. Of others (kernels) all results stay or none.
-SHOWING = frozenset({"print", "breakpoint"})
+SHOWING = WRITING | {"breakpoint"}
 _SPLIT = ("if", "for", "while")
 
 

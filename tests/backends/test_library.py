@@ -16,7 +16,7 @@ from dflow.backends.library import LibraryError, write_library
 from dflow.ir.builder import Builder
 from dflow.ir.core import Location
 from dflow.ir.evaluator import evaluate
-from dflow.ir.types import BOOL, C128, F16, F32, F64, GROWS, I32, I64, TensorType, scalar
+from dflow.ir.types import BF16, BOOL, C128, F16, F32, F64, GROWS, I32, I64, TensorType, scalar
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 FLAGS = ["-Wall", "-Wextra", "-Werror", "-std=c11", "-pedantic"]
@@ -41,9 +41,9 @@ def model():
 
 
 def types():
-    b = Builder([scalar(BOOL), scalar(F16), scalar(F32), scalar(I32), scalar(C128), TensorType(F16, (2,))])
-    p, h, f, i, c, hs = b.args
-    return b.function("types", [b.not_(p), b.add(h, 1.0), b.mul(f, 2.0), b.neg(i), c, b.add(hs, hs)])
+    b = Builder([*map(scalar, (BOOL, F16, BF16, F32, I32, C128)), TensorType(F16, (2,))])
+    p, h, t, f, i, c, hs = b.args
+    return b.function("types", [b.not_(p), b.add(h, 1.0), b.neg(t), b.mul(f, 2.0), b.neg(i), c, b.add(hs, hs)])
 
 
 PROGRAM = r"""
@@ -67,7 +67,7 @@ int main(void) {
 
 def build(tmp_path, **options):
     return write_library(
-        [("model", bufferize(model()), ["a", "x", "n"]), ("types", bufferize(types()), list("phficv"))],
+        [("model", bufferize(model()), ["a", "x", "n"]), ("types", bufferize(types()), list("phtficv"))],
         tmp_path / "libmodel.so",
         **options,
     )
@@ -95,13 +95,14 @@ def test_scalars_of_all_types_in_c(tmp_path):
 #include "libmodel.h"
 int main(void) {
     uint8_t p; dflow_f16 h, v[2] = {1.5, 2}, w[2]; float f; int32_t i; double c[2] = {3, 4}, d[2];
-    if (types(1, 2.5, 1.25f, 7, c, v, &p, &h, &f, &i, d, w, NULL)) return 1;
-    printf("%d %g %g %d %g %g %g %g\n", p, (double)h, f, i, d[0], d[1], (double)w[0], (double)w[1]);
+    dflow_bf16 t;
+    if (types(1, 2.5, 0x3FC0, 1.25f, 7, c, v, &p, &h, &t, &f, &i, d, w, NULL)) return 1;
+    printf("%d %g %x %g %d %g %g %g %g\n", p, (double)h, t, f, i, d[0], d[1], (double)w[0], (double)w[1]);
     return 0;
 }""")
     subprocess.run(["cc", *FLAGS, "main.c", "-o", "main", f"./{path.name}", "-Wl,-rpath,."], cwd=tmp_path, check=True)
     out = subprocess.run(["./main"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert out == "0 3.5 2.5 -7 3 4 3 4\n"
+    assert out == "0 3.5 bfc0 2.5 -7 3 4 3 4\n"
 
 
 @needs_cc
@@ -163,16 +164,16 @@ def test_impossible_combinations(tmp_path):
 @pytest.mark.parametrize("name", ["two words", "double", "1st", ""])
 def test_names_must_be_c_names(tmp_path, name):
     with pytest.raises(LibraryError, match="not a name"):
-        write_library([("f", bufferize(types()), [name, *"abcde"])], tmp_path / "lib.so")
+        write_library([("f", bufferize(types()), [name, *"abcdeg"])], tmp_path / "lib.so")
 
 
 def test_names_of_the_c_library_are_taken(tmp_path):
     with pytest.raises(LibraryError, match="choose another name"):
-        write_library([("floor", bufferize(types()), list("phficv"))], tmp_path / "lib.so")
+        write_library([("floor", bufferize(types()), list("phtficv"))], tmp_path / "lib.so")
 
 
 def test_number_of_names(tmp_path):
-    with pytest.raises(LibraryError, match="6 arguments, but 1 names"):
+    with pytest.raises(LibraryError, match="7 arguments, but 1 names"):
         write_library([("f", bufferize(types()), ["x"])], tmp_path / "lib.so")
 
 

@@ -29,7 +29,7 @@ def test_signature():
     assert parse_signature("f64[1000000, 1000000]")[0].shape == (1000000, 1000000)  # takes no memory
 
 
-KNOWN = "known are bool, i8, i16, i32, i64, u8, u16, u32, u64, f16, f32, f64, float, int"
+KNOWN = "known are bool, i8, i16, i32, i64, u8, u16, u32, u64, f16, bf16, f32, f64, float, int"
 
 
 @pytest.mark.parametrize(

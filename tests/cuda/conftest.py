@@ -3,6 +3,7 @@
 import pytest
 from ptx.driver import FakeDriver
 
+from dflow.backends.cuda import dense as dense_steps
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.runtime import Program
 
@@ -15,7 +16,7 @@ def opened(fake):
         with self._lock:
             for work in self._loaded.workspaces.values() if self._loaded else ():
                 for k, memory in work.memory.items():
-                    if self.plan.buffers[k].kind == "workspace":
+                    if self.plan.buffers[k].kind == "workspace" and memory.generation == self.device.generation:
                         fake.heap.forget(memory.pointer)
             return run(self, *args, **kwargs)
 
@@ -30,6 +31,21 @@ def opened(fake):
 def fake(request):
     """A fake driver of its own for a test that spoils it; the parameter is the device's memory in bytes."""
     yield from opened(FakeDriver(memory=getattr(request, "param", 1 << 22)))
+
+
+@pytest.fixture
+def driver_version(request):
+    """A fake driver of a version, which is the parameter."""
+    yield from opened(FakeDriver(version=request.param))
+
+
+@pytest.fixture
+def dense(monkeypatch):
+    """A fake driver with cuBLAS and cuSOLVER, to which small matrices are left too."""
+    monkeypatch.setattr(dense_steps, "SMALL", 0)
+    monkeypatch.setattr(dense_steps, "THIN", 1)
+    monkeypatch.setattr(dense_steps, "PRODUCT", 1)
+    yield from opened(FakeDriver(libraries=True))
 
 
 @pytest.fixture(scope="module", params=["interpreter", pytest.param("device", marks=pytest.mark.device)])

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import dflow
 
@@ -130,6 +131,13 @@ def test_other_libraries_take_them_and_give_them(gpu):
         dflow.jit(np.cos, device="cuda")(Foreign())
     with pytest.raises(ValueError, match="not in the memory of a GPU"):
         dflow.from_dlpack(X)
+
+
+def test_bfloat16(gpu):
+    x = (X / 8).astype(bfloat16)
+    y = dflow.from_dlpack(dflow.device_put(x))  # of DLPack's own type for them
+    assert y.dtype == bfloat16 and (y * 2.0 + y[0]).dtype == bfloat16
+    same((y * 2.0 + y[0]).astype(np.float32), np.float32(2) * x + x[0])
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i1", "c16"])

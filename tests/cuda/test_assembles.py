@@ -5,9 +5,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from programs import PROGRAMS
 
 import dflow
+from dflow.backends.cuda.graph import SET_CONDITION
+from dflow.backends.cuda.occupancy import occupancy
 from dflow.backends.cuda.ptx import LANGUAGE, TargetError, check_target, nearest
 
 PTXAS = shutil.which("ptxas")
@@ -32,6 +35,11 @@ def assert_complete(plan):
         assert entry.count(".param") == len(launch.args)
 
 
+def test_the_kernel_that_sets_conditions(tmp_path):
+    for target in TARGETS:
+        assemble(SET_CONDITION, target, tmp_path)
+
+
 @pytest.mark.parametrize("name", SAMPLE)
 def test_programs(name, tmp_path):
     (p,) = (p for p in PROGRAMS if p.name == name)
@@ -50,11 +58,28 @@ def every_dtype(x):
     return np.sum(y), y, np.max(x)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "u8"])
+@pytest.mark.parametrize("dtype", ["f2", bfloat16, "f4", "f8", "i4", "u8"])
 def test_dtypes(dtype, tmp_path):
     lowered = dflow.jit(every_dtype, device="cuda").lower(np.ones(3000, dtype))
     assert_complete(lowered.launches())
     assemble(lowered.ptx(), "sm_80", tmp_path)
+
+
+def every_kernel(x, y, i):
+    """Transposes, products, vectors, scatters, positions of extremes, loops over arrays."""
+    z = np.zeros(x.shape, x.dtype)
+    z[i] = x
+    return x.T + y, x @ y, y.T @ x.T, x * x, z, np.argmax(x), np.cumsum(x, 0), np.sum(x, 0)
+
+
+@pytest.mark.parametrize(("dtype", "target"), [("f2", "sm_80"), ("f4", "sm_90"), ("f8", "sm_100")])
+def test_kernels(dtype, target, tmp_path):
+    x, i = np.ones((520, 516), dtype), np.arange(520)
+    lowered = dflow.jit(every_kernel, device="cuda", deterministic=True).lower(x, x.T.copy(), i)
+    plan = lowered.launches(target)
+    assert_complete(plan)
+    assemble(plan.ptx, target, tmp_path)
+    assert {"tiles", "matmul", "kernel", "scatter", "fold", "rows"} <= {k.what for k in plan.kernels}
 
 
 def test_ptx_needs_no_driver():
@@ -74,7 +99,7 @@ def test_targets():
 def test_plans_are_readable(tmp_path):
     def f(x, n):
         for k in range(n):
-            x = np.cos(x) * k
+            x = np.cos(x[::-1]) * k
         return np.linalg.eigvalsh(np.outer(x[:9], x[:9]))
 
     lowered = dflow.jit(f, device="cuda").lower(np.ones(50000), 3)
@@ -89,4 +114,12 @@ def test_resources():
         pytest.skip("ptxas is not installed")
     lowered = dflow.jit(lambda x: np.sin(x), device="cuda").lower(np.ones(50000))
     (found,) = lowered.resources("sm_90").values()
-    assert 10 < found.registers < 80 and found.spilled == 0
+    assert 10 < found.registers < 80 and found.spilled == 0 and 0.5 <= found.occupancy <= 1
+
+
+def test_occupancy():
+    """Of 65536 registers, of 64 or 48 warps, of the memory of blocks."""
+    assert occupancy("sm_90", 256, 32, 0) == 1 and occupancy("sm_90", 256, 168, 0) == 8 / 64
+    assert occupancy("sm_90", 128, 168, 0) == 12 / 64
+    assert occupancy("sm_90", 32, 16, 0) == 32 / 64 and occupancy("sm_86", 32, 16, 0) == 16 / 48
+    assert occupancy("sm_80", 256, 32, 40 << 10) == 4 * 8 / 64

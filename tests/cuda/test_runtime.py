@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ptx.machine import Machine
 from ptx.snippets import kernel
 
 import dflow
@@ -87,7 +88,8 @@ def test_a_run_is_recorded_the_second_time(gpu):
     del gpu.calls[:]
     assert execute([launch(TOTAL, Scalar(1, I64))] * 3, scalars={1: 2}, times=5) == 6
     count = gpu.calls.count
-    assert (count("cuLaunchKernel"), count("cuGraphInstantiate"), count("cuGraphLaunch")) == (6, 1, 4)
+    assert (count("cuLaunchKernel"), count("cuGraphInstantiate"), count("cuGraphLaunch")) == (3, 1, 4)
+    assert count("cuGraphExecDestroy") == count("cuModuleUnload") == 1  # with the program
     assert execute([launch(TOTAL, Scalar(1, I64))], scalars={1: 2}, times=5) == 2
     assert count("cuGraphInstantiate") == 1
 
@@ -141,7 +143,10 @@ def test_sequences_grow_and_the_run_begins_anew(gpu):
     buffers = (Buffer("sequence", 8, rows=4), Buffer("error", 32))
     grow = launch(TOTAL, Pointer(1), Pointer(2), Scalar(1, I64), Rows(1))
     first = launch(TOTAL, Pointer(1), Pointer(2), Scalar(2, I64), Rows(1))
-    assert execute([first, grow], total=1, scalars={1: 100, 2: 3}, ptx=GROWING, buffers=buffers, times=2) == 104
+    if gpu is not None:
+        gpu.calls.clear()
+    assert execute([first, grow], total=1, scalars={1: 100, 2: 3}, ptx=GROWING, buffers=buffers, times=4) == 104
+    assert gpu is None or gpu.calls.count("cuGraphLaunch") == 3  # not while the sequence was too short
 
 
 def test_constants_and_offsets(gpu):
@@ -150,3 +155,21 @@ def test_constants_and_offsets(gpu):
     got = execute([launch(TOTAL, Pointer(1, 8))], ptx=text, buffers=[Buffer("constant", 16, data=data)])
     assert got == np.float64(6).view(np.int64)
     assert F64.itemsize == 8
+
+
+@pytest.mark.parametrize(("registers", "size"), [(32, 256), (168, 128)])
+def test_blocks_are_as_large_as_does_most_good(fake, registers, size, monkeypatch):
+    fake.registers = registers
+    on_device = dflow.jit(lambda x: x * 2, device="cuda")
+    x, sizes = np.arange(5000.0), []
+    launch = Machine.launch
+    monkeypatch.setattr(Machine, "launch", lambda *args: (sizes.append(args[2:4]), launch(*args)))
+    np.testing.assert_array_equal(on_device(x), 2 * x)
+    ((grid, block),) = sizes
+    assert block[0] == size and grid[0] * block[0] == 5120
+
+
+def test_blocks_are_those_of_the_plan_when_the_driver_does_not_say(fake):
+    fake.registers = 168
+    fake.fail("cuOccupancyMaxActiveBlocksPerMultiprocessor", "CUDA_ERROR_INVALID_VALUE")
+    np.testing.assert_array_equal(dflow.jit(lambda x: x * 3, device="cuda")(np.ones(5000)), 3)

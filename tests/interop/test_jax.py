@@ -51,3 +51,15 @@ def test_reverse_mode_nests():
     p = {"x": X, "k": 2.0}
     made = jax.jit(jax.jacrev(jax.grad(wrap(loss))))(p)
     jax.tree.map(np.testing.assert_allclose, made, dflow.hessian(loss)(p))
+
+
+def test_bfloat16():
+    import dflow
+    from dflow.interop.jax import wrap
+
+    x = jax.numpy.array([0.5, 1.0, -2.0], jax.numpy.bfloat16)
+    f = wrap(lambda x: np.sin(x) * 2)
+    assert dflow.jit(np.sin)(x).dtype == f(x).dtype == x.dtype
+    slope = jax.jit(jax.grad(lambda x: jax.numpy.sum(f(x))))(x)
+    assert slope.dtype == x.dtype
+    np.testing.assert_allclose(slope.astype(float), 2 * np.cos(np.asarray(x, float)), atol=2**-7)

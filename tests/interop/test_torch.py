@@ -102,9 +102,25 @@ def test_a_tensor_is_not_updated():
 
 
 def test_what_numpy_cannot_read_is_refused():
-    for x in (torch.ones(3, dtype=torch.bfloat16), torch.ones(3, device="meta")):
-        with pytest.raises(TypeError, match=r"x\.cpu"):
-            wrap(np.sum)(x)
+    with pytest.raises(TypeError, match=r"x\.cpu"):
+        wrap(np.sum)(torch.ones(3, device="meta"))
+
+
+def test_bfloat16():
+    f = wrap(lambda x, a: np.sin(x) * a)
+    x = torch.tensor([0.5, -1.0, 2.0], dtype=torch.bfloat16, requires_grad=True)
+    y = f(x, 2.0)
+    assert y.dtype == torch.bfloat16
+    y.sum().backward()
+    assert x.grad.dtype == torch.bfloat16
+    wanted = 2 * torch.cos(x.detach().float())
+    torch.testing.assert_close(x.grad.float(), wanted, rtol=2**-7, atol=2**-7)
+    with pytest.raises(TypeError, match=r"x\.cpu"):
+        wrap(np.sum)(torch.ones(3, dtype=torch.bfloat16, device="meta"))
+    rows = torch.arange(6, dtype=torch.bfloat16).reshape(2, 3)
+    for given in (rows, rows.T, rows[:, 1:]):
+        doubled = dflow.jit(lambda x: x * 2)(given)  # by DLPack, which has bfloat16
+        np.testing.assert_array_equal(doubled.astype(float), 2 * given.double().numpy())
 
 
 def test_a_step_of_an_optimizer():

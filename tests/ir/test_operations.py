@@ -17,7 +17,7 @@ from dflow.ir.registry import OPS
 from dflow.ir.types import BOOL, F64, type_of_array
 from dflow.ir.verifier import verify
 
-CONTROL = ("if", "for", "while", "kernel", "call", "check", "custom", "reverse_only", "print", "breakpoint")
+CONTROL = ("if", "for", "while", "kernel", "call", "check", "custom", "reverse_only", "print", "warn", "breakpoint")
 CASES = op_cases()
 
 

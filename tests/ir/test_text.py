@@ -11,7 +11,7 @@ from dflow.ir.core import Block, Function, Location, Module, Op, Value, walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import ParseError, parse_function, parse_module
 from dflow.ir.printer import print_function, print_module
-from dflow.ir.types import BOOL, C64, DTYPES, F16, F32, F64, GROWS, I64, U64, Size, TensorType, scalar
+from dflow.ir.types import BF16, BOOL, C64, DTYPES, F16, F32, F64, GROWS, I64, U64, Size, TensorType, scalar
 from dflow.ir.verifier import verify
 
 LOOP = """\
@@ -94,6 +94,7 @@ ARRAYS = [
     np.array([True, False]),
     np.array([[0.1, 1e-45]], np.float32),
     np.array([1e-8, 65504], np.float16),
+    np.array([1e-40, 3.39e38, -np.inf], BF16.numpy),
     np.array([2**63], np.uint64),
     np.array([1 + 2j, complex(-0.0, np.inf)]),
 ]
@@ -217,7 +218,7 @@ line 2, column 12: %z is not defined here
              ^""",
     "func @f(%x: f63) -> () {\n  return\n}": """\
 line 1, column 13: expected a type, found f63; the element types are bool, i8, i16, i32, i64, u8, u16, u32, u64, f16, \
-f32, f64, c64, c128
+bf16, f32, f64, c64, c128
   func @f(%x: f63) -> () {
               ^""",
     "func @f(%x: f64) -> (f32) {\n  return %x\n}": """\

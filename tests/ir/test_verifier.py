@@ -28,7 +28,7 @@ def body(*lines: str, args: str = "%x: f64, %v: f64[3], %n: i64, %p: bool", resu
 TYPES = {
     body("%y = sin %n : i64"): """\
   %y = sin %n : i64
-       ^^^ does not take i64; it takes f16, f32, f64""",
+       ^^^ does not take i64; it takes f16, bf16, f32, f64""",
     body("%y = sin %x : f32"): """\
   %y = sin %x : f32
   ^^ has type f32, expected f64""",
@@ -217,7 +217,7 @@ def test_the_message_names_place_and_pass() -> None:
     assert str(e.value) == (
         "@f does not verify after cse, line 2 (model.py:12):\n"
         "  %0 = sin %n : f64\n"
-        "       ^^^ does not take i64; it takes f16, f32, f64"
+        "       ^^^ does not take i64; it takes f16, bf16, f32, f64"
     )
 
 

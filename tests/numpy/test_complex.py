@@ -189,3 +189,30 @@ def test_python_numbers():
     for got, wanted in zip(dflow.jit(orbit)(0.3, 0.4, 9), orbit(0.3, 0.4, 9), strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-13)
     dflow.check_grads(lambda a, b: abs(orbit(a, b, 9)[0]), (0.3, 0.4))
+
+
+NAN = float("nan")
+MISSING = np.array([1 + 1j, complex(NAN, 1), complex(1, NAN), complex(NAN, NAN), 2, complex(0, NAN), 1])
+ORDERED = {
+    "sort": np.sort,
+    "median": lambda z: np.median(z),
+    "nanmedian": lambda z: np.nanmedian(z.reshape(-1, 1), axis=0, keepdims=True),
+    "searchsorted": lambda z: np.searchsorted(np.sort(z), z),
+    "from the right": lambda z: np.searchsorted(np.sort(z), z, "right"),
+    "isin": lambda z: np.isin(z, z[2:4]),
+    "intersect1d": lambda z: np.intersect1d(z, z[:3]),
+    "round": lambda z: np.round(z * 1.26, 1),
+}
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_complex_numbers_have_an_order(name):
+    f = ORDERED[name]
+    for z in (Z.ravel()[:6].round(), MISSING):
+        np.testing.assert_array_equal(dflow.jit(f)(z), f(z))
+
+
+def test_sinc_of_complex_numbers():
+    z = np.array([1 + 2j, 0.1 - 0.2j, 0.01j])
+    np.testing.assert_allclose(dflow.jit(np.sinc)(z), np.sinc(z), rtol=1e-12)
+    dflow.check_grads(np.sinc, (z,))

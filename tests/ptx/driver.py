@@ -20,8 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from ptx import libraries
 from ptx.driver_types import ATTRIBUTES, CUresult, constants
 from ptx.faults import IllegalInstruction, Misaligned, OutOfBounds, PtxFault, Trap
+from ptx.graphs import Graphs, node_types
 from ptx.machine import Machine
 from ptx.memory import Heap
 
@@ -35,8 +37,9 @@ _STICKY = {
 }
 
 
-class FakeDriver:
-    """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver."""
+class FakeDriver(Graphs):
+    """``devices``: how many; ``version`` of the driver; ``memory``: bytes of a device; ``missing``: no driver;
+    ``libraries``: whether cuBLAS and cuSOLVER are there (``"broken"``: their package is, and does not find them)."""
 
     def __init__(
         self,
@@ -46,10 +49,13 @@ class FakeDriver:
         *,
         missing: bool = False,
         hardware_faults: bool = False,
+        libraries: bool | str = False,
     ):
+        self.libraries = libraries
         self.devices, self.version, self.memory = devices, version, memory
         self.missing, self.hardware_faults = missing, hardware_faults
         self.attributes = dict(ATTRIBUTES)
+        self.registers = 32  # that an assembler would give to a thread
         self.calls: list[str] = []
         self.launched: list[str] = []
         self._failures: dict[str, list[CUresult]] = {}
@@ -77,7 +83,9 @@ class FakeDriver:
         for package in packages.values():
             package.__path__ = []  # type: ignore[attr-defined]
         packages["cuda.bindings"].driver = module  # type: ignore[attr-defined]
-        names = {**packages, "cuda.bindings.driver": module}
+        names: dict[str, Any] = {**packages, "cuda.bindings.driver": module, "nvmath": None}
+        if self.libraries:
+            names |= libraries.modules(self)
         before = {name: sys.modules.get(name) for name in names}
         sys.modules.update(names)
         try:
@@ -91,7 +99,7 @@ class FakeDriver:
 
     def module(self) -> types.ModuleType:
         made = types.ModuleType("cuda.bindings.driver")
-        vars(made).update(constants())
+        vars(made).update(constants() | node_types())
         for name in dir(self):
             if name.startswith("cu"):
                 setattr(made, name, self._function(name))
@@ -165,6 +173,7 @@ class FakeDriver:
 
     def cuModuleLoadDataEx(self, image: bytes, count: int, options: Any, values: Any) -> Any:
         machine = Machine(bytes(image).rstrip(b"\0").decode(), self.heap)
+        machine.external["cudaGraphSetConditional"] = self.set_conditional
         major, minor = map(int, machine.module.version.split("."))
         if 1000 * (major + 4) + 10 * minor > self.version:
             return CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
@@ -191,7 +200,7 @@ class FakeDriver:
         return values[attribute.name]
 
     def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, function: int, block: int, shared: int) -> Any:
-        return max(1, 2048 // block)
+        return min(32, 2048 // block, (1 << 16) // (block * self.registers))
 
     # --- memory
 
@@ -290,8 +299,13 @@ class FakeDriver:
 
     def cuLaunchKernel(self, *args: Any) -> Any:
         function, gx, gy, gz, bx, by, bz, shared, stream, params, _ = args
+        launch = self.kernel(function, (gx, gy, gz), (bx, by, bz), shared, params)
+        return launch if isinstance(launch, CUresult) else self._do(stream, launch)
+
+    def kernel(self, function: Any, grid: Any, block: Any, shared: int, params: int) -> Any:
+        """A launch with the values that parameters have now."""
         machine, name = self._handles[int(function)]
-        if bx * by * bz > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK"] or not gx * gy * gz:
+        if np.prod(block) > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK"] or not np.prod(grid):
             return CUresult.CUDA_ERROR_INVALID_VALUE
         sizes = [v.bytes for v in machine.module.functions[name].params]
         pointers = (ctypes.c_void_p * len(sizes)).from_address(int(params)) if sizes else []
@@ -299,33 +313,9 @@ class FakeDriver:
 
         def launch() -> None:
             self.launched.append(name)
-            machine.launch(name, (gx, gy, gz), (bx, by, bz), values, shared)
+            machine.launch(name, grid, block, values, shared)
 
-        return self._do(stream, launch)
-
-    # --- graphs
-
-    def cuStreamBeginCapture(self, stream: int, mode: Any) -> Any:
-        self._captures[int(stream)] = []
-
-    def cuStreamEndCapture(self, stream: int) -> Any:
-        return self._handle(self._captures.pop(int(stream)))
-
-    def cuGraphInstantiate(self, graph: int, flags: int) -> Any:
-        return self._handle(list(self._handles[int(graph)]))
-
-    def cuGraphDestroy(self, graph: int) -> Any:
-        del self._handles[int(graph)]
-
-    def cuGraphExecDestroy(self, graph: int) -> Any:
-        del self._handles[int(graph)]
-
-    def cuGraphLaunch(self, graph: int, stream: int) -> Any:
-        for step in self._handles[int(graph)]:
-            code = self._do(stream, step)
-            if code is not None:
-                return code
-        return None
+        return launch
 
     # --- inside
 
@@ -358,6 +348,8 @@ _RESULTS = dict.fromkeys(
         *("cuModuleGetFunction", "cuFuncGetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor"),
         *("cuDeviceGetDefaultMemPool", "cuMemAlloc", "cuMemAllocAsync", "cuMemHostAlloc", "cuPointerGetAttribute"),
         *("cuStreamCreate", "cuEventCreate", "cuEventElapsedTime", "cuStreamEndCapture", "cuGraphInstantiate"),
+        *("cuGraphCreate", "cuGraphAddKernelNode", "cuGraphAddMemsetNode", "cuGraphAddNode"),
+        "cuGraphConditionalHandleCreate",
     ],
     1,
 ) | {"cuMemGetInfo": 2}

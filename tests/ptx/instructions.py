@@ -172,6 +172,13 @@ def _call(i: Instruction, o: Operands) -> Run:
     layout = {x: o.function.variables[x] for x in (*args, *returns)}
 
     def run(f: Frame) -> None:
+        external = f.run.machine.external.get(name)
+        if external is not None:
+            rows = f.params.rows(f.params.data)[f.threads()]
+            for row in rows:
+                at = [(o.symbols[x], layout[x].bytes) for x in args]
+                external(*(int.from_bytes(row[start : start + size].tobytes(), "little") for start, size in at))
+            return
         code = f.run.machine.code(name)
         lanes = f.active
         callee = Frame(code, f.run, lanes)

@@ -6,7 +6,7 @@ join. Threads at a barrier, or at an instruction for a whole warp, wait until al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -187,6 +187,7 @@ class Machine:
         self.dynamic = [v.name for v in self.module.variables.values() if v.space == "shared" and not v.count]
         self._codes: dict[str, Code] = {}
         self.granules = _granules(self.module)
+        self.external: dict[str, Callable[..., None]] = {}  # of numbers, one thread
 
     def code(self, name: str) -> Code:
         if name not in self._codes:

@@ -1,0 +1,1 @@
+../../dflow/kept_programs.py

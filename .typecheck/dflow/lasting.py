@@ -1,0 +1,1 @@
+../../dflow/lasting.py

@@ -1,0 +1,1 @@
+../../dflow/program.py

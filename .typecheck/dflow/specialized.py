@@ -1,0 +1,1 @@
+../../dflow/specialized.py

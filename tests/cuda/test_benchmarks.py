@@ -1,0 +1,41 @@
+"""The benchmarks for GPUs run, on arrays of a few elements, so that they do when there is a device."""
+
+import numpy as np
+import pytest
+
+from benchmarks import gpu, gpu_ensembles, gpu_gradbench, gpu_lorenz, measure
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """Everything is called once, and no other library is asked."""
+    once = measure.measure
+    for module in (gpu, gpu_ensembles, gpu_gradbench):
+        monkeypatch.setattr(module, "measure", lambda runs, rounds: once(runs, rounds=1, seconds=0.0))
+    for module in (gpu, gpu_ensembles):
+        monkeypatch.setattr(module, "peer", lambda name: None)
+
+
+def test_ensembles(fake):
+    tables = list(gpu_ensembles.run(systems=64, steps=2, until=2e-3))
+    assert [len(t.rows) for t in tables] == [1, 1]
+    assert "gradient / value" in str(tables[0])
+
+
+def test_the_same_system_for_other_libraries():
+    state = (1.0, 0.0, 0.0)
+    for _ in range(3):
+        state = gpu_lorenz.step(state, 20.0)
+    np.testing.assert_allclose(sum(state), gpu_ensembles.fixed(20.0, 3), rtol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fake", [1 << 26], indirect=True)
+def test_gradbench(fake):
+    (table,) = gpu_gradbench.run(batches=(64,), small=True)
+    assert [row[0] for row in table.rows] == ["ba", "ht", "gmm"]
+
+
+@pytest.mark.slow
+def test_arrays(fake):
+    assert len(list(gpu.run(scale=256))) == 2

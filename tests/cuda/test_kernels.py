@@ -1,0 +1,287 @@
+"""Kernels that are written in a way of their own: transposes, products, scatters, reductions."""
+
+import re
+
+import numpy as np
+import pytest
+from on_device import compare, numbers
+
+import dflow
+from dflow.backends.cuda import fold_kernel, product_kernel, vector_kernel, work
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Kernels for small arrays too."""
+    monkeypatch.setattr(work, "WIDE", 4)
+    monkeypatch.setattr(work, "MANY", 4)
+
+
+# --- transposes: tiles of 32 by 32, so that both sides have edges
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape"), [((2, 0, 1), (17, 18, 33)), ((2, 1, 0), (17, 3, 40)), ((0, 2, 1), (2, 33, 70))]
+)
+def test_transposes(gpu, axes, shape):
+    assert compare(lambda x: np.transpose(x, axes).copy(), numbers(*shape)) == ["tiles"]
+
+
+def test_transposes_that_tiles_are_not_for(gpu):
+    assert compare(lambda x: np.transpose(x, (1, 0, 2)).copy(), numbers(17, 3, 40)) == ["kernel"]
+    assert compare(lambda x: x.T + 1, numbers(40, 3)) == ["kernel"]
+
+
+@pytest.mark.parametrize("dtype", ["?", "c16"])
+def test_transposed_operands(gpu, dtype):
+    """One operand across, one along; parts of them; one that varies in size."""
+    x = numbers(34, 45).astype(dtype)
+    assert compare(lambda x, y: (y * x.T, (x.T[2:, 1:] + y[2:, 1:])), x, x.T.copy(), rtol=1e-3) == ["tiles", "tiles"]
+    assert compare(lambda x, n: x[:n].T * x[0, 0], x, 31)[0] == "tiles"
+
+
+# --- products
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 2e-2), ("f8", 1e-12), ("i4", 0), ("c8", 1e-5)])
+def test_products(gpu, dtype, rtol):
+    """Tiles of 32 by 32 by 16, with edges on all sides."""
+    x, y = (3 * numbers(2, 33, 19)).astype(dtype), (3 * numbers(2, 19, 40)).astype(dtype)
+    assert compare(np.matmul, x, y, rtol=rtol) == ["matmul"]
+
+
+def test_products_that_share_the_inner_axis(gpu):
+    assert compare(np.matmul, numbers(33, 300), numbers(300, 20)) == ["matmul", "combine"]
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_products_in_larger_tiles(gpu, dtype, monkeypatch):
+    monkeypatch.setattr(product_kernel, "ENOUGH", 2)
+    assert compare(np.matmul, numbers(130, 9, dtype=dtype), numbers(9, 70, dtype=dtype), rtol=1e-4) == ["matmul"]
+
+
+# --- scatters
+
+
+def add_at(x, i):
+    y = np.ones((20, *x.shape[1:]), x.dtype)
+    np.add.at(y, i, x)
+    return y
+
+
+def put_at(x, i):
+    y = np.zeros((20, *x.shape[1:]))
+    y[i] = x
+    return y
+
+
+def add_both(x, i, j):
+    y = np.ones((7, 5))
+    np.add.at(y, (i, j), x)
+    y[j, i] = x
+    return y
+
+
+ROWS = np.random.default_rng(0).integers(-20, 20, 60)
+PLACES = np.random.default_rng(0).integers(0, 5, (2, 6, 10))
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 3)])
+def test_the_last_write_wins(gpu, shape):
+    assert compare(put_at, numbers(*shape), ROWS, rtol=0)[-3:] == ["scatter_clear", "scatter_claim", "scatter"]
+
+
+@pytest.mark.parametrize("dtype", ["f2", "c16", "i2"])
+def test_additions(gpu, dtype):
+    """Those that memory does not know are sorted."""
+    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=1e-2 if dtype == "f2" else 1e-5)
+    assert ("argsort" in what) == (dtype == "i2")
+
+
+@pytest.mark.parametrize("dtype", ["f2", "c8"])
+def test_deterministic_additions(gpu, dtype):
+    """In the order of the processor, so that the bits are its own."""
+    x = numbers(60, 3).astype(dtype)
+    assert "argsort" in compare(add_at, x, ROWS, rtol=0, deterministic=True)
+
+
+def test_deterministic_additions_at_several_indices(gpu, monkeypatch):
+    monkeypatch.setenv("DFLOW_DETERMINISTIC", "1")
+    what = compare(add_both, numbers(6, 10), *PLACES, rtol=0)
+    assert "argsort" in what and "scatter" in what
+
+
+def test_deterministic_loops(gpu):
+    """Rounds that add to the same elements come one after the other."""
+
+    def f(x, i):
+        y = np.zeros(5)
+        for k in range(len(i)):
+            y[i[k]] += np.sin(x[k])
+        return y
+
+    i = ROWS % 5
+    assert "lanes" in compare(f, numbers(60), i)
+    assert "lanes" not in compare(f, numbers(60), i, rtol=1e-14, deterministic=True)
+
+
+def test_the_option_is_checked():
+    with pytest.raises(ValueError, match="deterministic=True says how to run on a GPU: pass device='cuda' too"):
+        dflow.jit(lambda x: x, deterministic=True)
+
+
+# --- reductions
+
+
+def extremes(x):
+    return np.argmax(x), np.argmin(x), np.argmax(x > 2)
+
+
+def test_positions_of_extremes(gpu, monkeypatch):
+    """The first of several, in two stages; the first NaN."""
+    monkeypatch.setattr(fold_kernel, "EACH", 1)
+    x = np.round(numbers(600), 1)
+    assert compare(extremes, x, rtol=0).count("combine") == 3
+    x[77] = x[500] = np.nan
+    compare(extremes, x, rtol=0)
+    compare(lambda x: np.argmax(x), np.full(300, -np.inf), rtol=0)
+
+
+@pytest.mark.parametrize("dtype", ["f2", "i2", "?"])
+def test_positions_along_axes(gpu, dtype):
+    x = (2 * numbers(50, 40)).astype(dtype)
+    assert compare(lambda x: (np.argmax(x, 0), np.argmin(x, 1)), x, rtol=0)[-2:] == ["fold", "fold"]
+
+
+def test_reductions_along_columns(gpu):
+    """Threads side by side read elements side by side, of one row or of several."""
+    assert compare(lambda x: np.sum(x, 0), numbers(700, 5)) == ["fold", "combine"]
+    assert compare(lambda x: (np.max(x, 1), np.prod(x, 1)), numbers(3, 50, 40))[0] == "fold"
+
+
+def test_products_with_vectors(gpu):
+    assert compare(lambda x, y: (x @ y, y.T @ x), numbers(60), numbers(60, 60))[0] == "fold"
+    assert compare(np.matmul, numbers(60, 50), numbers(50, 3)) == ["fold"]
+
+
+# --- vectors
+
+
+@pytest.fixture
+def vectors(monkeypatch):
+    monkeypatch.setattr(vector_kernel, "LEAST", 4)
+
+
+def widths(f, *args):
+    """The accesses to memory in the code for these arguments."""
+    ptx = dflow.jit(f, device="cuda").lower(*args).ptx()
+    return {name.replace("nc.", "") for name in re.findall(r"(?:ld|st)\.global\S*", ptx)}
+
+
+@pytest.mark.parametrize(("dtype", "wide"), [("f2", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")])
+def test_vectors(gpu, vectors, dtype, wide):
+    """Sixteen bytes at a time, and the elements that are left over."""
+    f, x = lambda x, y: x * y, numbers(33, 7).astype(dtype)
+    assert compare(f, x, x + 1, rtol=1e-2 if dtype == "f2" else 1e-6) == ["kernel"]
+    assert {f"ld.global.{wide}", f"st.global.{wide}"} <= widths(f, x, x)
+    assert compare(lambda x: x.reshape(7, 33).copy(), x) == ["copy"]
+    assert f"ld.global.{wide}" in widths(lambda x: x.copy(), x)
+
+
+def test_vectors_of_rows(gpu, vectors):
+    """Rows that are read again, numbers that are, every second row, differences of neighbours."""
+    x = numbers(12, 8, dtype="f4")
+    compare(lambda x, y, z: x * y + z[:, None], x, x[0], x[:, 1].copy(), rtol=1e-6)
+    f = lambda x: x[1::2] * x[::2]  # noqa: E731
+    compare(f, x)
+    assert {"ld.global.v4.b32", "st.global.v4.b32"} <= widths(f, x)
+    compare(lambda y: (y[1:] - y[:-1]) * y[2:3], numbers(103))
+    assert not any("v4" in name for name in widths(lambda x: x[:, :7] * x[:, 1:], x))
+
+
+def test_vectors_in_place_and_at_any_address(gpu, vectors):
+    def f(x):
+        x[:] = x * 2 + 1
+
+    mine = numbers(103, dtype="f4")
+    wanted = mine * 2 + 1
+    dflow.jit(f, device="cuda")(mine)
+    np.testing.assert_allclose(mine, wanted, rtol=1e-6)
+    there = dflow.device_put(mine)
+    for k in range(4):
+        got = dflow.jit(lambda x: x * 2 + 1, device="cuda")(there[k : 99 + k])
+        np.testing.assert_allclose(np.asarray(got), mine[k : 99 + k] * 2 + 1, rtol=1e-6)
+
+
+# --- loops over arrays
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_running_operations_along_axes(gpu, axis):
+    def f(a):
+        return np.cumsum(a, axis), np.maximum.accumulate(a, axis)
+
+    assert compare(f, numbers(12, 14)).count("rows") == 2
+    assert compare(dflow.grad(lambda a: np.sum(np.cumsum(a, axis) ** 2)), numbers(5, 40)).count("rows") == 2
+
+
+def test_running_products_and_extremes(gpu):
+    """In parallel along one axis, as sums are."""
+    x = 1 + numbers(200) / 10
+    assert "prefixes" in compare(np.cumprod, x)
+    x[50] = np.nan
+    assert "prefixes" in compare(np.maximum.accumulate, x)
+
+
+def systems(u, v, dt, n):
+    """Steps of many systems at once, which share the time; every seventh state."""
+    t, states = 0.0, np.zeros((6, len(u)))
+    for k in range(6):
+        for _ in range(n):
+            u = u + dt * v
+            v = v - dt * np.sin(u) * np.cos(t)
+            t = t + dt
+        if k > 3:
+            v = v * 0.5
+        states[k] = u
+    return u, states, t
+
+
+def test_loops_over_arrays(gpu):
+    args = numbers(132), numbers(132, seed=1), 0.1
+    assert compare(systems, *args, 3).count("rows") == 1
+    slope = dflow.grad(lambda u, v, dt: np.sum(systems(u, v, dt, 3)[1] ** 2), (0, 1))
+    assert compare(slope, *args).count("rows") == 2
+
+
+def test_loops_over_arrays_whose_elements_meet(gpu):
+    def mixed(u, n):
+        for _ in range(n):
+            u = u + 0.1 * u[::-1]
+        return u
+
+    def read(u, n):
+        for _ in range(n):
+            u = u * 0.9 + u[3]
+        return u
+
+    def turned(u, n):
+        for _ in range(n):
+            u = u + 0.1 * u.T
+        return u
+
+    assert "rows" not in [*compare(mixed, numbers(50), 5), *compare(read, numbers(50), 5)]
+    assert "rows" not in compare(turned, numbers(7, 7), 5)
+
+
+def test_bfloat16(gpu, vectors):
+    """In memory it has half the bytes that it has in registers."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x = numbers(34, 20).astype(bfloat16)
+
+    def f(x):
+        return np.sin(x.T) + 1, x * x, np.sum(x, 0), np.argmax(x, 1), x @ x.T, np.cumsum(x, 0)
+
+    what = compare(f, x, rtol=2e-2)
+    assert {"tiles", "kernel", "fold", "matmul", "rows"} <= set(what)
+    compare(lambda x, i: (add_at(x, i), put_at(x, i)), x.reshape(-1)[:60], ROWS, rtol=2e-2)
