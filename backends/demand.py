@@ -27,6 +27,7 @@ from dflow.backends.windows import windows
 from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.passes.products import SMALL
 from dflow.ir.registry import definition
+from dflow.ir.types import HALVES
 
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
@@ -62,7 +63,7 @@ def same_memory(op: Op) -> Value | None:
 
 def takes_once(op: Op, operand: int) -> bool:
     """Whether a product with a vector takes each element of an operand just once."""
-    if op.name != "matmul":
+    if op.name != "matmul" or op.result.type.dtype in HALVES:
         return False
     x, y = op.operands
     made = op.operands[operand].op
