@@ -37,7 +37,8 @@ def called(symbols: Sequence[Any], outputs: Sequence[Any], args: Sequence[np.nda
     """A call of the compiled function of ``symbols`` on ``args``; its results are those of ``shapes``."""
     import casadi
 
-    options = {"jit": True, "compiler": "shell", "jit_options": {"flags": FLAGS, "directory": f"{folder().name}/"}}
+    compiler = {"flags": FLAGS, "directory": f"{folder().name}/", "cleanup": False}
+    options = {"jit": True, "compiler": "shell", "jit_cleanup": False, "jit_options": compiler}
     buffer, trigger = casadi.Function("program", symbols, outputs, options).buffer()
     given = [np.array(x, dtype=float).ravel(order="F") for x in args]
     results = [np.zeros(int(np.prod(shape))) for shape in shapes]
