@@ -186,9 +186,10 @@ class Arguments:
 
     @property
     def key(self) -> Key:
-        if self.static:
+        static = tuple((k, _exact(v)) for k, v in self.static)
+        if static:
             try:
-                hash(self.static)
+                hash(static)
             except TypeError:
                 raise failure(
                     TraceError,
@@ -196,7 +197,7 @@ class Arguments:
                     seen=", ".join(f"{k}: {type(v).__name__}" for k, v in self.static),
                     mend="pass a tuple for a list, or leave the argument out of static_argnums",
                 ) from None
-        return Key(self.spec, self.types, tuple((k, _exact(v)) for k, v in self.static))
+        return Key(self.spec, self.types, static)
 
     def names(self) -> list[str]:
         """What the user would call each numeric leaf."""
@@ -252,6 +253,8 @@ def _exact(x: Any) -> Any:
     """A static value as a key: 1, 1.0 and True are equal, and make different programs; so do 0.0 and -0.0."""
     if isinstance(x, tuple):
         return type(x), tuple(map(_exact, x))
+    if isinstance(x, slice):  # not hashable before Python 3.12
+        return slice, tuple(map(_exact, (x.start, x.stop, x.step)))
     return type(x), repr(x) if isinstance(x, float | complex) else x
 
 

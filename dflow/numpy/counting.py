@@ -24,16 +24,20 @@ np: Any = numpy  # its functions on traced arrays; the types of its own would be
 @implements(np.bincount, extra=("length",))
 def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: Any = None) -> Array:
     """How often 0, 1, ... occur, or the sums of their weights. ``length`` is the size of the result: of a traced ``x``
-    the largest element is not known. Elements that are not below it raise IndexError."""
+    the largest element is not known, and it is ``minlength``, or must be given. Elements that are not below it raise
+    IndexError."""
     at = lift(x)
     if length is None:
-        if isinstance(x, Array):
+        if contains_traced(x) and minlength:
+            length = minlength
+        elif contains_traced(x):
             raise failure(
                 NeedsStatic,
                 "how long the result of np.bincount is depends on the data",
-                mend="say how long: dflow.numpy.bincount(x, length=n)",
+                mend="say how long: np.bincount(x, minlength=n), where all elements are below n",
             )
-        length = max(int(np.max(x, initial=-1)) + 1, minlength)
+        else:
+            length = int(np.max(x, initial=-1)) + 1
     size = max(s.static_int(length, "length"), s.static_int(minlength, "minlength"))
     if at.dtype.kind not in "biu":
         raise TypeError(f"Cannot cast array data from {at.dtype} to int64 according to the rule 'safe'")

@@ -150,6 +150,7 @@ SIZED = {
     ],
     "bincount": [
         (lambda x: dnp.bincount(x, length=4), np.bincount, BLOCK.ravel()),
+        (lambda x: np.bincount(x, minlength=4), np.bincount, BLOCK.ravel()),
         (lambda x, w: dnp.bincount(x, w, length=4), np.bincount, BLOCK.ravel(), RNG.normal(size=24)),
     ],
 }
