@@ -196,7 +196,7 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         line = b.select(b.isnan(line), other, line)
         inside = b.select(b.eq(v, last), inside, line)
     y = b.select(b.lt(v, first), ends[0], b.select(b.gt(v, last), ends[1], inside))
-    return wrap(b.select(b.isnan(v), v, y))
+    return wrap(b.select(b.isnan(v), v, y) if n > 1 else y)
 
 
 def _periodic(x: Any, xp: Any, fp: Any, period: Any) -> Array:

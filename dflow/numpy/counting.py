@@ -61,14 +61,14 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Array:
     side = "left" if right else "right"
     if contains_traced(bins):
         bins = lift(bins)
-        rises, falls = (np.all(compare(bins[1:], bins[:-1])) for compare in (np.greater_equal, np.less_equal))
+        rises, falls = (~np.any(compare(bins[1:], bins[:-1])) for compare in (np.less, np.greater))
         builder().check((rises | falls).value, error="ValueError", message=_MONOTONIC)
         rising = searchsorted.__wrapped__(bins, x, side)
         return np.where(rises, rising, bins.size - searchsorted.__wrapped__(bins[::-1], x, side))
     bins = np.asarray(bins)
-    if np.all(bins[1:] >= bins[:-1]):
+    if not np.any(bins[1:] < bins[:-1]):
         return searchsorted.__wrapped__(bins, x, side)
-    if not np.all(bins[1:] <= bins[:-1]):
+    if np.any(bins[1:] > bins[:-1]):
         raise ValueError(_MONOTONIC)
     return len(bins) - searchsorted.__wrapped__(bins[::-1].copy(), x, side)
 
