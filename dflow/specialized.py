@@ -15,12 +15,26 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import SpecializationWarning, TraceError, failure, function_location
+from dflow.errors import (
+    CarriedError,
+    NeedsStatic,
+    SpecializationWarning,
+    TraceError,
+    TraceIndexError,
+    failure,
+    function_location,
+)
 from dflow.signature import WHOLE, Arguments
 from dflow.tracing.array import Array
 
 MANY = 32  # programs of one function, from which on it is told that they differ in a number alone
 SLOW = 0.5  # seconds of tracing, from which on it is not tried which of the numbers are needed
+
+
+def helps(error: TraceError) -> bool:
+    """Whether known numbers may help: a value was needed, a loop could be unrolled, or NumPy's own function would
+    serve. They do not where shapes do not fit, a name is missing or a number is too large."""
+    return isinstance(error, NeedsStatic | CarriedError | TraceIndexError) or type(error) is TraceError
 
 
 class Specialized:

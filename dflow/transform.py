@@ -17,7 +17,7 @@ from dflow.backends import object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.carrying import name_of, remade, sources
 from dflow.device_program import DeviceProgram
-from dflow.errors import TraceError, failure, shortened, user_frames_only
+from dflow.errors import NeedsStatic, TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.kept_programs import keep, recall
 from dflow.lasting import lasting_key
@@ -27,7 +27,7 @@ from dflow.placement import default_ordinal, entries_are_open, runs_on_device
 from dflow.program import Program, trace_program, with_sizes
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments, Key, completed
-from dflow.specialized import Specialized
+from dflow.specialized import Specialized, helps
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
 from dflow.treecode import Different, assembler, extractor
@@ -112,8 +112,8 @@ class Jit(NativeCallable):
         if runner is None:
             try:
                 runner = PROGRAMS.get(self.function, self.recipe, key, lambda: self._compiled(arguments, make))
-            except TraceError:
-                if not self._specialize(arguments):
+            except TraceError as e:
+                if not self._specialize(arguments, e):
                     raise
                 return self._find_and_call(args, kwargs)
             self._add(key, runner)
@@ -160,16 +160,16 @@ class Jit(NativeCallable):
     def _plain_arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Arguments:
         return Arguments(self.function, args, kwargs, self.static_argnums, self.static_argnames)
 
-    def _specialize(self, arguments: Arguments) -> bool:
+    def _specialize(self, arguments: Arguments, error: TraceError) -> bool:
         """Whether the function can be traced when numbers among the arguments are known: then these will be."""
-        if arguments.numbers:
+        if arguments.numbers or not helps(error):
             return False
         given = arguments.rebuild(arguments.leaves)
         return self._specialized.learn(
             arguments,
             lambda: self._plain_arguments(*given),
             lambda a: trace_program(self.inner, a),
-            floats=self.kind == "jit",
+            floats=self.kind == "jit" and isinstance(error, NeedsStatic),
         )
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
@@ -178,8 +178,8 @@ class Jit(NativeCallable):
             arguments = self.arguments(args, kwargs)
             try:
                 stages = self._stages(arguments)
-            except TraceError:
-                if not self._specialize(arguments):
+            except TraceError as e:
+                if not self._specialize(arguments, e):
                     raise
                 stages = self._stages(self.arguments(args, kwargs))
         return Lowered(stages, getattr(self.make, "is_deterministic", False))

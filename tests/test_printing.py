@@ -59,7 +59,7 @@ def test_a_text_that_is_not_known(capsys):
     with pytest.raises(
         dflow.errors.NeedsStatic, match="a text is used as a key that is known only when the program runs"
     ):
-        f(1.0)
+        f(np.array(1.0))
 
 
 def test_a_library_cannot_print(tmp_path):

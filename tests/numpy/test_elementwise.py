@@ -60,12 +60,16 @@ def test_ufunc(name, kind):
         agrees(lambda y: ufunc(args[0][:, :1], y), args[1])
 
 
-@pytest.mark.parametrize("name", [n for n in ufunc_rules.FLOAT if getattr(np, n).nin == 1])
+# SciPy's functions are in the table, too, when something has asked for them.
+FLOAT = [u for u in (getattr(np, n, None) for n in ufunc_rules.FLOAT) if isinstance(u, np.ufunc)]
+
+
+@pytest.mark.parametrize("name", [u.__name__ for u in FLOAT if u.nin == 1])
 def test_special_values(name):
     agrees(getattr(np, name), SPECIAL)
 
 
-@pytest.mark.parametrize("name", [n for n in ufunc_rules.FLOAT if getattr(np, n).nin == 2 and n != "ldexp"])
+@pytest.mark.parametrize("name", [u.__name__ for u in FLOAT if u.nin == 2 and u is not np.ldexp])
 def test_special_pairs(name):
     x, y = np.meshgrid(SPECIAL, SPECIAL)
     agrees(getattr(np, name), x, y)

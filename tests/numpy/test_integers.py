@@ -48,7 +48,7 @@ def test_numbers_of_64_bits():
         dflow.jit(lambda x: x * 2**70)(2.0)
     assert dflow.jit(lambda x: x > 2**63)(np.uint64(2**63 + 1))
     with pytest.raises(TraceError, match="unsigned integers are compared"):
-        dflow.jit(lambda x, n: x > n)(np.uint64(1), -1)
+        dflow.jit(lambda x, n: x > n)(np.array(1, np.uint64), np.array(-1))
 
 
 def test_arrays_with_rules_of_their_own_are_no_constants():

@@ -139,7 +139,7 @@ def test_where_nothing_is_left():
 )
 def test_refusals(f, message):
     with pytest.raises(dflow.errors.DflowError, match=message):
-        dflow.jit(f)(1.5)
+        dflow.jit(f)(np.array(1.5))
 
 
 def test_signs_of_large_arguments():
