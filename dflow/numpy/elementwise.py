@@ -22,7 +22,7 @@ from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, pub
 from dflow.tracing import dtypes, masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lift import elementwise, lift, wrap
 
 
 def apply(
@@ -41,6 +41,8 @@ def apply(
     if len(args) < ufunc.nin:
         raise TypeError(f"np.{ufunc.__name__} takes {ufunc.nin} arrays, got {len(args)}")
     arrays = [lift(a) for a in args]
+    if ufunc in COMPARED and all(a.dtype.kind in "iu" for a in arrays) and dtype is None:
+        return _finish(elementwise(COMPARED[ufunc], *arrays).value, out, where)
     loop = loop_dtypes(ufunc, arrays, dtype, casting)
     operands = s.broadcast(*(s.cast_operand(a, d) for a, d in zip(arrays, loop)))
     if where is not True and ufunc.__name__ in REGULAR:
@@ -57,6 +59,11 @@ def apply(
     return finished[0] if ufunc.nout == 1 else finished
 
 
+# Integers are compared by their values, whatever their dtypes.
+COMPARED: dict[np.ufunc, str] = {
+    **{np.equal: "eq", np.not_equal: "ne", np.less: "lt"},
+    **{np.less_equal: "le", np.greater: "gt", np.greater_equal: "ge"},
+}
 # Functions with places where they have no derivative, and a place where they have one.
 REGULAR = {
     **dict.fromkeys(("divide", "power", "float_power", "reciprocal", "hypot", "arctan2"), 1.0),

@@ -180,13 +180,26 @@ def _comparison_dtype(arrays: Sequence[Array], common: np.dtype[Any]) -> np.dtyp
         return common
     if all(is_constant(a) and _fits(a, common) for a in arrays if a.weak):
         return common
-    if common != np.uint64:
-        return np.dtype(np.int64)
-    raise failure(
-        TraceError,
-        "64-bit unsigned integers are compared with a Python integer that may be negative",
-        mend="convert one of the two: x.astype(np.int64), or np.uint64(n)",
-    )
+    return np.dtype(np.int64)
+
+
+def _is_mixed(arrays: Sequence[Array]) -> bool:
+    """Whether 64-bit unsigned integers meet signed ones, which no common dtype of integers holds."""
+    signed = [a for a in arrays if a.dtype.kind == "i" and not (a.weak and is_constant(a) and _fits(a, _UNSIGNED))]
+    return len(arrays) == 2 and len(signed) == 1 and any(a.dtype == _UNSIGNED for a in arrays)
+
+
+_UNSIGNED = np.dtype(np.uint64)
+
+
+def _compare_mixed(op: str, arrays: Sequence[Array]) -> Array:
+    """As numbers: a negative one is below all unsigned ones."""
+    values = broadcast_together(*(a.value for a in arrays))
+    k = next(k for k, a in enumerate(arrays) if a.dtype != _UNSIGNED)
+    negative = emit("lt", values[k], builder().zeros(values[k].type))
+    unsigned = emit(op, *(convert(v, _UNSIGNED) for v in values))
+    below = op == "ne" or op in (("gt", "ge") if k else ("lt", "le"))
+    return wrap(builder().select(negative, builder().full(below, negative.type), unsigned))
 
 
 def floating(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -236,6 +249,8 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
         return _complex(op, arrays, weak)
     if as_float and kind_of(common) != "f":
         common = np.dtype(np.float64) if weak or op == "div" else floating(common)
+    if op in COMPARISONS and _is_mixed(arrays):
+        return _compare_mixed(op, arrays)
     if op in COMPARISONS:
         common = _comparison_dtype(arrays, common)
     if common.kind == "b" and op in _ON_BOOLS:

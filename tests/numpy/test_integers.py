@@ -47,8 +47,19 @@ def test_numbers_of_64_bits():
     with pytest.raises(RangeError, match=r"(?s)more than 64 bits.*write it as a float: 1\.18059e\+21"):
         dflow.jit(lambda x: x * 2**70)(2.0)
     assert dflow.jit(lambda x: x > 2**63)(np.uint64(2**63 + 1))
-    with pytest.raises(TraceError, match="unsigned integers are compared"):
-        dflow.jit(lambda x, n: x > n)(np.array(1, np.uint64), np.array(-1))
+    assert dflow.jit(lambda x, n: x > n)(np.uint64(1), -1)
+
+
+UNSIGNED, SIGNED = np.array([0, 1, 2**63, 2**64 - 1], np.uint64), np.array([-(2**63), -1, 1, 2**63 - 1])
+
+
+@pytest.mark.parametrize("compare", [np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal])
+@pytest.mark.parametrize("n", [-1, 300, np.uint64(2**63), SIGNED, SIGNED[:, None].astype(np.int8)])
+def test_integers_are_compared_by_their_values(compare, n):
+    for f in (lambda x, n: (compare(x, n), compare(n, x)), lambda x, _: (compare(x, n), compare(n, x))):
+        for x in (UNSIGNED, SIGNED):
+            for got, wanted in zip(dflow.jit(f)(x, n), f(x, n)):
+                np.testing.assert_array_equal(got, wanted)
 
 
 def test_arrays_with_rules_of_their_own_are_no_constants():
