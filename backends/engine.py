@@ -311,7 +311,8 @@ def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) 
     if data is None:
         module, wanted = make()
         target = machine()
-        data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target))
+        # Straight code, for which LLVM's passes do nothing but take time; registers are still allotted well.
+        data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
