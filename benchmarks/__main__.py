@@ -3,10 +3,13 @@
 import argparse
 import importlib
 import os
+import subprocess
+import sys
 
 from benchmarks.measure import RESULTS, write
 from benchmarks.plots import draw
 
+PROGRAM = (sys.executable, *(f"-W{w}" for w in sys.warnoptions), "-m", "benchmarks")
 GPU = ("gpu", "gpu_ensembles", "gpu_gradbench")
 GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", *GPU)
 
@@ -19,12 +22,15 @@ for name in chosen:
     if name not in GROUPS:
         parser.error(f"no group {name!r}; there are {', '.join(GROUPS)}")
 os.environ["DFLOW_CACHE"] = "off"  # first calls are to compile
-for name in chosen:
+if len(chosen) > 1:
+    for name in chosen:  # each in a process of its own, whose memory and threads are not those of the groups before it
+        subprocess.run([*PROGRAM, name, "--systems", str(given.systems)], check=True)
+else:
     tables = []
-    options = {"systems": given.systems} if name == "gpu_ensembles" else {}
-    for table in importlib.import_module(f"benchmarks.{name}").run(**options):
+    options = {"systems": given.systems} if chosen[0] == "gpu_ensembles" else {}
+    for table in importlib.import_module(f"benchmarks.{chosen[0]}").run(**options):
         print(f"\n{table}", flush=True)
         tables.append(table)
     if tables:  # a group that needs a GPU has none without one
-        write(name, tables)
-        draw(name, tables, RESULTS)
+        write(chosen[0], tables)
+        draw(chosen[0], tables, RESULTS)
