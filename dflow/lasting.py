@@ -13,6 +13,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -101,15 +102,21 @@ def _name(x: Any) -> str:
         return f"ufunc {_numpy_or_scipy(x)} {x.__name__}"
     if isinstance(x, types.ModuleType):
         return f"module {_require_pure(x.__name__) if is_library(x.__name__) else x.__name__}"
-    if isinstance(x, types.BuiltinFunctionType) and not isinstance(x.__self__, types.ModuleType | types.NoneType):
-        raise _NoName  # a method of some object
     if isinstance(x, type | types.BuiltinFunctionType | types.FunctionType):
-        named = f"{x.__module__}:{x.__qualname__}"
         if not isinstance(x, type) or is_library(x.__module__):
             _require_pure(x.__module__ or "")
-        if "<locals>" in named and not isinstance(x, type):
-            raise _NoName
-        return f"{type(x).__name__} {named}"
+            _require_named(x)
+        return f"{type(x).__name__} {x.__module__}:{x.__qualname__}"
+    raise _NoName
+
+
+def _require_named(x: Any) -> None:
+    """Refuses what its name does not lead to: functions made while running, and methods of some object."""
+    try:
+        if attrgetter(x.__qualname__)(sys.modules[x.__module__]) is x:
+            return
+    except (AttributeError, KeyError):
+        pass
     raise _NoName
 
 

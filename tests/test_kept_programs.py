@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import dflow
+import dflow.numpy as dnp
 from dflow import custom, sharing, transform, trees
 from dflow.backends import object_cache
+from dflow.numpy import eager
 
 X = np.linspace(0.5, 2.0, 4)
 
@@ -215,3 +217,12 @@ def test_an_entry_without_its_machine_code(traced):
                 if b'"code"' not in path.read_bytes():
                     path.unlink()
     assert len(traced) == 2
+
+
+def test_calls_that_are_compiled_one_by_one(traced, monkeypatch):
+    """What is made for a call has the name of NumPy's function, and is not that."""
+    monkeypatch.setenv("DFLOW_EAGER", "compile")
+    for value in (1.5, 2.5):
+        sharing.PROGRAMS.clear()
+        eager._programs.clear()
+        assert dnp.full((2,), value).tolist() == [value, value]
