@@ -237,7 +237,7 @@ def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> A
     returns ``(value, aux)``, and this returns ``(value, pull, aux)``.
     """
     with user_frames_only():
-        return _linearized(function, has_aux).vjp(Arguments(function, primals, {}))
+        return _linearized(function, has_aux).vjp(Arguments(function, primals, {}, keep_known=tracing()))
 
 
 def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
@@ -246,7 +246,7 @@ def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callabl
     The nonlinear part is computed once, so that many directions are cheap.
     """
     with user_frames_only():
-        return _linearized(function, False).linearize(Arguments(function, primals, {}))
+        return _linearized(function, False).linearize(Arguments(function, primals, {}, keep_known=tracing()))
 
 
 def _linearized(function: Callable[..., Any], has_aux: bool) -> Linearized:

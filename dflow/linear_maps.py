@@ -15,7 +15,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.derivatives import derive, differentiable, inline, matching, operands, pure
-from dflow.errors import DerivativeError, failure, function_location, user_frames_only
+from dflow.errors import DerivativeError, TraceError, failure, function_location, user_frames_only
 from dflow.executable import Executable
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Value, substitute
@@ -29,6 +29,7 @@ from dflow.pipeline import Dump, Stages
 from dflow.program import Program, trace_program
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments
+from dflow.specialized import Specialized
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
 from dflow.tracing.sizes import recast
@@ -59,6 +60,7 @@ class Linearized:
         self.function = function
         self.has_aux = has_aux
         self._parts: dict[Any, tuple[Parts, Executable]] = {}
+        self._specialized = Specialized()
 
     def vjp(self, arguments: Arguments) -> Any:
         value, aux, parts, residuals = self._run(arguments)
@@ -102,12 +104,27 @@ class Linearized:
         return value[0], value[1], parts, residuals
 
     def _compiled(self, arguments: Arguments) -> tuple[Parts, Executable]:
+        self._specialized.apply(arguments)
         make = maker(self.function.make if isinstance(self.function, Jit) else Executable, arguments.leaves)
         key = arguments.key, make
         if key not in self._parts:
             recipe = ("linearize", self.has_aux)
-            self._parts[key] = PROGRAMS.get(self.function, recipe, key, lambda: self._compile(arguments, make))
+            try:
+                self._parts[key] = PROGRAMS.get(self.function, recipe, key, lambda: self._compile(arguments, make))
+            except TraceError as e:
+                if not self._specialize(arguments, e):
+                    raise
+                return self._compiled(arguments)
         return self._parts[key]
+
+    def _specialize(self, arguments: Arguments, error: TraceError) -> bool:
+        given = arguments.rebuild(arguments.leaves)
+        return self._specialized.help(
+            error,
+            arguments,
+            lambda: Arguments(self.function, *given),
+            lambda a: trace_program(self.function, a),
+        )
 
     def _compile(self, arguments: Arguments, make: Callable[..., Any]) -> tuple[Parts, Executable]:
         name = getattr(self.function, "__name__", "function")

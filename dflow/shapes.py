@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.errors import user_frames_only
+from dflow.errors import TraceError, user_frames_only
 from dflow.program import trace_program
 from dflow.signature import Arguments, ShapeDtypeStruct
+from dflow.specialized import Specialized
+from dflow.tracing.context import tracing
 
 
 def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -18,8 +20,18 @@ def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
     The function is traced and not run. Arguments may be ``ShapeDtypeStruct`` too.
     """
+
+    def arguments() -> Arguments:
+        return Arguments(function, args, kwargs, keep_known=tracing())
+
     with user_frames_only():
-        program = trace_program(function, Arguments(function, args, kwargs))
+        given = arguments()
+        try:
+            program = trace_program(function, given)
+        except TraceError as e:
+            if not Specialized().help(e, given, arguments, lambda a: trace_program(function, a)):
+                raise
+            program = trace_program(function, given)
     outputs = program.traced.outputs
     return trees.unflatten(program.out_spec, [ShapeDtypeStruct(t.static_shape, t.dtype.numpy) for t in outputs])
 

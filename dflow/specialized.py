@@ -84,6 +84,19 @@ class Specialized:
                 return True
         return False
 
+    def help(
+        self,
+        error: TraceError,
+        arguments: Arguments,
+        anew: Callable[[], Arguments],
+        trace: Callable[[Arguments], Any],
+    ) -> bool:
+        """Whether the function can be traced after all: then the integers that it needs are set aside."""
+        if arguments.numbers or not helps(error) or not self.learn(arguments, anew, trace, floats=False):
+            return False
+        self.apply(arguments)
+        return True
+
     def count(self, arguments: Arguments, name: str) -> None:
         """Tells once that a number is met with ever new values."""
         if not arguments.numbers:

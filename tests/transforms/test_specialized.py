@@ -80,6 +80,21 @@ def test_other_transformations():
     assert dflow.jit(dflow.grad(zeros), static_argnums=1)(2.0, 3) == 3.0
 
 
+def test_linear_maps_and_shapes():
+    def spread(x, n):
+        return np.zeros(n) + x * x
+
+    value, pull = dflow.vjp(spread, 3.0, 2)
+    assert value.tolist() == [9.0, 9.0] and pull(np.ones(2)) == (12.0, None)
+    value, push = dflow.linearize(spread, 3.0, 2)
+    assert value.tolist() == [9.0, 9.0] and push(1.0, None).tolist() == [6.0, 6.0]
+    assert dflow.vjp(spread, 3.0, 3)[0].shape == (3,)
+    assert dflow.jit(lambda x: dflow.vjp(spread, x, 2)[1](np.ones(2))[0])(3.0) == 12.0
+    assert dflow.eval_shape(spread, 3.0, 4).shape == (4,)
+    with pytest.raises(NeedsStatic):
+        dflow.vjp(lambda x: np.zeros(int(x)), 3.0)
+
+
 def test_stages_and_libraries(tmp_path):
     assert "f64[3]" in dflow.jit(zeros).lower(1.0, 3).ir("traced")
     with pytest.raises(TraceError, match="cannot be compiled before n is known"):
