@@ -129,8 +129,8 @@ def _binary(op: str) -> tuple[Any, Any, Any]:
 
 
 def _in_place(self: Any, result: Any) -> Any:
-    """What ``x op= y`` leaves in x: arrays are updated, numbers replaced."""
-    if not self.ndim or result is NotImplemented:
+    """What ``x op= y`` leaves in x: arrays are updated, also those without axes that are views; numbers replaced."""
+    if result is NotImplemented or not (self.ndim or self.steps):
         return result
     same_kind(result.dtype, self.dtype)
     self.assign(fitted(result, self.type.shape, self.dtype))

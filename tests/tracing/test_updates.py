@@ -1,5 +1,7 @@
 """Updates, views and aliases behave as in NumPy."""
 
+import operator
+
 import numpy as np
 import pytest
 
@@ -345,6 +347,8 @@ VIEWS_OR_COPIES = [
     lambda x: x.T.ravel(order="F"),
     lambda x: x.flatten(order="F"),
     lambda x: np.atleast_3d(x),
+    lambda x: operator.iadd(x[1, 2, ...], 5)[None],
+    lambda x: operator.iadd(x[1, 2], 5)[None],
     lambda x: np.split(x, 2)[1],
     lambda x: np.unstack(x, axis=1)[0],
 ]
