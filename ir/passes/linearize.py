@@ -22,11 +22,12 @@ what only the tapes needed of the first run is not computed there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute, walk
+from dflow.ir.passes.carried import Carried
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
@@ -108,6 +109,7 @@ class _Split:
         self.trips = trips
         self.env: dict[Value, Value] = {}
         self.again: set[Op] = set()  # nonlinear loops that run again in the linear part
+        self.carried = Carried()
 
     def block(self, frame: Frame, lb: Builder, block: Block) -> None:
         for op in block.ops:
@@ -138,7 +140,7 @@ class _Split:
             inner, inner_lb = Frame(frame, trips=frame.trips, exact=frame.exact), Builder(loc=op.loc)
             self.block(inner, inner_lb, region)
             block = inner_lb.finish([self.env[region.results[i]] for i in linear])
-            choice = choose(inner.b.ops, [], free_values(block), self.again)
+            choice = choose(inner.b.ops, [], free_values(block), self.again, self.once(inner))
             frames.append(inner)
             saved.append(choice.saved)
             blocks.append((block, choice.recomputed))
@@ -186,6 +188,8 @@ class _Split:
         inner.trips = None if most is None or frame.trips is None else frame.trips * most
         inner.counter = Value(INDEX, "k")
         args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
+        for arg in args:
+            self.carried.add(arg, _runs(inner))
         total, inner.base = self.base(frame, static)
         self.env.update(zip((carried[i] for i in plain), args))
         linear_types = [_renamed(carried[i].type, self.env) for i in linear]
@@ -221,6 +225,10 @@ class _Split:
         outs = lb.inline(inner_lb.finish([self.env[r] for r in linear]), (), finals)
         self.env.update(zip(linear, outs))
 
+    def once(self, frame: Frame) -> Callable[[Op], bool]:
+        """Which operations of a region are not repeated in the linear part."""
+        return lambda op: self.carried.better_in_parts(op, _runs(frame))
+
     def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
         """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
         if frame.nearest_loop() is None:
@@ -238,7 +246,8 @@ class _Split:
         b = Builder([INDEX, *(a.type for a in block.args)], ["k", *(a.hint for a in block.args)])
         env = {inner.counter: b.args[0]}
         known = [*args, *inner.entry.values()]
-        choice = choose(inner.b.ops, known, [v for v in free_values(block) if v is not inner.counter], self.again)
+        needed = [v for v in free_values(block) if v is not inner.counter]
+        choice = choose(inner.b.ops, known, needed, self.again, self.once(inner))
         if choice.saved:
             b.loc = inner.b.loc
             position = inner.position()
@@ -287,6 +296,11 @@ class _Split:
         outs = frame.b.append("while", operands, regions=[cond_block, region], hints=[a.hint for a in region.args])
         frame.current.update(zip(cells, outs[1 + len(args) :]))
         return outs[0], outs[1 : 1 + len(args)]
+
+
+def _runs(frame: Frame) -> float:
+    """How often a region runs in all, as far as that is known."""
+    return UNKNOWN if frame.trips is None else frame.trips if frame.exact else 0.5 * frame.trips
 
 
 def _trips(block: Block) -> dict[Op, int]:

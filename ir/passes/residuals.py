@@ -9,7 +9,7 @@ Loops that ``dflow.ir.passes.linearize`` means to run again count as cheap.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -30,10 +30,16 @@ class Choice:
     recomputed: list[Op]
 
 
-def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value], again: Collection[Op] = ()) -> Choice:
+def choose(
+    ops: Sequence[Op],
+    args: Sequence[Value],
+    needed: Sequence[Value],
+    again: Collection[Op] = (),
+    once: Callable[[Op], bool] = lambda op: False,
+) -> Choice:
     """Chooses for a region with the operations ``ops`` and the arguments ``args`` that must be saved to be known.
 
-    Operations in ``again`` may be repeated whatever they cost.
+    Operations in ``again`` may be repeated whatever they cost, those for which ``once`` holds may not.
     """
     inside = set(args)
     for op in ops:
@@ -41,7 +47,7 @@ def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value], ag
     wanted = [v for v in needed if v in inside]
     if not wanted:
         return Choice([], [])
-    given = {v for v in inside if _must_be_saved(v, args, again)}
+    given = {v for v in inside if v in args or _is_costly(v.op, again) or once(v.op)}  # type: ignore[arg-type]
     saved = _with_sizes(_cut(again, given, inside, wanted), inside)
     return Choice(saved, _repeat(ops, set(saved), wanted))
 
@@ -51,8 +57,8 @@ def _with_sizes(saved: Sequence[Value], inside: set[Value]) -> list[Value]:
     return list(dict.fromkeys([*(s for v in saved for s in v.type.size_values if s in inside), *saved]))
 
 
-def _must_be_saved(v: Value, args: Collection[Value], again: Collection[Op]) -> bool:
-    return v in args or not (v.op in again or _cost(v.op) < INFINITE)  # type: ignore[arg-type]
+def _is_costly(op: Op, again: Collection[Op]) -> bool:
+    return op not in again and _cost(op) == INFINITE
 
 
 def _cost(op: Op) -> float:
@@ -80,7 +86,7 @@ def _uses(op: Op) -> Iterator[Value]:
         yield from free_values(region)
 
 
-def _bytes(t: TensorType) -> float:
+def mean_bytes(t: TensorType) -> float:
     """Bytes of a value of type ``t``; sizes are supposed to be half their bounds in the mean."""
     if t.grows:
         return 1e18
@@ -96,13 +102,13 @@ def _cut(again: Collection[Op], given: set[Value], inside: set[Value], wanted: S
     leave: dict[Value, int] = {}
     for v in relevant:
         enter[v], leave[v] = net.node(), net.node()
-        net.edge(enter[v], leave[v], _bytes(v.type))
+        net.edge(enter[v], leave[v], mean_bytes(v.type))
     for v in relevant:
         if v in given:
             net.edge(source, enter[v], INFINITE)
         else:
             if v.op not in again and (cost := _cost(v.op)):  # type: ignore[arg-type]
-                net.edge(source, enter[v], cost * _bytes(v.type) / v.type.dtype.itemsize)
+                net.edge(source, enter[v], cost * mean_bytes(v.type) / v.type.dtype.itemsize)
             for u in dict.fromkeys(_uses(v.op)):  # type: ignore[arg-type]
                 if u in inside:
                     net.edge(leave[u], enter[v], INFINITE)
