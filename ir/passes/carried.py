@@ -10,11 +10,17 @@ the inner loop reads. To read ``%v`` again from it is what the inner loop would 
 
 from __future__ import annotations
 
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Op, Value, walk
 from dflow.ir.passes.residuals import mean_bytes
 from dflow.ir.passes.rewrite import LOOPS, UPDATES
+from dflow.ir.types import TensorType
 
 WORTH = 4.0  # parts are saved when they take so many times less memory than the whole
+
+
+def less_in_parts(whole: TensorType, runs: float, part: TensorType, reads: float) -> bool:
+    """Whether ``reads`` parts take much less memory than ``runs`` copies of the whole."""
+    return runs * mean_bytes(whole) > WORTH * reads * mean_bytes(part)
 
 
 class Carried:
@@ -29,13 +35,13 @@ class Carried:
 
     def better_in_parts(self, op: Op, runs: float) -> bool:
         """Whether an operation that runs so often reads a small part of what a loop around carries."""
+        if op.name == "if":
+            return any(self.better_in_parts(inner, runs) for region in op.regions for inner in walk(region))
         if op.name != "extract":
             return False
         whole = op.operands[0]
         carried = self._carried(whole)
-        if carried is None:
-            return False
-        return self._runs[carried] * mean_bytes(whole.type) > WORTH * runs * mean_bytes(op.result.type)
+        return carried is not None and less_in_parts(whole.type, self._runs[carried], op.result.type, runs)
 
     def _carried(self, v: Value) -> Value | None:
         """The carried tensor of which ``v`` is a later state."""
