@@ -30,6 +30,7 @@ from dflow.ir.core import Block, Function, Op, Value, free_values, substitute, w
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
+from dflow.ir.passes.lasting_reads import lasting_reads
 from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.ranges import trip_bounds
 from dflow.ir.passes.residuals import choose
@@ -65,15 +66,17 @@ def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
 
     The block uses nothing from around it.
     """
-    pass_ = _Split(dependents(block, dots), _trips(block))
+    pass_ = _Split(dependents(block, dots), _trips(block), lasting_reads(block))
     root = Frame()
     root.b = Builder.like([a for a in block.args if a not in dots], pass_.env)
     linear_builder = Builder.like(dots, pass_.env)
     pass_.block(root, linear_builder, block)
     linear = linear_builder.finish([pass_.env[v] for v in block.results[count:]])
     finals = {cell.final: value for cell, value in root.current.items()}
+    finals.update((v, pass_.env[r]) for r, v in pass_.left.items())
     closed = Builder.like(linear.args)
     results = closed.inline(linear, closed.args, dict(finals))
+    _forget(root.b.ops, pass_.read)
     return LinearParts(root.b, [pass_.env[v] for v in block.results[:count]], closed.finish(results))
 
 
@@ -103,16 +106,21 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
 class _Split:
     """The pass. ``env`` maps old values to new ones of either part; linear code refers to nonlinear values freely."""
 
-    def __init__(self, linear: set[Value], trips: dict[Op, int]):
+    def __init__(self, linear: set[Value], trips: dict[Op, int], lasting: dict[Op, Value]):
         self.linear = linear
         self.trips = trips
+        self.lasting = lasting
+        self.left: dict[Value, Value] = {}  # results of outermost loops, with stand-ins for the linear part
+        self.read: dict[Value, Value] = {}  # reads of stand-ins, with the same reads when there is no result yet
         self.env: dict[Value, Value] = {}
         self.again: set[Op] = set()  # nonlinear loops that run again in the linear part
 
     def block(self, frame: Frame, lb: Builder, block: Block) -> None:
         for op in block.ops:
             frame.b.loc = lb.loc = op.loc
-            if not any(r in self.linear for r in op.results):
+            if op in self.lasting and op.result not in self.linear:
+                self.lasting_read(frame, op)
+            elif not any(r in self.linear for r in op.results):
                 frame.b.clone(op, self.env)
             elif op.name == "if":
                 self.if_(frame, lb, op)
@@ -122,6 +130,15 @@ class _Split:
                 self.loop(frame, lb, op)
             else:
                 lb.clone(op, self.env)
+
+    def lasting_read(self, frame: Frame, op: Op) -> None:
+        """A read from what a loop leaves: the linear part repeats it there, while the loop itself reads as it did."""
+        whole = self.lasting[op]
+        stand_in = self.left.setdefault(whole, Value(whole.type, whole.hint))
+        (now,) = frame.b.clone(op, self.env)
+        then = frame.b.extract(stand_in, *frame.b.ops[-1].operands[1:], **frame.b.ops[-1].attrs)
+        self.env[op.result] = then
+        self.read[then] = now
 
     def parts(self, values: Sequence[Value]) -> tuple[list[int], list[int]]:
         """Positions of the nonlinear and of the linear values."""
@@ -316,6 +333,16 @@ def _static_count(op: Op) -> int | None:
 
 def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
     return substitute(t, env)
+
+
+def _forget(ops: list[Op], aliases: dict[Value, Value]) -> None:
+    """Puts values in the place of others, whose operations go."""
+    ops[:] = [op for op in ops if not op.results or op.results[0] not in aliases]
+    for op in ops:
+        op.operands = tuple(aliases.get(v, v) for v in op.operands)
+        for region in op.regions:
+            region.results = tuple(aliases.get(v, v) for v in region.results)
+            _forget(region.ops, aliases)
 
 
 def _close(b: Builder, recomputed: Sequence[Op], block: Block, args: Sequence[Value], env: dict[Value, Value]) -> Block:
