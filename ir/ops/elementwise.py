@@ -6,13 +6,14 @@ other step functions have derivative 0 everywhere.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from dflow.ir.core import Value
 from dflow.ir.ops.tables import ZERO, elementwise
-from dflow.ir.registry import Linear, OpDef, Sample, define, linear_jvp, require
+from dflow.ir.registry import JvpRule, Linear, OpDef, Sample, define, linear_jvp, require
 from dflow.ir.types import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, REAL, SIGNED, TensorType
 
 A = [-2.5, -1.0, 0.75, 1.5, 3.0]
@@ -177,14 +178,17 @@ elementwise(
 )
 
 
-def _share(compare: str) -> tuple[Any, Any]:
-    """Partial derivatives of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
+def _share(compare: str) -> JvpRule:
+    """The tangent of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
 
-    def partial(b: Any, x: Any, y: Any) -> Any:
+    def jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+        x, y = xs
         one, half, zero = (b.full(c, x.type) for c in (1.0, 0.5, 0.0))
-        return b.select(b.emit(compare, x, y), one, b.select(b.eq(x, y), half, zero))
+        shared = b.select(b.eq(x, y), half, zero)
+        pairs = [(b.select(b.emit(compare, *p), one, shared), t) for p, t in zip(((x, y), (y, x)), ts) if t is not None]
+        return [functools.reduce(b.add, [b.mul(weight, t) for weight, t in pairs])]
 
-    return (lambda b, z, x, y: partial(b, x, y), lambda b, z, x, y: partial(b, y, x))
+    return jvp
 
 
 elementwise(
@@ -193,7 +197,7 @@ elementwise(
     np.maximum,
     REAL,
     arity=2,
-    partials=_share("gt"),
+    jvp=_share("gt"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
@@ -204,7 +208,7 @@ elementwise(
     np.minimum,
     REAL,
     arity=2,
-    partials=_share("lt"),
+    jvp=_share("lt"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
