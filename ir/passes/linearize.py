@@ -144,7 +144,7 @@ class _Split:
         part = starts.pop(0) if op.name == "update" else op.result
         runs, results = self.finished[loop]
         made_elsewhere = part.op is None or all(part.op is not each for each in frame.b.ops)
-        if made_elsewhere or (runs > 1 and less_in_parts(whole.type, runs, part.type, _runs(frame))):
+        if made_elsewhere or less_in_parts(whole.type, runs, part.type, _runs(frame)):
             return
         final = results.setdefault(position, Value(whole.type))
         index = {"index": op.attrs["index"]}
