@@ -160,6 +160,9 @@ def _choose(condition: Array, x: Value, y: Value) -> Value:
 def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
     if len(condlist) != len(choicelist):
         raise ValueError("list of cases must be same length as list of conditions")
+    for k, condition in enumerate(condlist):
+        if lift(condition).dtype.kind != "b":
+            raise TypeError(f"invalid entry {k} in condlist: should be boolean ndarray")
     out = lift(default)
     for condition, choice in zip(reversed(list(condlist)), reversed(list(choicelist))):
         out = where.__wrapped__(condition, choice, out)

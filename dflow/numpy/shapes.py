@@ -221,7 +221,11 @@ def fliplr(m: Any) -> Array:
 
 @implements(np.rot90)
 def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Array:
+    if len(axes) != 2:
+        raise ValueError("len(axes) must be 2.")
     first, second = (s.one_axis(a, lift(m).ndim) for a in axes)
+    if first == second:
+        raise ValueError("Axes must be different.")
     turns = s.static_int(k, "k") % 4
     if turns in (0, 2):
         return flip.__wrapped__(m, (first, second)) if turns else lift(m)

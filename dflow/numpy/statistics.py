@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from dflow.ir.core import Value
 from dflow.ir.types import HALVES, kind_of
@@ -143,8 +144,10 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         return (out, total) if returned else out
     w, axes = lift(weights), s.some_axes(axis, x.ndim)
     if s.dims(w) != s.dims(x):
-        if s.dims(w) != tuple(s.dims(x)[k] for k in axes):
+        given_axes = axes if axis is None else normalize_axis_tuple(axis, x.ndim)
+        if s.dims(w) != tuple(s.dims(x)[k] for k in given_axes):
             raise ValueError("Shape of weights must be consistent with shape of a along specified axis.")
+        w = lift(np.transpose(w, np.argsort(given_axes)))
         w = wrap(kept(w.value, s.dims(x), tuple(k for k in range(x.ndim) if k not in axes)))
     dtype = s.result_type(x, w, np.float64) if x.dtype.kind in "biu" else s.result_type(x, w)
     shape = s.dims(x)

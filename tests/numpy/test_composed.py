@@ -20,6 +20,7 @@ CASES = {
         (M, np.gradient),
         (M, lambda m: np.gradient(m, 0.5, axis=1)),
         (X, lambda x: np.gradient(x, 2)),
+        (X[:3], lambda x: np.gradient(x, np.array([3, 2, 1], np.uint8))),
     ],
     "interp": [
         (POINTS, lambda x: np.interp(x, [0.0, 1.0, 3.0, 4.0], [1.0, 5.0, 2.0, 7.0])),
@@ -44,6 +45,7 @@ CASES = {
         (M, lambda m: np.cov(m, rowvar=False, bias=True)),
         (X, np.cov),
         (M, lambda m: np.cov(m, ddof=2)),
+        (M, lambda m: np.cov(m, dtype=np.float32)),
     ],
     "corrcoef": [(M, np.corrcoef), (X, np.corrcoef)],
     "delete": [(X, lambda x: np.delete(x, [0, -1])), (M, lambda m: np.delete(m, 1, axis=1))],
@@ -71,7 +73,12 @@ def test_cumulative():
         (lambda x: np.gradient(x, edge_order=3), "greater than 2"),
         (lambda x: np.interp(x, [0, 1], [1, 2, 3]), "not of the same length"),
         (lambda x: np.convolve(x, x, "most"), "mode must be one of"),
-        (lambda x: np.delete(x, x[0].astype(int)), "known when the function is compiled"),
+        (lambda x: np.delete(x, x[:1]), "must be of integer"),
+        (lambda x: np.rot90(x, axes=(0, 0)), "must be different"),
+        (lambda x: np.select([x], [x]), "should be boolean"),
+        (lambda x: np.trim_zeros(x, "front"), "unexpected character"),
+        (lambda x: np.i0(x + 1j), "not supported for complex"),
+        (lambda x: np.percentile(x, np.nan), "must be in the range"),
     ],
 )
 def test_errors_tell(f, message):
