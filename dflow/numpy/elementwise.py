@@ -225,6 +225,8 @@ def fix(x: Any, out: Any = None) -> Array:
 def _infinite(compare: str) -> Any:
     def test(x: Any, out: Any = None) -> Array:
         x, b = lift(x), builder()
+        if x.dtype.kind == "c":
+            raise TypeError(f"This operation is not supported for {x.dtype} values because it would be ambiguous.")
         v = b.full(False, x.value.type.with_dtype(s.dtype_of(bool)))
         if kind_of(x.dtype) == "f":
             v = b.and_(b.isinf(x.value), b.emit(compare, x.value, b.zeros(x.value.type)))

@@ -209,28 +209,26 @@ nanquantile = implements(np.nanquantile)(_function(1.0, True))
 nanpercentile = implements(np.nanpercentile)(_function(100.0, True))
 
 
-def _complex_median(x: Array, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
-    """In NumPy's order of complex numbers: by the real part, then by the imaginary one."""
+def _middle(a: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
+    """The mean of the two elements in the middle (one for an odd count). Complex numbers are ordered by the real part,
+    then by the imaginary one."""
+    x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    rows = sorted_last(_rows(x, axes))
+    rows = sorted_last(_rows(x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64), axes))
     shape, size = rows.shape[:-1], rows.shape[-1]
-    if not size:
-        raise ValueError("a median of no elements: the array is empty along the axis")
     missing = np.sum(np.isnan(rows), axis=-1)
-    count = np.maximum(size - missing, 1) if skip_nan else lift(np.full(shape, size))
-    out = (_at(rows, (count - 1) // 2, shape) + _at(rows, count // 2, shape)) * 0.5
+    count = np.maximum(size - missing, 1) if skip_nan else np.full(shape, size)
+    low, high = (_at(rows, place, shape) for place in ((count - 1) // 2, count // 2))
+    out = low * 0.5 + high * 0.5
     out = np.where(missing == size if skip_nan else missing > 0, rows[..., -1], out)
     return _kept(out, axes, x.ndim, 0) if given(keepdims) and keepdims else out
 
 
 def _median(skip_nan: bool) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
-        """The middle element, or the mean of the two in the middle."""
-        if lift(a).dtype.kind == "c":
-            return s.result(_complex_median(lift(a), axis, keepdims, skip_nan).value, out)
         if 0 in lift(a).shape:
             return mean.__wrapped__(a, axis, None, out, keepdims)
-        return s.result(quantiles(a, 0.5, axis, "midpoint", keepdims, skip_nan).value, out)
+        return s.result(_middle(a, axis, keepdims, skip_nan).value, out)
 
     return call
 

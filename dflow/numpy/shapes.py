@@ -170,6 +170,8 @@ def squeeze(a: Any, axis: Any = None) -> Array:
 @implements(np.broadcast_to)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
     target = tuple(map(as_dim, shape if isinstance(shape, tuple | list) else (shape,)))
+    if any(isinstance(d, int) and d < 0 for d in target):
+        raise ValueError("all elements of broadcast shape must be non-negative")
     return wrap(s.expand(lift(array).value, target))
 
 

@@ -234,7 +234,8 @@ def nanvar(
     where: Any = True,
 ) -> Array:
     filled, present = _present(a, where)
-    return var.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
+    found = var.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    return _with_freedom(found, present, axis, ddof, keepdims, out)
 
 
 @implements(np.nanstd)
@@ -249,4 +250,12 @@ def nanstd(
     where: Any = True,
 ) -> Array:
     filled, present = _present(a, where)
-    return std.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
+    found = std.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    return _with_freedom(found, present, axis, ddof, keepdims, out)
+
+
+def _with_freedom(found: Array, present: Array, axis: Any, ddof: Any, keepdims: Any, out: Any) -> Array:
+    """NaN where there are no more elements than ``ddof``."""
+    count = reduce(SUM, s.as_dtype(present, np.float64), axis, keepdims=keepdims)
+    enough = apply(np.greater, count, lift(ddof))
+    return s.result(builder().select(enough.value, found.value, s.full(s.dims(found), np.nan, found.dtype)), out)

@@ -41,6 +41,9 @@ CASES = [
     (lambda x, i: (np.insert(x, i, 7), np.delete(x, i)), X, np.array(-2)),
     (lambda x, i: np.average(x, axis=(2, 0), weights=i), T, np.arange(1.0, 1 + T[:, 0].size).reshape(T[:, 0].T.shape)),
     (lambda x: np.apply_along_axis(lambda r: r.sum(), 0, x), M),
+    (lambda x: np.vander(x, 0), np.arange(3, dtype=np.uint8)),
+    (lambda x: (np.nanmedian(x, axis=0), np.median(x, axis=1)), np.array([[np.inf, 7], [-10, np.nan], [4, np.nan]])),
+    (lambda x: np.nanvar(x, axis=1, ddof=1), np.array([[1, 2, np.nan], [1, 2, 4], [0, 2, 7]])),
     (lambda x: np.apply_along_axis(lambda r: r * 2, 1, x), M),
     (lambda x: np.apply_along_axis(np.sort, 1, x), T),
     (lambda x: np.apply_along_axis(lambda r: np.outer(r, r), 1, x), T),
@@ -131,6 +134,12 @@ def test_sizes_that_depend_on_data_and_checks_at_run_time():
         np.testing.assert_array_equal(got, wanted)
     with pytest.raises(IndexError, match="out of bounds"):
         dflow.jit(lambda x, i: np.insert(x, i, 1.0))(X, np.int64(8))
+    with pytest.raises(ValueError, match="out of bounds"):
+        dflow.jit(lambda i: np.unravel_index(i, (2, 3)))(np.array([0, 6]))
+    with pytest.raises(ValueError, match="not finite"):
+        dflow.jit(lambda x: np.histogram(x, 3)[0])(np.array([0.0, np.nan]))
+    variance = dflow.jit(lambda x: np.nanvar(x, axis=1, ddof=2))
+    np.testing.assert_array_equal(variance(np.array([[1, 2, np.nan], [1, 2, 6]])), [np.nan, 14.0])
     weighted = dflow.jit(lambda x, q, w: np.quantile(x, q, weights=w, method="inverted_cdf"))
     for q, w, message in ((1.5, 1.0, "range"), (0.5, -1.0, "non-negative"), (0.5, np.nan, "finite")):
         with pytest.raises(ValueError, match=message):
