@@ -30,7 +30,7 @@ from dflow.backends import object_cache
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
-from dflow.backends.shared_code import SharedCode, externalize
+from dflow.backends.shared_code import SharedCode, shared_names
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
@@ -79,15 +79,17 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(machine.__wrapped__())
 
 
-def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2) -> llvm.ModuleRef:
-    """The module, checked by LLVM's verifier and optimized.
+def optimize(
+    module: ir.Module, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
+) -> llvm.ModuleRef:
+    """The module, checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if ``vectorize``.
 
     The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
     functions, on which code generation would abort the process. Such a module is optimized without it.
     """
     module.triple, module.data_layout = target.triple, str(target.target_data)
     text = str(module)
-    made = _optimized(text, target, level, slp=level > 1)
+    made = _optimized(text, target, level, slp=vectorize and level > 1)
     try:
         made.verify()
     except RuntimeError:
@@ -105,6 +107,12 @@ def _optimized(text: str, target: llvm.TargetMachine, level: int, slp: bool) -> 
     builder = llvm.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return parsed
+
+
+def _is_straight(f: Function) -> bool:
+    """Whether ``f`` computes one number after the other: nothing to vectorize, for which LLVM would search long."""
+    scalar = all(t.is_scalar for t in (*f.arg_types, *f.result_types))
+    return scalar and all(not op.regions and all(v.type.is_scalar for v in op.results) for op in f.body.ops)
 
 
 @dataclass(frozen=True)
@@ -273,11 +281,11 @@ def generate(
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
-    shared = externalize(emitted.module)
+    shared = shared_names(emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize=not _is_straight(plan.function))
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
@@ -310,8 +318,8 @@ def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) 
     data = object_cache.read(key)
     if data is None:
         module, wanted = make()
-        target = machine()
-        # Straight code, for which LLVM's passes do nothing but take time; registers are still allotted well.
+        target = machine(optimize_level=0)
+        # Straight code that waits for each of its operations: LLVM's passes would do nothing but take time.
         data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
