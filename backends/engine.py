@@ -31,6 +31,7 @@ from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, shared_names
+from dflow.backends.straight import call_repeated, is_straight
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
@@ -79,9 +80,7 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(machine.__wrapped__())
 
 
-def optimize(
-    module: ir.Module, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
-) -> llvm.ModuleRef:
+def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True) -> llvm.ModuleRef:
     """The module, checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if ``vectorize``.
 
     The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
@@ -107,12 +106,6 @@ def _optimized(text: str, target: llvm.TargetMachine, level: int, slp: bool) -> 
     builder = llvm.create_pass_builder(target, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return parsed
-
-
-def _is_straight(f: Function) -> bool:
-    """Whether ``f`` computes one number after the other: nothing to vectorize, for which LLVM would search long."""
-    scalar = all(t.is_scalar for t in (*f.arg_types, *f.result_types))
-    return scalar and all(not op.regions and all(v.type.is_scalar for v in op.results) for op in f.body.ops)
 
 
 @dataclass(frozen=True)
@@ -281,16 +274,19 @@ def generate(
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
-    shared = shared_names(emitted.module)
+    straight = is_straight(plan.function)
+    if straight:
+        call_repeated(emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize=not _is_straight(plan.function))
+        optimized = optimize(emitted.module, target, optimize_level, vectorize=not straight)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
     clock.append(time.perf_counter())
     wanted += [release] if release else []
+    shared = [name for name in shared_names(emitted.module) if name.encode() + b"\0" in code]
     made = ObjectCode(name, code, emitted.checks, tuple(wanted), tuple(shared), tuple(imports), release)
     return Generated(made, emitted, optimized, Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock))))
 
@@ -313,7 +309,9 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
     return builder.link(_linker(), f"dflow{next(_NUMBER)}")
 
 
-def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) -> dict[str, int]:
+def _load_for_good(
+    which: str, make: Callable[[], tuple[ir.Module, list[str]]], symbols: Mapping[str, int]
+) -> dict[str, int]:
     key = object_cache.digest("shared", which)
     data = object_cache.read(key)
     if data is None:
@@ -324,7 +322,7 @@ def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) 
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
-    tracker = load(code, names, {})
+    tracker = load(code, names, symbols)
     _FOR_GOOD.append(tracker)
     return {name: int(tracker[name]) for name in names}
 

@@ -12,9 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llvmlite import ir
 
-from dflow.backends.mathlib.trigonometry import define_guards
+from dflow.backends.mathlib.trigonometry import define_guard, define_vector_forms
 
 TOGETHER = (("sin", "cos"), ("tan",))  # in one module: the derivative of one is the other
+
+# (key, a module with the names of its functions, addresses that these refer to) -> addresses of the functions
+Load = Callable[[str, Callable[[], tuple[ir.Module, list[str]]], Mapping[str, int]], Mapping[str, int]]
 
 
 def shared_names(module: ir.Module) -> list[str]:
@@ -23,22 +26,31 @@ def shared_names(module: ir.Module) -> list[str]:
 
 
 class SharedCode:
-    """The addresses of shared functions. ``load(key, make)`` loads, for good, the functions of the module that
+    """The addresses of shared functions. ``load(key, make, symbols)`` loads, for good, the functions of the module that
     ``make`` gives with their names; ``key`` says which module that is."""
 
-    def __init__(self, load: Callable[[str, Callable[[], tuple[ir.Module, list[str]]]], Mapping[str, int]]):
-        self._load = functools.cache(lambda *which: load(".".join(which), functools.partial(_guards, *which)))
+    def __init__(self, load: Load):
+        self._load = load
+        self._guards = functools.cache(self._load_guards)
 
     def addresses(self, names: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for name in names:
-            _, function, _, dtype, *_ = name.split(".")
-            found[name] = self._load(dtype, *next(group for group in TOGETHER if function in group))[name]
+            _, function, _, dtype, *vector = name.split(".")
+            together = next(group for group in TOGETHER if function in group)
+            found[name] = self._guards(dtype, together, bool(vector))[name]
         return found
 
+    def _load_guards(self, dtype: str, functions: tuple[str, ...], vector: bool) -> Mapping[str, int]:
+        """Vector forms apart: straight code has no use for them."""
+        scalar = self._guards(dtype, functions, False) if vector else {}
+        key = ".".join(("vectors" if vector else "guards", dtype, *functions))
+        return self._load(key, lambda: _module(dtype, functions, vector), scalar)
 
-def _guards(dtype: str, *functions: str) -> tuple[ir.Module, list[str]]:
+
+def _module(dtype: str, functions: Sequence[str], vector: bool) -> tuple[ir.Module, list[str]]:
     module = ir.Module(f"dflow.guards.{dtype}")
-    names = [f.name for f in define_guards(module, dtype, functions)]
+    define = define_vector_forms if vector else define_guard
+    names = [f.name for name in functions for f in define(module, name, dtype)]
     module.globals.pop("llvm.compiler.used")
     return module, names

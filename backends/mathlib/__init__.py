@@ -2,7 +2,8 @@
 
 `math_function` gives an internal `alwaysinline` LLVM function free of branches and of calls to libm, so that a loop
 over it vectorises once it is inlined. The exceptions: fmod loops, and sin, cos and tan call a guard whose vector forms
-LLVM knows (`guard`), whose bodies are shared (`backends.shared_code`) or come with `complete`. Targets without fused multiply-add get calls to `fma` from all but exp, log and fmod.
+LLVM knows (`guard`), and whose body comes from shared code or from `complete`. Targets without fused multiply-add get
+calls to `fma` from all but exp, log and fmod.
 
 The largest errors, in units in the last place, as tests/test_mathlib.py holds them:
 
@@ -99,5 +100,6 @@ def complete(module: ir.Module) -> None:
         for dtype in FORMATS:
             guard = module.globals.get(f"dflow.{name}.guard.{dtype}")
             if guard is not None and not guard.blocks:
-                for function in trigonometry.define_guards(module, dtype, [name]):
+                made = trigonometry.define_guard(module, name, dtype)
+                for function in made + trigonometry.define_vector_forms(module, name, dtype):
                     function.linkage = "internal"

@@ -9,7 +9,7 @@ pays a call and a comparison per vector, and every argument gets the right answe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from llvmlite import ir
 
@@ -42,18 +42,16 @@ def declare_guard(module: ir.Module, name: str, fmt: Format) -> list[ir.Function
     return [module.globals[n] for n in (scalar, *forms)]
 
 
-def define_guard(scalar: ir.Function, forms: Sequence[ir.Function], long_way: Callable[[Expr], Expr]) -> None:
-    """Writes the bodies; `long_way` works in f64."""
+def write_guard(scalar: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
+    """Its body; `long_way` works in f64."""
     x = scalar.args[0]
     builder, is_huge = compare_with_bound(scalar)
     return_short_unless(builder, is_huge)
     result = long_way(Expr(builder, x).to_f64())
     builder.ret((result if x.type == F64.float_type else result.to_f32()).value)
-    for form in forms:
-        define_vector_form(form, scalar)
 
 
-def define_vector_form(form: ir.Function, scalar: ir.Function) -> None:
+def write_vector_form(form: ir.Function, scalar: ir.Function) -> None:
     lanes = form.args[0].type.count
     builder, is_huge = compare_with_bound(form)
     mask = builder.bitcast(is_huge, ir.IntType(lanes))

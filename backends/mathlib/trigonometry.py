@@ -10,7 +10,6 @@ own, the guard, called with the argument and the result of the short way (`guard
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from llvmlite import ir
@@ -18,7 +17,7 @@ from llvmlite import ir
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
 from dflow.backends.mathlib.expr import F64, FORMATS, Expr, fabs, fma, polynomial, round_to_integer
-from dflow.backends.mathlib.guard import declare_guard, define_guard, guarded
+from dflow.backends.mathlib.guard import declare_guard, guarded, write_guard, write_vector_form
 from dflow.backends.mathlib.huge_argument import reduce_huge
 
 TWO_OVER_PI = 0.6366197723675814
@@ -138,14 +137,19 @@ def trigonometric(name: str, x: Expr) -> Expr:
     return guarded(name, x, result)
 
 
-def define_guards(module: ir.Module, dtype: str, names: Iterable[str]) -> list[ir.Function]:
-    """Guards of some functions, with their vector forms and the bodies of all."""
-    made = []
-    for name in names:
-        from_reduced, (scalar, *forms) = FROM_REDUCED[name], declare_guard(module, name, FORMATS[dtype])
-        define_guard(scalar, forms, lambda x, rule=from_reduced: rule(x, reduced_huge(x)))
-        made += [scalar, *forms]
-    return made
+def define_guard(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
+    """The guard of a function, with its body."""
+    guard, *_ = declare_guard(module, name, FORMATS[dtype])
+    write_guard(guard, lambda huge: FROM_REDUCED[name](huge, reduced_huge(huge)))
+    return [guard]
+
+
+def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
+    """The vector forms of a guard, with their bodies, which call it."""
+    guard, *forms = declare_guard(module, name, FORMATS[dtype])
+    for form in forms:
+        write_vector_form(form, guard)
+    return forms
 
 
 def reduced_huge(x: Expr) -> Reduced:
