@@ -316,8 +316,7 @@ def _load_for_good(
     data = object_cache.read(key)
     if data is None:
         module, wanted = make()
-        target = machine(optimize_level=0)
-        # Straight code that waits for each of its operations: LLVM's passes would do nothing but take time.
+        target = machine()
         data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")

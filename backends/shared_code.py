@@ -53,4 +53,7 @@ def _module(dtype: str, functions: Sequence[str], vector: bool) -> tuple[ir.Modu
     define = define_vector_forms if vector else define_guard
     names = [f.name for name in functions for f in define(module, name, dtype)]
     module.globals.pop("llvm.compiler.used")
+    for f in module.functions:
+        if f.blocks and f.name not in names:  # what is long waits for each of its operations, however it is compiled
+            f.attributes.add("optnone")
     return module, names

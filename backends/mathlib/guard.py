@@ -44,29 +44,28 @@ def declare_guard(module: ir.Module, name: str, fmt: Format) -> list[ir.Function
 
 def write_guard(scalar: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
     """Its body; `long_way` works in f64."""
-    x = scalar.args[0]
     builder, is_huge = compare_with_bound(scalar)
-    return_short_unless(builder, is_huge)
+    builder = long_function(builder, is_huge)
+    x = builder.function.args[0]
     result = long_way(Expr(builder, x).to_f64())
     builder.ret((result if x.type == F64.float_type else result.to_f32()).value)
 
 
 def write_vector_form(form: ir.Function, scalar: ir.Function) -> None:
-    lanes = form.args[0].type.count
     builder, is_huge = compare_with_bound(form)
-    mask = builder.bitcast(is_huge, ir.IntType(lanes))
-    return_short_unless(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
-    before, loop = builder.block, builder.append_basic_block("lane")
+    mask = builder.bitcast(is_huge, ir.IntType(form.args[0].type.count))
+    builder = long_function(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
+    args, before, loop = builder.function.args, builder.block, builder.append_basic_block("lane")
     builder.branch(loop)
     builder.position_at_end(loop)
-    lane, vector = builder.phi(ir.IntType(32)), builder.phi(form.args[1].type)
-    one = builder.call(scalar, [builder.extract_element(arg, lane) for arg in form.args])
+    lane, vector = builder.phi(ir.IntType(32)), builder.phi(args[1].type)
+    one = builder.call(scalar, [builder.extract_element(arg, lane) for arg in args])
     changed, following = builder.insert_element(vector, one, lane), builder.add(lane, lane.type(1))
-    for phi, start, step in ((lane, lane.type(0), following), (vector, form.args[1], changed)):
+    for phi, start, step in ((lane, lane.type(0), following), (vector, args[1], changed)):
         phi.add_incoming(start, before)
         phi.add_incoming(step, loop)
     done = builder.append_basic_block("done")
-    builder.cbranch(builder.icmp_unsigned("<", following, lane.type(lanes)), loop, done)
+    builder.cbranch(builder.icmp_unsigned("<", following, lane.type(args[0].type.count)), loop, done)
     builder.position_at_end(done)
     builder.ret(changed)
 
@@ -96,14 +95,19 @@ def compare_with_bound(function: ir.Function) -> tuple[ir.IRBuilder, ir.Value]:
     return builder, builder.fcmp_ordered(">", magnitude, bound)
 
 
-def return_short_unless(builder: ir.IRBuilder, condition: ir.Value) -> None:
-    """Returns the second argument where `condition` fails, and goes on building where it holds."""
-    long_block = builder.append_basic_block("long_way")
-    short_block = builder.append_basic_block("short_way")
+def long_function(builder: ir.IRBuilder, condition: ir.Value) -> ir.IRBuilder:
+    """Has a guard return its second argument where `condition` fails; where it holds, what a function of its own gives,
+    which the builder that comes back writes. So the short way needs neither registers of the long one nor its code."""
+    guard = builder.function
+    long_block, short_block = (builder.append_basic_block(name) for name in ("long_way", "short_way"))
     builder.cbranch(condition, long_block, short_block)
     builder.position_at_end(short_block)
-    builder.ret(builder.function.args[1])
+    builder.ret(guard.args[1])
     builder.position_at_end(long_block)
+    function = new_function(guard.module, f"{guard.name}.long", guard.args[0].type)
+    function.linkage = "internal"
+    builder.ret(builder.call(function, guard.args, tail=True))
+    return ir.IRBuilder(function.append_basic_block("entry"))
 
 
 def keep(module: ir.Module, function: ir.Function) -> None:
