@@ -274,6 +274,6 @@ def test_bfloat16(gpu, small):
         y[i] += x.T
         return np.cumsum(x, axis=1), y, np.sort(x, axis=1), np.argmax(x, 1), np.exp(x[0]) @ x[1], x @ x.T, np.max(x, 0)
 
-    assert {"argsort", "argmax", "scatter"} <= {*compare(many, x, rtol=8e-3)}
+    assert {"group", "scatter"} <= {*compare(many, x, rtol=8e-3)}  # the sort and the extremes start together
     compare(dflow.vmap(steps), x.T, rtol=8e-3)
     compare(dflow.grad(lambda x: np.sum(dflow.vmap(steps)(x))), x.T, rtol=8e-3)
