@@ -85,8 +85,15 @@ def prove(op: Op, context: Context) -> Lanes | None:
     return _Proof(op, context).run()
 
 
+def are_apart(op: Op, context: Context, but: set[tensors.Buffer]) -> bool:
+    """Whether no two rounds of a ``for`` meet in any buffer ``but`` these."""
+    proof = _Proof(op, context)
+    others = [b for b in proof.needs.buffers(context) if b not in but]
+    return all(proof._buffer(b) for b in others) and not proof.lanes.added and not proof.lanes.split
+
+
 def overwritten(op: Op, context: Context) -> list[Op]:
-    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+    """The operations that only fill tensors of which every element is written by the rounds of a loop:
 
     %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
     """
@@ -98,10 +105,11 @@ def overwritten(op: Op, context: Context) -> list[Op]:
         if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
             continue
         whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
-        entries = y.op.attrs.get("index", ("",))
-        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        entries = y.op.attrs.get("index", ())
+        axis = entries.index("at") if sorted(entries, key=str) == ["all"] * (len(entries) - 1) + ["at"] else -1
+        whole = whole and axis >= 0 and y.op.operands[2] is k
         fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
-        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+        if whole and fills and a.type.shape[axis] == count.attrs["value"] and context.used_by(init) == {op}:
             found.append(init.op)
     return found
 

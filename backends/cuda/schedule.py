@@ -38,6 +38,7 @@ from dflow.backends.cuda.plan import (
 )
 from dflow.backends.cuda.product_kernel import emit_product
 from dflow.backends.cuda.row_kernel import emit_rows
+from dflow.backends.cuda.row_scan import emit_row_scan
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
@@ -135,6 +136,9 @@ class Scheduler:
         elif way == "rows":
             self._flush()
             emit_rows(self, op)
+        elif way == "rowscan":
+            self._flush()
+            emit_row_scan(self, op)
         elif way in KERNELS:
             self._flush_unless_apart(op)
             self.group.launch()

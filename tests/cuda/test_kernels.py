@@ -227,23 +227,6 @@ def test_vectors_in_place_and_at_any_address(gpu, vectors):
 # --- loops over arrays
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_running_operations_along_axes(gpu, axis):
-    def f(a):
-        return np.cumsum(a, axis), np.maximum.accumulate(a, axis)
-
-    assert compare(f, numbers(12, 14)).count("rows") == 2
-    assert compare(dflow.grad(lambda a: np.sum(np.cumsum(a, axis) ** 2)), numbers(5, 40)).count("rows") == 2
-
-
-def test_running_products_and_extremes(gpu):
-    """In parallel along one axis, as sums are."""
-    x = 1 + numbers(200) / 10
-    assert "prefixes" in compare(np.cumprod, x)
-    x[50] = np.nan
-    assert "prefixes" in compare(np.maximum.accumulate, x)
-
-
 def systems(u, v, dt, n):
     """Steps of many systems at once, which share the time; every seventh state."""
     t, states = 0.0, np.zeros((6, len(u)))

@@ -174,18 +174,6 @@ def test_additions_to_shared_tensors(gpu):
     compare(dflow.grad(loss), numbers(10), np.arange(80) % 10)
 
 
-def test_running_sums(gpu):
-    def f(x):
-        y, total = np.zeros(len(x)), 3.0
-        for k in range(len(x)):
-            total -= x[k]
-            y[k] = np.sin(total)
-        return y, total, np.cumsum(x)
-
-    assert compare(f, numbers(200)).count("prefixes") == 2
-    compare(dflow.grad(lambda x: np.sum(np.cumsum(x) ** 2)), numbers(200), rtol=1e-8)
-
-
 def test_rounds_that_depend_on_each_other_stay_in_order(gpu):
     def f(x):
         y = x.copy()
