@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
+from dflow.backends.cuda.device_memory import RELAXED
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
@@ -90,7 +91,7 @@ def emit_scatter(s: Scheduler, op: Op) -> None:
         e.builder.store(item(-1), made.element(e, 0, e.dot(at, strides(whole)), item))
 
     def claim(e: KernelEmitter, at: At) -> None:
-        e.builder.atomic_rmw("max", last(e, at), number(e, at), "monotonic")
+        e.builder.atomic_rmw("max", last(e, at), number(e, at), RELAXED)
 
     def put(e: KernelEmitter, at: At) -> None:
         b = e.builder

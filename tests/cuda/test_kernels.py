@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
@@ -102,11 +103,22 @@ def test_numbers_of_odd_places(gpu):
     compare(f, numbers(60), ROWS % 7)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "c16", "i2"])
-def test_additions(gpu, dtype):
-    """Those that memory does not know are sorted."""
-    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=1e-2 if dtype == "f2" else 1e-5)
-    assert ("argsort" in what) == (dtype == "i2")
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 1e-2), ("c16", 1e-12), (bfloat16, 6e-2), ("i2", 0), ("i1", 0)])
+def test_additions(gpu, dtype, rtol):
+    """Those that memory does not know are exchanges, until nobody has come between; those of bytes are sorted."""
+    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=rtol)
+    assert ("argsort" in what) == (dtype == "i1")
+
+
+def test_additions_of_halves_by_rounds(gpu):
+    def f(x, i):
+        y = np.ones(5, x.dtype)
+        for k in range(len(i)):
+            y[i[k]] += x[k] * x[k]
+        return y
+
+    assert "lanes" in compare(f, (9 * numbers(60)).astype("i2"), ROWS % 5, rtol=0)
+    assert "lanes" in compare(f, numbers(60, dtype=bfloat16), ROWS % 5, rtol=6e-2)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "c8"])
@@ -270,7 +282,6 @@ def test_loops_over_arrays_whose_elements_meet(gpu):
 
 def test_bfloat16(gpu, vectors):
     """In memory it has half the bytes that it has in registers."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     x = numbers(34, 20).astype(bfloat16)
 
     def f(x):
