@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Needs
+from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import block_totals, by_kind
+from dflow.backends.cuda.device_memory import Key
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lanes import Lanes, rounds
 from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.plan import Pointer
+from dflow.backends.cuda.private import Copies, add_copies
 from dflow.backends.cuda.scan_kernel import Scanner, Split
 from dflow.backends.emit_kernel import accumulate, identity
 from dflow.backends.emit_scalar import emit_scalar
@@ -32,7 +34,16 @@ MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there a
 class LaneEmitter(KernelEmitter):
     """Writes a parallel loop."""
 
-    lanes: Lanes
+    def __init__(self, lanes: Lanes, context: Context, *args: Any, **options: Any):
+        self.lanes = lanes
+        super().__init__(context, *args, **options)
+
+    def find_pointers(self) -> dict[Key, Pointer]:
+        return {b: p for b, p in super().find_pointers().items() if b not in self.lanes.private}
+
+    def make_memory(self) -> Copies:
+        self.copies = Copies(self, self.lanes.private)
+        return self.copies
 
     def enter_round(self, op: Op, i: ir.Value) -> None:
         """What the round ``i`` of a parallel loop knows from the start."""
@@ -95,7 +106,7 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     (body,) = op.regions
     carried = body.args[1:]
     needs = Needs(s.context, [op])
-    most, split, rooms = _most_blocks(s, needs), None, list[Pointer]()
+    most, split, rooms = _most_blocks(s, needs, lanes), None, list[Pointer]()
     blocks = min(most, max(1, -(-rounds(op) // THREADS)))
     if lanes.scans:
         split = Split.of(1, rounds(op), THREADS, most)
@@ -105,8 +116,8 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
     threads = THREADS if split is None else split.threads
     targets, is_divisible = [*partials, *rooms], not sums and split is None
-    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, threads, targets, is_divisible=is_divisible)
-    e.lanes, e.partials, e.loc = lanes, partials, op.loc
+    e = LaneEmitter(lanes, s.context, "lanes", "lanes", needs, blocks, threads, targets, is_divisible=is_divisible)
+    e.partials, e.loc = partials, op.loc
     e.recall([op])
     e.totals = {v: e.slot(value_type(v.type.dtype)) for v in sums}
     b = e.builder
@@ -122,12 +133,15 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
         for v, slot in e.totals.items():
             b.store(e.env[body.results[carried.index(v)]], slot)
 
+    e.copies.begin()
     if split is not None:
         _scan(e, op, split, rooms, one)
     else:
         e.stride(e.env[op.operands[0]], one)
+    e.copies.end()
     _keep_steps(e, op, lanes)
     s.steps.append(e.finish())
+    add_copies(s, op, e.copies.starts, blocks * threads)
     if sums:
         _add_partials(s, [inits[v] for v in sums], [results[v] for v in sums], partials, blocks)
 
@@ -139,8 +153,8 @@ def emit_totals(s: Scheduler, op: Op, lanes: Lanes, split: Split) -> list[Pointe
         return []
     rooms = [s.places.room(split.places * op.operands[1 + i].type.dtype.itemsize) for i in lanes.scans]
     needs = Needs(s.context, [op])
-    e = LaneEmitter(s.context, "totals", "lanes", needs, split.blocks, split.threads, rooms, is_divisible=False)
-    e.lanes, e.loc = lanes, op.loc
+    e = LaneEmitter(lanes, s.context, "totals", "lanes", needs, split.blocks, split.threads, rooms, is_divisible=False)
+    e.loc = op.loc
     e.recall([op])
     scanner, inits = e.scanner(op, split, rooms), [e.scalar(op.operands[1 + i]) for i in lanes.scans]
     scanner.each(e.env[op.operands[0]], lambda *at: scanner.totals(at, inits, lambda i: e.increments(op, i)))
@@ -169,10 +183,10 @@ def _scan(e: LaneEmitter, op: Op, split: Split, rooms: list[Pointer], one: Calla
     scanner.each(e.env[op.operands[0]], chunk)
 
 
-def _most_blocks(s: Scheduler, needs: Needs) -> int:
+def _most_blocks(s: Scheduler, needs: Needs, lanes: Lanes) -> int:
     """How many blocks there may be, considering the memory of their threads."""
     local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
-    size = THREADS * sum(b.bytes for b in local)
+    size = THREADS * sum(b.bytes for b in (*local, *lanes.private))
     return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
 
 

@@ -8,7 +8,7 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import fold_kernel, product_kernel, vector_kernel, work
+from dflow.backends.cuda import fold_kernel, private, product_kernel, vector_kernel, work
 
 
 @pytest.fixture(autouse=True)
@@ -134,8 +134,46 @@ def test_deterministic_additions_at_several_indices(gpu, monkeypatch):
     assert "argsort" in what and "scatter" in what
 
 
-def test_deterministic_loops(gpu):
-    """Rounds that add to the same elements come one after the other."""
+def add_by_rounds(x, i, n):
+    y = np.ones((5, n), x.dtype)
+    for k in range(len(i)):
+        for j in range(6):
+            y[i[k], j % 3] += np.sin(x[k]).astype(x.dtype)
+            y[(i[k] + j) % 5] += x[k]
+    return y
+
+
+@pytest.mark.parametrize(("dtype", "n", "rtol"), [("f8", 3, 1e-12), ("f4", 26, 1e-5), ("f2", 3, 2e-2)])
+def test_copies_of_what_rounds_add_to(gpu, dtype, n, rtol):
+    """Near the threads, or in memory; where a round adds as much as there is."""
+    add = lambda x, i: add_by_rounds(x, i, n)  # noqa: E731
+    assert "copies" in compare(add, numbers(70).astype(dtype), np.append(ROWS, ROWS[:10]) % 5, rtol=rtol)
+
+
+def test_gradients_of_weights_that_all_steps_use(gpu):
+    """Each system decides on its own how many steps it takes."""
+
+    def one(w, u):
+        while np.sum(u * u) > 0.1:
+            u = 0.7 * np.tanh(w @ u)
+        return u[0]
+
+    def loss(w, us):
+        return np.sum(dflow.vmap(lambda u: one(w, u))(us))
+
+    def in_a_loop(w, us):
+        total = 0.0
+        for k in range(len(us)):
+            total -= one(w, us[k])
+        return total
+
+    w, us = 0.5 * numbers(3, 3), numbers(70, 3)
+    for f in (loss, in_a_loop):
+        assert {"lanes", "copies"} <= {*compare(dflow.grad(f), w, us, rtol=1e-10)}
+
+
+def test_deterministic_loops(gpu, monkeypatch):
+    """By copies where there is memory for them, else one round after the other."""
 
     def f(x, i):
         y = np.zeros(5)
@@ -144,7 +182,9 @@ def test_deterministic_loops(gpu):
         return y
 
     i = ROWS % 5
-    assert "lanes" in compare(f, numbers(60), i)
+    assert compare(f, numbers(60), i)[-1] == "lanes"
+    assert compare(f, numbers(60), i, rtol=1e-14, deterministic=True)[-1] == "copies"
+    monkeypatch.setattr(private, "LARGEST", 8)
     assert "lanes" not in compare(f, numbers(60), i, rtol=1e-14, deterministic=True)
 
 
