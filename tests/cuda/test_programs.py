@@ -6,7 +6,7 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import work
+from dflow.backends.cuda import sort_kernel, work
 from dflow.backends.cuda.plan import HostCall, Loop, While
 
 
@@ -59,11 +59,22 @@ def test_sizes_that_vary(gpu, small):
     compare(lambda x: (np.sum(x[: np.sum(x > 0)] ** 2), x[x > 1] + 1), numbers(200))
 
 
-def test_sorts(gpu, small):
-    x = np.round(numbers(2, 260), 1)
+@pytest.mark.parametrize("tile", [16, 32, 256])
+def test_sorts(gpu, small, tile, monkeypatch):
+    """In one tile, and in several: merged in an odd and an even number of passes."""
+    monkeypatch.setattr(sort_kernel, "TILE", tile)
+    x = np.round(numbers(2, 130), 1)
     x[0, ::9] = np.nan
-    assert compare(lambda x: np.argsort(x, axis=1, kind="stable"), x) == ["argsort"] * 3
-    compare(lambda x: np.argsort(x), numbers(40))
+    order = lambda x: np.argsort(x, axis=1, kind="stable")  # noqa: E731
+    assert compare(order, x) == ["argsort"] * (1 if tile == 256 else 3)
+    compare(order, x[:, :50].copy())
+
+
+def test_sorts_of_other_numbers(gpu, small, monkeypatch):
+    monkeypatch.setattr(sort_kernel, "TILE", 16)
+    assert compare(lambda x: np.sort(x, 0), numbers(40, 3, dtype=bfloat16))[0] != "steps"
+    compare(lambda x, n: (np.argsort(x[:n]), np.argsort(x[:n] > 3)), (5 * numbers(70)).astype("i2"), 61)
+    compare(lambda x: np.argsort(x), numbers(20))
 
 
 def test_matrices(gpu, small):
