@@ -26,7 +26,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import object_cache
+from dflow.backends import blas, object_cache
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
@@ -326,13 +326,8 @@ _SHARED = SharedCode(_load_for_good)
 
 
 def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
-    """Addresses of the BLAS and LAPACK functions among ``names``. SciPy is imported only then: it takes 190 ms."""
-    needed = [name for name in names if name.startswith(("dflow_blas_", "dflow_lapack_"))]
-    if not needed:
-        return {}
-    from dflow.backends.blas import address
-
-    return {name: address(name) for name in needed}
+    """Addresses of the BLAS and LAPACK functions among ``names``."""
+    return {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
 
 
 def _scalar_ctype(t: TensorType) -> Any:

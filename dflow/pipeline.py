@@ -71,11 +71,17 @@ class Stages:
 
     @cached_property
     def plan(self) -> Plan:
+        """For this process, which has BLAS."""
+        return self.lower(self.in_place, blas=True)
+
+    @cached_property
+    def plan_without_blas(self) -> Plan:
+        """For devices."""
         return self.lower(self.in_place)
 
-    def lower(self, in_place: Mapping[int, int]) -> Plan:
+    def lower(self, in_place: Mapping[int, int], blas: bool = False) -> Plan:
         """The plan with just these results left in the memory of arguments."""
-        fused = fuse(self.optimized)
+        fused = fuse(self.optimized, blas)
         self.dump.write("fuse", fused)
         plan = bufferize(fused, in_place)
         self.dump.write("lowered", plan.function)

@@ -293,7 +293,7 @@ class Lowered:
         from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
 
         if target not in self._launches:
-            self._launches[target] = compile_plan(self.stages.plan, target, self.deterministic)
+            self._launches[target] = compile_plan(self.stages.plan_without_blas, target, self.deterministic)
         return self._launches[target]
 
     def resources(self, target: str = "sm_80") -> dict[str, Resources]:
