@@ -30,7 +30,7 @@ AT = R.integers(0, 77, 64)
 )
 def test_tiles(f, args):
     for got, wanted in zip(dflow.jit(f)(*args), f(*args), strict=True):
-        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+        np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_what_is_read_across_may_be_overwritten():
