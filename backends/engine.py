@@ -26,7 +26,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import object_cache
+from dflow.backends import blas, object_cache, result_memory
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
@@ -294,7 +294,7 @@ def generate(
 def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
-        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_blas_symbols(object.imports)}
+        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -330,14 +330,12 @@ _FOR_GOOD: list[Any] = []
 _SHARED = SharedCode(_load_for_good)
 
 
-def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
-    """Addresses of the BLAS and LAPACK functions among ``names``. SciPy is imported only then: it takes 190 ms."""
-    needed = [name for name in names if name.startswith(("dflow_blas_", "dflow_lapack_"))]
-    if not needed:
-        return {}
-    from dflow.backends.blas import address
-
-    return {name: address(name) for name in needed}
+def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
+    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, and memory for large results."""
+    found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
+    if result_memory.SYMBOL in names:
+        found[result_memory.SYMBOL] = result_memory.address()
+    return found
 
 
 def _scalar_ctype(t: TensorType) -> Any:
