@@ -54,6 +54,11 @@ class Heap:
     row_bytes: int
     kept: ir.Value
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a row that does not exist must be made before it is read."""
+        return self.row_bytes > ZERO_ROW
+
 
 class Memory:
     """The buffers of the function that ``e`` writes."""
@@ -146,7 +151,7 @@ class Memory:
 
     def report(self, code: int, details: Sequence[ir.Value]) -> None:
         """Writes the error record."""
-        b, err = self.e.builder, self.e.function.args[-1]
+        b, err = self.e.builder, self.e.error
         with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
             for k, value in enumerate([index(code), *details]):
                 b.store(value, b.gep(err, [index(k)], source_etype=I64))
@@ -184,7 +189,7 @@ class Memory:
         if (known := self.held.get((self.buffers[x], position))) is not None:
             return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
-        if write or heap.row_bytes > ZERO_ROW:
+        if write or heap.is_large:
             self.reserve(heap, position)
             return self._row(heap, position)
         inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))

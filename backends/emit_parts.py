@@ -134,7 +134,7 @@ def _call_parts(
     """``write(domain, k, *lent)`` in a function for the part number k of the domain, and the call of all parts; their
     number."""
     size = e.size(domain[cut.axis])
-    parts, length = _lengths(e, cut, domain)
+    parts, length = lengths(e, size, e.mul(e.product(domain), index(cut.ops)), cut.parts, cut.unit)
     with new_function(e, op, [I64, I64, I64, *(PTR for _ in lent)]) as (function, given, (begin, count, k, *own)):
         before, e.threads = e.threads, False
         write([*domain[: cut.axis], Part(begin, count), *domain[cut.axis + 1 :]], k, *own)
@@ -174,16 +174,15 @@ def _entry(e: Emitter, function: ir.Function, layout: ir.LiteralStructType) -> i
     return made
 
 
-def _lengths(e: Emitter, cut: _Cut, domain: Domain) -> tuple[ir.Value, ir.Value]:
-    """The number of parts and the length of all but the last."""
-    size, b, unit = e.size(domain[cut.axis]), e.builder, cut.unit
-    if all(isinstance(d, int) for d in domain):
-        length = _rounded_up(size.constant, cut.parts * unit) * unit
-        return index(_rounded_up(size.constant, length)), index(length)
-    work = e.mul(e.product(domain), index(cut.ops))
-    wanted = b.select(
-        b.icmp_signed("<", work, index(LEAST)), ONE, _least(b, b.sdiv(work, index(GRAIN)), index(cut.parts))
-    )
+def lengths(e: Emitter, size: ir.Value, work: ir.Value, most: int, unit: int) -> tuple[ir.Value, ir.Value]:
+    """How ``size`` steps, ``work`` operations together, are cut: the number of parts, at most ``most``, and the length
+    of all but the last, a multiple of ``unit``."""
+    if isinstance(size, ir.Constant) and isinstance(work, ir.Constant):
+        length = max(1, _rounded_up(size.constant, most * unit)) * unit
+        return index(max(1, _rounded_up(size.constant, length))), index(length)
+    b = e.builder
+    wanted = _least(b, b.sdiv(work, index(GRAIN)), index(most))
+    wanted = b.select(b.icmp_signed("<", work, index(LEAST)), ONE, wanted)
     blocks = b.sdiv(b.add(size, index(unit - 1)), index(unit))
     blocks = b.select(b.icmp_signed("<", blocks, ONE), ONE, blocks)
     length = b.sdiv(b.add(blocks, b.sub(wanted, ONE)), wanted)
@@ -260,4 +259,4 @@ def _bytes(r: Value) -> int:
     return _count(r) * r.type.dtype.itemsize
 
 
-__all__ = ["fold_in_parts", "in_parts", "run_parts"]
+__all__ = ["fold_in_parts", "in_parts", "lengths", "run_parts"]
