@@ -75,6 +75,7 @@ class _Proof:
         self.forms = Forms(lambda v: v not in inside or v is self.k)
         enter_all(self.forms, self.body)
         self.buffers = {plan.buffers[v] for v in (*inside, *self.outer) if v in plan.buffers}
+        self.can_fail = any(o.name in ("check", "guard") for o in self.ops)
         self.rounds = Rounds()
 
     def run(self) -> Rounds | None:
@@ -102,7 +103,7 @@ class _Proof:
         if not accesses.written:
             self.rounds.sequences += [b] if b.space == "heap" else []
             return True
-        if b.space == "heap":
+        if b.space == "heap" or (b.space == "argument" and self.can_fail):  # later rounds would show after an error
             return False
         outer = [v for v in self.outer if self.plan.buffers.get(v) is b]
         if not outer or self._is_scratch(b, outer):
