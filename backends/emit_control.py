@@ -10,6 +10,7 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
+from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_types import ZERO
@@ -42,6 +43,8 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
     """``count`` rounds of a ``for``, from the one with the number ``begin`` on; the scalars that it yields."""
     (body,) = op.regions
     k, *carried = body.args
+    if found := lanes(e, op):
+        return in_lanes(e, op, found, count, inits, begin)
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)

@@ -90,6 +90,7 @@ class Accesses:
         self.only_added = True
         self.whole = False  # some access has no known place
         self.indices: list[tuple[Form | None, ...]] = []
+        self.whole_sums: set[Op] = set()  # kernels that add to all of it, and what they read of it
 
     def visit(self, op: Op) -> None:
         here = [v.type.rank > 0 and self.plan.buffers.get(v) is self.b for v in op.operands]
@@ -99,6 +100,9 @@ class Accesses:
         if op.name == "copy" and all(here) and made:
             return
         self.written |= made
+        if op in self.whole_sums:
+            self.whole = True
+            return
         if op.name in ("update", "update_add", "extract"):
             count = 1 if op.name == "extract" else 2
             if here != [True, *[False] * (len(here) - 1)]:

@@ -16,6 +16,7 @@ from dflow import trees, zero_gradients
 from dflow.backends import object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.carrying import name_of, remade, sources
+from dflow.collecting import fewer_collections
 from dflow.device_program import DeviceProgram
 from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
@@ -173,7 +174,7 @@ class Jit(NativeCallable):
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The stages of the program for these arguments, without running it."""
-        with user_frames_only():
+        with user_frames_only(), fewer_collections():
             arguments = self.arguments(args, kwargs)
             try:
                 stages = self._stages(arguments)
@@ -196,8 +197,9 @@ class Jit(NativeCallable):
             make, program = found
             return Runner(make(*_facts(program)), program)
         warned = zero_gradients.given
-        program, stages = self._stages(arguments)
-        runner = Runner(make(stages, *_facts(program)), program)
+        with fewer_collections():
+            program, stages = self._stages(arguments)
+            runner = Runner(make(stages, *_facts(program)), program)
         if key and warned == zero_gradients.given:  # a warning is given in every process
             keep(key, runner.executable, program)
         return runner
@@ -292,7 +294,7 @@ class Lowered:
         from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
 
         if target not in self._launches:
-            self._launches[target] = compile_plan(self.stages.plan, target, self.deterministic)
+            self._launches[target] = compile_plan(self.stages.device_plan, target, self.deterministic)
         return self._launches[target]
 
     def resources(self, target: str = "sm_80") -> dict[str, Resources]:

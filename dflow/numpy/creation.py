@@ -303,6 +303,8 @@ def vander(x: Any, N: Any = None, increasing: bool = False) -> Array:
         raise ValueError(f"x must be a one-dimensional array or sequence, got shape {s.show(s.dims(v))}")
     count = s.static(s.dims(v), "np.vander")[0] if N is None else s.static_int(N, "N")
     v = s.as_dtype(v, dtypes.result_type(v.dtype, np.int64))
+    if not count:
+        return wrap(s.full((*s.dims(v), 0), 0, v.dtype))
     powers = [wrap(s.full(s.dims(v), 1, v.dtype))]
     for _ in range(count - 1):
         powers.append(apply(np.multiply, powers[-1], v))

@@ -54,6 +54,8 @@ nanargmin = implements(np.nanargmin)(_nan_position(np.argmin, np.inf, "nanargmin
 def i0(x: Any) -> Array:
     """The modified Bessel function of order 0, by a power and an asymptotic series (DLMF 10.25.2, 10.40.1)."""
     x = lift(x)
+    if x.dtype.kind == "c":
+        raise TypeError("i0 not supported for complex values")
     x = x if kind_of(x.dtype) == "f" else s.as_dtype(x, np.float64)
     size = np.abs(x)
     near = np.minimum(size, SERIES_END)
