@@ -75,14 +75,19 @@ class Stages:
         return self.lower(self.in_place, blas=True)
 
     @cached_property
-    def plan_without_blas(self) -> Plan:
-        """For devices."""
-        return self.lower(self.in_place)
+    def device_plan(self) -> Plan:
+        """The plan for a GPU, with fewer and larger kernels."""
+        return self.lower(self.in_place, for_device=True)
 
-    def lower(self, in_place: Mapping[int, int], blas: bool = False) -> Plan:
+    def lower(self, in_place: Mapping[int, int], blas: bool = False, for_device: bool = False) -> Plan:
         """The plan with just these results left in the memory of arguments."""
         fused = fuse(self.optimized, blas)
         self.dump.write("fuse", fused)
+        if for_device:
+            from dflow.backends.cuda.merge import merge  # as in `DeviceProgram`
+
+            fused = merge(fused)
+            self.dump.write("merge", fused)
         plan = bufferize(fused, in_place)
         self.dump.write("lowered", plan.function)
         return plan

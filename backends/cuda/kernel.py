@@ -176,6 +176,14 @@ class KernelEmitter(Emitter):
     def leave(self) -> None:
         """What is done on every way out."""
 
+    joined: ir.Block | None = None  # where a thread that has failed meets the others, if barriers are to come
+
+    def branch_out(self, code: int) -> None:
+        if self.joined is None:
+            super().branch_out(code)
+        else:
+            self.builder.branch(self.joined)
+
     def _drop_unused(self) -> None:
         """Leaves out the parameters that nothing uses."""
         used: set[int] = set()

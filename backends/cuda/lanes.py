@@ -10,7 +10,7 @@ is about memory, after bufferization: of every buffer that the loop writes and t
 
 - either all accesses are at indices of which one differs from round to round (``own``): a form ``c * k + r`` with r in
   a range shorter than c;
-- or it is only ever added to (``added``): such additions are atomic then.
+- or it is only ever added to (``added``): such additions are atomic then, or each thread has a copy (``private``).
 
 A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum,
 product or extreme of which every round sees what the rounds before it have made (``scan_kernel.py``); or a place in
@@ -26,6 +26,7 @@ from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.device_ops import ATOMIC
 from dflow.backends.cuda.linear import Form, Forms, add, enter_all, scale
 from dflow.backends.cuda.offsets import find_offset
+from dflow.backends.cuda.private import is_private, whole_sum
 from dflow.ir.core import Block, Op, Value, attribute_values, walk
 from dflow.ir.registry import OPS
 
@@ -50,13 +51,14 @@ class Scan:
 class Lanes:
     """What is known of a parallel loop: the positions of carried scalars that are sums, the steps of those that are
     multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), the
-    buffers that are only added to, and the carried scalars that are running sums and the like."""
+    buffers that are only added to, at once or in copies, and the carried scalars that are running sums and the like."""
 
     sums: list[int] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
     offsets: list[int] = field(default_factory=list)
     split: set[tensors.Buffer] = field(default_factory=set)
     added: set[tensors.Buffer] = field(default_factory=set)
+    private: set[tensors.Buffer] = field(default_factory=set)
     scans: dict[int, Scan] = field(default_factory=dict)
 
 
@@ -85,8 +87,15 @@ def prove(op: Op, context: Context) -> Lanes | None:
     return _Proof(op, context).run()
 
 
+def are_apart(op: Op, context: Context, but: set[tensors.Buffer]) -> bool:
+    """Whether no two rounds of a ``for`` meet in any buffer ``but`` these."""
+    proof = _Proof(op, context)
+    others = [b for b in proof.needs.buffers(context) if b not in but]
+    return all(proof._buffer(b) for b in others) and not (proof.lanes.added or proof.lanes.private or proof.lanes.split)
+
+
 def overwritten(op: Op, context: Context) -> list[Op]:
-    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+    """The operations that only fill tensors of which every element is written by the rounds of a loop:
 
     %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
     """
@@ -98,10 +107,11 @@ def overwritten(op: Op, context: Context) -> list[Op]:
         if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
             continue
         whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
-        entries = y.op.attrs.get("index", ("",))
-        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        entries = y.op.attrs.get("index", ())
+        axis = entries.index("at") if sorted(entries, key=str) == ["all"] * (len(entries) - 1) + ["at"] else -1
+        whole = whole and axis >= 0 and y.op.operands[2] is k
         fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
-        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+        if whole and fills and a.type.shape[axis] == count.attrs["value"] and context.used_by(init) == {op}:
             found.append(init.op)
     return found
 
@@ -205,6 +215,7 @@ class _Proof:
         if self.needs.is_local(self.context, b):
             return True
         accesses = _Accesses(self.context.plan, b, self.forms)
+        accesses.whole_sums = {o for op in self.ops for o in whole_sum(op, b, self.context)}
         for op in self.ops:
             accesses.visit(op)
         if not accesses.written:
@@ -215,10 +226,13 @@ class _Proof:
             return True
         dtype = b.type.dtype
         atomic = dtype.name in ATOMIC and (dtype.is_integer or not self.context.deterministic)
-        if accesses.only_added and not self.lanes.scans and atomic:
+        if not accesses.only_added or self.lanes.scans:
+            return False
+        if is_private(self.op, b, rounds(self.op), self.context, must=bool(accesses.whole_sums)):
+            self.lanes.private.add(b)
+        elif atomic and not accesses.whole_sums:
             self.lanes.added.add(b)
-            return True
-        return False
+        return b in self.lanes.private or b in self.lanes.added
 
 
 class _Sum:
@@ -286,6 +300,7 @@ class _Accesses:
         self.only_added = True
         self.whole = False  # some access has no known place
         self.indices: list[tuple[Form | None, ...]] = []
+        self.whole_sums: set[Op] = set()  # kernels that add to all of it, and what they read of it
 
     def visit(self, op: Op) -> None:
         here = [v.type.rank > 0 and self.plan.buffers.get(v) is self.b for v in op.operands]
@@ -295,6 +310,9 @@ class _Accesses:
         if op.name == "copy" and all(here) and made:
             return
         self.written |= made
+        if op in self.whole_sums:
+            self.whole = True
+            return
         if op.name in ("update", "update_add", "extract"):
             count = 1 if op.name == "extract" else 2
             if here != [True, *[False] * (len(here) - 1)]:

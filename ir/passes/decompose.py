@@ -14,7 +14,7 @@ from typing import Any
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
-from dflow.ir.passes.rewrite import Env, append_copy, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, rebuild, rebuild_region, rename
 from dflow.ir.registry import OPS
 
 
@@ -30,7 +30,7 @@ def _fill(b: Builder, block: Block, env: Env, but: Collection[str]) -> None:
         b.loc = op.loc
         rule = _rule(op, but)
         if rule is None:
-            append_copy(b, op, env, [_region(r, env, but) for r in op.regions])
+            append_copy(b, op, env, [rebuild_region(r, env, partial(_fill, but=but)) for r in op.regions])
             continue
         inner = Builder(loc=op.loc)
         results = rule(inner, op.attrs, rename(op.operands, env))
@@ -55,9 +55,3 @@ def _outer_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Valu
     row = b.reshape(y, shape=(*leading, shape[-1]))
     spread = b.broadcast(column, shape=shape, dims=(*at, len(at)))
     return [b.mul(spread, b.broadcast(row, shape=shape, dims=(*at, len(at) + 1)))]
-
-
-def _region(block: Block, env: Env, but: Collection[str]) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env, but)
-    return b.finish(rename(block.results, env))
