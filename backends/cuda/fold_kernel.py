@@ -17,6 +17,7 @@ from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, w
 from dflow.backends.cuda.folds import At, Element, Fold, all_ops, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
+from dflow.backends.cuda.tails import emit_tail
 from dflow.backends.emit_kernel import write
 from dflow.backends.emit_types import ZERO, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.core import Op
@@ -70,7 +71,8 @@ def emit_fold(s: Scheduler, op: Op) -> None:
     parts = max(1, min(inner * columns // (group * EACH), MOST_GROUPS // tiles)) if group == THREADS else 1
     rooms = [s.places.room(kept * parts * d.itemsize) for d in fold.dtypes] if parts > 1 else []
     targets = rooms or _results(s, op)
-    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets)
+    needs = Needs(s.context, [op]) if rooms else s.context.needs(op)
+    e = KernelEmitter(s.context, "fold", "lanes", needs, *_grid(tiles * parts, group), targets)
     e.loc = op.loc
     e.recall([op])
     if columns > 1:
@@ -84,7 +86,8 @@ def emit_fold(s: Scheduler, op: Op) -> None:
 
 
 def _results(s: Scheduler, op: Op) -> list[Pointer]:
-    return [p for r in op.results for p in s.context.direct.get(r, ())]
+    direct = [p for r in op.results for p in s.context.direct.get(r, ())]
+    return [*direct, *(p for p, _ in s.context.tails[op].results)] if op in s.context.tails else direct
 
 
 def _grid(groups: int, group: int) -> tuple[int, int]:
@@ -92,9 +95,8 @@ def _grid(groups: int, group: int) -> tuple[int, int]:
 
 
 def _combine_parts(s: Scheduler, op: Op, fold: Fold, parts: int, rooms: list[Pointer]) -> None:
-    needs = Needs(s.context, [op])
     targets = [*rooms, *_results(s, op)]
-    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets)
+    e = KernelEmitter(s.context, "combine", "lanes", s.context.needs(op), *_grid(count(fold.kept), WARP), targets)
     e.loc = op.loc
     e.recall([op])
     groups = _Groups(e, fold, WARP)
@@ -158,6 +160,8 @@ class Sharing:
                 e.keep(r)
                 for p in e.context.direct.get(r, ()):
                     b.store(to_storage(b, r.type.dtype, e.scalar(r)), e.parameters[p])
+        if fold.results[0].op is not None:
+            emit_tail(e, fold.results[0].op)
 
 
 class _Groups(Sharing):
