@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
+from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
@@ -32,6 +33,9 @@ def bind(e: Emitter, values: Sequence[Value], found: Sequence[ir.Value]) -> None
 def _for(e: Emitter, op: Op) -> None:
     (body,) = op.regions
     k, *carried = body.args
+    if found := lanes(e, op):
+        bind(e, op.results, in_lanes(e, op, found))
+        return
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = i

@@ -21,6 +21,7 @@ from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
+from dflow.backends.emit_tiles import reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
@@ -59,10 +60,12 @@ def _kernel(e: Emitter, op: Op) -> None:
             hints = nest_hints(e, region, domain)
             ops = cost(walk(region))
             split = row_split(region, domain) if e.vectorizes and not unrolls(domain, ops) else None
-            if split is None:
-                e.nest(domain, put, ops, hints)
-            else:
+            if split is not None:
                 split_nest(e, split, domain, put, hints)
+            elif across := reads_across(e, op, domain):
+                tiled_nest(e, across, region, domain, put, ops)
+            else:
+                e.nest(domain, put, ops, hints)
             return
         rows = _reads_in_strides(e, op)
         fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))

@@ -6,7 +6,8 @@ from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
-from dflow.backends.emit_memory import copy_bytes, copy_sequence, data
+from dflow.backends.emit_memory import copy_sequence
+from dflow.backends.emit_once import copy_bytes, data
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_types import I1, ZERO, constant, index
 from dflow.ir.core import Op

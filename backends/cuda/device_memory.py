@@ -22,7 +22,8 @@ from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE, aligned, constant_bytes, row_bytes
 from dflow.backends.cuda.plan import Pointer, Rows
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_memory import ZERO_ROW, Memory
+from dflow.backends.emit_memory import Memory
+from dflow.backends.emit_once import ZERO_ROW
 from dflow.backends.emit_types import I8, I64, PTR, ZERO, index
 from dflow.ir.core import Value
 

@@ -13,7 +13,7 @@ from dflow.backends.cuda.kernel import KernelEmitter, on_device
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index
 from dflow.backends.emit_kernel import fold, write
-from dflow.backends.emit_memory import data
+from dflow.backends.emit_once import data
 from dflow.backends.emit_pointwise import _reshaped
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_sort import MERGE_COST, sorter
