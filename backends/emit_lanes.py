@@ -116,18 +116,21 @@ def _is_recurrence(loop: Op) -> bool:
     return not any(o.regions for o in body.ops) and len(sums(body, body.args[1:])) < len(body.args) - 1
 
 
-def in_lanes(e: Emitter, loop: Op, found: Lanes) -> list[ir.Value]:
-    """Writes ``loop``; the last values of its carried numbers."""
+def in_lanes(
+    e: Emitter, loop: Op, found: Lanes, total: ir.Value, inits: Sequence[ir.Value], begin: ir.Value
+) -> list[ir.Value]:
+    """Writes ``total`` rounds of ``loop`` from the one with the number ``begin`` on; the last values of its carried
+    numbers."""
     (body,) = loop.regions
     b, k = e.builder, body.args[0]
     carried = [a for a in body.args[1:] if a.type.is_scalar]
     yields = [r for r in body.results if r.type.is_scalar]
-    total = e.env[loop.operands[0]]
     count = b.select(b.icmp_signed(">", total, ZERO), total, ZERO)
     whole = b.and_(count, index(-found.count))
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
-        rounds: list[Env] = [{k: e.add(i, index(w))} for w in range(found.count)]
+        first = e.add(begin, i)
+        rounds: list[Env] = [{k: e.add(first, index(w))} for w in range(found.count)]
         _side_by_side(e, found.ahead, rounds)
         for own in rounds:
             e.env.update(own)
@@ -140,11 +143,10 @@ def in_lanes(e: Emitter, loop: Op, found: Lanes) -> list[ir.Value]:
         return tuple(e.env[v] for v in yields)
 
     def one(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
-        e.env[k] = e.add(whole, i)
+        e.env[k] = e.add(begin, e.add(whole, i))
         _write(e, found.ahead)
         return behind(values)
 
-    inits = [e.env[v] for v in loop.operands[1:] if v.type.is_scalar]
     middle = e.loop(whole, inits, several, step=found.count)
     return e.loop(b.sub(count, whole), middle, one)
 

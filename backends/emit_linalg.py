@@ -17,6 +17,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_lapack import INTEGER, Scratch
+from dflow.backends.emit_parts import in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
 from dflow.backends.emit_types import I8, I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
 from dflow.backends.large_products import BLAS, inner_size, is_large
@@ -67,7 +68,12 @@ def _product(e: Emitter, op: Op) -> None:
     if e.options.blas and is_large(op):
         e.nest(batch, lambda at: _call_blas(e, op, at))
     elif is_static and x.type.dtype.kind != "c" and not turned:
-        e.nest(batch, lambda at: _Tiles(e, op, at).write(int(m), int(n), int(k)), ops=m * n * k)  # type: ignore
+        ops = m * n * k  # type: ignore[operator]
+
+        def tiles(at: At) -> None:
+            _Tiles(e, op, at).write(int(m), int(n), int(k))  # type: ignore[arg-type]
+
+        in_parts(e, op, batch, ops, lambda d: e.nest(d, tiles, ops))
     else:
         _reduction(e, op, rows=True)
 
@@ -82,7 +88,7 @@ def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
         factors = [e.load(v, [*batch, *r]) for v, r in zip((x, y), rest)]
         return [emit_scalar(e.builder, "mul", {}, [dtype] * 2, factors)]
 
-    fold(e, op.results, [*op.result.type.shape, inner_size(op)], 1, ("sum",), element, rows=rows)
+    fold(e, op, [*op.result.type.shape, inner_size(op)], 1, ("sum",), element, rows=rows)
 
 
 # --- BLAS

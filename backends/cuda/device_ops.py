@@ -101,7 +101,7 @@ def _fold(e: KernelEmitter, op: Op) -> None:
         e.fill(op, lambda e, op, at: e.load(op.operands[0], at))
         return
     domain = [*found.kept, *found.inner]
-    fold(e, found.results, domain, len(found.inner), found.combine, found.element(e), rows=False, ops=cost(_walk(op)))
+    fold(e, op, domain, len(found.inner), found.combine, found.element(e), rows=False, ops=cost(_walk(op)))
 
 
 def _walk(op: Op) -> list[Op]:

@@ -22,11 +22,10 @@ from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.emit_core import Index
+from dflow.backends.emit_core import Domain, Index
 from dflow.backends.emit_types import ZERO, index, storage_type
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
-from dflow.ir.types import Dim
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
@@ -223,5 +222,5 @@ class RowEmitter(KernelEmitter):
         else:
             super().op(op)
 
-    def nest(self, shape: Sequence[Dim], body: Any, ops: int = 1, hints: ir.MDValue | None = None) -> None:
+    def nest(self, shape: Domain, body: Any, ops: int = 1, hints: ir.MDValue | None = None) -> None:
         body(list(self.row) if shape else [])
