@@ -58,6 +58,11 @@ class Heap:
     row_bytes: int
     kept: ir.Value
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a row that does not exist must be made before it is read."""
+        return self.row_bytes > ZERO_ROW
+
 
 class Memory:
     """The buffers of the function that ``e`` writes."""
@@ -67,6 +72,7 @@ class Memory:
 
     def __init__(self, e: Emitter):
         self.e = e
+        self._ends: dict[ir.Function, ir.Block] = {}
         self.buffers = e.plan.buffers
         distinct = list(dict.fromkeys(self.buffers.values()))
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
@@ -147,22 +153,22 @@ class Memory:
     def require_memory(self, pointer: ir.Value) -> None:
         b = self.e.builder
         going_on = self.e.new_block("memory")
-        b.cbranch(b.icmp_unsigned("!=", pointer, PTR(None)), going_on, self._out_of_memory)
+        b.cbranch(b.icmp_unsigned("!=", pointer, PTR(None)), going_on, self._out_of_memory(self.e.function))
         b.position_at_end(going_on)
 
-    @functools.cached_property
-    def _out_of_memory(self) -> ir.Block:
-        """Where the function goes when memory has run out."""
-        block = self.e.new_block("out_of_memory")
-        with self.e.builder.goto_block(block):
-            self.report(OUT_OF_MEMORY, [])
-            self.e.branch_out(1)
-        return block
+    def _out_of_memory(self, function: ir.Function) -> ir.Block:
+        """Where a function goes when memory has run out."""
+        if function not in self._ends:
+            block = self._ends[function] = self.e.new_block("out_of_memory")
+            with self.e.builder.goto_block(block):
+                self.report(OUT_OF_MEMORY, [])
+                self.e.branch_out(1)
+        return self._ends[function]
 
     def report(self, code: int, details: Sequence[ir.Value]) -> None:
         """Writes the error record."""
         given = [index(code), *details, *[ZERO] * (DETAILS - len(details))]
-        self.e.builder.call(write_error(self.e.module), [self.e.function.args[-1], *given])
+        self.e.builder.call(write_error(self.e.module), [self.e.error, *given])
 
     def borrow(self, size: int) -> ir.Value:
         """Memory of ``size`` bytes for the time of one operation."""
@@ -199,7 +205,7 @@ class Memory:
         heap, b = self.heaps[self.buffers[x]], self.e.builder
         if any(self.e.env.get(known) is position for known in self.certain.get(x, ())):
             return self._row(heap, position)
-        if write or heap.row_bytes > ZERO_ROW:
+        if write or heap.is_large:
             self.reserve(heap, position)
             return self._row(heap, position)
         inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))

@@ -26,7 +26,7 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import object_cache
+from dflow.backends import blas, object_cache, result_memory, thread_pool, threads
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
@@ -80,14 +80,20 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(machine.__wrapped__())
 
 
-def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True) -> llvm.ModuleRef:
-    """The module, checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if ``vectorize``.
+def optimize(
+    module: ir.Module | str, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
+) -> llvm.ModuleRef:
+    """The module (or its text), checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if
+    ``vectorize``.
 
     The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
     functions, on which code generation would abort the process. Such a module is optimized without it.
     """
-    module.triple, module.data_layout = target.triple, str(target.target_data)
-    text = str(module)
+    if isinstance(module, str):
+        text = f'target triple = "{target.triple}"\ntarget datalayout = "{target.target_data}"\n{module}'
+    else:
+        module.triple, module.data_layout = target.triple, str(target.target_data)
+        text = str(module)
     made = _optimized(text, target, level, slp=vectorize and level > 1)
     try:
         made.verify()
@@ -293,7 +299,9 @@ def generate(
 def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
-        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_blas_symbols(object.imports)}
+        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
+        if thread_pool.SYMBOL in object.imports:
+            known |= _pool()
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -309,7 +317,7 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
 
 
 def _load_for_good(
-    which: str, make: Callable[[], tuple[ir.Module, list[str]]], symbols: Mapping[str, int]
+    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int]
 ) -> dict[str, int]:
     key = object_cache.digest("shared", which)
     data = object_cache.read(key)
@@ -325,18 +333,27 @@ def _load_for_good(
     return {name: int(tracker[name]) for name in names}
 
 
+@functools.cache
+def _pool() -> dict[str, int]:
+    """The symbols of the pool of threads. Its workers sleep in its code until the process ends, so that no order in
+    which an interpreter forgets its modules may unload it."""
+    names = (thread_pool.SYMBOL, thread_pool.LIMIT)
+    found = _load_for_good("thread pool", lambda: (thread_pool.text(), names), {})
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_linker()))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_FOR_GOOD[-1]))
+    return threads.symbols(found)
+
+
 _FOR_GOOD: list[Any] = []
 _SHARED = SharedCode(_load_for_good)
 
 
-def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
-    """Addresses of the BLAS and LAPACK functions among ``names``. SciPy is imported only then: it takes 190 ms."""
-    needed = [name for name in names if name.startswith(("dflow_blas_", "dflow_lapack_"))]
-    if not needed:
-        return {}
-    from dflow.backends.blas import address
-
-    return {name: address(name) for name in needed}
+def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
+    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, and memory for large results."""
+    found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
+    if result_memory.SYMBOL in names:
+        found[result_memory.SYMBOL] = result_memory.address()
+    return found
 
 
 def _scalar_ctype(t: TensorType) -> Any:

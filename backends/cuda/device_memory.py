@@ -30,6 +30,7 @@ from dflow.ir.core import Value
 if TYPE_CHECKING:
     from dflow.backends.cuda.kernel import KernelEmitter
 
+RELAXED = 'syncscope("device") monotonic'  # atomics that this device alone sees, in whatever order
 EMBEDDED = 1024  # bytes of a constant that stands in the module
 
 Key = tensors.Buffer | Value  # a buffer of the plan, or a constant without one
@@ -257,7 +258,7 @@ class DeviceMemory(Memory):
     def _report(self, what: ir.Value, details: Sequence[ir.Value]) -> None:
         """The first error stays."""
         b, error = self.e.builder, self.e.parameters[Pointer(ERROR)]
-        seen = b.extract_value(b.cmpxchg(error, ZERO, what, "monotonic", "monotonic"), 1)
+        seen = b.extract_value(b.cmpxchg(error, ZERO, what, RELAXED, "monotonic"), 1)
         with b.if_then(seen):
             for k, value in enumerate(details):
                 b.store(value, b.gep(error, [index(k + 1)], source_etype=I64))

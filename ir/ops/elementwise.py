@@ -6,12 +6,14 @@ other step functions have derivative 0 everywhere.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
+from dflow.ir.core import Value
 from dflow.ir.ops.tables import ZERO, elementwise
-from dflow.ir.registry import Linear, OpDef, Sample, define, require
+from dflow.ir.registry import JvpRule, Linear, OpDef, Sample, define, linear_jvp, require
 from dflow.ir.types import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, REAL, SIGNED, TensorType
 
 A = [-2.5, -1.0, 0.75, 1.5, 3.0]
@@ -39,6 +41,28 @@ def _sub_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
 def _sub_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
     x, y = xs
     return [cts[0] if isinstance(x, Linear) else None, b.neg(cts[0]) if isinstance(y, Linear) else None]
+
+
+_product_jvp = linear_jvp("mul", lambda n: ((0,), (1,)))
+
+
+def _mul_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    """Of a square it is one product, so that what reverse mode adds up is one number and not the same one twice."""
+    if xs[0] is xs[1]:
+        return [None if ts[0] is None else b.mul(b.mul(xs[0], 2.0), ts[0])]
+    return list(_product_jvp(b, attrs, xs, ys, ts))
+
+
+def _quotient_by_divisor(b: Any, z: Any, x: Any, y: Any) -> Any:
+    """-x / y²; a reciprocal is squared, where any other quotient is divided once more."""
+    return b.neg(b.mul(z, z) if _is_one(x) else b.div(z, y))
+
+
+def _is_one(x: Value) -> bool:
+    op = x.op
+    if op is not None and op.name == "broadcast":
+        return _is_one(op.operands[0])
+    return op is not None and op.name == "constant" and bool(np.all(op.attrs["value"] == 1))
 
 
 def _mul_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
@@ -82,6 +106,7 @@ elementwise(
     NUMERIC,
     arity=2,
     linear=((0,), (1,)),
+    jvp=_mul_jvp,
     transpose=_mul_transpose,
     samples=(A, B),
     cheap=True,
@@ -105,7 +130,7 @@ elementwise(
     FLOATS,
     arity=2,
     linear=((0,),),
-    partials=(lambda b, z, x, y: b.div(1.0, y), lambda b, z, x, y: b.neg(b.div(z, y))),
+    partials=(lambda b, z, x, y: b.div(1.0, y), _quotient_by_divisor),
     transpose=lambda b, attrs, xs, cts: [b.div(cts[0], xs[1]), None],
     samples=(A, B),
     kinks=([1.0, -1.0, 0.0], [0.0, 0.0, 0.0]),
@@ -153,14 +178,17 @@ elementwise(
 )
 
 
-def _share(compare: str) -> tuple[Any, Any]:
-    """Partial derivatives of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
+def _share(compare: str) -> JvpRule:
+    """The tangent of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
 
-    def partial(b: Any, x: Any, y: Any) -> Any:
+    def jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+        x, y = xs
         one, half, zero = (b.full(c, x.type) for c in (1.0, 0.5, 0.0))
-        return b.select(b.emit(compare, x, y), one, b.select(b.eq(x, y), half, zero))
+        shared = b.select(b.eq(x, y), half, zero)
+        pairs = [(b.select(b.emit(compare, *p), one, shared), t) for p, t in zip(((x, y), (y, x)), ts) if t is not None]
+        return [functools.reduce(b.add, [b.mul(weight, t) for weight, t in pairs])]
 
-    return (lambda b, z, x, y: partial(b, x, y), lambda b, z, x, y: partial(b, y, x))
+    return jvp
 
 
 elementwise(
@@ -169,7 +197,7 @@ elementwise(
     np.maximum,
     REAL,
     arity=2,
-    partials=_share("gt"),
+    jvp=_share("gt"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
@@ -180,7 +208,7 @@ elementwise(
     np.minimum,
     REAL,
     arity=2,
-    partials=_share("lt"),
+    jvp=_share("lt"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
