@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from llvmlite import ir
 
-from dflow.ir.core import Function
+from dflow.ir.core import Function, walk
 
 LONG = 3000  # instructions in a block
 
@@ -24,9 +24,11 @@ def is_straight(f: Function) -> bool:
 
 
 def vectorizes(f: Function, module: ir.Module) -> bool:
-    """Whether LLVM shall look for neighbouring numbers in ``module``, made from ``f``: where there can be any, and where
-    it does not take too long, as its search grows with the square of a block."""
-    return not is_straight(f) and not any(_long_blocks(module))
+    """Whether LLVM shall look for neighbouring numbers in ``module``, made from ``f``: where there can be any, and
+    where it does not take too long, as its search grows with the square of a block. In a loop that is worth it."""
+    if is_straight(f):
+        return False
+    return any(op.name in ("for", "while") for op in walk(f.body)) or not any(_long_blocks(module))
 
 
 def call_repeated(f: Function, module: ir.Module) -> None:
@@ -40,7 +42,19 @@ def call_repeated(f: Function, module: ir.Module) -> None:
 
 
 def _long_blocks(module: ir.Module) -> Iterator[ir.Block]:
-    return (b for f in module.functions for b in f.blocks if len(b.instructions) > LONG)
+    """Those that are in no loop."""
+    return (b for f in module.functions for b in f.blocks if len(b.instructions) > LONG and not _comes_back(b))
+
+
+def _comes_back(block: ir.Block) -> bool:
+    """Whether control that leaves the block may reach it again."""
+    seen, reached = set[ir.Block](), [block]
+    while reached:
+        end = reached.pop().terminator
+        following = {x for x in (end.operands if end else ()) if isinstance(x, ir.Block)} - seen
+        seen |= following
+        reached += following
+    return block in seen
 
 
 def _is_inlined(callee: ir.Value) -> bool:
