@@ -153,14 +153,21 @@ elementwise(
 )
 
 
-def _share(compare: str) -> tuple[Any, Any]:
-    """Partial derivatives of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
+def _extreme_jvp(taken: str) -> Any:
+    """The derivative of max and min: that of the operand that is taken, 1/2 of each when they are equal. The other's
+    is selected out, not multiplied by 0: the cotangent may be infinite, as that of sqrt(max(x, 0)) is."""
 
-    def partial(b: Any, x: Any, y: Any) -> Any:
-        one, half, zero = (b.full(c, x.type) for c in (1.0, 0.5, 0.0))
-        return b.select(b.emit(compare, x, y), one, b.select(b.eq(x, y), half, zero))
+    def jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+        x, y = xs
+        share = b.select(b.eq(x, y), b.full(0.5, x.type), b.full(1.0, x.type))
+        terms = [
+            b.mul(share, b.select(b.emit(taken, own, other), t, b.zeros(t.type)))
+            for own, other, t in ((x, y, ts[0]), (y, x, ts[1]))
+            if t is not None
+        ]
+        return [b.add(*terms) if len(terms) == 2 else terms[0] if terms else None]
 
-    return (lambda b, z, x, y: partial(b, x, y), lambda b, z, x, y: partial(b, y, x))
+    return jvp
 
 
 elementwise(
@@ -169,7 +176,7 @@ elementwise(
     np.maximum,
     REAL,
     arity=2,
-    partials=_share("gt"),
+    jvp=_extreme_jvp("ge"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
@@ -180,7 +187,7 @@ elementwise(
     np.minimum,
     REAL,
     arity=2,
-    partials=_share("lt"),
+    jvp=_extreme_jvp("le"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
