@@ -308,9 +308,12 @@ class Array(Operators):
             "(np.zeros, x.copy()) or be an argument",
         )
 
-    def item(self, *index: int) -> Any:
-        """The only element, or the one at ``index``; still traced."""
-        found = self[index] if index else self.reshape(())
+    def item(self, *index: Any) -> Any:
+        """The only element, or the one at ``index``, in the order of all elements if it is one number; still traced."""
+        if len(index) == 1 and not isinstance(index[0], tuple):
+            found = self.reshape(-1)[index[0]]
+        else:
+            found = self[index[0] if len(index) == 1 else index] if index else self.reshape(())
         return _lift.wrap(found.value)
 
     def tolist(self) -> Any:
@@ -352,9 +355,9 @@ class Array(Operators):
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def reshape(self, *shape: Any, order: str = "C") -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
         """A view of the same elements under another shape."""
-        return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape)
+        return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape, order, copy=copy)
 
     def transpose(self, *axes: Any) -> Array:
         """A view with the axes permuted."""
@@ -373,10 +376,13 @@ class Array(Operators):
         return self.refer((views.Transpose(perm),), tuple(self.type.shape[p] for p in perm))
 
     def flatten(self, order: str = "C") -> Array:
-        return self.reshape(-1).copy()
+        return self.ravel(order).copy()
 
     def ravel(self, order: str = "C") -> Array:
-        return self.reshape(-1)
+        return numpy_functions().ravel(self, order)
+
+    def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
+        return numpy_functions().compress(condition, self, axis, out)
 
 
 def _has_ellipsis(index: Any) -> bool:

@@ -356,7 +356,7 @@ class TracedLoop:
     def parts_ways(self, name: str) -> DflowError:
         return failure(
             CarriedError,
-            f"{shown(name)} shares its memory with an array that is updated in the loop at {self.where}, and is replaced",
+            f"{shown(name)} shares memory with an array that is updated in the loop at {self.where}, and is replaced",
             mend="make it a copy, before the loop and where it is assigned (x.copy())",
         )
 

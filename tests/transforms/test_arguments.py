@@ -300,5 +300,5 @@ def test_is_leaf_stops_at_pairs():
 
 
 def test_generators_are_refused_with_the_mend():
-    with pytest.raises(dflow.errors.DflowError, match="dflow.random"):
+    with pytest.raises(dflow.errors.DflowError, match=r"dflow\.random"):
         dflow.jit(lambda g, x: x * g.normal())(np.random.default_rng(0), 1.0)
