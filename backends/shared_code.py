@@ -17,7 +17,7 @@ from dflow.backends.mathlib.trigonometry import define_guard, define_vector_form
 TOGETHER = (("sin", "cos"), ("tan",))  # in one module: the derivative of one is the other
 
 # (key, a module with the names of its functions, addresses that these refer to) -> addresses of the functions
-Load = Callable[[str, Callable[[], tuple[ir.Module, list[str]]], Mapping[str, int]], Mapping[str, int]]
+Load = Callable[[str, Callable[[], tuple[ir.Module | str, Sequence[str]]], Mapping[str, int]], Mapping[str, int]]
 
 
 def shared_names(module: ir.Module) -> list[str]:
