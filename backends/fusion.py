@@ -23,13 +23,14 @@ from dflow.backends.merge_kernels import merge_kernels
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.passes.decompose import decompose
+from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.unchecked import unchecked
 from dflow.ir.types import BF16, F32, I64, scalar
 
 
 def fuse(f: Function) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed."""
-    f = unchecked(decompose(f))
+    f = forwards(unchecked(decompose(f)))
     return Function(f.name, _Fusion(Demand(f)).block(f.body), f.linear, f.loc)
 
 
