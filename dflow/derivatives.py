@@ -6,7 +6,8 @@ program that is being traced (``grad``, ``value_and_grad``, ``jvp``) or run it a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from dflow import trees
@@ -35,9 +36,16 @@ def pure(program: Program) -> Function:
 
 
 def derive(f: Function, derivative: Callable[[Function], Function]) -> Function:
-    """Applies a differentiation pass; what it refuses names the user's line."""
-    try:
+    """Applies a differentiation pass to the optimized function; what it refuses names the user's line."""
+    with refusals():
         return differentiate(f, derivative)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What the passes refuse, as errors with the user's line."""
+    try:
+        yield
     except NoDerivativeError as e:
         raise failure(
             DerivativeError,
@@ -50,7 +58,7 @@ def derive(f: Function, derivative: Callable[[Function], Function]) -> Function:
             DerivativeError,
             str(e),
             wanted="a linear function: sums of its arguments times values that do not depend on them",
-            mend="dflow.vjp transposes the derivative of any function",
+            mend="dflow.vjp transposes the derivative of any function; a rule must be linear in its tangents",
             location=e.loc,
         ) from None
 
@@ -160,13 +168,15 @@ def _with_none(tree: Any, like: Any) -> list[Any] | None:
 
     leaves: list[Any] = []
     try:
-        parts = optree.tree_flatten(tree, none_is_leaf=True, namespace=trees.NAMESPACE)
-        whole = optree.tree_flatten(like, none_is_leaf=True, namespace=trees.NAMESPACE)
-    except Exception:
+        parts, spec = optree.tree_flatten(tree, none_is_leaf=True, namespace=trees.NAMESPACE)
+        wholes = spec.flatten_up_to(like)
+    except (TypeError, ValueError):
         return None
-    if parts[1] != whole[1]:
-        return None
-    leaves = [x for x, y in zip(parts[0], whole[0]) if y is not None]
+    for x, whole in zip(parts, wholes):
+        below, structure = trees.flatten(whole)
+        if x is not None and below and not structure.is_leaf():
+            return None
+        leaves += [x] * len(below)
     return leaves
 
 
@@ -180,5 +190,6 @@ __all__ = [
     "matching",
     "operands",
     "pure",
+    "refusals",
     "trace_program",
 ]

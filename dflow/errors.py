@@ -48,6 +48,13 @@ class ShapeError(TraceError, ValueError):
     """Shapes do not fit."""
 
 
+class AxisError(ShapeError, np.exceptions.AxisError):
+    """An axis that the array does not have."""
+
+    axis = ndim = None  # NumPy's error has them, where it makes the message of them
+    __str__ = Exception.__str__
+
+
 class RangeError(TraceError, OverflowError):
     """A Python integer does not fit the type that it is to have."""
 

@@ -19,7 +19,7 @@ from dflow.api import grad, jvp, require_tuples
 from dflow.derivatives import derive, inline, operands, pure
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
 from dflow.ir.builder import Builder
-from dflow.ir.core import Function, Value
+from dflow.ir.core import Function, Location, Value
 from dflow.ir.passes.expand import reverse_only
 from dflow.ir.passes.linearize import linearize as linearize_pass
 from dflow.ir.passes.transpose import transpose_block
@@ -34,32 +34,49 @@ from dflow.tracing.lift import wrap
 from dflow.transform import Jit
 
 
-def jacfwd(function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False) -> Any:
+def jacfwd(
+    function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Any:
     """The Jacobian of a function by forward mode: its time grows with the number of inputs.
 
     ``jacfwd(f)(x, ...)`` has the tree of ``f``'s result; in place of each leaf stands a tree like ``x`` (the argument
     that ``argnums`` numbers; a tuple for several), whose leaves have the shape of the result's leaf followed by that of
     the argument's. Integers vary with nothing: they give None. With ``has_aux`` the function returns ``(value, aux)``,
     and this ``(jacobian, aux)``.
+
+    With ``holomorphic`` arguments and results are complex, and the function must be holomorphic. Without it the
+    derivatives by a complex argument are refused, for there are two; those of complex results by real ones are complex.
+
+    Raises DerivativeError where it refuses, and when an argument holds no floats.
     """
-    return _matrix("jacfwd", function, argnums, has_aux)
+    return _matrix("jacfwd", function, argnums, has_aux, holomorphic)
 
 
-def jacrev(function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False) -> Any:
-    """As ``jacfwd``, by reverse mode: its time grows with the number of results."""
-    return _matrix("jacrev", function, argnums, has_aux)
+def jacrev(
+    function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Any:
+    """As ``jacfwd``, by reverse mode: its time grows with the number of results.
+
+    By a complex argument ``x + iy`` the derivative of a real result is ``d/dx - i d/dy``, as in ``grad``; complex
+    results need ``holomorphic``.
+    """
+    return _matrix("jacrev", function, argnums, has_aux, holomorphic)
 
 
-def jacobian(function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False) -> Any:
+def jacobian(
+    function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Any:
     """As ``jacfwd`` or ``jacrev``, whichever has fewer basis vectors to go through."""
-    return _matrix("jacobian", function, argnums, has_aux)
+    return _matrix("jacobian", function, argnums, has_aux, holomorphic)
 
 
-def hessian(function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False) -> Any:
+def hessian(
+    function: Callable[..., Any] | None = None, argnums: Argnums = 0, has_aux: bool = False, holomorphic: bool = False
+) -> Any:
     """The second derivatives of a function: ``jacfwd(jacrev(f))``."""
     if function is None:
-        return functools.partial(hessian, argnums=argnums, has_aux=has_aux)
-    return jacfwd(jacrev(function, argnums, has_aux), argnums, has_aux)
+        return functools.partial(hessian, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
+    return jacfwd(jacrev(function, argnums, has_aux, holomorphic), argnums, has_aux, holomorphic)
 
 
 def hvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, ...]:
@@ -79,19 +96,20 @@ def _holds_floats(tree: Any) -> bool:
     return any(t is not None and t.type.dtype.is_inexact for t in types)
 
 
-def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
+def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool, holomorphic: bool) -> Any:
     if function is None:
-        return functools.partial(_matrix, verb, argnums=argnums, has_aux=has_aux)
+        return functools.partial(_matrix, verb, argnums=argnums, has_aux=has_aux, holomorphic=holomorphic)
     nums = chosen_numbers(argnums, None)
     bound = taken_apart(function)
     if bound is not None:
-        return _matrix(verb, bound[0], after_self(nums), has_aux).__get__(bound[1])
+        return _matrix(verb, bound[0], after_self(nums), has_aux, holomorphic).__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
         selection = Selection(program.arguments, nums, None, verb)
         spec = _value_spec(program, has_aux)
         split = _Split.of(program, selection, spec.num_leaves)
+        _check_complex(verb, split, holomorphic, function_location(program.arguments.function))
         results = inline(split.primal, operands(program))
         values = results[: program.result_count]
         rows = split.matrices(verb, [r.value for r in results[program.result_count :]])
@@ -99,11 +117,30 @@ def _matrix(verb: str, function: Any, argnums: Any, has_aux: bool) -> Any:
         tree = trees.unflatten(spec, blocks)
         return (tree, trees.unflatten(program.out_spec, values)[1]) if has_aux else tree
 
-    recipe = (_BY_VERB[verb], nums, has_aux)
+    recipe = (_BY_VERB[verb], nums, has_aux, holomorphic)
     return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
 
 
 _BY_VERB = {"jacfwd": jacfwd, "jacrev": jacrev, "jacobian": jacobian}
+
+
+def _check_complex(verb: str, split: _Split, holomorphic: bool, location: Location | None) -> None:
+    """Refuses what one complex number cannot tell: how a complex result varies with a complex argument, and what a mode
+    would see but half of."""
+    varying = [t for t in split.outputs if t.dtype.is_inexact]
+    inputs, results = ([t for t in types if t.dtype.kind == "c"] for types in (split.inputs, varying))
+    if holomorphic:
+        bad = [t for t in (*split.inputs, *varying) if t.dtype.kind != "c"]
+        what, mend = "with holomorphic=True takes complex arguments and gives complex numbers", "leave holomorphic out"
+    elif inputs and (results or verb == "jacfwd"):
+        bad = [*inputs, *results]
+        what = "by complex arguments has no one derivative for each element"
+        mend = "holomorphic=True for a function that is; or pass and return real and imaginary parts"
+    else:
+        bad = results if verb == "jacrev" else []
+        what, mend = "of complex results sees their real parts alone", "use dflow.jacfwd"
+    if bad:
+        raise failure(DerivativeError, f"{verb} {what}", seen=", ".join(map(str, bad)), mend=mend, location=location)
 
 
 def _value_spec(program: Program, has_aux: bool) -> trees.Spec:
@@ -155,10 +192,16 @@ class _Split:
     def matrices(self, verb: str, residuals: Sequence[Value]) -> list[list[Value] | None]:
         """For each result the derivatives by each input; None for a result that cannot vary."""
         varying = [t for t in self.outputs if t.dtype.is_inexact]
-        cheaper = _elements(self.inputs) <= _elements(varying) and not reverse_only(self.linear)
-        forward = verb == "jacfwd" or (verb == "jacobian" and cheaper)
+        forward = verb == "jacfwd" or (verb == "jacobian" and self.better_forward(varying))
         rows = iter(self.forward(residuals, varying) if forward else self.reverse(residuals, varying))
         return [next(rows) if t.dtype.is_inexact else None for t in self.outputs]
+
+    def better_forward(self, varying: list[TensorType]) -> bool:
+        """Complex results of real arguments vary by complex numbers, real ones of complex arguments in two ways."""
+        of_complex, complex_ones = (any(t.dtype.kind == "c" for t in types) for types in (self.inputs, varying))
+        if of_complex != complex_ones:
+            return complex_ones
+        return _elements(self.inputs) <= _elements(varying) and not reverse_only(self.linear)
 
     def forward(self, residuals: Sequence[Value], outputs: list[TensorType]) -> list[list[Value]]:
         """Columns: the linear part on each basis vector of each input."""

@@ -59,16 +59,22 @@ def while_loop(cond_fun: Function, body_fun: Function, init_val: Any) -> Any:
     return val
 
 
-def fori_loop(lower: Any, upper: Any, body_fun: Function, init_val: Any) -> Any:
-    """``val = body_fun(i, val)``, from ``init_val`` on, for ``i`` from ``lower`` to ``upper - 1``."""
+def fori_loop(lower: Any, upper: Any, body_fun: Function, init_val: Any, *, unroll: Any = None) -> Any:
+    """``val = body_fun(i, val)``, from ``init_val`` on, for ``i`` from ``lower`` to ``upper - 1``.
+
+    ``unroll`` is there for programs of JAX, and changes nothing: LLVM decides.
+    """
     val = init_val
     for i in range(lower, upper):
         val = body_fun(i, val)
     return val
 
 
-def map(f: Function, xs: Any) -> Any:
-    """``f`` of each slice of the arrays in ``xs`` along axis 0, one after the other; the results stacked."""
+def map(f: Function, xs: Any, *, batch_size: int | None = None) -> Any:
+    """``f`` of each slice of the arrays in ``xs`` along axis 0, one after the other; the results stacked.
+
+    ``batch_size`` is there for programs of JAX, and changes nothing.
+    """
     return scan(lambda carry, x: (carry, f(x)), (), xs)[1]
 
 
@@ -80,6 +86,8 @@ def scan(
     reverse: bool = False,
     checkpoint: bool | int | Sequence[int] = False,
     snapshots: int | None = None,
+    *,
+    unroll: int | bool = 1,
 ) -> tuple[Any, Any]:
     """``carry, y = f(carry, x)`` for each slice ``x`` of the arrays in ``xs`` along axis 0, from ``init`` on.
 
@@ -93,6 +101,8 @@ def scan(
     ``snapshots`` is a budget instead: so many carries are kept at a time, and iterations are run again as few times as
     that allows: at most ``r`` times each where ``C(snapshots + r, r)`` is the length (with 20: twice for 231, three
     times for 1,771, four times for 10,626).
+
+    ``unroll`` is there for programs of JAX, and changes nothing.
 
     Raises TraceError when the lengths do not agree.
     """

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.derivatives import derive, differentiable, inline, matching, operands, pure
+from dflow.derivatives import derive, differentiable, inline, matching, operands, pure, refusals
 from dflow.errors import DerivativeError, TraceError, failure, function_location, user_frames_only
 from dflow.executable import Executable
 from dflow.ir.builder import Builder
@@ -53,6 +53,21 @@ class Parts:
         return list(self.primal.result_types[: self.program.result_count])
 
 
+class LinearMap:
+    """A derivative as a function: a tree, whose leaves are the residuals, so it may be an argument or a result."""
+
+    def __init__(self, apply: Callable[..., Any], residuals: Sequence[Any]):
+        self.apply = apply
+        self.residuals = list(residuals)
+
+    def __call__(self, *moving: Any) -> Any:
+        with user_frames_only():
+            return self.apply(self.residuals, *moving)
+
+
+trees.register(LinearMap, lambda m: (m.residuals, m.apply), LinearMap)
+
+
 class Linearized:
     """The derivative of one function as a linear map, compiled for each signature."""
 
@@ -65,26 +80,25 @@ class Linearized:
     def vjp(self, arguments: Arguments) -> Any:
         value, aux, parts, residuals = self._run(arguments)
 
-        def pull(bars: Any) -> Any:
-            with user_frames_only():
-                outputs = parts.result_types[: len(trees.flatten(value)[0])]
-                results = _apply(parts, "vjp", residuals, bars, value, outputs)
-                return _in_structure(parts, arguments, results)
+        def pull(residuals: list[Any], bars: Any) -> Any:
+            outputs = parts.result_types[: len(trees.flatten(value)[0])]
+            results = _apply(parts, "vjp", residuals, bars, value, outputs)
+            return _in_structure(parts, arguments, results)
 
-        return (value, pull, aux) if self.has_aux else (value, pull)
+        back = LinearMap(pull, residuals)
+        return (value, back, aux) if self.has_aux else (value, back)
 
     def linearize(self, arguments: Arguments) -> tuple[Any, Callable[..., Any]]:
         value, _, parts, residuals = self._run(arguments)
 
-        def push(*tangents: Any) -> Any:
-            with user_frames_only():
-                inputs = [t.type for t in arguments.types]
-                results = _apply(parts, "linearize", residuals, tangents, arguments.args, inputs)
-                rest = iter(results)
-                moving = [next(rest) if t.dtype.is_inexact else None for t in parts.result_types]
-                return trees.unflatten(parts.program.out_spec, moving)
+        def push(residuals: list[Any], *tangents: Any) -> Any:
+            inputs = [t.type for t in arguments.types]
+            results = _apply(parts, "linearize", residuals, tangents, arguments.args, inputs)
+            rest = iter(results)
+            moving = [next(rest) if t.dtype.is_inexact else None for t in parts.result_types]
+            return trees.unflatten(parts.program.out_spec, moving)
 
-        return value, push
+        return value, LinearMap(push, residuals)
 
     def _run(self, arguments: Arguments) -> tuple[Any, Any, Parts, list[Any]]:
         """Runs the nonlinear part: the value, what comes with it, and the residuals."""
@@ -93,7 +107,7 @@ class Linearized:
             results: Sequence[Any] = inline(parts.primal, operands(parts.program))
         else:
             parts, executable = self._compiled(arguments)
-            results = executable.convert_and_call(arguments.leaves)
+            results = executable.convert_and_call(arguments.leaves) or ()
         n = parts.program.result_count
         value = trees.unflatten(parts.program.out_spec, results[:n])
         residuals = list(results[n:])
@@ -161,7 +175,8 @@ class Linearized:
         )
 
     def _reverse(self, program: Program, linear: Function) -> Function:
-        return self._first_only(program, transpose_pass(linear))
+        with refusals():
+            return self._first_only(program, transpose_pass(linear))
 
     def _first_only(self, program: Program, reverse: Function) -> Function:
         """With ``has_aux``: the reverse for cotangents of the value alone, those of the rest being zero."""

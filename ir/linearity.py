@@ -15,7 +15,7 @@ import numpy as np
 
 from dflow.ir.core import Block, Function, Module, Op, Value
 from dflow.ir.registry import OPS
-from dflow.ir.rules import RULED
+from dflow.ir.rules import RULED, as_its_region
 
 
 class State(Enum):
@@ -139,7 +139,7 @@ class _Checker:
             carried = after
 
     def _custom(self, op: Op) -> list[State]:
-        if not op.attrs["rule"].recomputes:
+        if not as_its_region(op):
             return [self.plain(op)] * len(op.results)
         (region,) = op.regions
         self.states.update((a, self.states[v]) for a, v in zip(region.args, op.operands))

@@ -70,6 +70,12 @@ def apply(
     return b.append("custom", operands, {"rule": rule, "linear": linear}, [region], hints)
 
 
+def as_its_region(op: Op) -> bool:
+    """Whether a ``custom`` operation is linear in what its region is linear in, for its rule says nothing of that."""
+    rule = op.attrs["rule"]
+    return rule.recomputes or not (op.attrs["linear"] or rule.constant)
+
+
 class _StopGradient(Rule):
     """The value without a tangent, of any order."""
 

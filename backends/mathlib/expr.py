@@ -31,6 +31,7 @@ class Format:
 
 F64 = Format("f64", ir.DoubleType(), ir.IntType(64), 52, 1023)
 F32 = Format("f32", ir.FloatType(), ir.IntType(32), 23, 127)
+FORMATS = {f.name: f for f in (F64, F32)}
 
 Operand = "Expr | float | int"
 

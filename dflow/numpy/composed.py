@@ -49,6 +49,7 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
     x = lift(f)
     x = x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64)
     axes = s.some_axes(None, x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    varargs = tuple(_distances(lift(h)) for h in varargs)
     spacing = list(varargs) * len(axes) if len(varargs) == 1 and not lift(varargs[0]).ndim else list(varargs)
     spacing = spacing or [1.0] * len(axes)
     if len(spacing) != len(axes):
@@ -57,6 +58,11 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
         raise ValueError("'edge_order' greater than 2 not supported")
     out = [_slopes(x, s.one_axis(k, x.ndim), lift(h), edge_order) for k, h in zip(axes, spacing)]
     return out[0] if len(out) == 1 else tuple(out)
+
+
+def _distances(h: Array) -> Array:
+    """Coordinates as floats: differences of integers could wrap around."""
+    return s.as_dtype(h, np.float64) if h.ndim and h.dtype.kind in "iu" else h
 
 
 def _slopes(x: Array, axis: int, h: Array, edge_order: int) -> Array:
@@ -294,7 +300,8 @@ def cov(
             freedom = freedom * np.sum(weights * aweights) / total
     rest = rows - mean_row
     scaled = rest if weights is None else rest * weights
-    product = (scaled @ np.conj(rest).T) / np.maximum(total - freedom, 0)
+    product = scaled @ np.conj(rest).T
+    product = s.as_dtype(product / np.maximum(total - freedom, 0), product.dtype)
     return product.reshape(()) if product.shape[0] == 1 else product
 
 
@@ -321,16 +328,6 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
 # -- known positions -------------------------------------------------------------------------------------------------
 
 
-@implements(np.delete)
-def delete(arr: Any, obj: Any, axis: Any = None) -> Array:
-    v = flat(lift(arr).value) if axis is None else lift(arr).value
-    at = 0 if axis is None else s.one_axis(axis, v.type.rank)
-    if isinstance(obj, Array):
-        obj = s.static_int(obj, "the position that np.delete removes")
-    (size,) = s.static((v.type.shape[at],), "np.delete")
-    return wrap(take_value(v, np.delete(np.arange(size), obj), at))
-
-
 @implements(np.resize)
 def resize(a: Any, new_shape: Any) -> Array:
     v = flat(lift(a).value)
@@ -340,4 +337,4 @@ def resize(a: Any, new_shape: Any) -> Array:
 
 @implements(np.astype)
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
-    return s.as_dtype(x, dtype)
+    return lift(x).astype(dtype, copy=copy)

@@ -85,19 +85,45 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
     if isinstance(bins, str):
         raise TypeError("np.histogram of traced arrays takes a number of bins, or their edges; not a rule's name")
     if np.ndim(bins):
-        return lift(bins)
+        return _rising(bins)
+    if s.static_int(bins, "bins") < 1:
+        raise ValueError("`bins` must be positive, when an integer")
     x = lift(a)
     if range is not None:
-        low, high = range
+        low, high = _checked_range(*range)
     elif not x.size:
         low, high = 0.0, 1.0
     else:
         low, high = (s.as_dtype(f(x), s.result_type(x, 0.5)) for f in (np.min, np.max))
+        _check(np.isfinite(low) & np.isfinite(high), "autodetected range of the elements is not finite")
     low, high = lift(low) * 1.0, lift(high) * 1.0
     flat_range = low == high
     low, high = np.where(flat_range, low - 0.5, low), np.where(flat_range, high + 0.5, high)
     kind = np.result_type(x.dtype, 0.5) if kind_of(x.dtype) != "f" else x.dtype
     return s.as_dtype(np.linspace(low, high, s.static_int(bins, "bins") + 1), kind)
+
+
+def _check(ok: Any, message: str) -> None:
+    """ValueError unless ``ok``: now, or for what is traced when the program runs."""
+    if isinstance(ok, Array):
+        builder().check(ok.value, error="ValueError", message=message)
+    elif not ok:
+        raise ValueError(message)
+
+
+def _checked_range(low: Any, high: Any) -> tuple[Any, Any]:
+    _check(np.isfinite(low) & np.isfinite(high), "supplied range is not finite")
+    _check(low <= high, "max must be larger than min in range parameter.")
+    return low, high
+
+
+def _rising(bins: Any) -> Array:
+    """Edges that are given."""
+    edges = lift(bins) if contains_traced(bins) else np.asarray(bins)
+    if edges.ndim != 1:
+        raise ValueError("`bins` must be 1d, when an array")
+    _check(np.all(edges[:-1] <= edges[1:]), "`bins` must increase monotonically, when an array")
+    return lift(edges)
 
 
 @implements(np.histogram)
@@ -166,7 +192,12 @@ def histogram2d(
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ...]:
     """The index of each flat position."""
     sizes = tuple(np.atleast_1d(shape).tolist())
-    rest, out = s.as_dtype(indices, np.int64), []
+    rest, out = lift(indices), []
+    if rest.dtype.kind not in "iu":
+        raise TypeError("only int indices permitted")
+    rest = s.as_dtype(rest, np.int64)
+    inside = np.all((rest >= 0) & (rest < math.prod(sizes)))
+    _check(inside, f"an index is out of bounds for an array with size {math.prod(sizes)}")
     for size in sizes if order == "F" else sizes[::-1]:
         out.append(rest % size)
         rest = rest // size

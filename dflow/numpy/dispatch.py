@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from dflow.errors import DflowError, MatrixError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.errors import AxisError, DflowError, MatrixError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.numpy import eager
 from dflow.tracing.array import Array
 from dflow.tracing.context import tracing
@@ -57,6 +57,8 @@ def located(f: Implementation) -> Implementation:
             raise
         except np.linalg.LinAlgError as e:
             raise failure(MatrixError, str(e)) from e
+        except np.exceptions.AxisError as e:
+            raise failure(AxisError, str(e)) from e
         except ValueError as e:
             raise failure(ShapeError, str(e)) from e
         except IndexError as e:

@@ -160,6 +160,9 @@ def _choose(condition: Array, x: Value, y: Value) -> Value:
 def select(condlist: Any, choicelist: Any, default: Any = 0) -> Array:
     if len(condlist) != len(choicelist):
         raise ValueError("list of cases must be same length as list of conditions")
+    for k, condition in enumerate(condlist):
+        if lift(condition).dtype.kind != "b":
+            raise TypeError(f"invalid entry {k} in condlist: should be boolean ndarray")
     out = lift(default)
     for condition, choice in zip(reversed(list(condlist)), reversed(list(choicelist))):
         out = where.__wrapped__(condition, choice, out)
@@ -222,6 +225,8 @@ def fix(x: Any, out: Any = None) -> Array:
 def _infinite(compare: str) -> Any:
     def test(x: Any, out: Any = None) -> Array:
         x, b = lift(x), builder()
+        if x.dtype.kind == "c":
+            raise TypeError(f"This operation is not supported for {x.dtype} values because it would be ambiguous.")
         v = b.full(False, x.value.type.with_dtype(s.dtype_of(bool)))
         if kind_of(x.dtype) == "f":
             v = b.and_(b.isinf(x.value), b.emit(compare, x.value, b.zeros(x.value.type)))

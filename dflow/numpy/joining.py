@@ -18,10 +18,14 @@ from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 
-def promoted(arrays: Sequence[Any], dtype: Any = None) -> list[Value]:
-    """Values of one dtype. Python numbers count as arrays here, as in ``np.array([1.0, x])``."""
+def promoted(arrays: Sequence[Any], dtype: Any = None, casting: Any = "same_kind") -> list[Value]:
+    """Values of one dtype. Python numbers count as arrays here, as in ``np.array([1.0, x])``. Raises TypeError for a
+    conversion that the rule ``casting`` does not allow."""
     lifted = [lift(a) for a in arrays]
     common = dtypes.result_type(*(x.dtype for x in lifted)) if dtype is None else np.dtype(dtype)
+    for x in lifted:
+        if not np.can_cast(x.dtype, common, casting):
+            raise TypeError(f"Cannot cast array data from {x.dtype!r} to {common!r} according to the rule {casting!r}")
     return [s.cast(x.value, common) for x in lifted]
 
 
@@ -29,7 +33,7 @@ def promoted(arrays: Sequence[Any], dtype: Any = None) -> list[Value]:
 def concatenate(
     arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
 ) -> Array:
-    values = promoted(list(arrays), dtype)
+    values = promoted(list(arrays), dtype, casting)
     if not values:
         raise ValueError("need at least one array to concatenate")
     if axis is None:
@@ -58,7 +62,7 @@ def _check_fit(first: s.Shape, shape: s.Shape, axis: int, k: int) -> None:
 
 @implements(np.stack)
 def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    values = promoted(list(arrays), dtype)
+    values = promoted(list(arrays), dtype, casting)
     if not values:
         raise ValueError("need at least one array to stack")
     shape = values[0].type.shape
@@ -79,13 +83,14 @@ def _each(convert: Any, arrays: Any) -> list[Array]:
 
 @implements(np.vstack)
 def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    return concatenate.__wrapped__(_each(atleast_2d, tup), 0, dtype=dtype)
+    return concatenate.__wrapped__(_each(atleast_2d, tup), 0, dtype=dtype, casting=casting)
 
 
 @implements(np.hstack)
 def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
     arrays = _each(atleast_1d, tup)
-    return concatenate.__wrapped__(arrays, 0 if arrays and arrays[0].ndim == 1 else 1, dtype=dtype)
+    axis = 0 if arrays and arrays[0].ndim == 1 else 1
+    return concatenate.__wrapped__(arrays, axis, dtype=dtype, casting=casting)
 
 
 @implements(np.dstack)
@@ -151,6 +156,8 @@ def split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array]:
 
 @implements(np.vsplit)
 def vsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
+    if lift(ary).ndim < 2:
+        raise ValueError("vsplit only works on arrays of 2 or more dimensions")
     return split.__wrapped__(ary, indices_or_sections, 0)
 
 
@@ -275,8 +282,13 @@ def take_along_axis(arr: Any, indices: Any, axis: Any = -1) -> Array:
 
 @implements(np.put_along_axis)
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: Any) -> None:
-    if axis is None and lift(arr).ndim != 1:
-        raise TypeError("np.put_along_axis on a traced array needs an axis")
+    if axis is None:
+        if np.ndim(indices) != 1:
+            raise ValueError("when axis=None, `indices` must have a single dimension.")
+        elements = arr.reshape(-1).copy()
+        elements[indices] = values
+        arr[...] = elements.reshape(arr.shape)
+        return
     _, index = _along(arr, indices, axis)
     arr[index] = values
 

@@ -134,12 +134,20 @@ def hypot(*coordinates: Any) -> Array:
 
 @defines(math.dist)
 def dist(p: Any, q: Any) -> Array:
-    return norm.__wrapped__(apply(np.subtract, lift(p), lift(q)))
+    return norm.__wrapped__(apply(np.subtract, _vector(p), _vector(q)))
+
+
+def _vector(x: Any) -> Array:
+    """Several numbers; TypeError where they are arrays."""
+    a = lift(x if isinstance(x, Array) else list(x))
+    if a.ndim != 1:
+        raise TypeError(f"only numbers can be converted to Python floats, got rows of shape {s.show(s.dims(a)[1:])}")
+    return a
 
 
 @defines(math.fsum)
 def fsum(seq: Any) -> Array:
-    return reduce(SUM, s.as_dtype(lift(seq if isinstance(seq, Array) else list(seq)), np.float64))
+    return reduce(SUM, s.as_dtype(_vector(seq), np.float64))
 
 
 def sumprod(p: Any, q: Any) -> Array:
@@ -156,9 +164,14 @@ for _name, _function in (("sumprod", sumprod), ("fma", fma)):  # of newer Python
         defines(getattr(math, _name))(_function)
 
 
-@defines(math.prod)
 def prod(iterable: Any, *, start: Any = 1) -> Array:
-    return apply(np.multiply, reduce(PROD, lift(iterable if isinstance(iterable, Array) else list(iterable))), start)
+    """The product of what may be arrays: of the rows of a matrix, as Python goes over them."""
+    if isinstance(iterable, Array):
+        return apply(np.multiply, reduce(PROD, iterable, 0), lift(start))
+    return functools.reduce(lambda product, x: apply(np.multiply, product, lift(x)), iterable, lift(start))
+
+
+MATH[math.prod] = located(prod)
 
 
 @defines(math.remainder)

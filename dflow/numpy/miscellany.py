@@ -54,6 +54,8 @@ nanargmin = implements(np.nanargmin)(_nan_position(np.argmin, np.inf, "nanargmin
 def i0(x: Any) -> Array:
     """The modified Bessel function of order 0, by a power and an asymptotic series (DLMF 10.25.2, 10.40.1)."""
     x = lift(x)
+    if x.dtype.kind == "c":
+        raise TypeError("i0 not supported for complex values")
     x = x if kind_of(x.dtype) == "f" else s.as_dtype(x, np.float64)
     size = np.abs(x)
     near = np.minimum(size, SERIES_END)
@@ -106,9 +108,17 @@ def isscalar(element: Any) -> bool:
     return isinstance(element, Array) and not element.ndim
 
 
-@implements(np.require, np.asarray_chkfinite, np.asfortranarray)
-def require(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Array:
+@implements(np.asarray_chkfinite)
+def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
     return asarray.__wrapped__(lift(a), dtype)
+
+
+@implements(np.require)
+def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Array:
+    x = asarray.__wrapped__(lift(a), dtype)
+    wanted = {str(r).upper()[:1] for r in requirements or ()}  # C, F, and what every array has or must not need
+    orders = wanted & {"C", "F"}
+    return x if "E" not in wanted and all(map(x.is_contiguous, orders)) and "O" not in wanted else x.copy()
 
 
 @implements(np.array_repr, np.array_str)

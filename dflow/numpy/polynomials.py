@@ -154,6 +154,11 @@ def _covariance(left: Array, scale: Array, residuals: Array, freedom: int, cov: 
 def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
     """The vector without zeros at its ends; how long it is shows when the program runs."""
     x = lift(filt)
+    if sorted(trim.lower()) not in (["f"], ["b"], ["b", "f"]):
+        raise ValueError(f"unexpected character(s) in `trim`: {trim!r}")
+    axes = s.some_axes(axis, x.ndim)
+    if not axes:
+        return x
     if x.ndim != 1:
         raise ValueError("np.trim_zeros of a traced array takes a vector")
     place, mask = np.arange(x.size), x != 0

@@ -19,8 +19,10 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.reductions import given
 from dflow.numpy.sorting import sorted_last
+from dflow.numpy.statistics import mean
 from dflow.tracing import dtypes
 from dflow.tracing.array import Array
+from dflow.tracing.context import builder
 from dflow.tracing.lift import contains_traced, floating, lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
@@ -104,6 +106,7 @@ def weighted(a: Any, q: Any, weights: Any, axis: Any, keepdims: Any, skip_nan: b
     """The least elements such that those up to them have at least the part ``q`` of the weight, over ``axis``.
     Elements of weight 0 are never chosen."""
     x, w, q = lift(a), lift(weights) * 1.0, lift(q)
+    _check(~(w < 0), "Weights must be non-negative.")
     axes = s.some_axes(axis, x.ndim)
     if w.shape != x.shape:
         if len(axes) != 1 or w.shape != (x.shape[axes[0]],):
@@ -114,7 +117,9 @@ def weighted(a: Any, q: Any, weights: Any, axis: Any, keepdims: Any, skip_nan: b
     rows, weight = (np.take_along_axis(v, order, axis=-1) for v in (rows, weight))
     missing = np.isnan(rows) if kind_of(x.dtype) == "f" else np.zeros(rows.shape, bool)
     total = np.cumsum(np.where(missing, 0.0, weight) if skip_nan else weight, axis=-1)
-    share = total / total[..., -1:]
+    whole = total[..., -1:]
+    _check((whole > 0) & np.isfinite(whole), "the weights of a quantile need a sum that is positive and finite")
+    share = total / whole
     share = np.where(share == 0.0, -1.0, share)
     levels = q.reshape(*q.shape, *[1] * rows.ndim)
     at = np.minimum(np.sum(share < levels, axis=-1), rows.shape[-1] - 1)
@@ -158,13 +163,22 @@ def _kept(out: Array, axes: tuple[int, ...], rank: int, lead: int) -> Array:
 
 
 def _checked(q: Any, top: float) -> Any:
-    """``q`` as fractions; ValueError for known ones outside 0 .. top."""
+    """``q`` as fractions; ValueError for those outside 0 .. top, of traced ones when the program runs."""
+    kind, high = ("Percentiles", 100) if top != 1.0 else ("Quantiles", 1)
+    message = f"{kind} must be in the range [0, {high}]"
     if not contains_traced(q):
         q = float(q) if _is_weak(q) else np.asarray(q, floating(np.asarray(q).dtype))
         if not np.all((np.asarray(q) >= 0) & (np.asarray(q) <= top)):
-            kind, high = ("Percentiles", 100) if top != 1.0 else ("Quantiles", 1)
-            raise ValueError(f"{kind} must be in the range [0, {high}]")
-    return (lift(q) if contains_traced(q) else q) / top if top != 1.0 else q
+            raise ValueError(message)
+        return q if top == 1.0 else q / top
+    q = lift(q)
+    _check((q >= 0) & (q <= top), message)
+    return q if top == 1.0 else q / top
+
+
+def _check(ok: Any, message: str) -> None:
+    """Raises ValueError, when the program runs, unless all of ``ok`` hold."""
+    builder().check(np.all(ok).value, error="ValueError", message=message)
 
 
 def _function(top: float, skip_nan: bool) -> Any:
@@ -195,26 +209,26 @@ nanquantile = implements(np.nanquantile)(_function(1.0, True))
 nanpercentile = implements(np.nanpercentile)(_function(100.0, True))
 
 
-def _complex_median(x: Array, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
-    """In NumPy's order of complex numbers: by the real part, then by the imaginary one."""
+def _middle(a: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
+    """The mean of the two elements in the middle (one for an odd count). Complex numbers are ordered by the real part,
+    then by the imaginary one."""
+    x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    rows = sorted_last(_rows(x, axes))
+    rows = sorted_last(_rows(x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64), axes))
     shape, size = rows.shape[:-1], rows.shape[-1]
-    if not size:
-        raise ValueError("a median of no elements: the array is empty along the axis")
     missing = np.sum(np.isnan(rows), axis=-1)
-    count = np.maximum(size - missing, 1) if skip_nan else lift(np.full(shape, size))
-    out = (_at(rows, (count - 1) // 2, shape) + _at(rows, count // 2, shape)) * 0.5
+    count = np.maximum(size - missing, 1) if skip_nan else np.full(shape, size)
+    low, high = (_at(rows, place, shape) for place in ((count - 1) // 2, count // 2))
+    out = low * 0.5 + high * 0.5
     out = np.where(missing == size if skip_nan else missing > 0, rows[..., -1], out)
     return _kept(out, axes, x.ndim, 0) if given(keepdims) and keepdims else out
 
 
 def _median(skip_nan: bool) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
-        """The middle element, or the mean of the two in the middle."""
-        if lift(a).dtype.kind == "c":
-            return s.result(_complex_median(lift(a), axis, keepdims, skip_nan).value, out)
-        return s.result(quantiles(a, 0.5, axis, "midpoint", keepdims, skip_nan).value, out)
+        if 0 in lift(a).shape:
+            return mean.__wrapped__(a, axis, None, out, keepdims)
+        return s.result(_middle(a, axis, keepdims, skip_nan).value, out)
 
     return call
 

@@ -70,25 +70,82 @@ def _traced_call(f: Callable[..., Any], *args: Any, **kw: Any) -> Any:
 
 @implements(np.insert)
 def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Array:
-    """``arr`` with ``values`` before the known positions ``obj``."""
+    """``arr`` with ``values`` before the positions ``obj``, which may be traced: how many there are must be known."""
     x = lift(arr)
     x, at = (wrap(flat(x.value)), 0) if axis is None else (x, s.one_axis(axis, x.ndim))
-    if isinstance(obj, Array):
-        obj = s.static_int(obj, "the position before which np.insert inserts")
     (size,) = s.static((s.dims(x)[at],), "np.insert")
     new = lift(values)
     new = new.reshape((*(1,) * (x.ndim - new.ndim), *new.shape))
-    scalar = not isinstance(obj, slice) and np.ndim(obj) == 0
-    if scalar:
-        new = moveaxis.__wrapped__(new, 0, at)
-        count = new.shape[at]
-        layout = np.insert(np.arange(size), np.full(count, obj), size + np.arange(count))
-    else:
-        count = len(np.insert(np.arange(size), obj, 0)) - size
-        layout = np.insert(np.arange(size), obj, size + np.arange(count))
+    before = _positions(obj, size)
+    if before.ndim > 1:
+        raise ValueError("index array argument obj to insert must be one dimensional or scalar")
+    if before.size == 1:
+        new = new if before.ndim else moveaxis.__wrapped__(new, 0, at)
+        before = np.broadcast_to(before, (new.shape[at],))
+    count = before.shape[0]
+    layout = _after_insertion(before, size)
     shape = tuple(count if k == at else d for k, d in enumerate(s.dims(x)))
-    both = s.join([x.value, s.expand(s.cast(new.value, x.dtype), shape)], at)
-    return wrap(take_value(both, layout, at))
+    both = wrap(s.join([x.value, s.expand(s.cast(new.value, x.dtype), shape)], at))
+    return np.take(both, layout, axis=at)
+
+
+def _positions(obj: Any, size: int) -> Any:
+    """Positions as an array of integers; IndexError for other numbers."""
+    if isinstance(obj, slice):
+        return np.arange(*obj.indices(size))
+    obj = _known(obj)
+    at = obj if isinstance(obj, Array) else np.asarray(obj)
+    if not isinstance(obj, Array) and (at.dtype == bool or not at.size):
+        return np.flatnonzero(at)
+    if at.dtype.kind not in "iu":
+        raise IndexError("arrays used as indices must be of integer (or boolean) type")
+    return at
+
+
+def _known(x: Any) -> Any:
+    """A traced constant as the NumPy array that it is; all else as it stands."""
+    op = x.value.op if isinstance(x, Array) else None
+    return np.asarray(op.attrs["value"]) if op is not None and op.name == "constant" else x
+
+
+def _after_insertion(before: Any, size: int) -> Any:
+    """Where the elements of a result come from: from ``size`` old ones and, behind them, a new one for each of the
+    positions ``before`` which they stand."""
+    new = size + np.arange(before.shape[0])
+    if not isinstance(before, Array):
+        return np.insert(np.arange(size), before, new)
+    inside = np.all((before >= -size) & (before <= size))
+    builder().check(inside.value, error="IndexError", message=f"an index is out of bounds for an axis of size {size}")
+    before = np.where(before < 0, before + size, before)
+    order = np.argsort(before, kind="stable")
+    place = lift(np.zeros(new.shape, np.int64))
+    place[order] = before[order] + np.arange(len(new))
+    is_new = lift(np.zeros(size + len(new), np.int64))
+    is_new[place] = 1
+    layout = np.arange(size + len(new)) - np.cumsum(is_new)
+    layout[place] = new
+    return layout
+
+
+@implements(np.delete)
+def delete(arr: Any, obj: Any, axis: Any = None) -> Array:
+    """``arr`` without the positions ``obj``. Of several traced ones the size of the result depends on the data, for
+    two may be equal."""
+    x = lift(arr)
+    x, at = (wrap(flat(x.value)), 0) if axis is None else (x, s.one_axis(axis, x.ndim))
+    (size,) = s.static((s.dims(x)[at],), "np.delete")
+    obj = _known(obj)
+    if not isinstance(obj, Array):
+        return wrap(take_value(x.value, np.delete(np.arange(size), obj), at))
+    if obj.dtype.kind == "b":
+        return x[(*(slice(None),) * at, ~obj)]
+    gone = lift(np.arange(size))[_positions(obj, size)]
+    if gone.size == 1:
+        rest = np.arange(size - 1)
+        return np.take(x, rest + (rest >= gone.reshape(())), axis=at)
+    stays = lift(np.ones(size, bool))
+    stays[gone] = False
+    return x[(*(slice(None),) * at, stays)]
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def intersect1d(
 @implements(np.setdiff1d, extra=SIZED)
 def setdiff1d(ar1: Any, ar2: Any, assume_unique: bool = False, *, size: Any = None, fill_value: Any = None) -> Array:
     """With ``assume_unique`` the elements keep their order."""
-    x, y = _vectors(ar1, ar2)
+    x, y = _vectors(ar1)[0], lift(ar2)
     if assume_unique:
         return _chosen(~isin.__wrapped__(x, y), x, size, fill_value)
     values, _, first = _ordered(x)

@@ -24,7 +24,7 @@ from dflow.tracing.lift import lift, wrap
 
 @implements(np.reshape)
 def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Array:
-    x = lift(a)
+    x = lift(a).copy() if copy else lift(a)
     wanted = shape if newshape is None else newshape
     target = resolve_shape(s.dims(x), wanted if isinstance(wanted, tuple | list) else (wanted,))
     if order == "F":
@@ -170,6 +170,8 @@ def squeeze(a: Any, axis: Any = None) -> Array:
 @implements(np.broadcast_to)
 def broadcast_to(array: Any, shape: Any, subok: bool = False) -> Array:
     target = tuple(map(as_dim, shape if isinstance(shape, tuple | list) else (shape,)))
+    if any(isinstance(d, int) and d < 0 for d in target):
+        raise ValueError("all elements of broadcast shape must be non-negative")
     return wrap(s.expand(lift(array).value, target))
 
 
@@ -221,7 +223,11 @@ def fliplr(m: Any) -> Array:
 
 @implements(np.rot90)
 def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Array:
+    if len(axes) != 2:
+        raise ValueError("len(axes) must be 2.")
     first, second = (s.one_axis(a, lift(m).ndim) for a in axes)
+    if first == second:
+        raise ValueError("Axes must be different.")
     turns = s.static_int(k, "k") % 4
     if turns in (0, 2):
         return flip.__wrapped__(m, (first, second)) if turns else lift(m)

@@ -8,6 +8,7 @@ ones filled with ``fill_value``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -291,8 +292,9 @@ def unique(
 ) -> Any:
     """The distinct elements in order; or ``size`` of them, missing ones being ``fill_value`` (else the smallest)."""
     x = lift(ar)
-    if axis is not None and x.ndim != 1:
-        found = _distinct_slices(x, s.one_axis(axis, x.ndim), size, fill_value)
+    at = None if axis is None else s.one_axis(axis, x.ndim)
+    if at is not None and x.ndim != 1:
+        found = _distinct_slices(x, at, size, fill_value)
     else:
         found = distinct(x, size, fill_value, equal_nan)
     wanted = [found.values]
@@ -304,7 +306,7 @@ def _distinct_slices(x: Array, axis: int, size: Any, fill: Any) -> Distinct:
     """The distinct slices along an axis, in the order of their elements. The slices are numbered in that order, equal
     ones alike; the distinct numbers tell the distinct slices."""
     n = x.shape[axis]
-    flat_slices = np.moveaxis(x, axis, 0).reshape(n, -1)
+    flat_slices = np.moveaxis(x, axis, 0).reshape(n, math.prod(x.shape[:axis] + x.shape[axis + 1 :]))
     rank = np.zeros(n, np.int64)
     for k in range(flat_slices.shape[1]):  # the number by the first k columns, refined by the next
         rank = _dense(rank * n + _dense(flat_slices[:, k]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 from dflow.ir.core import Value
 from dflow.ir.types import HALVES, kind_of
@@ -65,10 +66,11 @@ def mean(
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
-def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any) -> Value:
-    """Two passes: the mean first, then the mean of squared deviations (no cancellation)."""
+def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any, mean: Any) -> Value:
+    """Two passes: the mean first, if it is not given, then the mean of squared deviations (no cancellation)."""
     b, v = builder(), s.cast(x.value, _averaging(x, dtype))
-    deviation = b.sub(v, s.expand(_mean_kept(v, axes, where), v.type.shape))
+    around = mean if given(mean) else wrap(_mean_kept(v, axes, where))
+    deviation = apply(np.subtract, wrap(v), around).value
     if v.type.dtype.kind == "c":
         real, imag = b.real(deviation), b.imag(deviation)
         squares = wrap(b.add(b.mul(real, real), b.mul(imag, imag)))
@@ -110,7 +112,7 @@ def var(
 ) -> Array:
     x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    v = _variance(x, axes, dtype, _ddof(ddof, correction), where)
+    v = _variance(x, axes, dtype, _ddof(ddof, correction), where, mean)
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
@@ -129,7 +131,7 @@ def std(
 ) -> Array:
     x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    v = safe_sqrt(builder(), _variance(x, axes, dtype, _ddof(ddof, correction), where))
+    v = safe_sqrt(builder(), _variance(x, axes, dtype, _ddof(ddof, correction), where, mean))
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
@@ -143,8 +145,10 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
         return (out, total) if returned else out
     w, axes = lift(weights), s.some_axes(axis, x.ndim)
     if s.dims(w) != s.dims(x):
-        if s.dims(w) != tuple(s.dims(x)[k] for k in axes):
+        given_axes = axes if axis is None else normalize_axis_tuple(axis, x.ndim)
+        if s.dims(w) != tuple(s.dims(x)[k] for k in given_axes):
             raise ValueError("Shape of weights must be consistent with shape of a along specified axis.")
+        w = lift(np.transpose(w, np.argsort(given_axes)))
         w = wrap(kept(w.value, s.dims(x), tuple(k for k in range(x.ndim) if k not in axes)))
     dtype = s.result_type(x, w, np.float64) if x.dtype.kind in "biu" else s.result_type(x, w)
     shape = s.dims(x)
@@ -231,7 +235,8 @@ def nanvar(
     where: Any = True,
 ) -> Array:
     filled, present = _present(a, where)
-    return var.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
+    found = var.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    return _with_freedom(found, present, axis, ddof, keepdims, out)
 
 
 @implements(np.nanstd)
@@ -246,4 +251,12 @@ def nanstd(
     where: Any = True,
 ) -> Array:
     filled, present = _present(a, where)
-    return std.__wrapped__(filled, axis, dtype, out, ddof, keepdims, where=present)
+    found = std.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    return _with_freedom(found, present, axis, ddof, keepdims, out)
+
+
+def _with_freedom(found: Array, present: Array, axis: Any, ddof: Any, keepdims: Any, out: Any) -> Array:
+    """NaN where there are no more elements than ``ddof``."""
+    count = reduce(SUM, s.as_dtype(present, np.float64), axis, keepdims=keepdims)
+    enough = apply(np.greater, count, lift(ddof))
+    return s.result(builder().select(enough.value, found.value, s.full(s.dims(found), np.nan, found.dtype)), out)

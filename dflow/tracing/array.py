@@ -340,7 +340,14 @@ class Array(Operators):
     def __deepcopy__(self, memo: Any) -> Array:
         return self.copy()
 
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Array:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = "unsafe", subok: bool = True, copy: bool = True
+    ) -> Array:
+        if not np.can_cast(self.dtype, dtype, casting):
+            types = f"{self.dtype!r} to {np.dtype(dtype)!r}"
+            raise TypeError(f"Cannot cast array data from {types} according to the rule {casting!r}")
+        if not copy and np.dtype(dtype) == self.dtype:
+            return self
         return _lift.wrap(_lift.convert(self.value, _lift.ir_dtype(dtype)))
 
     def view(self, dtype: Any = None, type: Any = None) -> Array:
@@ -352,9 +359,9 @@ class Array(Operators):
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def reshape(self, *shape: Any, order: str = "C") -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Array:
         """A view of the same elements under another shape."""
-        return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape)
+        return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape, order, copy=copy)
 
     def transpose(self, *axes: Any) -> Array:
         """A view with the axes permuted."""
@@ -372,11 +379,16 @@ class Array(Operators):
         """The view with the axes permuted; for dflow.numpy."""
         return self.refer((views.Transpose(perm),), tuple(self.type.shape[p] for p in perm))
 
+    def is_contiguous(self, order: str = "C") -> bool:
+        """Whether the elements lie one behind the other in what this is a view of; for dflow.numpy."""
+        return views.is_contiguous(self.steps, self.cell.value.type.shape, order)
+
     def flatten(self, order: str = "C") -> Array:
-        return self.reshape(-1).copy()
+        return self.ravel(order).copy()
 
     def ravel(self, order: str = "C") -> Array:
-        return self.reshape(-1)
+        result: Array = numpy_functions().ravel(self, order)
+        return result
 
 
 def _has_ellipsis(index: Any) -> bool:

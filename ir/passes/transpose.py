@@ -29,7 +29,7 @@ from dflow.ir.passes.dependence import dependents
 from dflow.ir.passes.packing import packed_type, unpack
 from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import Accumulate, Linear, definition
-from dflow.ir.rules import RULED
+from dflow.ir.rules import RULED, as_its_region
 from dflow.ir.types import I64, scalar
 
 LONG = 8  # iterations that are worth a question
@@ -174,13 +174,26 @@ class _Transpose:
 
     def ruled(self, b: Builder, op: Op) -> None:
         """A linear operation that brings its transpose along."""
-        if not (_is_transparent(op) or _fits(op, self.linear)):
+        inside = op.name == "custom" and as_its_region(op)
+        if inside and not op.attrs["rule"].recomputes:
+            self.opened(b, op)
+            return
+        if not (inside or _fits(op, self.linear)):
             raise NotLinearError(f"the function @{op.attrs['rule'].name} is not linear in its operands", op.loc)
         renamed = Builder()
         renamed.clone(op, dict(self.env))
         known = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
         bars = [self.bars.pop(r, None) for r in op.results]
         for v, contribution in zip(op.operands, op.attrs["rule"].transpose(b, renamed.ops[0], known, bars)):
+            self.add(b, v, contribution)
+
+    def opened(self, b: Builder, op: Op) -> None:
+        """A function with a rule of its own for forward mode: its transpose is that of the function itself."""
+        (region,) = op.regions
+        inside = [(a, v) for a, v in zip(region.args, op.operands) if v in self.linear]
+        env = {**self.env, **{a: self.get(v) for a, v in zip(region.args, op.operands) if v not in self.linear}}
+        bars = [self.bars.pop(r, None) for r in op.results]
+        for (_, v), contribution in zip(inside, transpose_block(b, region, [a for a, _ in inside], bars, env)):
             self.add(b, v, contribution)
 
     def masked(self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None) -> Value:
@@ -294,11 +307,6 @@ def _is_long(count: Value, region: Block) -> bool:
     return trips is None or trips >= LONG or any(op.name == "for" for op in region.ops)
 
 
-def _is_transparent(op: Op) -> bool:
-    """Whether the operation is just what its region is."""
-    return op.name == "custom" and op.attrs["rule"].recomputes
-
-
 def _fits(op: Op, linear: set[Value]) -> bool:
     """Whether the operation is jointly linear in its linear operands."""
     at = {i for i, v in enumerate(op.operands) if v in linear}
@@ -315,7 +323,7 @@ def check_linear(block: Block, linear: set[Value]) -> None:
     for op in block.ops:
         if not any(r in linear for r in op.results):
             continue
-        if _is_transparent(op):
+        if op.name == "custom" and as_its_region(op):
             (region,) = op.regions
             inside = [a for a, v in zip(region.args, op.operands) if v in linear]
             check_linear(region, dependents(region, inside))

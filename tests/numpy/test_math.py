@@ -123,3 +123,12 @@ def test_arrays_are_refused():
 
 def test_untraced_numbers_are_pythons():
     assert call_math(math.sin, 0.5) == math.sin(0.5)
+
+
+def test_products_of_arrays_and_sums_of_rows():
+    x = np.arange(1.0, 7.0).reshape(2, 3)
+    for f in (lambda m, x: m(math.prod, [x, x, 2.0]), lambda m, x: m(math.prod, x, start=x[0])):
+        np.testing.assert_array_equal(run(lambda x, f=f: f(call_math, x), x)[0], f(lambda g, *a, **k: g(*a, **k), x))
+    for f in (lambda x: math.fsum(x), lambda x: math.dist(x, x)):
+        with pytest.raises(TypeError, match="only numbers"):
+            dflow.jit(f)(x)

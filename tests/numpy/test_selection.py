@@ -34,7 +34,16 @@ CASES = [
     (lambda x: np.insert(x, [1, 3], x[:, :2], axis=1), M),
     (lambda x: np.insert(x, slice(0, 4, 2), 9), X),
     (lambda x: np.insert(x, 1, 9), M),
+    (lambda x: np.insert(x, [1], [7, 8, 9, 6], axis=1), M),
+    (lambda x: np.insert(x, np.array([True, False, True]), 9), X),
+    (lambda x, i: np.insert(x, i, [7, 8, 9]), X, np.array([-1, 5, 0])),
+    (lambda x, i: np.insert(x, i, x[:, :2], axis=1), M, np.array([3, 3])),
+    (lambda x, i: (np.insert(x, i, 7), np.delete(x, i)), X, np.array(-2)),
+    (lambda x, i: np.average(x, axis=(2, 0), weights=i), T, np.arange(1.0, 1 + T[:, 0].size).reshape(T[:, 0].T.shape)),
     (lambda x: np.apply_along_axis(lambda r: r.sum(), 0, x), M),
+    (lambda x: np.vander(x, 0), np.arange(3, dtype=np.uint8)),
+    (lambda x: (np.nanmedian(x, axis=0), np.median(x, axis=1)), np.array([[np.inf, 7], [-10, np.nan], [4, np.nan]])),
+    (lambda x: np.nanvar(x, axis=1, ddof=1), np.array([[1, 2, np.nan], [1, 2, 4], [0, 2, 7]])),
     (lambda x: np.apply_along_axis(lambda r: r * 2, 1, x), M),
     (lambda x: np.apply_along_axis(np.sort, 1, x), T),
     (lambda x: np.apply_along_axis(lambda r: np.outer(r, r), 1, x), T),
@@ -103,6 +112,7 @@ def test_writing():
     [
         (lambda x: np.apply_along_axis(lambda r: np.outer(r, r), 1, x), M),
         (lambda x: np.insert(x, 2, x[0]), X),
+        (lambda x: np.insert(np.delete(x, np.argmax(x)), np.argmin(x), x[:1] ** 2), X),
         (lambda x: np.polydiv(x, np.array([1.0, 2.0]))[0], X),
     ],
 )
@@ -116,3 +126,21 @@ def test_derivatives(f, x):
     steps = h * np.eye(x.size).reshape(-1, *x.shape)
     numeric = [(loss(x + e) - loss(x - e)) / (2 * h) for e in steps]
     np.testing.assert_allclose(dflow.grad(loss)(x).ravel(), numeric, rtol=1e-6, atol=1e-6)
+
+
+def test_sizes_that_depend_on_data_and_checks_at_run_time():
+    without = dflow.jit(lambda x, i: (np.delete(x, i), np.delete(x, x > 0.5), np.median(x[:0])))
+    for got, wanted in zip(without(X, np.array([1, 1, -1])), (np.delete(X, [1, -1]), X[X <= 0.5], np.nan), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+    with pytest.raises(IndexError, match="out of bounds"):
+        dflow.jit(lambda x, i: np.insert(x, i, 1.0))(X, np.int64(8))
+    with pytest.raises(ValueError, match="out of bounds"):
+        dflow.jit(lambda i: np.unravel_index(i, (2, 3)))(np.array([0, 6]))
+    with pytest.raises(ValueError, match="not finite"):
+        dflow.jit(lambda x: np.histogram(x, 3)[0])(np.array([0.0, np.nan]))
+    variance = dflow.jit(lambda x: np.nanvar(x, axis=1, ddof=2))
+    np.testing.assert_array_equal(variance(np.array([[1, 2, np.nan], [1, 2, 6]])), [np.nan, 14.0])
+    weighted = dflow.jit(lambda x, q, w: np.quantile(x, q, weights=w, method="inverted_cdf"))
+    for q, w, message in ((1.5, 1.0, "range"), (0.5, -1.0, "non-negative"), (0.5, np.nan, "finite")):
+        with pytest.raises(ValueError, match=message):
+            weighted(X, q, np.full(7, w))

@@ -416,3 +416,49 @@ def test_checkpoint_of_custom_rules_and_the_other_way_round():
     f.defjvp(lambda p, t: (p[0], dflow.checkpoint(lambda x, t: np.sin(x) * t)(p[0], t[0])))
     assert dflow.grad(f)(0.5) == pytest.approx(np.sin(0.5))
     assert dflow.grad(dflow.grad(f))(0.5) == pytest.approx(np.cos(0.5))
+
+
+# -- rules that use the function, or a derivative ------------------------------------------------------------------
+
+
+def test_a_rule_may_apply_the_function_to_tangents():
+    @dflow.custom_jvp
+    def divided(x, y):
+        return x / y
+
+    divided.defjvp(lambda p, t: (divided(*p), divided(t[0], p[1])))  # as if y were constant
+    value, pull = dflow.vjp(lambda x: divided(x, 2.0), 1.0)
+    assert (value, pull(1.0)) == (0.5, (0.5,))
+
+    def repeated(x):
+        for _ in range(3):
+            x = divided(x, 2.0) * 3.0
+        return x**2
+
+    dflow.check_grads(repeated, (1.5,), order=2)
+    square = dflow.custom_jvp(lambda x: x**2)
+    square.defjvp(lambda p, t: (square(p[0]), square(t[0])))
+    assert "must be linear in its tangents" in refused(lambda: dflow.vjp(square, 2.0))
+
+
+def test_none_stands_for_a_whole_part_of_the_cotangents():
+    @dflow.custom_vjp
+    def f(pair, y):
+        return pair["a"] * pair["b"][0] * np.sin(y)
+
+    f.defvjp(lambda pair, y: (f(pair, y), np.cos(y)), lambda cos, bar: (None, 2 * cos * bar))
+    assert dflow.grad(lambda x: f({"a": x, "b": [x, x]}, x))(3.0) == pytest.approx(2 * np.cos(3.0))
+
+
+def test_linear_maps_are_trees():
+    def cube(x):
+        return x**3
+
+    f = dflow.custom_vjp(cube)
+    f.defvjp(lambda x: dflow.vjp(cube, x), lambda pull, bar: pull(bar))
+    assert dflow.grad(f)(2.0) == 12.0
+    _, pull = dflow.vjp(cube, 2.0)
+    assert dflow.jit(lambda pull, bar: pull(bar))(pull, 2.0) == (24.0,)
+    assert dflow.jit(lambda x: dflow.linearize(cube, x)[1])(2.0)(1.0) == 12.0
+    value, pull = dflow.vjp(lambda x: None, 1.0)
+    assert (value, pull(None)) == (None, (0.0,))

@@ -238,3 +238,31 @@ def test_float32_keeps_its_type():
 @each
 def test_arrays_without_elements(matrix):
     assert matrix(lambda x: x * 2)(np.zeros(0)).shape == (0, 0)
+
+
+# -- complex numbers ------------------------------------------------------------------------------------------------
+
+Z = np.array([1.0 + 2.0j, 3.0 - 1.0j])
+
+
+def test_complex_results_of_real_arguments():
+    t = np.array([0.3, 0.8])
+    wanted = np.diag(1j * np.exp(1j * t))
+    for verb in (dflow.jacfwd, dflow.jacobian):
+        np.testing.assert_allclose(verb(lambda t: np.exp(1j * t))(t), wanted)
+    np.testing.assert_allclose(dflow.jacobian(lambda t: np.sum(np.exp(1j * t)))(t), wanted.diagonal())
+    with pytest.raises(dflow.errors.DerivativeError, match="real parts alone"):
+        dflow.jacrev(lambda t: np.exp(1j * t))(t)
+
+
+def test_derivatives_by_complex_arguments_are_two_or_holomorphic():
+    for verb in (dflow.jacrev, dflow.jacobian):
+        np.testing.assert_allclose(verb(lambda z: np.abs(z) ** 2)(Z), np.diag(2 * Z.conj()))
+    for verb in (dflow.jacfwd, dflow.jacrev, dflow.jacobian, dflow.hessian):
+        with pytest.raises(dflow.errors.DerivativeError, match="no one derivative"):
+            verb(lambda z: z * np.conj(z))(Z)
+    for verb in (dflow.jacfwd, dflow.jacrev):
+        np.testing.assert_allclose(verb(lambda z: z**2, holomorphic=True)(Z), np.diag(2 * Z))
+        with pytest.raises(dflow.errors.DerivativeError, match="takes complex arguments"):
+            verb(np.abs, holomorphic=True)(Z)
+    np.testing.assert_allclose(dflow.hessian(lambda z: np.sum(z**3), holomorphic=True)(Z), np.diag(6 * Z))

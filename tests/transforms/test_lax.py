@@ -63,7 +63,7 @@ def test_while_and_fori_loops():
 @pytest.mark.parametrize("checkpoint", [False, 5, 30, (9, 4)])
 def test_scan(reverse, checkpoint):
     def f(x):
-        return lax.scan(step, 0.5, x, reverse=reverse, checkpoint=checkpoint)
+        return lax.scan(step, 0.5, x, reverse=reverse, checkpoint=checkpoint, unroll=2)
 
     def loss(x):
         last, all_of_them = f(x)
