@@ -119,8 +119,8 @@ def _is_recurrence(loop: Op) -> bool:
 def in_lanes(
     e: Emitter, loop: Op, found: Lanes, total: ir.Value, inits: Sequence[ir.Value], begin: ir.Value
 ) -> list[ir.Value]:
-    """Writes ``total`` rounds of ``loop`` from the one with the number ``begin`` on; the last values of its carried
-    numbers."""
+    """Writes ``total`` rounds of ``loop``, from the one with the number ``begin`` on; the last values of its carried
+    numbers, which begin as ``inits``."""
     (body,) = loop.regions
     b, k = e.builder, body.args[0]
     carried = [a for a in body.args[1:] if a.type.is_scalar]
@@ -129,8 +129,7 @@ def in_lanes(
     whole = b.and_(count, index(-found.count))
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
-        first = e.add(begin, i)
-        rounds: list[Env] = [{k: e.add(first, index(w))} for w in range(found.count)]
+        rounds: list[Env] = [{k: e.add(e.add(begin, i), index(w))} for w in range(found.count)]
         _side_by_side(e, found.ahead, rounds)
         for own in rounds:
             e.env.update(own)

@@ -93,8 +93,9 @@ def _is_held(e: Emitter, op: Op) -> bool:
 def new_function(
     e: Emitter, op: Op, extra: Sequence[ir.Type] = ()
 ) -> Iterator[tuple[ir.Function, list[ir.Value], Sequence[ir.Value]]]:
-    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``, and
-    what the operation needs from around it. Gives the function, what to pass for the latter, and the former.
+    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``
+    (pointers are to memory of their own), and what the operation needs from around it. Gives the function, what to pass
+    for the latter, and the former.
 
     Of sequences it knows the rows that are held (`emit_rows.py`), and nothing else."""
     buffers = [b for b in buffers_of(e, op) if b.space != "heap"]
@@ -105,16 +106,19 @@ def new_function(
     function = _declare(e, types)
     pointers = function.args[len(extra) : len(extra) + len(buffers)]
     rows = function.args[len(extra) + len(buffers) : len(extra) + len(buffers) + len(held)]
+    for arg in function.args[: len(extra)]:
+        if arg.type == PTR:
+            arg.add_attribute("noalias")
     places = [*zip(buffers, pointers), *((b, row) for (b, _), row in zip(held, rows))]
     apart = [all(arg is x or disjoint(b, other) for other, x in places) for b, arg in places]
     for (_, arg), alone in zip(places, apart):
         arg.add_attribute("captures(none)")
-        if alone:
+        if alone and not (extra and arg in rows):  # what is given beside may be the whole sequence
             arg.add_attribute("noalias")
     outside = e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held, e.memory.scopes
     moved = dict(zip(scalars, function.args[len(types) - len(scalars) :]))
     positions = {e.env[v]: arg for v, arg in moved.items()}
-    if all(apart):
+    if all(apart) and not extra:
         e.memory.scopes = None  # which would say no more
     e.function, e.entry = function, function.append_basic_block("entry")
     e.builder = ir.IRBuilder(start := function.append_basic_block("start"))
