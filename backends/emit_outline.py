@@ -113,12 +113,12 @@ def new_function(
     apart = [all(arg is x or disjoint(b, other) for other, x in places) for b, arg in places]
     for (_, arg), alone in zip(places, apart):
         arg.add_attribute("captures(none)")
-        if alone:
+        if alone and not (extra and arg in rows):  # what is given beside may be the whole sequence
             arg.add_attribute("noalias")
     outside = e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held, e.memory.scopes
     moved = dict(zip(scalars, function.args[len(types) - len(scalars) :]))
     positions = {e.env[v]: arg for v, arg in moved.items()}
-    if all(apart):
+    if all(apart) and not extra:
         e.memory.scopes = None  # which would say no more
     e.function, e.entry = function, function.append_basic_block("entry")
     e.builder = ir.IRBuilder(start := function.append_basic_block("start"))
