@@ -51,8 +51,9 @@ def _is_outlined(e: Emitter, op: Op) -> bool:
 def new_function(
     e: Emitter, op: Op, extra: Sequence[ir.Type] = ()
 ) -> Iterator[tuple[ir.Function, list[ir.Value], Sequence[ir.Value]]]:
-    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``, and
-    what the operation needs from around it. Gives the function, what to pass for the latter, and the former.
+    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``
+    (pointers are to memory of their own), and what the operation needs from around it. Gives the function, what to pass
+    for the latter, and the former.
 
     Of sequences it knows the rows that are held (`emit_rows.py`), and nothing else."""
     buffers = [b for b in buffers_of(e, op) if b.space != "heap"]
@@ -63,6 +64,9 @@ def new_function(
     function = _declare(e, types)
     pointers = function.args[len(extra) : len(extra) + len(buffers)]
     rows = function.args[len(extra) + len(buffers) : len(extra) + len(buffers) + len(held)]
+    for arg in function.args[: len(extra)]:
+        if arg.type == PTR:
+            arg.add_attribute("noalias")
     for b, arg in zip(buffers, pointers):
         arg.add_attribute("captures(none)")
         if all(other is b or disjoint(b, other) for other in buffers):

@@ -44,10 +44,11 @@ class _Cut:
     ops: int
 
 
-def in_parts(e: Emitter, op: Op, domain: Domain, ops: int, write: Callable[[Domain], None]) -> None:
+def in_parts(e: Emitter, op: Op, domain: Domain, ops: int, write: Callable[[Domain], None], unit: int = 1) -> None:
     """``write(domain)``, which writes the results of ``op`` by a nest of loops over ``domain``; where that is much
-    work, in parts of one axis. What it writes for different indices must be independent."""
-    cut = _cut(e, op, domain, ops, range(len(domain)), len(domain) - 1)
+    work, in parts of one axis, which are multiples of ``unit`` long. What it writes for different indices must be
+    independent."""
+    cut = _cut(e, op, domain, ops, range(len(domain)), len(domain) - 1, unit)
     if cut is None:
         write(domain)
     else:
@@ -82,7 +83,7 @@ def fold_in_parts(
 # --- what is cut
 
 
-def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], along: int) -> _Cut | None:
+def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], along: int, unit: int = 1) -> _Cut | None:
     """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop."""
     if not e.threads or not axes:
         return None
@@ -90,10 +91,11 @@ def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], alon
     work = math.prod(bounds) * ops
     if work < LEAST or not _can_move(e, op):
         return None
-    sizes = {k: bounds[k] // (ALIGNED if k == along else 1) for k in axes}
+    units = {k: ALIGNED if k == along else unit for k in axes}
+    sizes = {k: bounds[k] // units[k] for k in axes}
     axis = next((k for k in axes if sizes[k] >= MANY), max(axes, key=sizes.__getitem__))
     parts = min(MOST, sizes[axis], work // GRAIN)
-    return _Cut(axis, parts, ALIGNED if axis == along else 1, ops) if parts > 1 else None
+    return _Cut(axis, parts, units[axis], ops) if parts > 1 else None
 
 
 def _bound(d: Dim | Part) -> int:

@@ -166,6 +166,11 @@ def _zero(x: ir.Value) -> ir.Constant:
     return ir.Constant(x.type, 0.0)
 
 
+def number(t: ir.Type, x: float) -> ir.Constant:
+    """A constant of a type of numbers, or of a vector of them."""
+    return ir.Constant(t, [x] * t.count if isinstance(t, ir.VectorType) else x)
+
+
 def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.fcmp_unordered("uno", x, x)
 
@@ -179,7 +184,7 @@ def _float_extreme(compare: str) -> Rule:
     def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
         if isinstance(y, ir.PhiInstr) and not isinstance(x, ir.PhiInstr):
             x, y = y, x
-        return b.select(is_nan(b, y), y.type(math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
+        return b.select(is_nan(b, y), number(y.type, math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
 
     return rule
 

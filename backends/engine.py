@@ -301,8 +301,6 @@ def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
         known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
-        if thread_pool.SYMBOL in object.imports:
-            known |= _pool()
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -350,10 +348,13 @@ _SHARED = SharedCode(_load_for_good)
 
 
 def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
-    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, and memory for large results."""
+    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, memory for large
+    results, and threads."""
     found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
     if result_memory.SYMBOL in names:
         found[result_memory.SYMBOL] = result_memory.address()
+    if thread_pool.SYMBOL in names:
+        found |= _pool()
     return found
 
 

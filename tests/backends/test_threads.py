@@ -51,6 +51,7 @@ def rows(x):
 PROGRAMS = {
     "elements": (lambda x, y: np.exp(x) * y + x, (1003,), (1003,)),
     "in two axes": (lambda x, y: x + y.T, (40, 30), (30, 40)),
+    "transposed": (lambda x, y: np.sin(x.T) + y, (130, 200), (200, 130)),
     "sum": (lambda x: (x * x).sum(), (1003,)),
     "two results": (lambda x: (x.max(), x.min(), (x * x).sum()), (1003,)),
     "sums of rows": (lambda x: (x * x).sum(1), (60, 30)),
