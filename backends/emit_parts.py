@@ -17,10 +17,10 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Domain, Emitter, Part
-from dflow.backends.emit_outline import needs, new_function
+from dflow.backends.emit_outline import can_move, needs, new_function
 from dflow.backends.emit_types import I32, I64, ONE, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.thread_pool import SYMBOL
-from dflow.ir.core import Op, Value, walk
+from dflow.ir.core import Op, Value
 from dflow.ir.types import HALVES, Dim, Size
 
 LEAST = 1 << 19  # operations that are worth waking a thread for, which takes some 10 us
@@ -89,7 +89,7 @@ def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], alon
         return None
     bounds = [_bound(d) for d in domain]
     work = math.prod(bounds) * ops
-    if work < LEAST or not _can_move(e, op):
+    if work < LEAST or not can_move(e, op):
         return None
     units = {k: ALIGNED if k == along else unit for k in axes}
     sizes = {k: bounds[k] // units[k] for k in axes}
@@ -100,26 +100,6 @@ def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], alon
 
 def _bound(d: Dim | Part) -> int:
     return d.bound if isinstance(d, Size) else int(d)  # type: ignore[arg-type]
-
-
-def _can_move(e: Emitter, op: Op) -> bool:
-    """Whether the operation can be a function of its own: all its tensors have addresses that are known by now."""
-    values = [v for v in (*needs(op), *op.results) if v.type.rank]
-    if any(v not in e.memory.buffers and (v.op is None or v.op.name != "constant") for v in values):
-        return False
-    if not any(v.type.grows for v in values):
-        return True
-    return all(_is_held(e, o) for o in (op, *(o for r in op.regions for o in walk(r))))
-
-
-def _is_held(e: Emitter, op: Op) -> bool:
-    """Whether the rows of sequences that the operation itself touches are held."""
-    if not any(v.type.grows for v in (*op.operands, *op.results)):
-        return True
-    if op.name not in ("extract", "update", "update_add") or op.attrs["index"][0] != "at":
-        return False
-    start = op.operands[1 if op.name == "extract" else 2]
-    return (e.memory.buffers.get(op.operands[0]), e.env.get(start)) in e.memory.held
 
 
 # --- how it is called

@@ -31,7 +31,7 @@ from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, shared_names
-from dflow.backends.straight import call_repeated, is_straight
+from dflow.backends.straight import call_repeated, vectorizes
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
@@ -280,13 +280,12 @@ def generate(
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
-    straight = is_straight(plan.function)
-    if straight:
-        call_repeated(emitted.module)
+    call_repeated(plan.function, emitted.module)
+    vectorize = vectorizes(plan.function, emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize=not straight)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
