@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from dflow.backends.bufferize import same_layout
+from dflow.backends.large_products import takes_turned
 from dflow.backends.liveness import LOOPS, WRITES
 from dflow.backends.windows import windows
 from dflow.ir.core import Block, Function, Op, Value, free_values
@@ -109,7 +110,8 @@ class _Homes:
 class Demand:
     """The decisions for one function: ``stored``, and ``is_inlined``."""
 
-    def __init__(self, f: Function):
+    def __init__(self, f: Function, blas: bool = False):
+        self.blas = blas
         self.stored: set[Value] = set()
         self._inlined: set[Value] = set()
         self._uses: dict[Value, list[_Use]] = {}
@@ -138,6 +140,12 @@ class Demand:
     def is_folded(self, op: Op) -> bool:
         """Whether a product with a vector computes elements of an operand itself."""
         return any(v in self._inlined and v not in self.stored and takes_once(op, k) for k, v in enumerate(op.operands))
+
+    def turns(self, op: Op) -> tuple[bool, ...]:
+        """Which operands of a product it takes transposed, as they lie."""
+        if not self.blas:
+            return (False,) * len(op.operands)
+        return tuple(takes_turned(op, k) and self.is_inlined(v) for k, v in enumerate(op.operands))
 
     def is_element(self, op: Op) -> bool:
         """Whether ``op`` reads one element, as a scalar, of a tensor that may be inlined."""
@@ -249,13 +257,19 @@ class Demand:
         """Whether a use wants the tensor in memory, whoever computes it."""
         op = use.op
         if op is not None and op.name == "matmul":
-            return not takes_once(op, use.operand)
+            return not (takes_once(op, use.operand) or (self.blas and takes_turned(op, use.operand)))
         if op is None or not (op in self._fusable or self.is_element(op) or op.name in ("reduce", "concatenate")):
+            return True
+        if op.name == "transpose" and self._is_taken_turned(op.result):
             return True
         if op.name == "concatenate":
             part = op.operands[use.operand].type
             return part.shape != (1,)
         return op in self._fusable and op.result in self.stored and same_memory(op) is not None
+
+    def _is_taken_turned(self, v: Value) -> bool:
+        """Whether a product takes the tensor that ``v`` is transposed of."""
+        return any(u.op is not None and any(self.turns(u.op)) for u in self._uses.get(v, ()))
 
     def _kernels(self, op: Op) -> set[Op]:
         """Where the elements that ``op`` wants are computed."""

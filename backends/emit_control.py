@@ -5,11 +5,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from llvmlite import ir
 
 from dflow.backends.emit_core import Check, Emitter, emits
+from dflow.backends.emit_lanes import in_lanes, lanes
+from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows
+from dflow.backends.emit_types import ZERO
 from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
 
@@ -30,11 +34,20 @@ def bind(e: Emitter, values: Sequence[Value], found: Sequence[ir.Value]) -> None
 
 @emits("for")
 def _for(e: Emitter, op: Op) -> None:
+    run = partial(_rounds, e, op)
+    if not rounds_in_parts(e, op, run):
+        bind(e, op.results, run(e.env[op.operands[0]], registers(e, op.operands[1:]), ZERO))
+
+
+def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begin: ir.Value) -> list[ir.Value]:
+    """``count`` rounds of a ``for``, from the one with the number ``begin`` on; the scalars that it yields."""
     (body,) = op.regions
     k, *carried = body.args
+    if found := lanes(e, op):
+        return in_lanes(e, op, found, count, inits, begin)
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
-        e.env[k] = i
+        e.env[k] = e.add(begin, i)
         bind(e, carried, values)
         e.block(body)
         yields = registers(e, body.results)
@@ -42,9 +55,9 @@ def _for(e: Emitter, op: Op) -> None:
             reassociate(e.env[total])
         return yields
 
-    count, totals = e.env[op.operands[0]], sums(body, carried)
+    totals = sums(body, carried)
     with held_rows(e, body, [count]):
-        bind(e, op.results, e.loop(count, registers(e, op.operands[1:]), run, hints=hints(e, body, count, totals)))
+        return e.loop(count, inits, run, hints=hints(e, body, count, totals))
 
 
 def sums(body: Block, carried: Sequence[Value]) -> list[Value]:

@@ -38,6 +38,16 @@ UNROLL_POINTS = 16  # nests with no more points are written out, so that stack b
 UNROLL_OPS = 256  # as long as this bounds what is written
 MATH_COST = 40
 
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of an axis: ``count`` positions from ``begin`` on."""
+
+    begin: ir.Value
+    count: ir.Value
+
+
+Domain = Sequence[Dim | Part]  # of a nest of loops
 Index = Sequence[ir.Value]
 Body = Callable[[list[ir.Value]], None]
 
@@ -53,9 +63,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Options:
-    """How to emit. ``blas``: large matrix products call BLAS (of the process that the code is loaded into)."""
+    """How to emit, for the process that the code is loaded into. ``blas``: large matrix products call its BLAS;
+    ``threads``: large nests of loops call its pool of threads."""
 
     blas: bool = True
+    threads: bool = True
 
 
 # (emitter, operation): writes the operation.
@@ -88,8 +100,11 @@ class Emitter:
     def __init__(self, plan: Plan, function: ir.Function, options: Options):
         self.plan, self.function, self.options = plan, function, options
         self.module = function.module
+        self.threads = options.threads  # whether nests may be cut here
         self.env: dict[Value, ir.Value] = {}
         self.checks: list[Check] = []
+        self.error = function.args[-1]  # where a failed check leaves its record
+        self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
@@ -147,8 +162,14 @@ class Emitter:
 
     # --- sizes and index arithmetic (constants are folded here: unrolled code would be huge before LLVM sees it)
 
-    def size(self, dim: Dim) -> ir.Value:
+    def size(self, dim: Dim | Part) -> ir.Value:
+        if isinstance(dim, Part):
+            return dim.count
         return self.env[dim.value] if isinstance(dim, Size) else index(int(dim))  # type: ignore[arg-type]
+
+    def position(self, dim: Dim | Part, k: ir.Value) -> ir.Value:
+        """The index of round k of a loop over ``dim``."""
+        return self.add(dim.begin, k) if isinstance(dim, Part) else k
 
     def add(self, a: ir.Value, b: ir.Value) -> ir.Value:
         if isinstance(a, ir.Constant) and isinstance(b, ir.Constant):
@@ -156,6 +177,11 @@ class Emitter:
         if is_constant(a, 0) or is_constant(b, 0):
             return b if is_constant(a, 0) else a
         return self.builder.add(a, b, flags=("nsw",))
+
+    def sub(self, a: ir.Value, b: ir.Value) -> ir.Value:
+        if isinstance(a, ir.Constant) and isinstance(b, ir.Constant):
+            return index(a.constant - b.constant)
+        return a if is_constant(b, 0) else self.builder.sub(a, b, flags=("nsw",))
 
     def mul(self, a: ir.Value, b: ir.Value) -> ir.Value:
         if isinstance(a, ir.Constant) and isinstance(b, ir.Constant):
@@ -172,7 +198,7 @@ class Emitter:
             total = self.add(total, self.mul(i, index(step)))
         return total
 
-    def product(self, dims: Sequence[Dim]) -> ir.Value:
+    def product(self, dims: Domain) -> ir.Value:
         total: ir.Value = ONE
         for d in dims:
             total = self.mul(total, self.size(d))
@@ -222,10 +248,9 @@ class Emitter:
             body(self.add(start, k))
             return ()
 
-        count = stop if is_constant(start, 0) else self.builder.sub(stop, start, flags=("nsw",))
-        self.loop(count, (), run, step)
+        self.loop(self.sub(stop, start), (), run, step)
 
-    def nest(self, shape: Sequence[Dim], body: Body, ops: int = 1, hints: ir.MDValue | None = None) -> None:
+    def nest(self, shape: Domain, body: Body, ops: int = 1, hints: ir.MDValue | None = None) -> None:
         """``body(index)`` for every index of ``shape`` in row-major order; ``ops`` is about how long the body is, and
         ``hints`` are for the innermost loop."""
         unroll = unrolls(shape, ops)
@@ -240,7 +265,7 @@ class Emitter:
                     level(axis + 1, [*at, index(k)])
             else:
                 inner = hints if axis + 1 == len(shape) else None
-                self.repeat(self.size(dim), lambda k: level(axis + 1, [*at, k]), inner)
+                self.repeat(self.size(dim), lambda k: level(axis + 1, [*at, self.position(dim, k)]), inner)
 
         if 0 not in shape:
             level(0, [])
@@ -298,12 +323,12 @@ def is_constant(v: ir.Value, value: int) -> bool:
     return isinstance(v, ir.Constant) and v.type == I64 and v.constant == value
 
 
-def unrolls(shape: Sequence[Dim], ops: int = 1) -> bool:
+def unrolls(shape: Domain, ops: int = 1) -> bool:
     """Whether a nest over ``shape`` is written out, if its body has about ``ops`` operations."""
     points = point_count(shape)
     return points is not None and points <= UNROLL_POINTS and points * ops <= UNROLL_OPS
 
 
-def point_count(shape: Sequence[Dim]) -> int | None:
+def point_count(shape: Domain) -> int | None:
     """How many points a nest over ``shape`` has, if that is known."""
     return math.prod(d for d in shape if isinstance(d, int)) if all(isinstance(d, int) for d in shape) else None

@@ -11,6 +11,7 @@ from llvmlite import ir
 from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Emitter, emits, pointwise
 from dflow.backends.emit_outline import outlined
+from dflow.backends.emit_parts import MOVE, in_parts
 from dflow.backends.emit_rows import held_row
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
@@ -64,7 +65,7 @@ def _writer(name: str, write: Write) -> None:
 
         fixed = x.type.grows and op.attrs["index"][0] == "at"
         with held_row(e, x, starts[0], write=True) if fixed else nullcontext():
-            e.nest(collapsed_part(e, x, v, op.attrs["index"]), move)
+            in_parts(e, op, collapsed_part(e, x, v, op.attrs["index"]), MOVE, lambda d: e.nest(d, move))
 
 
 def gathered_index(e: Emitter, indices: Sequence[Value], at: At) -> At:

@@ -11,20 +11,23 @@ rows of a matrix), whole rows of results are accumulated in their buffer instead
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel
-from dflow.backends.emit_core import Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_core import Domain, Emitter, cost, emits, point_count, unrolls
 from dflow.backends.emit_outline import outlined
+from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
+from dflow.backends.emit_tiles import reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
-from dflow.ir.types import BF16, F32, HALVES, Dim, DType
+from dflow.ir.types import BF16, F32, HALVES, DType
 
 At = list[ir.Value]
 Element = Callable[[At], Sequence[ir.Value]]
@@ -54,18 +57,23 @@ def _kernel(e: Emitter, op: Op) -> None:
     def put(at: At, known: Mapping[Op, ir.Value] | None = None) -> None:
         write(e, op.results, at, element(at, known))
 
+    ops = cost(walk(region))
+    split = row_split(region, domain) if e.vectorizes and not reduced and not unrolls(domain, ops) else None
+
+    def nest(domain: Domain) -> None:
+        hints = nest_hints(e, region, domain)
+        if split is None:
+            e.nest(domain, put, ops, hints)
+        else:
+            split_nest(e, split, domain, put, hints)
+
     with held_rows(e, region, domain):
-        if not reduced:
-            hints = nest_hints(e, region, domain)
-            ops = cost(walk(region))
-            split = row_split(region, domain) if e.vectorizes and not unrolls(domain, ops) else None
-            if split is None:
-                e.nest(domain, put, ops, hints)
-            else:
-                split_nest(e, split, domain, put, hints)
-            return
-        rows = _reads_in_strides(e, op)
-        fold(e, op.results, domain, reduced, op.attrs["combine"], element, rows=rows, ops=cost(walk(region)))
+        if reduced:
+            fold(e, op, domain, reduced, op.attrs["combine"], element, rows=_reads_in_strides(e, op), ops=ops)
+        elif split is None and (across := reads_across(e, op, domain)):
+            tiled_nest(e, across, region, domain, put, ops)
+        else:
+            in_parts(e, op, domain, ops, nest)
 
 
 @emits("reduce")
@@ -78,10 +86,10 @@ def _reduce(e: Emitter, op: Op) -> None:
 
     domain = [x.type.shape[k] for k in order]
     if not axes:
-        e.nest(domain, lambda at: write(e, op.results, at, element(at)))
+        in_parts(e, op, domain, 1, lambda d: e.nest(d, lambda at: write(e, op.results, at, element(at))))
         return
     rows = len(axes) < x.type.rank and x.type.rank - 1 not in axes and not e.memory.same(x, op.result)
-    fold(e, op.results, domain, len(axes), (op.attrs["kind"],), element, rows=rows)
+    fold(e, op, domain, len(axes), (op.attrs["kind"],), element, rows=rows)
 
 
 def write(e: Emitter, results: Sequence[Value], at: At, values: Sequence[ir.Value]) -> None:
@@ -94,8 +102,8 @@ def write(e: Emitter, results: Sequence[Value], at: At, values: Sequence[ir.Valu
 
 def fold(
     e: Emitter,
-    results: Sequence[Value],
-    domain: Sequence[Dim],
+    op: Op,
+    domain: Domain,
     reduced: int,
     combine: Sequence[str],
     element: Element,
@@ -103,7 +111,23 @@ def fold(
     rows: bool,
     ops: int = 1,
 ) -> None:
-    """Reduces the last ``reduced`` axes of ``domain``."""
+    """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op``."""
+    dtypes = [r.type.dtype for r in op.results]
+    pairs = [partial(accumulate, e, kind, dtype) for kind, dtype in zip(combine, dtypes)]
+    write = partial(_fold, e, op.results, reduced, combine, element, rows, ops)
+    fold_in_parts(e, op, domain, reduced, ops, write, pairs, rows)
+
+
+def _fold(
+    e: Emitter,
+    results: Sequence[Value],
+    reduced: int,
+    combine: Sequence[str],
+    element: Element,
+    rows: bool,
+    ops: int,
+    domain: Domain,
+) -> None:
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
     dtypes = [r.type.dtype for r in results]
     many = point_count(inner)
@@ -128,8 +152,8 @@ def fold(
 def _fold_rows(
     e: Emitter,
     results: Sequence[Value],
-    kept: Sequence[Dim],
-    inner: Sequence[Dim],
+    kept: Domain,
+    inner: Domain,
     combine: Sequence[str],
     element: Element,
     together: int,
@@ -153,7 +177,7 @@ def _fold_rows(
             e.store_at(result, address, total)
 
     def add_rows(at: At, rest: At, first: ir.Value, count: int) -> None:
-        rests = [[*rest, e.add(first, index(u))] for u in range(count)]
+        rests = [[*rest, e.position(along, e.add(first, index(u)))] for u in range(count)]
         e.nest((last,), lambda j: add_to([*at, *j], rests), ops=1 if short else UNROLL)
 
     def sweep(at: At, rest: At) -> None:
@@ -174,7 +198,7 @@ def _fold_rows(
 
 def reduce_nest(
     e: Emitter,
-    shape: Sequence[Dim],
+    shape: Domain,
     start: Sequence[ir.Value],
     step: Callable[[At, Sequence[ir.Value]], Sequence[ir.Value]],
     ops: int = 1,
@@ -190,7 +214,7 @@ def reduce_nest(
             for k in range(int(dim)):
                 values = level(axis + 1, [*at, index(k)], values)
             return values
-        return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, k], inner))
+        return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, e.position(dim, k)], inner))
 
     return start if 0 in shape else level(0, [], start)
 
@@ -245,11 +269,12 @@ def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.V
 
 @emits("argmax", "argmin")
 def _arg(e: Emitter, op: Op) -> None:
-    (x,), axis, b = op.operands, op.attrs["axis"], e.builder
+    (x,), axis = op.operands, op.attrs["axis"]
     sign, dtype = (">" if op.name == "argmax" else "<"), x.type.dtype
     kept = [d for k, d in enumerate(x.type.shape) if k != axis]
 
     def better(v: ir.Value, best: ir.Value) -> ir.Value:
+        b = e.builder
         if not dtype.is_float:
             return int_compare(b, dtype, sign, v, best)
         # Not "not ordered and at most": the first NaN wins, and nothing wins against it.
@@ -262,10 +287,11 @@ def _arg(e: Emitter, op: Op) -> None:
         def step(k: ir.Value, best: ir.Value, position: ir.Value) -> list[ir.Value]:
             v = e.load(x, whole(k))
             wins = better(v, best)
-            return [b.select(wins, v, best), b.select(wins, k, position)]
+            return [e.builder.select(wins, v, best), e.builder.select(wins, k, position)]
 
         first = e.load(x, whole(ZERO))
         _, position = e.loop(e.size(x.type.shape[axis]), [first, ZERO], step)
         write(e, op.results, at, [position])
 
-    e.nest(kept, one, ops=UNROLL)
+    length = x.type.bound[axis]
+    in_parts(e, op, kept, length, lambda d: e.nest(d, one, ops=UNROLL))

@@ -16,6 +16,7 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends import emit_factor
+from dflow.backends.blas import integer_bits
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_numbers import Numbers
 from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type
@@ -23,6 +24,7 @@ from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
 
 At = list[ir.Value]
+INTEGER = ir.IntType(integer_bits())  # of the library
 SMALL = 8  # up to this size a call of LAPACK costs more than our own loops
 BLOCK = 64  # columns that LAPACK takes at a time
 ON_STACK = 4096  # up to so many bytes
@@ -40,7 +42,7 @@ def call(e: Emitter, library: str, name: str, dtype: DType, *args: Any) -> None:
 def _address(e: Emitter, a: Any) -> ir.Value:
     if isinstance(a, ir.Value):
         return a
-    value = I8(ord(a)) if isinstance(a, str) else I32(a)
+    value = I8(ord(a)) if isinstance(a, str) else INTEGER(a)
     slot = e.slot(value.type)
     e.builder.store(value, slot)
     return slot
@@ -119,7 +121,7 @@ def batches(e: Emitter, op: Op, body: Any, ops: int = 1000) -> None:
 def fill_unless_done(e: Emitter, info: ir.Value, results: Sequence[Value], batch: At) -> None:
     """NaN where LAPACK has failed."""
     b = e.builder
-    with b.if_then(b.icmp_signed("!=", b.load(info, typ=I32), I32(0)), likely=False):
+    with b.if_then(b.icmp_signed("!=", b.load(info, typ=INTEGER), INTEGER(0)), likely=False):
         for y in results:
             set_all(e, y, batch, math.nan)
 
@@ -147,7 +149,7 @@ def _cholesky(e: Emitter, op: Op) -> None:
     if n <= SMALL or not e.options.blas:
         batches(e, op, lambda at: emit_factor.cholesky(e, x, y, at))
         return
-    info = e.slot(I32)
+    info = e.slot(INTEGER)
 
     def one(batch: At) -> None:
         def element(at: At) -> None:
@@ -169,17 +171,17 @@ def _lu(e: Emitter, op: Op) -> None:
     if max(m, n) <= SMALL or 0 in (m, n) or not e.options.blas:
         batches(e, op, lambda at: emit_factor.lu(e, x, y, pivots, permutation, at))
         return
-    scratch = Scratch(e, columns=(m * n, storage_type(dtype)), pivots=(min(m, n), I32))
+    scratch = Scratch(e, columns=(m * n, storage_type(dtype)), pivots=(min(m, n), INTEGER))
 
     def one(batch: At) -> None:
         columns = Columns(e, scratch["columns"], m, dtype).fill(x, batch)
-        call(e, "lapack", "getrf", dtype, m, n, columns.pointer, m, scratch["pivots"], e.slot(I32))
+        call(e, "lapack", "getrf", dtype, m, n, columns.pointer, m, scratch["pivots"], e.slot(INTEGER))
         columns.copy_to(y, batch)
         e.repeat(index(m), lambda k: e.store(permutation, [*batch, k], k))
 
         def exchange(k: ir.Value) -> None:
-            pivot = b.load(b.gep(scratch["pivots"], [k], source_etype=I32), typ=I32)
-            row = b.sub(b.sext(pivot, I64), index(1))
+            pivot = b.load(b.gep(scratch["pivots"], [k], source_etype=INTEGER), typ=INTEGER)
+            row = b.sub(pivot if pivot.type == I64 else b.sext(pivot, I64), index(1))
             e.store(pivots, [*batch, k], row)
             mine, other = (e.load(permutation, [*batch, r]) for r in (k, row))
             e.store(permutation, [*batch, k], other)
@@ -229,7 +231,7 @@ def _qr(e: Emitter, op: Op) -> None:
             columns.copy_to(r, batch, upper=True)
             emit_factor.orthogonal(e, columns, scratch["tau"], k, q, batch)
             return
-        info, rest = e.slot(I32), (scratch["tau"], scratch["work"], work)
+        info, rest = e.slot(INTEGER), (scratch["tau"], scratch["work"], work)
         call(e, "lapack", "geqrf", dtype, m, n, columns.pointer, m, *rest, info)
         columns.copy_to(r, batch, upper=True)
         call(e, "lapack", "ungqr" if dtype.kind == "c" else "orgqr", dtype, m, wide, k, columns.pointer, m, *rest, info)

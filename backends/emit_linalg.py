@@ -16,22 +16,22 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_kernel import REASSOCIATE, fold
-from dflow.backends.emit_lapack import Scratch
+from dflow.backends.emit_lapack import INTEGER, Scratch
+from dflow.backends.emit_parts import in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
-from dflow.backends.emit_types import I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
+from dflow.backends.emit_types import I8, I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
+from dflow.backends.large_products import BLAS, inner_size, is_large
 from dflow.ir.core import Op, Value
 from dflow.ir.types import BF16, F32, HALVES, DType
 
 At = list[ir.Value]
-GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
 TILE_ROWS = 4
 TILE_BYTES = 64  # of a row of the tile
 BLOCK = 256  # along the inner axis
 PACK_ROWS = 48  # fewer are not worth a copy
-BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
 
 
-@emits("matmul")
+@emits("matmul", "gemm")
 def _matmul(e: Emitter, op: Op) -> None:
     if op.result.type.dtype == BF16 and 1 not in op.result.type.shape[-2:]:
         _in_single(e, op)
@@ -47,7 +47,7 @@ def _in_single(e: Emitter, op: Op) -> None:
         e.memory.lend(v, scratch[str(k)])
     for v in op.operands:
         e.nest(v.type.shape, partial(_move, e, v, wide[v]))
-    _product(e, Op("matmul", [wide[v] for v in op.operands], [wide[op.result]], {}, loc=op.loc))
+    _product(e, Op(op.name, [wide[v] for v in op.operands], [wide[op.result]], op.attrs, loc=op.loc))
     e.nest(op.result.type.shape, lambda at: e.store(op.result, at, rounded(e.builder, e.load(wide[op.result], at))))
     scratch.release()
 
@@ -59,30 +59,36 @@ def _move(e: Emitter, x: Value, y: Value, at: At) -> None:
 def _product(e: Emitter, op: Op) -> None:
     x = op.operands[0]
     *batch, m, n = op.result.type.shape
-    k = x.type.shape[-1]
+    k = inner_size(op)
+    turned = any(op.attrs.get("transposed", ()))
     if m == 1 or n == 1 or x.type.dtype in HALVES:  # of which there are no vectors
         _reduction(e, op, rows=n != 1)
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
-    is_small = is_static and m * n * k <= GENERATED.get(x.type.dtype.kind, 0)  # type: ignore[operator]
-    if e.options.blas and not is_small and x.type.dtype.name in BLAS:
+    if e.options.blas and is_large(op):
         e.nest(batch, lambda at: _call_blas(e, op, at))
-    elif is_static and x.type.dtype.kind != "c":
-        e.nest(batch, lambda at: _Tiles(e, op, at).write(int(m), int(n), int(k)), ops=m * n * k)  # type: ignore
+    elif is_static and x.type.dtype.kind != "c" and not turned:
+        ops = m * n * k  # type: ignore[operator]
+
+        def tiles(at: At) -> None:
+            _Tiles(e, op, at).write(int(m), int(n), int(k))  # type: ignore[arg-type]
+
+        in_parts(e, op, batch, ops, lambda d: e.nest(d, tiles, ops))
     else:
         _reduction(e, op, rows=True)
 
 
 def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
-    x, y = op.operands
+    (x, y), (turn_x, turn_y) = op.operands, op.attrs.get("transposed", (False, False))
     dtype = F32 if x.type.dtype == BF16 else x.type.dtype  # which it is in a register: what is summed is not rounded
 
     def element(at: At) -> list[ir.Value]:
         *batch, i, j, k = at
-        factors = [e.load(x, [*batch, i, k]), e.load(y, [*batch, k, j])]
+        rest = [k, i] if turn_x else [i, k], [j, k] if turn_y else [k, j]
+        factors = [e.load(v, [*batch, *r]) for v, r in zip((x, y), rest)]
         return [emit_scalar(e.builder, "mul", {}, [dtype] * 2, factors)]
 
-    fold(e, op.results, [*op.result.type.shape, x.type.shape[-1]], 1, ("sum",), element, rows=rows)
+    fold(e, op, [*op.result.type.shape, inner_size(op)], 1, ("sum",), element, rows=rows)
 
 
 # --- BLAS
@@ -94,13 +100,16 @@ def _call_blas(e: Emitter, op: Op, batch: At) -> None:
     dtype = z.type.dtype
     name = f"dflow_blas_{BLAS[dtype.name]}"
     function = e.module.globals.get(name) or ir.Function(e.module, ir.FunctionType(VOID, [PTR] * 13), name)
-    m, n, k = (e.size(d) for d in (*z.type.shape[-2:], x.type.shape[-1]))
+    m, n, k = (e.size(d) for d in (*z.type.shape[-2:], inner_size(op)))
     one, zero = (_passed(e, constant(dtype, v)) for v in (1, 0))
-    no, *sizes = (_passed(e, v) for v in (ir.IntType(8)(ord("N")), *(b.trunc(s, I32) for s in (n, m, k))))
+    how = {
+        v: _passed(e, I8(ord("T" if t else "N"))) for v, t in zip((0, 1), op.attrs.get("transposed", (False, False)))
+    }
+    sizes = [_passed(e, s if s.type == INTEGER else b.trunc(s, INTEGER)) for s in (n, m, k)]
     start = [*batch, ZERO, ZERO]
-    steps = {v: _passed(e, I32(max(1, strides(v.type)[-2]))) for v in (x, y, z)}
+    steps = {v: _passed(e, INTEGER(max(1, strides(v.type)[-2]))) for v in (x, y, z)}
     at = {v: e.address(v, start, write=v is z) for v in (x, y, z)}
-    b.call(function, [no, no, *sizes, one, at[y], steps[y], at[x], steps[x], zero, at[z], steps[z]])
+    b.call(function, [how[1], how[0], *sizes, one, at[y], steps[y], at[x], steps[x], zero, at[z], steps[z]])
 
 
 def _passed(e: Emitter, value: ir.Value) -> ir.Value:

@@ -24,25 +24,29 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits, untyped
+from dflow.backends.emit_once import (
+    ARENA_ALIGNMENT,
+    DETAILS,
+    ZERO_ROW,
+    copy_bytes,
+    data,
+    fill_bytes,
+    free_block,
+    grow,
+    libc,
+    put_back,
+    write_error,
+    zeros,
+)
 from dflow.backends.emit_scopes import Scopes
 from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.plan import Buffer
+from dflow.backends.reserved import certain
 from dflow.ir.core import Op, Value
 
 SMALL_ARENA = 4096  # up to this size the arena is on the stack
-ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
-ARENA_ALIGNMENT = 64
-HEADER = 64  # bytes before the first element of a sequence
-MOST_KEPT = 1 << 26  # larger blocks of sequences are not kept
 OUT_OF_MEMORY = -1  # the error code
 _NOTHING = nullcontext()
-
-LIBC = {
-    "aligned_alloc": ir.FunctionType(PTR, [I64, I64]),
-    "calloc": ir.FunctionType(PTR, [I64, I64]),
-    "realloc": ir.FunctionType(PTR, [PTR, I64]),
-    "free": ir.FunctionType(VOID, [PTR]),
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,11 @@ class Heap:
     row_bytes: int
     kept: ir.Value
 
+    @property
+    def is_large(self) -> bool:
+        """Whether a row that does not exist must be made before it is read."""
+        return self.row_bytes > ZERO_ROW
+
 
 class Memory:
     """The buffers of the function that ``e`` writes."""
@@ -63,6 +72,7 @@ class Memory:
 
     def __init__(self, e: Emitter):
         self.e = e
+        self._ends: dict[ir.Function, ir.Block] = {}
         self.buffers = e.plan.buffers
         distinct = list(dict.fromkeys(self.buffers.values()))
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
@@ -70,6 +80,7 @@ class Memory:
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
         self.scopes = self._make_scopes([b for b in distinct if b.space != "stack"])
         self.globals: dict[Value, ir.Value] = {}
+        self.certain = certain(e.plan.function) if self.heaps else {}
 
     def base(self, x: Value) -> ir.Value | None:
         """The address of the first element (None for a sequence)."""
@@ -140,16 +151,24 @@ class Memory:
         return b.load(self.slot, typ=PTR)
 
     def require_memory(self, pointer: ir.Value) -> None:
-        with self.e.builder.if_then(self.e.builder.icmp_unsigned("==", pointer, PTR(None)), likely=False):
-            self.report(OUT_OF_MEMORY, [])
-            self.e.branch_out(1)
+        b = self.e.builder
+        going_on = self.e.new_block("memory")
+        b.cbranch(b.icmp_unsigned("!=", pointer, PTR(None)), going_on, self._out_of_memory(self.e.function))
+        b.position_at_end(going_on)
+
+    def _out_of_memory(self, function: ir.Function) -> ir.Block:
+        """Where a function goes when memory has run out."""
+        if function not in self._ends:
+            block = self._ends[function] = self.e.new_block("out_of_memory")
+            with self.e.builder.goto_block(block):
+                self.report(OUT_OF_MEMORY, [])
+                self.e.branch_out(1)
+        return self._ends[function]
 
     def report(self, code: int, details: Sequence[ir.Value]) -> None:
         """Writes the error record."""
-        b, err = self.e.builder, self.e.function.args[-1]
-        with b.if_then(b.icmp_unsigned("!=", err, PTR(None))):
-            for k, value in enumerate([index(code), *details]):
-                b.store(value, b.gep(err, [index(k)], source_etype=I64))
+        given = [index(code), *details, *[ZERO] * (DETAILS - len(details))]
+        self.e.builder.call(write_error(self.e.module), [self.e.error, *given])
 
     def borrow(self, size: int) -> ir.Value:
         """Memory of ``size`` bytes for the time of one operation."""
@@ -184,7 +203,9 @@ class Memory:
         if (known := self.held.get((self.buffers[x], position))) is not None:
             return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
-        if write or heap.row_bytes > ZERO_ROW:
+        if any(self.e.env.get(known) is position for known in self.certain.get(x, ())):
+            return self._row(heap, position)
+        if write or heap.is_large:
             self.reserve(heap, position)
             return self._row(heap, position)
         inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))
@@ -201,13 +222,12 @@ class Memory:
         b = self.e.builder
         capacity = b.load(heap.capacity, typ=I64)
         with b.if_then(b.icmp_signed(">=", position, capacity), likely=False):
-            least, doubled = b.add(position, index(1)), b.shl(capacity, index(1))
-            new = b.select(b.icmp_signed(">", doubled, least), doubled, least)
             pointer = b.load(heap.pointer, typ=PTR)
-            made = b.call(grow(self.e.module), [pointer, capacity, new, index(heap.row_bytes)])
-            self.require_memory(made)
-            b.store(made, heap.pointer)
-            b.store(new, heap.capacity)
+            made = b.call(grow(self.e.module), [pointer, capacity, position, index(heap.row_bytes)])
+            moved = b.extract_value(made, 0)
+            self.require_memory(moved)
+            b.store(moved, heap.pointer)
+            b.store(b.extract_value(made, 1), heap.capacity)
 
     def prepare_sequence(self, result: Value, operands: Sequence[Value]) -> ir.Value:
         """Makes ``result`` ready for an elementwise operation; how far the operands go: beyond, they are zero."""
@@ -274,126 +294,3 @@ def copy_sequence(e: Emitter, source: Value, target: Value) -> None:
         e.memory.reserve(y, b.sub(count, index(1)))
         size = b.mul(count, index(x.row_bytes))
         b.call(copy_bytes(e.module), [b.load(y.pointer, typ=PTR), b.load(x.pointer, typ=PTR), size, I1(0)])
-
-
-# --- what a module holds once
-
-
-def libc(module: ir.Module, name: str) -> ir.Function:
-    return module.globals.get(name) or ir.Function(module, LIBC[name], name)
-
-
-def fill_bytes(module: ir.Module) -> ir.Function:
-    t = ir.FunctionType(VOID, [PTR, I8, I64, I1])
-    return module.declare_intrinsic("llvm.memset", [PTR, I64], t)
-
-
-def copy_bytes(module: ir.Module) -> ir.Function:
-    t = ir.FunctionType(VOID, [PTR, PTR, I64, I1])
-    return module.declare_intrinsic("llvm.memcpy", [PTR, PTR, I64], t)
-
-
-def zeros(module: ir.Module) -> ir.GlobalVariable:
-    """Zeros for rows that do not exist."""
-    if "dflow.zeros" not in module.globals:
-        made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, ZERO_ROW), "dflow.zeros"))
-        made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, None), "internal", True
-        made.align = ARENA_ALIGNMENT
-    return module.globals["dflow.zeros"]
-
-
-def data(module: ir.Module, prefix: str, x: Value) -> ir.GlobalVariable:
-    """A dense constant as bytes."""
-    assert x.op is not None
-    array = np.ascontiguousarray(x.op.attrs["value"], x.type.dtype.numpy)
-    raw = bytearray(np.broadcast_to(array, x.type.static_shape).tobytes())
-    name = module.get_unique_name(f"{prefix}.data")
-    made = untyped(ir.GlobalVariable(module, ir.ArrayType(I8, len(raw)), name))
-    made.initializer, made.linkage, made.global_constant = ir.Constant(made.value_type, raw), "internal", True
-    made.align = ARENA_ALIGNMENT
-    return made
-
-
-def grow(module: ir.Module) -> ir.Function:
-    """``grow(pointer, capacity, new capacity, bytes of a row)``: the moved sequence, zero in its new part, or NULL."""
-    f, fresh = _once(module, "dflow.grow", ir.FunctionType(PTR, [PTR, I64, I64, I64]))
-    if not fresh:
-        return f
-    pointer, capacity, new, row = f.args
-    b = ir.IRBuilder(f.append_basic_block("entry"))
-    with b.if_then(b.icmp_unsigned(">", new, b.udiv(index(2**46), row)), likely=False):  # more than there can be
-        b.ret(PTR(None))
-    old_bytes, new_bytes = b.mul(capacity, row), b.mul(new, row)
-
-    def clear_rest(p: ir.Value) -> None:
-        added = b.sub(new_bytes, old_bytes)
-        b.call(fill_bytes(module), [b.gep(p, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
-
-    with b.if_then(b.icmp_unsigned("!=", pointer, PTR(None))):
-        room = b.load(_shifted(b, pointer, -HEADER), typ=I64)
-        fits = b.icmp_unsigned(">=", room, new_bytes)
-        with b.if_then(fits):
-            clear_rest(pointer)
-            b.ret(pointer)
-    size = b.add(new_bytes, index(HEADER))
-    with b.if_then(b.icmp_unsigned("==", capacity, ZERO)):
-        made = b.call(libc(module, "calloc"), [size, index(1)])  # pages are zero without being touched
-        _require(b, made)
-        b.call(free_block(module), [pointer])
-        b.store(new_bytes, made)
-        b.ret(_shifted(b, made, HEADER))
-    made = b.call(libc(module, "realloc"), [_shifted(b, pointer, -HEADER), size])
-    _require(b, made)
-    b.store(new_bytes, made)
-    moved = _shifted(b, made, HEADER)
-    clear_rest(moved)
-    b.ret(moved)
-    return f
-
-
-def put_back(module: ir.Module) -> ir.Function:
-    """``put_back(pointer, kept)``: keeps the block of a sequence, or frees it where it is large."""
-    f, fresh = _once(module, "dflow.put_back", ir.FunctionType(VOID, [PTR, PTR]))
-    if not fresh:
-        return f
-    pointer, kept = f.args
-    b = ir.IRBuilder(f.append_basic_block("entry"))
-    with b.if_then(b.icmp_unsigned("==", pointer, PTR(None))):
-        b.ret_void()
-    with b.if_then(b.icmp_unsigned(">", b.load(_shifted(b, pointer, -HEADER), typ=I64), index(MOST_KEPT))):
-        b.call(free_block(module), [pointer])
-        b.ret_void()
-    b.call(free_block(module), [b.atomic_rmw("xchg", kept, pointer, "acq_rel")])
-    b.ret_void()
-    return f
-
-
-def free_block(module: ir.Module) -> ir.Function:
-    """``free_block(pointer)``: frees the block of a sequence; NULL is none."""
-    f, fresh = _once(module, "dflow.free_block", ir.FunctionType(VOID, [PTR]))
-    if fresh:
-        b = ir.IRBuilder(f.append_basic_block("entry"))
-        with b.if_then(b.icmp_unsigned("!=", f.args[0], PTR(None))):
-            b.call(libc(module, "free"), [_shifted(b, f.args[0], -HEADER)])
-        b.ret_void()
-    return f
-
-
-def _once(module: ir.Module, name: str, t: ir.FunctionType) -> tuple[ir.Function, bool]:
-    """The function of that name, and whether it is new and has no body yet."""
-    if name in module.globals:
-        return module.globals[name], False
-    f = ir.Function(module, t, name)
-    f.linkage = "internal"
-    for attribute in ("noinline", "cold", "nounwind"):
-        f.attributes.add(attribute)
-    return f, True
-
-
-def _shifted(b: ir.IRBuilder, pointer: ir.Value, bytes_: int) -> ir.Value:
-    return b.gep(pointer, [index(bytes_)], source_etype=I8)
-
-
-def _require(b: ir.IRBuilder, made: ir.Value) -> None:
-    with b.if_then(b.icmp_unsigned("==", made, PTR(None)), likely=False):
-        b.ret(PTR(None))

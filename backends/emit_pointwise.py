@@ -5,9 +5,11 @@ from __future__ import annotations
 from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_part
-from dflow.backends.emit_core import Emitter, emits, pointwise
-from dflow.backends.emit_memory import copy_bytes, copy_sequence, data
+from dflow.backends.emit_core import Domain, Emitter, emits, pointwise
+from dflow.backends.emit_memory import copy_sequence
+from dflow.backends.emit_once import copy_bytes, data
 from dflow.backends.emit_outline import outlined
+from dflow.backends.emit_parts import MOVE, in_parts
 from dflow.backends.emit_types import I1, ZERO, constant, index
 from dflow.ir.core import Op
 from dflow.ir.types import Dim
@@ -44,7 +46,7 @@ def _copy(e: Emitter, op: Op) -> None:
         copy_sequence(e, x, op.result)
     else:
         shape = collapsed_part(e, op.result, x, ["all"] * x.type.rank)
-        e.nest(shape, lambda at: e.store(op.result, at, e.load(x, at)))
+        in_parts(e, op, shape, MOVE, lambda d: e.nest(d, lambda at: e.store(op.result, at, e.load(x, at))))
 
 
 @pointwise("iota")
@@ -85,7 +87,7 @@ def _copy_flat(e: Emitter, op: Op) -> None:
         value = e.load_at(x, e.offset(e.memory.base(x), x.type, at[0]))
         e.store_at(y, e.offset(e.memory.base(y), y.type, at[0]), value)
 
-    e.nest((count,), move)
+    in_parts(e, op, (count,), MOVE, lambda d: e.nest(d, move))
 
 
 def _reshaped(e: Emitter, op: Op, at: At) -> ir.Value:
@@ -115,9 +117,9 @@ def _concatenate(e: Emitter, op: Op) -> None:
     axis, start = op.attrs["axis"], 0
     for x in op.operands:
 
-        def move(at: At, x=x, start=start) -> None:
-            to = [e.add(i, index(start)) if k == axis else i for k, i in enumerate(at)]
-            e.store(op.result, to, e.load(x, at))
+        def move(domain: Domain, x=x, start=start) -> None:
+            to = [index(start) if k == axis else ZERO for k in range(x.type.rank)]
+            e.nest(domain, lambda at: e.store(op.result, [e.add(i, k) for i, k in zip(at, to)], e.load(x, at)))
 
-        e.nest(x.type.shape, move)
+        in_parts(e, op, x.type.shape, MOVE, move)
         start += x.type.shape[axis]

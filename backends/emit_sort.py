@@ -12,7 +12,8 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
-from dflow.backends.emit_memory import SMALL_ARENA, copy_bytes
+from dflow.backends.emit_memory import SMALL_ARENA
+from dflow.backends.emit_once import copy_bytes
 from dflow.backends.emit_scalar import int_compare, is_nan
 from dflow.backends.emit_types import I1, I64, ONE, PTR, VOID, ZERO, from_storage, index, storage_type
 from dflow.ir.core import Op

@@ -9,6 +9,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_lapack import (
     BLOCK,
+    INTEGER,
     At,
     Columns,
     Scratch,
@@ -22,7 +23,7 @@ from dflow.backends.emit_lapack import (
 )
 from dflow.backends.emit_numbers import Numbers
 from dflow.backends.emit_scalar import intrinsic
-from dflow.backends.emit_types import I1, I32, ONE, constant, index, storage_type
+from dflow.backends.emit_types import I1, ONE, constant, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.ops.matrices import real_type
 
@@ -34,10 +35,10 @@ def _eigh(e: Emitter, op: Op) -> None:
         return
     if not e.options.blas:
         raise unavailable(op)
-    t, integers, info, is_complex = storage_type(dtype), 3 + 5 * n, e.slot(I32), dtype.kind == "c"
+    t, integers, info, is_complex = storage_type(dtype), 3 + 5 * n, e.slot(INTEGER), dtype.kind == "c"
     more = 1 + 6 * n + 2 * n * n
     work = (2 * n + n * n if is_complex else more) + BLOCK * n
-    parts = {"columns": (n * n, t), "work": (work, t), "integers": (integers, I32)}
+    parts = {"columns": (n * n, t), "work": (work, t), "integers": (integers, INTEGER)}
     if is_complex:
         parts["real"] = (more, storage_type(real_type(dtype)))
     scratch = Scratch(e, **parts)
@@ -66,7 +67,7 @@ def _eig(e: Emitter, op: Op) -> None:
         return
     if not e.options.blas:
         raise unavailable(op)
-    t, work, info, is_complex = storage_type(dtype), (4 + BLOCK) * n, e.slot(I32), dtype.kind == "c"
+    t, work, info, is_complex = storage_type(dtype), (4 + BLOCK) * n, e.slot(INTEGER), dtype.kind == "c"
     small = storage_type(real_type(dtype))
     parts = {"x": (n * n, t), "v": (n * n, t), "work": (work, t), "real": (2 * n, small)}
     scratch = Scratch(e, **parts)
@@ -76,7 +77,7 @@ def _eig(e: Emitter, op: Op) -> None:
         vectors = Columns(e, scratch["v"], n, dtype)
         rest: Any = ("N", "V", n, columns.pointer, n)
         space: Any = (vectors.pointer, n, vectors.pointer, n, scratch["work"], work)
-        e.builder.store(I32(1), info)
+        e.builder.store(INTEGER(1), info)
         with e.builder.if_then(_is_finite(e, x, batch)):  # LAPACK may not return from what is not
             if is_complex:
                 call(e, "lapack", "geev", dtype, *rest, start(e, w, batch), *space, scratch["real"], info)
@@ -138,7 +139,7 @@ def _as_complex(e: Emitter, found: ir.Value, vectors: Columns, w: Value, v: Valu
 def _svd(e: Emitter, op: Op) -> None:
     (x,), (u, s, vh), dtype = op.operands, op.results, op.operands[0].type.dtype
     (m, n), left, right, is_complex = sizes(x), sizes(u)[1], sizes(vh)[0], dtype.kind == "c"
-    k, t, info = min(m, n), storage_type(dtype), e.slot(I32)
+    k, t, info = min(m, n), storage_type(dtype), e.slot(INTEGER)
     if k == 0:
         identity(e, u)
         identity(e, vh)
@@ -146,7 +147,7 @@ def _svd(e: Emitter, op: Op) -> None:
     if not e.options.blas:
         raise unavailable(op)
     work = 4 * k * k + 7 * k + max(m, n) + BLOCK * (m + n)
-    parts = {"x": (m * n, t), "u": (m * left, t), "vh": (right * n, t), "work": (work, t), "integers": (8 * k, I32)}
+    parts = {"x": (m * n, t), "u": (m * left, t), "vh": (right * n, t), "work": (work, t), "integers": (8 * k, INTEGER)}
     if is_complex:
         parts["real"] = (k * max(5 * k + 7, 2 * max(m, n) + 2 * k + 1), storage_type(real_type(dtype)))
     scratch = Scratch(e, **parts)

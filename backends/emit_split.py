@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import UNROLL_OPS, Emitter
-from dflow.backends.emit_types import I1, index
+from dflow.backends.emit_core import UNROLL_OPS, Domain, Emitter, Part
+from dflow.backends.emit_types import I1, ZERO, index
 from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Block, Op, Value
 from dflow.ir.passes.rewrite import constant_of
@@ -53,19 +53,29 @@ def _asks(op: Op, position: Value) -> bool:
     return op.name in ("ge", "lt") and op.operands[0] is position and constant_of(op.operands[1]) is not None
 
 
-def split_nest(e: Emitter, split: Split, domain: Sequence[Dim], element: Element, hints: ir.MDValue | None) -> None:
+def split_nest(e: Emitter, split: Split, domain: Domain, element: Element, hints: ir.MDValue | None) -> None:
     """``element(index, answers)`` for every index of ``domain``; ``hints`` are for the loops without edges."""
-    length = index(split.stop - split.start)
-    edges = index(split.size - (split.stop - split.start))
+    row = domain[-1]
+    first, stop = (_inside(e, index(edge), row) for edge in (split.start, split.stop))
+    length, size = e.sub(stop, first), e.size(row)
     answers = {op: I1(True) for op in split.asked}
     short = loop_id(e.module, ("llvm.loop.vectorize.enable", 0), ("llvm.loop.unroll.disable",))
 
     def edge(at: list[ir.Value], t: ir.Value) -> None:
-        before = e.builder.icmp_signed("<", t, index(split.start))
-        element([*at, e.builder.select(before, t, e.add(t, length))], {})
+        before = e.builder.icmp_signed("<", t, first)
+        element([*at, e.position(row, e.builder.select(before, t, e.add(t, length)))], {})
 
-    def row(at: list[ir.Value]) -> None:
-        e.repeat(edges, lambda t: edge(at, t), short)
-        e.repeat(length, lambda t: element([*at, e.add(t, index(split.start))], answers), hints)
+    def whole(at: list[ir.Value]) -> None:
+        e.repeat(e.sub(size, length), lambda t: edge(at, t), short)
+        e.repeat(length, lambda t: element([*at, e.position(row, e.add(t, first))], answers), hints)
 
-    e.nest(domain[:-1], row, UNROLL_OPS + 1)
+    e.nest(domain[:-1], whole, UNROLL_OPS + 1)
+
+
+def _inside(e: Emitter, position: ir.Value, row: Dim | Part) -> ir.Value:
+    """How far into a row, or a part of one, a position of the row is."""
+    if not isinstance(row, Part):
+        return position
+    b, k = e.builder, e.sub(position, row.begin)
+    k = b.select(b.icmp_signed("<", k, ZERO), ZERO, k)
+    return b.select(b.icmp_signed("<", k, row.count), k, row.count)

@@ -26,11 +26,12 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import object_cache
+from dflow.backends import blas, object_cache, result_memory, thread_pool, threads
 from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
-from dflow.backends.shared_code import SharedCode, externalize
+from dflow.backends.shared_code import SharedCode, shared_names
+from dflow.backends.straight import call_repeated, is_straight
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
@@ -79,15 +80,21 @@ def _linker() -> llvm.LLJIT:
     return llvm.create_lljit_compiler(machine.__wrapped__())
 
 
-def optimize(module: ir.Module, target: llvm.TargetMachine, level: int = 2) -> llvm.ModuleRef:
-    """The module, checked by LLVM's verifier and optimized.
+def optimize(
+    module: ir.Module | str, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
+) -> llvm.ModuleRef:
+    """The module (or its text), checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if
+    ``vectorize``.
 
     The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
     functions, on which code generation would abort the process. Such a module is optimized without it.
     """
-    module.triple, module.data_layout = target.triple, str(target.target_data)
-    text = str(module)
-    made = _optimized(text, target, level, slp=level > 1)
+    if isinstance(module, str):
+        text = f'target triple = "{target.triple}"\ntarget datalayout = "{target.target_data}"\n{module}'
+    else:
+        module.triple, module.data_layout = target.triple, str(target.target_data)
+        text = str(module)
+    made = _optimized(text, target, level, slp=vectorize and level > 1)
     try:
         made.verify()
     except RuntimeError:
@@ -273,16 +280,19 @@ def generate(
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
-    shared = externalize(emitted.module)
+    straight = is_straight(plan.function)
+    if straight:
+        call_repeated(emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize=not straight)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
     clock.append(time.perf_counter())
     wanted += [release] if release else []
+    shared = [name for name in shared_names(emitted.module) if name.encode() + b"\0" in code]
     made = ObjectCode(name, code, emitted.checks, tuple(wanted), tuple(shared), tuple(imports), release)
     return Generated(made, emitted, optimized, Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock))))
 
@@ -290,7 +300,9 @@ def generate(
 def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
-        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_blas_symbols(object.imports)}
+        known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
+        if thread_pool.SYMBOL in object.imports:
+            known |= _pool()
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -305,34 +317,44 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
     return builder.link(_linker(), f"dflow{next(_NUMBER)}")
 
 
-def _load_for_good(which: str, make: Callable[[], tuple[ir.Module, list[str]]]) -> dict[str, int]:
+def _load_for_good(
+    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int]
+) -> dict[str, int]:
     key = object_cache.digest("shared", which)
     data = object_cache.read(key)
     if data is None:
         module, wanted = make()
         target = machine()
-        # Straight code, for which LLVM's passes do nothing but take time; registers are still allotted well.
         data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
-    tracker = load(code, names, {})
+    tracker = load(code, names, symbols)
     _FOR_GOOD.append(tracker)
     return {name: int(tracker[name]) for name in names}
+
+
+@functools.cache
+def _pool() -> dict[str, int]:
+    """The symbols of the pool of threads. Its workers sleep in its code until the process ends, so that no order in
+    which an interpreter forgets its modules may unload it."""
+    names = (thread_pool.SYMBOL, thread_pool.LIMIT)
+    found = _load_for_good("thread pool", lambda: (thread_pool.text(), names), {})
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_linker()))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_FOR_GOOD[-1]))
+    return threads.symbols(found)
 
 
 _FOR_GOOD: list[Any] = []
 _SHARED = SharedCode(_load_for_good)
 
 
-def _blas_symbols(names: Sequence[str]) -> dict[str, int]:
-    """Addresses of the BLAS and LAPACK functions among ``names``. SciPy is imported only then: it takes 190 ms."""
-    needed = [name for name in names if name.startswith(("dflow_blas_", "dflow_lapack_"))]
-    if not needed:
-        return {}
-    from dflow.backends.blas import address
-
-    return {name: address(name) for name in needed}
+def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
+    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, and memory for large results."""
+    found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
+    if result_memory.SYMBOL in names:
+        found[result_memory.SYMBOL] = result_memory.address()
+    return found
 
 
 def _scalar_ctype(t: TensorType) -> Any:

@@ -32,7 +32,7 @@ from math import prod
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import pyabi, trampoline
+from dflow.backends import pyabi, result_memory, trampoline
 from dflow.backends.pyabi import ELEMENTS, I8, I32, I64, PTR, at, data, field, function
 
 NULL = ir.Constant(PTR, None)
@@ -273,7 +273,11 @@ class _Writer:
 
     def make_array(self, leaf: Leaf, slot: ir.Value) -> ir.Value:
         """Allocate the ndarray for a result; its data pointer."""
-        made = self.hold(self.builder.call(self.shared("dflow_new_array"), self.describe(leaf)), slot)
+        if result_memory.is_large(leaf.bytes):
+            new = function(self.module, result_memory.SYMBOL, trampoline.SIGNATURES["dflow_new_array"])
+        else:
+            new = self.shared("dflow_new_array")
+        made = self.hold(self.builder.call(new, self.describe(leaf)), slot)
         return field(self.builder, made, pyabi.ARRAY_DATA, PTR)
 
     def box(self, leaf: Leaf, slot: ir.Value, place: ir.Value) -> None:

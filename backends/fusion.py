@@ -27,10 +27,11 @@ from dflow.ir.passes.unchecked import unchecked
 from dflow.ir.types import BF16, F32, I64, scalar
 
 
-def fuse(f: Function) -> Function:
-    """``f`` with its tensor operations in kernels. ``f`` itself is not changed."""
+def fuse(f: Function, blas: bool = False) -> Function:
+    """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
+    transposed matrices as they lie."""
     f = unchecked(decompose(f))
-    return Function(f.name, _Fusion(Demand(f)).block(f.body), f.linear, f.loc)
+    return Function(f.name, _Fusion(Demand(f, blas)).block(f.body), f.linear, f.loc)
 
 
 class _Fusion:
@@ -55,6 +56,8 @@ class _Fusion:
             self.env[op.result] = self.reduction(b, op)
         elif op.name == "matmul" and self.demand.is_folded(op):
             self.env[op.result] = self.product(b, op)
+        elif op.name == "matmul" and any(self.demand.turns(op)):
+            self.env[op.result] = self.turned(b, op)
         elif op.name == "concatenate":
             self.env[op.result] = self.concatenation(b, op)
         elif self.demand.is_element(op):
@@ -117,6 +120,13 @@ class _Fusion:
         attrs = {"domain": domain, "reduced": 1, "combine": ("sum",)}
         made = b.append("kernel", [], attrs, [_region(k, elements.emit("mul", *factors))], [op.result.hint])[0]
         return b.reshape(b.convert(made, dtype=BF16) if narrow else made, shape=shape)
+
+    def turned(self, b: Builder, op: Op) -> Value:
+        """A product that takes transposed operands as they lie."""
+        transposed = self.demand.turns(op)
+        operands = [v.op.operands[0] if t and v.op else v for v, t in zip(op.operands, transposed)]
+        attrs = {"transposed": transposed}
+        return b.append("gemm", [self.env.get(v, v) for v in operands], attrs, hints=[op.result.hint])[0]
 
     def concatenation(self, b: Builder, op: Op) -> Value:
         """Unspecified memory, into which the parts are written one after the other."""

@@ -31,6 +31,7 @@ from dflow.backends.emit_core import untyped
 from dflow.backends.emit_lapack import Unavailable
 from dflow.backends.emit_types import I8, I32, I64, PTR
 from dflow.backends.engine import COMPILING, lower, machine, optimize
+from dflow.backends.mathlib import complete
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function, walk
 from dflow.ir.passes.dce import SHOWING
@@ -140,6 +141,7 @@ def _build(name: str, functions: Sequence[tuple[Any, ...]]) -> tuple[ir.Module, 
     exports = [_add(module, _export(*f), releases) for f in functions]
     if releases:
         _at_unload(module, releases)
+    complete(module)
     return module, exports
 
 
@@ -170,7 +172,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def _add(module: ir.Module, export: Export, releases: list[ir.Function]) -> Export:
     try:
-        emitted = emit(export.plan, export.name, module, Options(blas=False))
+        emitted = emit(export.plan, export.name, module, Options(blas=False, threads=False))
     except Unavailable as e:
         raise LibraryError(str(e)) from None
     _add_messages(module, export.name, emitted.checks)

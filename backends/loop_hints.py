@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import Emitter
+from dflow.backends.emit_core import Domain, Emitter, Part
 from dflow.ir.core import Block, Op, Value
 from dflow.ir.passes.linear_forms import terms
 from dflow.ir.registry import definition
@@ -29,12 +29,12 @@ def hints(e: Emitter, body: Block, count: ir.Value, sums: Sequence[Value]) -> ir
     return _hints(e, body, body.args[0], trips) if len(carried) == len(sums) else None
 
 
-def nest_hints(e: Emitter, body: Block, domain: Sequence[Dim]) -> ir.MDValue | None:
+def nest_hints(e: Emitter, body: Block, domain: Domain) -> ir.MDValue | None:
     """The metadata for the innermost loop of a nest over ``domain``."""
     return _hints(e, body, body.args[-1], domain[-1]) if domain else None
 
 
-def _hints(e: Emitter, body: Block, k: Value, trips: Dim | None) -> ir.MDValue | None:
+def _hints(e: Emitter, body: Block, k: Value, trips: Dim | Part | None) -> ir.MDValue | None:
     if (
         not e.vectorizes
         or not isinstance(trips, int)

@@ -27,6 +27,8 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
+from dflow.backends.blas import integer_bits
+
 _MAGIC = b"dflow object 1\n"
 _SUFFIX = ".dflow"
 _written = itertools.count()
@@ -69,11 +71,11 @@ def digest(*parts: str) -> str:
 
 @functools.cache
 def toolchain() -> str:
-    """What machine code depends on besides its program, as a digest: this compiler, Python, NumPy, LLVM and the
-    processor."""
+    """What machine code depends on besides its program, as a digest: this compiler, Python, NumPy, BLAS, LLVM and
+    the processor."""
     folders = [os.path.dirname(sys.modules[name].__file__ or "") for name in ("dflow", "dflow.ir", "dflow.backends")]
     stamp = sorted({s for folder in folders for s in _stamps(folder)})
-    versions = [sys.version, np.__version__, llvmlite.__version__, str(llvm.llvm_version_info)]
+    versions = [sys.version, np.__version__, str(integer_bits()), llvmlite.__version__, str(llvm.llvm_version_info)]
     processor = [llvm.get_process_triple(), llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     return hashlib.sha256("\n".join([*stamp, *versions, *processor]).encode()).hexdigest()
 

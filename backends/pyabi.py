@@ -306,5 +306,10 @@ def _numpy_api() -> Any:
     return ctypes.cast(get_pointer(capsule, None), ctypes.POINTER(ctypes.c_size_t))
 
 
+def numpy_function(place: int) -> int:
+    """The address of the function at a place of NumPy's table."""
+    return int(_numpy_api()[place])
+
+
 def _numpy_abi_version() -> int:
     return int(ctypes.CFUNCTYPE(ctypes.c_uint)(_numpy_api()[_API_VERSION])())

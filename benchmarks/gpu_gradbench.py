@@ -1,6 +1,7 @@
 """GradBench's ba, ht and gmm on a GPU, many at once: the value, and the value with its gradient.
 
-A batch are problems with other parameters and the same data. Without a device the group says so and writes nothing.
+A batch are problems with other parameters and the same data. JAX and PyTorch have the same problems, written for them
+and batched by their ``vmap``; all results are compared. Without a device the group says so and writes nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,15 +10,21 @@ from typing import Any
 import numpy as np
 
 import dflow
+from benchmarks import gpu_gradbench_peers as peers
 from benchmarks.gradbench import adjustment, hand, inputs, mixture, problems
-from benchmarks.measure import Table, Time, measure
+from benchmarks.measure import Table, Time, measure, peer
 from dflow import trees
 from dflow.backends.cuda import driver
 
 BATCHES = (64, 1024, 16384)
+PEERS = ("JAX", "JAX's", "PyTorch", "PyTorch's")
+COLUMNS = ("value", "with gradient", "ratio", "JAX", "JAX with gradient", "PyTorch", "PyTorch with gradient")
+
+# The cost of one problem, the arguments of a batch, and the cost for another library.
+Batch = tuple[Callable[..., Any], tuple[Any, ...], Callable[[Any, peers.Put], peers.Cost]]
 
 
-def ba(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def ba(count: int, small: bool = False) -> Batch:
     """A problem for each observation: the square of its errors, by camera, point and weight."""
 
     def cost(camera, x, w, seen):
@@ -27,10 +34,11 @@ def ba(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any, 
     r, given = np.random.default_rng(0), inputs.ba(1)
     rows = [np.tile(np.asarray(given[k], float), (count, 1)) for k in ("cam", "x")]
     rows = [x * (1.0 + 1e-3 * r.normal(size=x.shape)) for x in rows]
-    return cost, (*rows, np.full(count, given["w"]), np.tile(given["feat"], (count, 1)))
+    args = (*rows, np.full(count, given["w"]), np.tile(given["feat"], (count, 1)))
+    return cost, args, lambda xp, put: peers.ba(xp)
 
 
-def ht(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def ht(count: int, small: bool = False) -> Batch:
     """A hand in many poses."""
     given = inputs._any_hand("simple", n=2, v=3) if small else inputs.ht("simple", 1)
     theta, model, seen, points = problems.ht(given)
@@ -39,10 +47,11 @@ def ht(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any, 
         e = hand.simple(theta, model, seen, points)
         return np.sum(e * e)
 
-    return cost, (theta * (1.0 + 0.1 * np.random.default_rng(0).normal(size=(count, len(theta)))),)
+    thetas = theta * (1.0 + 0.1 * np.random.default_rng(0).normal(size=(count, len(theta))))
+    return cost, (thetas,), lambda xp, put: peers.ht(xp, put, model, seen, points)
 
 
-def gmm(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def gmm(count: int, small: bool = False) -> Batch:
     """Many mixtures for the same points."""
     (alpha, mu, q, l), *rest = problems.gmm(inputs.gmm(2, 2, 3) if small else inputs.gmm(10, 5, 1000))
 
@@ -50,7 +59,8 @@ def gmm(count: int, small: bool = False) -> tuple[Callable[..., Any], tuple[Any,
         return mixture.posterior((alpha, mu, q, l), *rest)
 
     r = np.random.default_rng(0)
-    return posterior, tuple(x * (1.0 + 0.1 * r.normal(size=(count, *x.shape))) for x in (alpha, mu, q, l))
+    args = tuple(x * (1.0 + 0.1 * r.normal(size=(count, *x.shape))) for x in (alpha, mu, q, l))
+    return posterior, args, lambda xp, put: peers.gmm(xp, put, *rest)
 
 
 def run(batches: tuple[int, ...] = BATCHES, rounds: int = 5, small: bool = False) -> Iterator[Table]:
@@ -59,7 +69,7 @@ def run(batches: tuple[int, ...] = BATCHES, rounds: int = 5, small: bool = False
     except driver.DeviceError as e:
         print(f"no figures for a GPU: {e}", flush=True)
         return
-    columns = ["problem", "batch", "value", "with gradient", "ratio", "value on the CPU", "with gradient on the CPU"]
+    columns = ["problem", "batch", *COLUMNS, "value on the CPU", "with gradient on the CPU"]
     table = Table("GradBench's problems, batched on a GPU", columns)
     for make in (ba, ht, gmm):
         for count in batches:
@@ -69,19 +79,47 @@ def run(batches: tuple[int, ...] = BATCHES, rounds: int = 5, small: bool = False
     yield table
 
 
-def row(cost: Callable[..., Any], args: tuple[Any, ...], rounds: int) -> tuple[Any, ...]:
+def row(cost: Callable[..., Any], args: tuple[Any, ...], other: Any, rounds: int) -> tuple[Any, ...]:
     both = dflow.value_and_grad(cost, tuple(range(len(args))))
-    there = tuple(dflow.device_put(x) for x in args)
-    calls = {}
+    there, calls = tuple(dflow.device_put(x) for x in args), dict[str, Callable[[], Any]]()
+    wanted: dict[str, Any] = {}
     for name, f in (("value", cost), ("gradient", both)):
         on_gpu, on_cpu = (dflow.jit(dflow.vmap(f), device=device) for device in ("cuda", "cpu"))
-        compare(on_gpu(*there), on_cpu(*args))
+        wanted[name] = on_cpu(*args)
+        compare(on_gpu(*there), wanted[name])
         calls[name] = lambda f=on_gpu: wait(f(*there))
         calls[f"{name} on the CPU"] = lambda f=on_cpu: f(*args)
+    calls |= of_peers(other, args, wanted)
     times: dict[str, Time] = measure(calls, rounds=rounds)
     value, slope = times["value"], times["gradient"]
     ratio = f"{slope.median / value.median:.3g}"
-    return value, slope, ratio, times["value on the CPU"], times["gradient on the CPU"]
+    others = [times.get(name, "-") for name in PEERS]
+    return value, slope, ratio, *others, times["value on the CPU"], times["gradient on the CPU"]
+
+
+def of_peers(other: Any, args: tuple[Any, ...], wanted: dict[str, Any]) -> dict[str, Callable[[], Any]]:
+    """The calls of those that are installed, see a GPU, and have the memory."""
+    jax, torch = (peer(name) for name in ("jax", "torch"))
+    found: dict[str, Callable[[], Any]] = {}
+    if jax and jax.default_backend() == "gpu":
+        found |= peers.in_jax(jax, other, args)
+    if torch and torch.cuda.is_available():
+        found |= peers.in_torch(torch, other, args)
+    for name, call in list(found.items()):
+        try:
+            result = call()
+        except (RuntimeError, MemoryError) as e:
+            print(f"{name} cannot do this one: {str(e).splitlines()[0]}", flush=True)
+            del found[name]
+            continue
+        on_host = [x.cpu().numpy() if hasattr(x, "cpu") else np.asarray(x) for x in leaves(result)]
+        compare(on_host, leaves(wanted["gradient" if name.endswith("'s") else "value"]))
+    return found
+
+
+def leaves(result: Any) -> list[Any]:
+    """The arrays of a result, in order."""
+    return [y for x in result for y in leaves(x)] if isinstance(result, tuple | list) else [result]
 
 
 def wait(result: Any) -> None:

@@ -10,6 +10,7 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 
 from dflow import debug, lax, tree
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
+from dflow.backends.threads import set_threads, threads
 from dflow.batching import vmap
 from dflow.check import check_grads
 from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
@@ -67,10 +68,12 @@ __all__ = [
     "register",
     "register_jvp",
     "register_vjp",
+    "set_threads",
     "sparse_hessian",
     "sparse_jacobian",
     "stop_gradient",
     "struct",
+    "threads",
     "tree",
     "value_and_grad",
     "vjp",

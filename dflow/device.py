@@ -267,15 +267,18 @@ class Array(DeviceOperators, OnDevice):
         else:
             self[...] = value
 
-    def reshape(self, *shape: Any) -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Array:
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
-        return self.view(np.empty(self.shape, np.bool_).reshape(wanted).shape)
+        x = self.copy() if copy else self
+        if order != "C":
+            return x.reordered(wanted, order)
+        return x.view(np.empty(self.shape, np.bool_).reshape(wanted).shape)
 
-    def ravel(self) -> Array:
-        return self.view((self.size,))
+    def ravel(self, order: str = "C") -> Array:
+        return self.reshape(-1 if self.size else 0, order=order)
 
-    def flatten(self) -> Array:
-        return self.copy().ravel()
+    def flatten(self, order: str = "C") -> Array:
+        return self.copy().ravel(order)
 
     def squeeze(self, axis: Any = None) -> Array:
         return self.view(np.empty(self.shape, np.bool_).squeeze(axis).shape)

@@ -97,6 +97,18 @@ def _view_method(name: str) -> Any:
     return run
 
 
+def _updating_method(name: str) -> Any:
+    """A method that changes the array and gives nothing."""
+    function = _unbound(name)
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> None:
+        self.check_writable("this array")
+        _called(function, (self, *args), kwargs)
+
+    run.__name__ = name
+    return run
+
+
 class DeviceOperators:
     """What an array on a device can do because compiled functions do it."""
 
@@ -134,10 +146,15 @@ class DeviceOperators:
     all, any = _method("all"), _method("any")
     argmax, argmin = _method("argmax"), _method("argmin")
     astype, clip, conj, cumsum = _method("astype"), _method("clip"), _method("conj"), _method("cumsum")
+    argpartition, argsort, choose, compress = map(_method, ("argpartition", "argsort", "choose", "compress"))
+    conjugate, cumprod, nonzero, repeat = map(_method, ("conjugate", "cumprod", "nonzero", "repeat"))
+    searchsorted = _method("searchsorted")
+    partition, put, sort = _updating_method("partition"), _updating_method("put"), _updating_method("sort")
     dot, max, mean, min, prod = _method("dot"), _method("max"), _method("mean"), _method("min"), _method("prod")
     round, std, sum = _method("round"), _method("std"), _method("sum")
     take, trace, var = _method("take"), _method("trace"), _method("var")
-    swapaxes, transpose = _view_method("swapaxes"), _view_method("transpose")
+    swapaxes, transpose, diagonal = _view_method("swapaxes"), _view_method("transpose"), _view_method("diagonal")
+    mT = property(lambda self: self.swapaxes(-1, -2))
     T = property(lambda self: self.transpose())
     real = property(lambda self: self.derived(compiled(np.real, lambda: lambda x: x.real)))
     imag = property(lambda self: self.derived(compiled(np.imag, lambda: lambda x: x.imag)))
@@ -168,6 +185,10 @@ class DeviceOperators:
         return _called(function, args, kwargs)
 
     # --- parts
+
+    def reordered(self, shape: Any, order: str) -> Any:
+        """The elements in another order than that of rows, as another shape."""
+        return self.derived(lambda x: _called(np.reshape, (x, shape), {"order": order}))  # type: ignore[attr-defined]
 
     def __getitem__(self, key: Any) -> Any:
         part = None if self._source else _contiguous_part(self, key)  # type: ignore[attr-defined]
@@ -226,8 +247,10 @@ _FACTS: dict[Any, Callable[..., Any]] = {
     np.iscomplexobj: lambda x: x.dtype.kind == "c",
     np.isrealobj: lambda x: x.dtype.kind != "c",
     np.copy: lambda x, **options: x.copy(),
-    np.reshape: lambda x, shape, **options: x.reshape(shape),
-    np.ravel: lambda x, **options: x.ravel(),
+    np.reshape: lambda x, shape=None, order="C", newshape=None, copy=None: x.reshape(
+        shape if newshape is None else newshape, order=order, copy=copy
+    ),
+    np.ravel: lambda x, order="C": x.ravel(order),
     np.array_repr: lambda x, **options: repr(x),
     np.array_str: lambda x, **options: str(x),
 }

@@ -41,8 +41,8 @@ class DeviceProgram:
         self.updated, self.names = updated, names
         from dflow.backends.cuda.compiler import compile_plan  # code generation for GPUs is a tenth of dflow's import
 
-        self.plan = compile_plan(stages.plan, deterministic=self.is_deterministic)
-        f = stages.plan.function
+        self.plan = compile_plan(stages.device_plan, deterministic=self.is_deterministic)
+        f = stages.device_plan.function
         self._in_memory = [(k, t) for k, t in enumerate(f.arg_types) if not by_value(t)]
         self._by_value = [(k, t.dtype.numpy) for k, t in enumerate(f.arg_types) if by_value(t)]
         self._result_facts = [(t.dtype.numpy, t.bound) for t in f.result_types]

@@ -66,7 +66,7 @@ def compile_library(
         names = _distinct(_argument_names(lowered), _result_names(lowered, kind, _positions(function, wrt)))
         count = len(lowered.program.types)
         c_name = base if kind == "value" else f"{base}_{kind}"
-        functions.append((c_name, lowered.stages.lower({}), names[:count], names[count:]))
+        functions.append((c_name, lowered.stages.lower({}, for_device=target == "ptx"), names[:count], names[count:]))
     if target != "ptx" and (cpu not in ("generic", "host") or target is not None):
         _check_target(cpu, target)
     try:

@@ -71,12 +71,23 @@ class Stages:
 
     @cached_property
     def plan(self) -> Plan:
-        return self.lower(self.in_place)
+        """For this process, which has BLAS."""
+        return self.lower(self.in_place, blas=True)
 
-    def lower(self, in_place: Mapping[int, int]) -> Plan:
+    @cached_property
+    def device_plan(self) -> Plan:
+        """The plan for a GPU, with fewer and larger kernels."""
+        return self.lower(self.in_place, for_device=True)
+
+    def lower(self, in_place: Mapping[int, int], blas: bool = False, for_device: bool = False) -> Plan:
         """The plan with just these results left in the memory of arguments."""
-        fused = fuse(self.optimized)
+        fused = fuse(self.optimized, blas)
         self.dump.write("fuse", fused)
+        if for_device:
+            from dflow.backends.cuda.merge import merge  # as in `DeviceProgram`
+
+            fused = merge(fused)
+            self.dump.write("merge", fused)
         plan = bufferize(fused, in_place)
         self.dump.write("lowered", plan.function)
         return plan

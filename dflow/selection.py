@@ -150,7 +150,8 @@ class Selection:
         varying = [t is not None and t.type.dtype.is_inexact and i not in fixed for i, t in enumerate(types)]
         inexact = [start + i for i, varies in enumerate(varying) if varies]
         if not inexact:
-            seen = ", ".join(f"{n}: {t}" for n, t in zip(trees.paths(tree, name), types)) or "nothing"
+            kinds = [t or type(leaf).__name__ for t, leaf in zip(types, leaves)]
+            seen = ", ".join(f"{n}: {kind}" for n, kind in zip(trees.paths(tree, name), kinds)) or "nothing"
             raise failure(
                 DerivativeError,
                 f"{self.verb} by argument {name}, which holds no floats",

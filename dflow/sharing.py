@@ -67,11 +67,6 @@ class Programs:
                 self._made.popitem(last=False)
         return made
 
-    def find(self, function: Any, recipe: Hashable, signature: Hashable) -> Any:
-        """What ``get`` has made before; None when there is nothing."""
-        meaning = identity(function)
-        return None if meaning is None else self._made.get((meaning, recipe, signature))
-
     def clear(self) -> None:
         """Forgets all programs; functions that have them keep theirs."""
         with self._lock:

@@ -18,6 +18,7 @@ import numpy as np
 from dflow.errors import (
     CarriedError,
     NeedsStatic,
+    ShapeError,
     SpecializationWarning,
     TraceError,
     TraceIndexError,
@@ -52,10 +53,17 @@ class Specialized:
                 arguments.set_aside(positions)
 
     def learn(
-        self, arguments: Arguments, anew: Callable[[], Arguments], trace: Callable[[Arguments], Any], floats: bool
-    ) -> bool:
-        """Whether the function can be traced with some numbers known; finds out which. ``anew`` makes the arguments
-        once more, ``trace`` raises TraceError where they will not do."""
+        self,
+        error: TraceError,
+        arguments: Arguments,
+        anew: Callable[[], Arguments],
+        trace: Callable[[Arguments], Any],
+        floats: bool,
+    ) -> TraceError | None:
+        """Finds out which numbers must be known for the function to be traced, which failed with ``error``. If none
+        help, what went wrong when all integers were known. ``anew`` makes the arguments once more, ``trace`` raises
+        TraceError where they will not do."""
+        failures: list[TraceError] = []
 
         def works(positions: frozenset[int]) -> bool:
             again = anew()
@@ -64,7 +72,8 @@ class Specialized:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     trace(again)
-            except TraceError:
+            except TraceError as e:
+                failures.append(e)
                 return False
             return True
 
@@ -79,10 +88,10 @@ class Specialized:
                 if time.perf_counter() - began < SLOW:
                     positions = _needed(positions, works)
                 elif kinds is not WHOLE:
-                    return False
+                    break
                 self.known[arguments.spec, arguments.types] = positions
-                return True
-        return False
+                return None
+        return failures[0] if failures else error
 
     def help(
         self,
@@ -90,9 +99,19 @@ class Specialized:
         arguments: Arguments,
         anew: Callable[[], Arguments],
         trace: Callable[[Arguments], Any],
+        floats: bool = False,
     ) -> bool:
-        """Whether the function can be traced after all: then the integers that it needs are set aside."""
-        if arguments.numbers or not helps(error) or not self.learn(arguments, anew, trace, floats=False):
+        """Whether the function can be traced after all: then the numbers that it needs are set aside.
+
+        Raises ShapeError where a number is needed, and is no size, axis or whatever it is used for.
+        """
+        if arguments.numbers or not helps(error):
+            return False
+        needed = isinstance(error, NeedsStatic)
+        failed = self.learn(error, arguments, anew, trace, floats and needed)
+        if needed and isinstance(failed, ShapeError):
+            raise failed from None
+        if failed:
             return False
         self.apply(arguments)
         return True

@@ -16,8 +16,9 @@ from dflow import trees, zero_gradients
 from dflow.backends import object_cache
 from dflow.backends.callable import NativeCallable
 from dflow.carrying import name_of, remade, sources
+from dflow.collecting import fewer_collections
 from dflow.device_program import DeviceProgram
-from dflow.errors import NeedsStatic, TraceError, failure, shortened, user_frames_only
+from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
 from dflow.kept_programs import keep, recall
 from dflow.lasting import lasting_key
@@ -27,7 +28,7 @@ from dflow.placement import default_ordinal, entries_are_open, runs_on_device
 from dflow.program import Program, trace_program, with_sizes
 from dflow.sharing import PROGRAMS
 from dflow.signature import Arguments, Key, completed
-from dflow.specialized import Specialized, helps
+from dflow.specialized import Specialized
 from dflow.tracing.calls import call
 from dflow.tracing.context import tracing
 from dflow.treecode import Different, assembler, extractor
@@ -162,19 +163,18 @@ class Jit(NativeCallable):
 
     def _specialize(self, arguments: Arguments, error: TraceError) -> bool:
         """Whether the function can be traced when numbers among the arguments are known: then these will be."""
-        if arguments.numbers or not helps(error):
-            return False
         given = arguments.rebuild(arguments.leaves)
-        return self._specialized.learn(
+        return self._specialized.help(
+            error,
             arguments,
             lambda: self._plain_arguments(*given),
             lambda a: trace_program(self.inner, a),
-            floats=self.kind == "jit" and isinstance(error, NeedsStatic),
+            floats=self.kind == "jit",
         )
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The stages of the program for these arguments, without running it."""
-        with user_frames_only():
+        with user_frames_only(), fewer_collections():
             arguments = self.arguments(args, kwargs)
             try:
                 stages = self._stages(arguments)
@@ -197,8 +197,9 @@ class Jit(NativeCallable):
             make, program = found
             return Runner(make(*_facts(program)), program)
         warned = zero_gradients.given
-        program, stages = self._stages(arguments)
-        runner = Runner(make(stages, *_facts(program)), program)
+        with fewer_collections():
+            program, stages = self._stages(arguments)
+            runner = Runner(make(stages, *_facts(program)), program)
         if key and warned == zero_gradients.given:  # a warning is given in every process
             keep(key, runner.executable, program)
         return runner
@@ -293,7 +294,7 @@ class Lowered:
         from dflow.backends.cuda.compiler import compile_plan  # as in `DeviceProgram`
 
         if target not in self._launches:
-            self._launches[target] = compile_plan(self.stages.plan, target, self.deterministic)
+            self._launches[target] = compile_plan(self.stages.device_plan, target, self.deterministic)
         return self._launches[target]
 
     def resources(self, target: str = "sm_80") -> dict[str, Resources]:

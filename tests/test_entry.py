@@ -17,7 +17,7 @@ import pytest
 from llvmlite import ir
 
 from dflow.backends import callable as callable_module
-from dflow.backends import entry, pyabi, trampoline
+from dflow.backends import entry, pyabi, result_memory, trampoline
 from dflow.backends.callable import NativeCallable
 from dflow.backends.entry import EntrySpec, Leaf, add_entry
 
@@ -62,7 +62,8 @@ def copy_kernel(module, name, spec, status=0):
 def compile_module(module):
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for name, address in entry.symbols().items():
+    found = {**entry.symbols(), result_memory.SYMBOL: result_memory.address()}
+    for name, address in found.items():
         llvm.add_symbol(name, address)
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()

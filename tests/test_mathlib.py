@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from dflow.backends.mathlib import MATH_FUNCTIONS, math_function
+from dflow.backends.mathlib import MATH_FUNCTIONS, complete, math_function
 
 INF, NAN = math.inf, math.nan
 TYPES = {"f64": (ir.DoubleType(), np.float64), "f32": (ir.FloatType(), np.float32)}
@@ -83,6 +83,7 @@ def target_machine():
 def optimised(name: str, dtype: str):
     module = ir.Module()
     add_loop(module, name, dtype)
+    complete(module)
     parsed = llvm.parse_assembly(str(module))
     parsed.verify()
     machine = target_machine()

@@ -182,14 +182,6 @@ class BlockEmitter(KernelEmitter):
         b.position_at_end(self.joined)
         self.joined = None
 
-    joined: ir.Block | None = None
-
-    def branch_out(self, code: int) -> None:
-        if self.joined is None:
-            super().branch_out(code)
-        else:
-            self.builder.branch(self.joined)
-
     def _begin_writing(self) -> None:
         if self.unsynced:
             barrier(self)

@@ -37,6 +37,7 @@ class Context:
         self.spared: dict[Op, list[Op]] = {}  # by the product that needs it where there is no library
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.rows: dict[Op, tuple[int, ...] | None] = {}
+        self.row_scans: dict[Op, Any] = {}
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}

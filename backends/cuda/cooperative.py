@@ -25,30 +25,31 @@ def barrier(e: KernelEmitter) -> None:
     e.builder.call(f, [])
 
 
-def shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
-    """The value of the thread of the warp whose number differs in the bit ``by``."""
+def shuffle(e: KernelEmitter, value: ir.Value, by: int, how: str = "bfly") -> ir.Value:
+    """The value of the thread of the warp whose number differs in the bit ``by``; with ``how = "up"``, of the one that
+    is ``by`` before (of itself, where there is none)."""
     b, t = e.builder, value.type
     if isinstance(t, ir.LiteralStructType):
         made: ir.Value = ir.Constant(t, ir.Undefined)
         for k in range(len(t.elements)):
-            made = b.insert_value(made, shuffle(e, b.extract_value(value, k), by), k)
+            made = b.insert_value(made, shuffle(e, b.extract_value(value, k), by, how), k)
         return made
     width = {I1: 1, ir.HalfType(): 16, ir.FloatType(): 32, ir.DoubleType(): 64}.get(t) or t.width
     bits = ir.IntType(width)
     whole = value if isinstance(t, ir.IntType) else b.bitcast(value, bits)
     if width < 32:
-        moved = b.trunc(_shuffle(e, b.zext(whole, I32), by), bits)
+        moved = b.trunc(_shuffle(e, b.zext(whole, I32), by, how), bits)
     elif width == 32:
-        moved = _shuffle(e, whole, by)
+        moved = _shuffle(e, whole, by, how)
     else:
-        low, high = (_shuffle(e, b.trunc(b.lshr(whole, I64(s)), I32), by) for s in (0, 32))
+        low, high = (_shuffle(e, b.trunc(b.lshr(whole, I64(s)), I32), by, how) for s in (0, 32))
         moved = b.or_(b.zext(low, I64), b.shl(b.zext(high, I64), I64(32)))
     return moved if isinstance(t, ir.IntType) else b.bitcast(moved, t)
 
 
-def _shuffle(e: KernelEmitter, value: ir.Value, by: int) -> ir.Value:
-    f = e.module.declare_intrinsic("llvm.nvvm.shfl.sync.bfly.i32", (), ir.FunctionType(I32, [I32] * 4))
-    return e.builder.call(f, [I32(-1), value, I32(by), I32(31)])
+def _shuffle(e: KernelEmitter, value: ir.Value, by: int, how: str) -> ir.Value:
+    f = e.module.declare_intrinsic(f"llvm.nvvm.shfl.sync.{how}.i32", (), ir.FunctionType(I32, [I32] * 4))
+    return e.builder.call(f, [I32(-1), value, I32(by), I32(31 if how == "bfly" else 0)])
 
 
 def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:

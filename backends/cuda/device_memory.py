@@ -22,13 +22,15 @@ from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE, aligned, constant_bytes, row_bytes
 from dflow.backends.cuda.plan import Pointer, Rows
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_memory import ZERO_ROW, Memory
+from dflow.backends.emit_memory import Memory
+from dflow.backends.emit_once import ZERO_ROW
 from dflow.backends.emit_types import I8, I64, PTR, ZERO, index
 from dflow.ir.core import Value
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.kernel import KernelEmitter
 
+RELAXED = 'syncscope("device") monotonic'  # atomics that this device alone sees, in whatever order
 EMBEDDED = 1024  # bytes of a constant that stands in the module
 
 Key = tensors.Buffer | Value  # a buffer of the plan, or a constant without one
@@ -256,7 +258,7 @@ class DeviceMemory(Memory):
     def _report(self, what: ir.Value, details: Sequence[ir.Value]) -> None:
         """The first error stays."""
         b, error = self.e.builder, self.e.parameters[Pointer(ERROR)]
-        seen = b.extract_value(b.cmpxchg(error, ZERO, what, "monotonic", "monotonic"), 1)
+        seen = b.extract_value(b.cmpxchg(error, ZERO, what, RELAXED, "monotonic"), 1)
         with b.if_then(seen):
             for k, value in enumerate(details):
                 b.store(value, b.gep(error, [index(k + 1)], source_etype=I64))

@@ -7,20 +7,25 @@ from collections.abc import Callable, Sequence
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Context
+from dflow.backends.cuda.device_memory import RELAXED
 from dflow.backends.cuda.folds import as_fold
 from dflow.backends.cuda.kernel import KernelEmitter, on_device
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index
 from dflow.backends.emit_kernel import fold, write
-from dflow.backends.emit_memory import data
+from dflow.backends.emit_once import data
 from dflow.backends.emit_pointwise import _reshaped
+from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_sort import MERGE_COST, sorter
-from dflow.backends.emit_types import I64, ZERO, constant, index, storage_type
+from dflow.backends.emit_types import I64, PTR, ZERO, constant, from_storage, index, storage_type, to_storage
 from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import DType
 
 At = list[ir.Value]
-ATOMIC = frozenset({"f16", "f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})  # what memory can add to by itself
+EXCHANGE = "atom.relaxed.gpu.cas.b16 $0, [$1], $2, $3;"  # of LLVM's own, which takes 32 bits, a part may be outside
+# What several threads may add to: memory does it by itself, or compares and exchanges until nobody has come between.
+NARROW = frozenset({"bf16", "i16", "u16"})
+ATOMIC = frozenset({"f16", "f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"}) | NARROW
 
 
 @on_device("constant")
@@ -96,7 +101,7 @@ def _fold(e: KernelEmitter, op: Op) -> None:
         e.fill(op, lambda e, op, at: e.load(op.operands[0], at))
         return
     domain = [*found.kept, *found.inner]
-    fold(e, found.results, domain, len(found.inner), found.combine, found.element(e), rows=False, ops=cost(_walk(op)))
+    fold(e, op, domain, len(found.inner), found.combine, found.element(e), rows=False, ops=cost(_walk(op)))
 
 
 def _walk(op: Op) -> list[Op]:
@@ -146,10 +151,28 @@ def atomic_add(e: KernelEmitter, dtype: DType, address: ir.Value, value: ir.Valu
         part = value.type.elements[0]
         for k in (0, 1):
             here = b.gep(address, [index(k)], inbounds=True, source_etype=part)
-            b.atomic_rmw("fadd", here, b.extract_value(value, k), "monotonic")
+            b.atomic_rmw("fadd", here, b.extract_value(value, k), RELAXED)
+    elif dtype.name in NARROW:
+        _exchange_until_added(e, dtype, untyped(address), value)
     else:
         address = untyped(address)
-        b.atomic_rmw("fadd" if dtype.is_float else "add", address, value, "monotonic")
+        b.atomic_rmw("fadd" if dtype.is_float else "add", address, value, RELAXED)
+
+
+def _exchange_until_added(e: KernelEmitter, dtype: DType, address: ir.Value, value: ir.Value) -> None:
+    """Adds to what is hoped to be there, first zero; whoever finds something else begins anew with that."""
+    b, item = e.builder, storage_type(dtype)
+    before, again, added = b.block, e.new_block("add"), e.new_block("added")
+    b.branch(again)
+    b.position_at_end(again)
+    hoped = b.phi(item)
+    total = emit_scalar(b, "add", {}, [dtype] * 2, [from_storage(b, dtype, hoped), value])
+    kind = ir.FunctionType(item, [PTR, item, item])
+    found = b.asm(kind, EXCHANGE, "=h,l,h,h,~{memory}", [address, hoped, to_storage(b, dtype, total)], True)
+    hoped.add_incoming(item(0), before)
+    hoped.add_incoming(found, b.block)
+    b.cbranch(b.icmp_unsigned("==", found, hoped), added, again)
+    b.position_at_end(added)
 
 
 def _adder(name: str, where: Callable[[KernelEmitter, Op, Sequence[Value], At], At]) -> None:

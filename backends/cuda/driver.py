@@ -5,17 +5,20 @@
 
 A fault in a kernel makes the driver refuse all later work of the process on that device. The context is then made
 anew (``Device.recover``): the process and the device go on, but arrays that were on the device are lost, and say so.
+CUDA does not survive a fork: what a child process inherits cannot be used, and says so too.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from typing import Any
 
 OLDEST_DRIVER = 11020  # the first with the stream-ordered allocator
 # After these the context accepts no further work.
-_LOST = frozenset({214, 700, 702, 710, 714, 715, 716, 717, 718, 719})
+_LOST = frozenset({214, 220, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 999})
+_NOT_INITIALIZED = frozenset({3, 4})
 _OUT_OF_MEMORY, _NO_DEVICE, _INVALID_DEVICE = 2, 100, 101
 _NOT_FOR_THIS = frozenset({209, 218, 222})
 
@@ -40,6 +43,7 @@ class Driver:
     """The functions of the driver: ``driver.call("cuMemAlloc", count)`` returns values and raises errors."""
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         try:
             self.cu = importlib.import_module("cuda.bindings.driver")
         except ImportError as e:
@@ -77,6 +81,8 @@ class Driver:
 
     def error(self, code: Any, what: str) -> DeviceError:
         """The exception for an error code."""
+        if int(code) in _NOT_INITIALIZED and self.process != os.getpid():
+            return _forked()
         text = f"{what}: {self.describe(code)}"
         if int(code) == _OUT_OF_MEMORY:
             return DeviceOutOfMemory(text)
@@ -89,6 +95,13 @@ class Driver:
         found, text = self.cu.cuGetErrorString(code)
         name = getattr(code, "name", str(code))
         return name if found or not text else f"{text.decode()} ({name})"
+
+
+def _forked() -> DeviceUnavailable:
+    return DeviceUnavailable(
+        "no GPU can be used in this process: it was forked from one that had used CUDA, which CUDA does not allow; "
+        'start processes with multiprocessing.get_context("spawn"), or use the GPU in the children alone'
+    )
 
 
 def version_text(version: int) -> str:
@@ -213,6 +226,19 @@ class Device:
 _devices: dict[int, Device] = {}
 _driver: Driver | None = None
 _lock = threading.Lock()
+_is_forked = False
+
+
+def _in_child() -> None:
+    """After a fork: what the parent has opened is of no use, and another thread may have held the lock."""
+    global _driver, _is_forked, _lock
+    _is_forked = _driver is not None or _is_forked
+    _devices.clear()
+    _driver, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def device(ordinal: int = 0) -> Device:
@@ -221,6 +247,8 @@ def device(ordinal: int = 0) -> Device:
     found = _devices.get(ordinal)
     if found is not None:
         return found
+    if _is_forked:
+        raise _forked()
     with _lock:
         if _driver is None:
             _driver = Driver()

@@ -20,11 +20,10 @@ from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
 from dflow.backends.emit import by_value
-from dflow.backends.emit_core import EMITTERS, Emitter, Index, Options
+from dflow.backends.emit_core import EMITTERS, Domain, Emitter, Index, Options
 from dflow.backends.emit_types import I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, strides, to_storage
 from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Op, Value
-from dflow.ir.types import Dim
 
 Way = Literal["one", "grid", "lanes", "block"]
 # (emitter, operation): what is written for a GPU in another way than for a processor.
@@ -78,7 +77,7 @@ class KernelEmitter(Emitter):
         function.calling_convention = "ptx_kernel"
         function.attributes.add("nounwind")
         add_attribute(function, f'"nvvm.maxntid"="{threads}"')
-        super().__init__(context.plan, function, Options(blas=False))
+        super().__init__(context.plan, function, Options(blas=False, threads=False))
         self.checks = context.checks
         self.parameters = dict(zip(wanted, function.args))
         self._start()
@@ -176,6 +175,14 @@ class KernelEmitter(Emitter):
     def leave(self) -> None:
         """What is done on every way out."""
 
+    joined: ir.Block | None = None  # where a thread that has failed meets the others, if barriers are to come
+
+    def branch_out(self, code: int) -> None:
+        if self.joined is None:
+            super().branch_out(code)
+        else:
+            self.builder.branch(self.joined)
+
     def _drop_unused(self) -> None:
         """Leaves out the parameters that nothing uses."""
         used: set[int] = set()
@@ -239,7 +246,7 @@ class KernelEmitter(Emitter):
 
     def nest(
         self,
-        shape: Sequence[Dim],
+        shape: Domain,
         body: Callable[[list[ir.Value]], None],
         ops: int = 1,
         hints: ir.MDValue | None = None,
@@ -255,7 +262,7 @@ class KernelEmitter(Emitter):
 
     inside_nest = False
 
-    def positions(self, k: ir.Value, shape: Sequence[Dim]) -> list[ir.Value]:
+    def positions(self, k: ir.Value, shape: Domain) -> list[ir.Value]:
         """The index with the row-major position ``k``."""
         b = self.builder
         bound = 1

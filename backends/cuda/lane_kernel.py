@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Needs
+from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import block_totals, by_kind
+from dflow.backends.cuda.device_memory import Key
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lanes import Lanes, rounds
+from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.plan import Pointer
-from dflow.backends.cuda.scan_kernel import (
-    MOST_SCANNING,
-    SHARE,
-    THREADS,
-    emit_prefixes,
-    enter_round,
-    load_number,
-    share,
-)
+from dflow.backends.cuda.private import Copies, add_copies
+from dflow.backends.cuda.scan_kernel import Scanner, Split
 from dflow.backends.emit_kernel import accumulate, identity
-from dflow.backends.emit_types import I64, ZERO, from_storage, index, storage_type, to_storage, value_type
+from dflow.backends.emit_scalar import emit_scalar
+from dflow.backends.emit_types import I64, ZERO, constant, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
 
+THREADS = 128  # in a block of a parallel loop: loops need many registers
 MOST_BLOCKS = 2048  # what the largest processors run at a time
 FEWEST_BLOCKS = 128
 MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there are enough threads
@@ -37,7 +34,51 @@ MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there a
 class LaneEmitter(KernelEmitter):
     """Writes a parallel loop."""
 
-    lanes: Lanes
+    def __init__(self, lanes: Lanes, context: Context, *args: Any, **options: Any):
+        self.lanes = lanes
+        super().__init__(context, *args, **options)
+
+    def find_pointers(self) -> dict[Key, Pointer]:
+        return {b: p for b, p in super().find_pointers().items() if b not in self.lanes.private}
+
+    def make_memory(self) -> Copies:
+        self.copies = Copies(self, self.lanes.private)
+        return self.copies
+
+    def enter_round(self, op: Op, i: ir.Value) -> None:
+        """What the round ``i`` of a parallel loop knows from the start."""
+        b, (k, *carried) = self.builder, op.regions[0].args
+        self.env[k] = i
+        for position, step in self.lanes.steps.items():
+            init = self.env[op.operands[1 + position]]
+            t = init.type
+            if step and t == I64:
+                init = b.add(init, self.mul(i, index(step)))
+            elif step:
+                init = b.add(init, b.mul(b.trunc(i, t), t(step)))
+            self.env[carried[position]] = init
+        for position in self.lanes.offsets:
+            self.env[carried[position]] = b.shl(i, index(LANE_BITS))
+
+    def increments(self, op: Op, i: ir.Value) -> list[ir.Value]:
+        """What the round ``i`` adds to each running number."""
+        self.enter_round(op, i)
+        found, done = list[ir.Value](), set[Op]()
+        for position, scan in self.lanes.scans.items():
+            for o in scan.ops:
+                if o not in done:
+                    self.op(o)
+                    done.add(o)
+            d, value = op.operands[1 + position].type.dtype, self.scalar(scan.increment)
+            if scan.is_subtracted:
+                value = emit_scalar(self.builder, "sub", {}, [d, d], [constant(d, 0), value])
+            found.append(value)
+        return found
+
+    def scanner(self, op: Op, split: Split, rooms: list[Pointer]) -> Scanner:
+        scans = self.lanes.scans
+        dtypes = [op.operands[1 + i].type.dtype for i in scans]
+        return Scanner(self, split, [scan.kind for scan in scans.values()], dtypes, rooms)
 
     def adds_atomically(self, op: Op) -> bool:
         return self.memory.buffers.get(op.result) in self.lanes.added
@@ -65,49 +106,87 @@ def emit_lanes(s: Scheduler, op: Op, lanes: Lanes) -> None:
     (body,) = op.regions
     carried = body.args[1:]
     needs = Needs(s.context, [op])
-    blocks = min(_most_blocks(s, needs), max(1, -(-rounds(op) // (SHARE * THREADS if lanes.scans else THREADS))))
+    most, split, rooms = _most_blocks(s, needs, lanes), None, list[Pointer]()
+    blocks = min(most, max(1, -(-rounds(op) // THREADS)))
+    if lanes.scans:
+        split = Split.of(1, rounds(op), THREADS, most)
+        blocks, rooms = split.blocks, emit_totals(s, op, lanes, split)
     inits, results = dict(zip(carried, op.operands[1:])), dict(zip(carried, op.results))
-    starts = emit_prefixes(s, op, lanes, min(blocks, MOST_SCANNING)) if lanes.scans else {}
-    blocks = min(blocks, MOST_SCANNING) if lanes.scans else blocks
     sums = [carried[i] for i in lanes.sums]
     partials = [s.places.room(blocks * v.type.dtype.itemsize) for v in sums]
-    targets = [*partials, *starts.values()]
-    e = LaneEmitter(s.context, "lanes", "lanes", needs, blocks, THREADS, targets, is_divisible=not sums)
-    e.lanes, e.partials, e.loc = lanes, partials, op.loc
+    threads = THREADS if split is None else split.threads
+    targets, is_divisible = [*partials, *rooms], not sums and split is None
+    e = LaneEmitter(lanes, s.context, "lanes", "lanes", needs, blocks, threads, targets, is_divisible=is_divisible)
+    e.partials, e.loc = partials, op.loc
     e.recall([op])
     e.totals = {v: e.slot(value_type(v.type.dtype)) for v in sums}
     b = e.builder
     with b.goto_block(e.entry):
         for v, slot in e.totals.items():
             b.store(identity("sum", v.type.dtype), slot)
-    slots = dict(e.totals)
-    for v, p in starts.items():
-        slots[v] = e.slot(value_type(v.type.dtype))
-        b.store(load_number(e, v.type.dtype, e.parameters[p], e.thread), slots[v])
 
     def one(i: ir.Value) -> None:
-        enter_round(e, op, lanes, i)
-        for v, slot in slots.items():
+        e.enter_round(op, i)
+        for v, slot in e.totals.items():
             e.env[v] = b.load(slot, typ=value_type(v.type.dtype))
         e.block(body)
-        for v, slot in slots.items():
+        for v, slot in e.totals.items():
             b.store(e.env[body.results[carried.index(v)]], slot)
 
-    if lanes.scans:
-        first, last = share(e, e.env[op.operands[0]])
-        e.stride_from(first, 1, last, one)
+    e.copies.begin()
+    if split is not None:
+        _scan(e, op, split, rooms, one)
     else:
         e.stride(e.env[op.operands[0]], one)
+    e.copies.end()
     _keep_steps(e, op, lanes)
     s.steps.append(e.finish())
+    add_copies(s, op, e.copies.starts, blocks * threads)
     if sums:
         _add_partials(s, [inits[v] for v in sums], [results[v] for v in sums], partials, blocks)
 
 
-def _most_blocks(s: Scheduler, needs: Needs) -> int:
+def emit_totals(s: Scheduler, op: Op, lanes: Lanes, split: Split) -> list[Pointer]:
+    """Adds the kernel that says what each chunk of the rounds adds to the running numbers; the places for that. There
+    are none where a single block does all."""
+    if split.chunks == 1:
+        return []
+    rooms = [s.places.room(split.places * op.operands[1 + i].type.dtype.itemsize) for i in lanes.scans]
+    needs = Needs(s.context, [op])
+    e = LaneEmitter(lanes, s.context, "totals", "lanes", needs, split.blocks, split.threads, rooms, is_divisible=False)
+    e.loc = op.loc
+    e.recall([op])
+    scanner, inits = e.scanner(op, split, rooms), [e.scalar(op.operands[1 + i]) for i in lanes.scans]
+    scanner.each(e.env[op.operands[0]], lambda *at: scanner.totals(at, inits, lambda i: e.increments(op, i)))
+    s.steps.append(e.finish())
+    return rooms
+
+
+def _scan(e: LaneEmitter, op: Op, split: Split, rooms: list[Pointer], one: Callable[[ir.Value], None]) -> None:
+    """All rounds, each with the running numbers that it sees; the last chunk has the results."""
+    b, scanner, carried = e.builder, e.scanner(op, split, rooms), op.regions[0].args[1:]
+    inits = [e.scalar(op.operands[1 + i]) for i in e.lanes.scans]
+
+    def chunk(line: ir.Value, k: ir.Value, first: ir.Value, last: ir.Value) -> None:
+        def body(i: ir.Value, numbers: list[ir.Value]) -> None:
+            e.env.update(zip([carried[position] for position in e.lanes.scans], numbers))
+            one(i)
+
+        start = scanner.before(line, k) if rooms else inits
+        found = scanner.run(first, last, start, lambda i: e.increments(op, i), body)
+        is_last = b.icmp_unsigned("==", k, index(split.chunks - 1))
+        with b.if_then(b.and_(is_last, b.icmp_unsigned("==", scanner.me, ZERO))):
+            for position, value in zip(e.lanes.scans, found):
+                e.env[op.results[position]] = value
+                e.keep(op.results[position])
+
+    scanner.each(e.env[op.operands[0]], chunk)
+
+
+def _most_blocks(s: Scheduler, needs: Needs, lanes: Lanes) -> int:
     """How many blocks there may be, considering the memory of their threads."""
     local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
-    size = THREADS * sum(b.bytes for b in local)
+    size = THREADS * sum(b.bytes for b in (*local, *lanes.private))
     return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
 
 

@@ -10,7 +10,7 @@ is about memory, after bufferization: of every buffer that the loop writes and t
 
 - either all accesses are at indices of which one differs from round to round (``own``): a form ``c * k + r`` with r in
   a range shorter than c;
-- or it is only ever added to (``added``): such additions are atomic then.
+- or it is only ever added to (``added``): such additions are atomic then, or each thread has a copy (``private``).
 
 A scalar that goes round may be a sum, of which every thread adds up a part; a value that stays; a multiple of k; a sum,
 product or extreme of which every round sees what the rounds before it have made (``scan_kernel.py``); or a place in
@@ -22,17 +22,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dflow.backends import plan as tensors
+from dflow.backends.affine import Form, Forms, add, enter_all, scale
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.device_ops import ATOMIC
-from dflow.backends.cuda.linear import Form, Forms, add, enter_all, scale
 from dflow.backends.cuda.offsets import find_offset
-from dflow.ir.core import Block, Op, Value, attribute_values, walk
+from dflow.backends.cuda.private import is_private, whole_sum
+from dflow.backends.rounds import SUMMED, Accesses, Sum, step_of
+from dflow.ir.core import Op, Value, walk
 from dflow.ir.registry import OPS
 
 UNKNOWN = 1 << 16  # rounds assumed of a loop of which nothing is known
-SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
 SCANNED = {"add": "sum", "sub": "sum", "mul": "prod", "max": "max", "min": "min"}
-PASSING = frozenset({"for", "while", "if"})
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ class Scan:
 class Lanes:
     """What is known of a parallel loop: the positions of carried scalars that are sums, the steps of those that are
     multiples of the counter (0: they stay), those that only place what is written to sequences (``split``), the
-    buffers that are only added to, and the carried scalars that are running sums and the like."""
+    buffers that are only added to, at once or in copies, and the carried scalars that are running sums and the like."""
 
     sums: list[int] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
     offsets: list[int] = field(default_factory=list)
     split: set[tensors.Buffer] = field(default_factory=set)
     added: set[tensors.Buffer] = field(default_factory=set)
+    private: set[tensors.Buffer] = field(default_factory=set)
     scans: dict[int, Scan] = field(default_factory=dict)
 
 
@@ -85,8 +86,15 @@ def prove(op: Op, context: Context) -> Lanes | None:
     return _Proof(op, context).run()
 
 
+def are_apart(op: Op, context: Context, but: set[tensors.Buffer]) -> bool:
+    """Whether no two rounds of a ``for`` meet in any buffer ``but`` these."""
+    proof = _Proof(op, context)
+    others = [b for b in proof.needs.buffers(context) if b not in but]
+    return all(proof._buffer(b) for b in others) and not (proof.lanes.added or proof.lanes.private or proof.lanes.split)
+
+
 def overwritten(op: Op, context: Context) -> list[Op]:
-    """The operations that only fill tensors of which every element is written by the rounds of a parallel loop:
+    """The operations that only fill tensors of which every element is written by the rounds of a loop:
 
     %y0 = kernel {... 0.0}; %y = for %n, %y0 { (%k, %out) ...; %out' = update %out, %v, %k; yield %out' }
     """
@@ -98,10 +106,11 @@ def overwritten(op: Op, context: Context) -> list[Op]:
         if not a.type.rank or init.op is None or y.op is None or count is None or count.name != "constant":
             continue
         whole = y.op.name == "update" and y.op in body.ops and y.op.operands[0] is a and context.used_by(a) == {y.op}
-        entries = y.op.attrs.get("index", ("",))
-        whole = whole and entries[0] == "at" and all(e == "all" for e in entries[1:]) and y.op.operands[2] is k
+        entries = y.op.attrs.get("index", ())
+        axis = entries.index("at") if sorted(entries, key=str) == ["all"] * (len(entries) - 1) + ["at"] else -1
+        whole = whole and axis >= 0 and y.op.operands[2] is k
         fills = init.op.name in ("kernel", "constant", "copy") and len(init.op.results) == 1
-        if whole and fills and a.type.shape[0] == count.attrs["value"] and context.used_by(init) == {op}:
+        if whole and fills and a.type.shape[axis] == count.attrs["value"] and context.used_by(init) == {op}:
             found.append(init.op)
     return found
 
@@ -131,14 +140,14 @@ class _Proof:
     def _scalar(self, position: int, a: Value, yielded: Value) -> bool:
         if a.type.rank:
             return True
-        step = 0 if yielded is a else self._step(a, yielded)
+        step = 0 if yielded is a else step_of(self.forms, self.body, a, yielded)
         if step is not None:
             self.lanes.steps[position] = step
             init = self.forms.of(self.op.operands[1 + position])
             if init is not None:
                 self.forms.given[a] = add(init, scale(Form(((self.k, 1),), 0, 0), step))
             return True
-        if a.type.dtype.name in SUMMED and _Sum(a).reaches(self.body, yielded):
+        if a.type.dtype.name in SUMMED and Sum(a).reaches(self.body, yielded):
             self.lanes.sums.append(position)
             return True
         scan = self._scan(a, yielded)
@@ -157,19 +166,6 @@ class _Proof:
         """Whether the number of rounds is known now."""
         count = self.op.operands[0].op
         return count is not None and count.name == "constant"
-
-    def _step(self, a: Value, yielded: Value) -> int | None:
-        """c, where the yielded value is ``a + c``."""
-        op = yielded.op
-        if op is None or op.name not in ("add", "sub") or not a.type.dtype.is_integer or op not in self.body.ops:
-            return None
-        x, y = op.operands
-        if op.name == "add" and y is a:
-            x, y = y, x
-        c = self.forms.of(y)
-        if x is not a or c is None or c.constant is None:
-            return None
-        return c.constant if op.name == "add" else -c.constant
 
     def _scan(self, a: Value, yielded: Value) -> Scan | None:
         op = yielded.op
@@ -204,7 +200,8 @@ class _Proof:
     def _buffer(self, b: tensors.Buffer) -> bool:
         if self.needs.is_local(self.context, b):
             return True
-        accesses = _Accesses(self.context.plan, b, self.forms)
+        accesses = Accesses(self.context.plan, b, self.forms)
+        accesses.whole_sums = {o for op in self.ops for o in whole_sum(op, b, self.context)}
         for op in self.ops:
             accesses.visit(op)
         if not accesses.written:
@@ -215,126 +212,10 @@ class _Proof:
             return True
         dtype = b.type.dtype
         atomic = dtype.name in ATOMIC and (dtype.is_integer or not self.context.deterministic)
-        if accesses.only_added and not self.lanes.scans and atomic:
+        if not accesses.only_added or self.lanes.scans:
+            return False
+        if is_private(self.op, b, rounds(self.op), self.context, must=bool(accesses.whole_sums)):
+            self.lanes.private.add(b)
+        elif atomic and not accesses.whole_sums:
             self.lanes.added.add(b)
-            return True
-        return False
-
-
-class _Sum:
-    """Follows a carried scalar: all that may be done with it is to add to it (values that do not depend on it)."""
-
-    def __init__(self, a: Value):
-        self.reached = {a}
-
-    def reaches(self, block: Block, yielded: Value) -> bool:
-        return self._block(block) and yielded in self.reached
-
-    def _block(self, block: Block) -> bool:
-        return all(self._op(op) for op in block.ops)
-
-    def _op(self, op: Op) -> bool:
-        used = [v in self.reached for v in op.operands]
-        if not self.reached.isdisjoint(attribute_values(tuple(op.attrs.values()))):
-            return False
-        if op.name in PASSING:
-            return self._regions(op, used)
-        if any(v in self.reached for r in op.regions for o in walk(r) for v in o.operands):
-            return False
-        if not any(used):
-            return True
-        adds = (op.name == "add" and used.count(True) == 1) or (op.name == "sub" and used == [True, False])
-        adds |= op.name == "select" and used == [False, True, True]
-        if adds:
-            self.reached.add(op.result)
-        return adds
-
-    def _regions(self, op: Op, used: list[bool]) -> bool:
-        if op.name == "if":
-            if used[0] or not all(self._block(r) for r in op.regions):
-                return False
-            groups = list(zip(op.results, *(r.results for r in op.regions)))
-        else:
-            first = 1 if op.name == "for" else 0
-            if any(used[:first]):
-                return False
-            body = op.regions[-1]
-            for i, is_used in enumerate(used[first:]):
-                if is_used:
-                    self.reached.add(body.args[first + i])
-                    self.reached |= {op.regions[0].args[i]} if op.name == "while" else set()
-            if not all(self._block(r) for r in op.regions) or (
-                op.name == "while" and op.regions[0].results[0] in self.reached
-            ):
-                return False
-            groups = list(zip(op.results, body.results, body.args[first:]))
-        for result, *others in groups:
-            known = [v in self.reached for v in others]
-            if any(known) and not all(known):
-                return False
-            if all(known):
-                self.reached.add(result)
-        return True
-
-
-class _Accesses:
-    """How a loop body touches one buffer."""
-
-    def __init__(self, plan: tensors.Plan, b: tensors.Buffer, forms: Forms):
-        self.plan, self.b, self.forms = plan, b, forms
-        self.written = False
-        self.only_added = True
-        self.whole = False  # some access has no known place
-        self.indices: list[tuple[Form | None, ...]] = []
-
-    def visit(self, op: Op) -> None:
-        here = [v.type.rank > 0 and self.plan.buffers.get(v) is self.b for v in op.operands]
-        made = any(self.plan.buffers.get(r) is self.b for r in op.results)
-        if op.name in PASSING or not (any(here) or made):
-            return
-        if op.name == "copy" and all(here) and made:
-            return
-        self.written |= made
-        if op.name in ("update", "update_add", "extract"):
-            count = 1 if op.name == "extract" else 2
-            if here != [True, *[False] * (len(here) - 1)]:
-                self._anywhere()
-                return
-            self.only_added &= op.name == "update_add"
-            self.indices.append(self._index(op, op.operands[count:]))
-        elif op.name == "scatter_add" and here == [True, *[False] * (len(here) - 1)]:
-            self.whole = True
-        else:
-            self._anywhere()
-
-    def _anywhere(self) -> None:
-        self.whole, self.only_added = True, False
-
-    def _index(self, op: Op, starts: tuple[Value, ...]) -> tuple[Form | None, ...]:
-        """The form of the index along each axis."""
-        start, found = iter(starts), list[Form | None]()
-        for entry in op.attrs["index"]:
-            if entry == "all":
-                found.append(None)
-                continue
-            form = self.forms.of(next(start))
-            if entry != "at" and form is not None:
-                _, size, step = entry
-                reach = [0, (size - 1) * step] if isinstance(size, int) else None
-                form = None if reach is None else Form(form.terms, form.low + min(reach), form.high + max(reach))
-            found.append(form)
-        return tuple(found)
-
-    def are_own(self, k: Value) -> bool:
-        """Whether along one axis no two rounds meet."""
-        if self.whole or len({len(i) for i in self.indices}) != 1:
-            return False
-        return any(_apart(k, forms) for forms in zip(*self.indices))
-
-
-def _apart(k: Value, forms: tuple[Form | None, ...]) -> bool:
-    first = forms[0]
-    if first is None or any(f is None or f.terms != first.terms for f in forms):
-        return False
-    known = [f for f in forms if f is not None]
-    return max(f.high for f in known) - min(f.low for f in known) < abs(first.of(k))
+        return b in self.lanes.private or b in self.lanes.added

@@ -9,6 +9,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 
 from dflow.backends.engine import COMPILING
+from dflow.backends.mathlib import complete
 
 TRIPLE = "nvptx64-nvidia-cuda"
 OLDEST = 80  # atomics on f64 and f16, warp operations with a mask, asynchronous copies
@@ -51,6 +52,7 @@ def machine(target: str) -> llvm.TargetMachine:
 def to_llvm(module: ir.Module, target: str) -> llvm.ModuleRef:
     """The module optimized for a processor. The caller holds ``COMPILING``."""
     made = machine(target)
+    complete(module)
     _drop_vector_forms(module)
     module.triple, module.data_layout = TRIPLE, str(made.target_data)
     parsed = llvm.parse_assembly(str(module))

@@ -22,16 +22,14 @@ from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.emit_core import Index
+from dflow.backends.emit_core import Domain, Index
 from dflow.backends.emit_types import ZERO, index, storage_type
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
-from dflow.ir.types import Dim
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
 
-LEAST = 4  # elements; with fewer there is nothing to share
 THREADS = 128
 MOST_BLOCKS = 1 << 14
 
@@ -59,7 +57,7 @@ class _Proof:
         self.common: set[tensors.Buffer] = set()  # to which numbers are written that all threads have
 
     def run(self) -> bool:
-        if not self._block(self.op.regions[0]) or self.shape is None or count(self.shape) < LEAST:
+        if not self._block(self.op.regions[0]) or self.shape is None:
             return False
         for b in self.written:
             (place, *others) = self.places.get(b, {()})
@@ -180,15 +178,13 @@ class RowEmitter(KernelEmitter):
 
     def rows(self, op: Op, shape: tuple[int, ...]) -> None:
         buffers, inside = self.plan.buffers, self.needs.inside
-        made = {v for v in inside if v.type.rank and v in buffers and v.type.shape == shape}
-        written = {buffers[v] for o in walk(op.regions[0]) for v in o.results if v in made}
+        slots, made = self.slots_of(op, shape)
         given = {v for v in (*op.operands, *free_values(op.regions[0])) if v.type.rank and v not in inside}
         read = {buffers[v] for v in given if v in buffers and not (v.op is not None and v.op.name == "empty")}
-        slots = {b: self.slot(storage_type(b.type.dtype)) for b in written}
 
         def one(k: ir.Value) -> None:
             self.row, self.is_first = self.positions(k, shape), self.builder.icmp_unsigned("==", k, ZERO)
-            at = {b: super(RowEmitter, self).address(v, self.row) for v in made if (b := buffers[v]) in written}
+            at = {b: super(RowEmitter, self).address(v, self.row) for v in made if (b := buffers[v]) in slots}
             for b, slot in slots.items():
                 if b in read:
                     self._move(b, at[b], slot)
@@ -205,6 +201,13 @@ class RowEmitter(KernelEmitter):
 
         self.stride(index(count(shape)), one)
 
+    def slots_of(self, op: Op, shape: tuple[int, ...]) -> tuple[dict[tensors.Buffer, ir.Value], set[Value]]:
+        """Registers for the tensors that have an element for each thread and are written; all such tensors."""
+        buffers = self.plan.buffers
+        made = {v for v in self.needs.inside if v.type.rank and v in buffers and v.type.shape == shape}
+        written = dict.fromkeys(buffers[v] for o in walk(op.regions[0]) for v in o.results if v in made)
+        return {b: self.slot(storage_type(b.type.dtype)) for b in written}, made
+
     def _move(self, b: tensors.Buffer, source: ir.Value, target: ir.Value) -> None:
         self.builder.store(self.builder.load(source, typ=storage_type(b.type.dtype)), target)
 
@@ -219,5 +222,5 @@ class RowEmitter(KernelEmitter):
         else:
             super().op(op)
 
-    def nest(self, shape: Sequence[Dim], body: Any, ops: int = 1, hints: ir.MDValue | None = None) -> None:
+    def nest(self, shape: Domain, body: Any, ops: int = 1, hints: ir.MDValue | None = None) -> None:
         body(list(self.row) if shape else [])

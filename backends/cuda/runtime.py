@@ -147,7 +147,11 @@ class Program:
                     run = Run(self, results)
                     self.raise_from((what, *details))
                     return run
-                self._lengthen(work, short, details[0], stream)
+                try:
+                    self._lengthen(work, short, details[0], stream)
+                except BaseException:
+                    loaded.workspaces.pop(stream, None)  # a part of its memory is not there any more
+                    raise
                 for k in work.memory:
                     addresses[k] = work.addresses[k]
                 table.set_pointers(addresses)
@@ -161,12 +165,16 @@ class Program:
         return self.lengthens or not all(s.is_recorded or recordable(s.steps) for s in self.segments)
 
     def release(self) -> None:
-        """Gives back the memory that is kept between runs."""
-        with self._lock:
+        """Gives back the memory that is kept between runs, unless another thread is in one: that may wait for us."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
             if self._loaded is not None:
                 for work in self._loaded.workspaces.values():
                     drop_graphs(work)
                 self._loaded.workspaces.clear()
+        finally:
+            self._lock.release()
 
     def raise_from(self, record: Sequence[int]) -> None:
         """Raises the error that a record tells of, if it tells of one."""

@@ -1,153 +1,210 @@
 """Running sums: loops of which each round sees the sum of what the rounds before it have added. (Or the product, or
 the largest, or the smallest: what is said of sums here holds for these as well.)
 
-Every thread has a *share* of rounds that follow each other. One kernel adds up what each share adds, a second, of one
-block, what comes before each share; then the loop itself runs, every thread beginning with its own sum. (This is the
-prefix sum by blocks of Blelloch, "Prefix Sums and Their Applications", 1990.)
+The rounds are cut into *chunks*, a block of threads for each. A first kernel adds up what each chunk adds; then every
+block adds up the chunks before its own, and goes through its chunk in tiles of a round a thread: threads side by side
+do rounds side by side. In a tile, the warps scan what their threads add by shuffles, and each thread gets what comes
+before its round. (Prefix sums by blocks: Blelloch, "Prefix Sums and Their Applications", 1990; reduction before the
+scan: Sengupta, Harris and Garland, "Efficient Parallel Scan Algorithms for GPUs", 2008.) Many *lines* are scanned at
+once, each with sums of its own. The order of additions is fixed, so results are the same in every run.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.cooperative import barrier, shared
+from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, by_kind, shuffle
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.cuda.offsets import LANE_BITS
 from dflow.backends.cuda.plan import Pointer
-from dflow.backends.emit_kernel import accumulate, identity
-from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I64, ZERO, from_storage, index, storage_type, to_storage, value_type
-from dflow.ir.core import Op, Value
+from dflow.backends.emit_kernel import identity
+from dflow.backends.emit_types import ZERO, from_storage, index, storage_type, to_storage, value_type
 from dflow.ir.types import DType
 
-if TYPE_CHECKING:
-    from dflow.backends.cuda.lanes import Lanes
-    from dflow.backends.cuda.schedule import Scheduler
+SHARE = 8  # rounds that a thread should have at least, when several blocks share a line
+MOST_CHUNKS = 1024  # of all lines
+MOST_BLOCKS = 1 << 16
 
-THREADS = 128  # in a block of a parallel loop: loops need many registers
-SHARE = 8  # rounds that a thread should have at least
-MOST_SCANNING = 256  # blocks
-PREFIX_THREADS = 256
-
-
-def enter_round(e: KernelEmitter, op: Op, lanes: Lanes, i: ir.Value) -> None:
-    """What the round ``i`` of a parallel loop knows from the start."""
-    b, (k, *carried) = e.builder, op.regions[0].args
-    e.env[k] = i
-    for position, step in lanes.steps.items():
-        init = e.env[op.operands[1 + position]]
-        t = init.type
-        if step and t == I64:
-            init = b.add(init, e.mul(i, index(step)))
-        elif step:
-            init = b.add(init, b.mul(b.trunc(i, t), t(step)))
-        e.env[carried[position]] = init
-    for position in lanes.offsets:
-        e.env[carried[position]] = b.shl(i, index(LANE_BITS))
+Values = list[ir.Value]
+Increments = Callable[[ir.Value], Values]
+Chunk = tuple[ir.Value, ir.Value, ir.Value, ir.Value]  # the line, the number, the first round, the one after the last
 
 
-def share(e: KernelEmitter, count: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """The rounds of this thread: the first, and the one after the last."""
-    b, threads = e.builder, index(e.blocks * e.block_size)
-    each = b.sdiv(b.add(count, b.sub(threads, index(1))), threads)
-    first = b.mul(each, e.thread, flags=("nsw",))
-    last = b.add(first, each, flags=("nsw",))
-    return first, b.select(b.icmp_signed("<", last, count), last, count)
+@dataclass(frozen=True)
+class Split:
+    """How rounds are shared: ``lines``, each of so many ``chunks``, each for a block of ``threads``."""
+
+    lines: int
+    chunks: int
+    threads: int
+
+    @classmethod
+    def of(cls, lines: int, rounds: int, threads: int, most: int = MOST_CHUNKS) -> Split:
+        while threads > WARP and threads >= 2 * rounds:
+            threads //= 2
+        chunks = max(1, min(rounds // (threads * SHARE), min(most, MOST_CHUNKS) // lines))
+        return cls(lines, chunks, threads)
+
+    @property
+    def blocks(self) -> int:
+        return min(MOST_BLOCKS, self.lines * self.chunks)
+
+    @property
+    def places(self) -> int:
+        """Numbers that are kept: for each line what it begins with, and what its chunks add."""
+        return self.lines * (self.chunks + 1)
 
 
-def load_number(e: KernelEmitter, d: DType, base: ir.Value, k: ir.Value) -> ir.Value:
-    loaded = e.builder.load(_at(e, d, base, k), typ=storage_type(d))
-    return from_storage(e.builder, d, loaded)
+class Scanner:
+    """Writes what the blocks of a kernel do. ``combine`` says how each of the running numbers is made ("sum", ...),
+    ``rooms`` are the places for them."""
+
+    def __init__(
+        self, e: KernelEmitter, split: Split, combine: Sequence[str], dtypes: Sequence[DType], rooms: Sequence[Pointer]
+    ):
+        self.e, self.split, self.combine, self.dtypes, self.rooms = e, split, combine, dtypes, rooms
+        self.join = by_kind(e, combine, dtypes)
+        self.nothing = [identity(kind, d) for kind, d in zip(combine, dtypes)]
+        self.slots = [e.slot(value_type(d)) for d in dtypes]
+        self.me = e.register("tid.x")
+
+    def each(self, rounds: ir.Value, body: Callable[[ir.Value, ir.Value, ir.Value, ir.Value], None]) -> None:
+        """``body`` for the chunks of this block, each as a `Chunk`."""
+        e, b, split = self.e, self.e.builder, self.split
+        size = split.threads * split.chunks
+        each = e.mul(b.sdiv(b.add(rounds, index(size - 1)), index(size)), index(split.threads))
+
+        def one(g: ir.Value) -> None:
+            line, chunk = (b.udiv(g, index(split.chunks)), b.urem(g, index(split.chunks)))
+            first = e.mul(chunk, each)
+            last = e.add(first, each)
+            body(line, chunk, first, b.select(b.icmp_signed("<", last, rounds), last, rounds))
+            barrier(e)  # before the memory of the block is used again
+
+        e.stride_from(e.register("ctaid.x"), e.blocks, index(split.lines * split.chunks), one)
+
+    def _get(self) -> Values:
+        return [self.e.builder.load(slot, typ=value_type(d)) for slot, d in zip(self.slots, self.dtypes)]
+
+    def _put(self, values: Sequence[ir.Value]) -> None:
+        for slot, v in zip(self.slots, values):
+            self.e.builder.store(v, slot)
+
+    def _add(self, values: Values) -> None:
+        self._put(self.join(self._get(), values))
+
+    def _place(self, room: int, line: ir.Value, k: ir.Value) -> ir.Value:
+        e, item = self.e, storage_type(self.dtypes[room])
+        at = e.add(e.mul(line, index(self.split.chunks + 1)), k)
+        return e.builder.gep(e.parameters[self.rooms[room]], [at], inbounds=True, source_etype=item)
+
+    def _keep(self, line: ir.Value, k: ir.Value, values: Sequence[ir.Value]) -> None:
+        for room, (d, v) in enumerate(zip(self.dtypes, values)):
+            self.e.builder.store(to_storage(self.e.builder, d, v), self._place(room, line, k))
+
+    # --- the first kernel
+
+    def totals(self, chunk: Chunk, inits: Values, increments: Increments) -> None:
+        """Keeps what a chunk adds, and what the line begins with."""
+        line, k, first, last = chunk
+        e, b = self.e, self.e.builder
+        self._put(self.nothing)
+        e.stride_from(b.add(first, self.me), self.split.threads, last, lambda k: self._add(increments(k)))
+        found = block_totals(e, self.join, self.dtypes, self._get())
+        with b.if_then(b.icmp_unsigned("==", self.me, ZERO)):
+            self._keep(line, b.add(k, index(1)), found)
+            with b.if_then(b.icmp_unsigned("==", k, ZERO)):
+                self._keep(line, ZERO, inits)
+
+    # --- the second
+
+    def before(self, line: ir.Value, chunk: ir.Value) -> Values:
+        """What comes before a chunk, which all threads get."""
+        e, b = self.e, self.e.builder
+        self._put(self.nothing)
+
+        def more(k: ir.Value) -> None:
+            places = [self._place(room, line, k) for room in range(len(self.rooms))]
+            self._add([from_storage(b, d, b.load(p, typ=storage_type(d))) for p, d in zip(places, self.dtypes)])
+
+        e.stride_from(self.me, self.split.threads, b.add(chunk, index(1)), more)
+        found = block_totals(e, self.join, self.dtypes, self._get())
+        barrier(e)
+        return found
+
+    def run(
+        self,
+        first: ir.Value,
+        last: ir.Value,
+        start: Values,
+        increments: Increments,
+        body: Callable[[ir.Value, Values], None],
+    ) -> Values:
+        """``body(k, numbers)`` for all rounds of a chunk; what all of them have made of ``start``."""
+        e, b = self.e, self.e.builder
+        carried = [e.slot(value_type(d)) for d in self.dtypes]
+        for slot, v in zip(carried, start):
+            b.store(v, slot)
+        line = Line(e, self.dtypes, self.split.threads // WARP)
+
+        def tile(base: ir.Value) -> None:
+            k = b.add(base, self.me)
+            is_there = b.icmp_signed("<", k, last)
+            self._put(self.nothing)
+            with b.if_then(is_there):
+                self._put(increments(k))
+            mine = self._inclusive(self._get())
+            sums = [b.load(slot, typ=value_type(d)) for slot, d in zip(carried, self.dtypes)]
+            before, total = self._of_warps(line, mine, sums)
+            numbers = self.join(before, self._shifted(mine))
+            there, done = e.new_block("round"), e.new_block("rounds")
+            b.cbranch(is_there, there, done)
+            b.position_at_end(there)
+            e.joined = done
+            body(k, numbers)
+            e.joined = None
+            b.branch(done)
+            b.position_at_end(done)
+            for slot, v in zip(carried, total):
+                b.store(v, slot)
+            barrier(e)
+
+        e.stride_from(first, self.split.threads, last, tile)
+        return [b.load(slot, typ=value_type(d)) for slot, d in zip(carried, self.dtypes)]
+
+    def _inclusive(self, values: Values) -> Values:
+        """For each thread of a warp, what the threads up to it have."""
+        b, lane = self.e.builder, lane_of(self.e, self.me)
+        for by in (1, 2, 4, 8, 16):
+            joined = self.join([shuffle(self.e, v, by, "up") for v in values], values)
+            is_behind = b.icmp_unsigned(">=", lane, index(by))
+            values = [b.select(is_behind, j, v) for j, v in zip(joined, values)]
+        return values
+
+    def _shifted(self, values: Values) -> Values:
+        """What the thread before has."""
+        b = self.e.builder
+        is_first = b.icmp_unsigned("==", lane_of(self.e, self.me), ZERO)
+        moved = [shuffle(self.e, v, 1, "up") for v in values]
+        return [b.select(is_first, n, v) for n, v in zip(self.nothing, moved)]
+
+    def _of_warps(self, line: Line, mine: Values, start: Values) -> tuple[Values, Values]:
+        """``start`` with what the warps before this one have, and with what all have."""
+        e, b = self.e, self.e.builder
+        warp = b.lshr(self.me, index(5))
+        with b.if_then(b.icmp_unsigned("==", lane_of(e, self.me), index(WARP - 1))):
+            line.put(warp, mine)
+        barrier(e)
+        before, total = start, start
+        for w in range(self.split.threads // WARP):
+            total = self.join(total, line.get(index(w)))
+            is_mine = b.icmp_unsigned(">", warp, index(w))
+            before = [b.select(is_mine, t, v) for t, v in zip(total, before)]
+        return before, total
 
 
-def _at(e: KernelEmitter, d: DType, base: ir.Value, k: ir.Value) -> ir.Value:
-    return e.builder.gep(base, [k], inbounds=True, source_etype=storage_type(d))
-
-
-def emit_prefixes(s: Scheduler, op: Op, lanes: Lanes, blocks: int) -> dict[Value, Pointer]:
-    """Adds the first two kernels; where each thread finds what the scalar of a scan begins with."""
-    carried = op.regions[0].args[1:]
-    scanned = {carried[i]: scan for i, scan in lanes.scans.items()}
-    rooms = {v: s.places.room(blocks * THREADS * v.type.dtype.itemsize) for v in scanned}
-    e = KernelEmitter(s.context, "shares", "lanes", Needs(s.context, [op]), blocks, THREADS, targets=[*rooms.values()])
-    b, e.loc = e.builder, op.loc
-    e.recall([op])
-    totals = {v: e.slot(value_type(v.type.dtype)) for v in scanned}
-    for v, slot in totals.items():
-        b.store(identity(scanned[v].kind, v.type.dtype), slot)
-
-    def one(i: ir.Value) -> None:
-        enter_round(e, op, lanes, i)
-        done: set[Op] = set()
-        for v, scan in scanned.items():
-            for o in scan.ops:
-                if o not in done:
-                    e.op(o)
-                    done.add(o)
-            d = v.type.dtype
-            old, added = b.load(totals[v], typ=value_type(d)), e.scalar(scan.increment)
-            if scan.is_subtracted:
-                new = emit_scalar(b, "sub", {}, [d, d], [old, added])
-            else:
-                new = accumulate(e, scan.kind, d, old, added)
-            b.store(new, totals[v])
-
-    first, last = share(e, e.env[op.operands[0]])
-    e.stride_from(first, 1, last, one)
-    for v, slot in totals.items():
-        d = v.type.dtype
-        b.store(to_storage(b, d, b.load(slot, typ=value_type(d))), _at(e, d, e.parameters[rooms[v]], e.thread))
-    s.steps.append(e.finish())
-    _add_up(s, op, rooms, {v: scan.kind for v, scan in scanned.items()}, blocks * THREADS)
-    return rooms
-
-
-def _add_up(s: Scheduler, op: Op, rooms: dict[Value, Pointer], kinds: dict[Value, str], count: int) -> None:
-    """Each number becomes the sum of those before it; the sum of all is the result of the loop."""
-    carried = op.regions[0].args[1:]
-    inits = {v: op.operands[1 + carried.index(v)] for v in rooms}
-    e = KernelEmitter(
-        s.context,
-        "prefixes",
-        "lanes",
-        Needs(s.context, [], inits.values()),
-        1,
-        PREFIX_THREADS,
-        targets=[*rooms.values()],
-    )
-    e.recall([], list(inits.values()))
-    for v, p in rooms.items():
-        total = _prefixes(e, kinds[v], v.type.dtype, e.parameters[p], count, e.scalar(inits[v]))
-        result = op.results[carried.index(v)]
-        e.env[result] = total
-        with e.builder.if_then(e.builder.icmp_unsigned("==", e.thread, index(PREFIX_THREADS - 1))):
-            e.keep(result)
-    s.steps.append(e.finish())
-
-
-def _prefixes(e: KernelEmitter, kind: str, d: DType, base: ir.Value, count: int, init: ir.Value) -> ir.Value:
-    """Works in place; what the last thread gets is the sum of all and ``init``."""
-    b, slot, room = e.builder, e.slot(value_type(d)), shared(e, storage_type(d), PREFIX_THREADS)
-    first, last = share(e, index(count))
-
-    def add(value: ir.Value) -> ir.Value:
-        old = b.load(slot, typ=value_type(d))
-        b.store(accumulate(e, kind, d, old, value), slot)
-        return old
-
-    b.store(identity(kind, d), slot)
-    e.stride_from(first, 1, last, lambda k: add(load_number(e, d, base, k)))
-    b.store(to_storage(b, d, b.load(slot, typ=value_type(d))), _at(e, d, room, e.thread))
-    barrier(e)
-    b.store(init, slot)
-    e.stride_from(ZERO, 1, e.thread, lambda k: add(load_number(e, d, room, k)))
-
-    def put(k: ir.Value) -> None:
-        value = load_number(e, d, base, k)
-        b.store(to_storage(b, d, add(value)), _at(e, d, base, k))
-
-    e.stride_from(first, 1, last, put)
-    return b.load(slot, typ=value_type(d))
+def lane_of(e: KernelEmitter, thread: ir.Value) -> ir.Value:
+    """The number of a thread in its warp."""
+    return e.builder.and_(thread, index(WARP - 1))

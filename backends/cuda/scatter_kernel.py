@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.context import Needs
+from dflow.backends.cuda.device_memory import RELAXED
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
@@ -90,7 +91,7 @@ def emit_scatter(s: Scheduler, op: Op) -> None:
         e.builder.store(item(-1), made.element(e, 0, e.dot(at, strides(whole)), item))
 
     def claim(e: KernelEmitter, at: At) -> None:
-        e.builder.atomic_rmw("max", last(e, at), number(e, at), "monotonic")
+        e.builder.atomic_rmw("max", last(e, at), number(e, at), RELAXED)
 
     def put(e: KernelEmitter, at: At) -> None:
         b = e.builder
@@ -106,18 +107,18 @@ def emit_ordered(s: Scheduler, op: Op) -> None:
     """Adds the steps for additions in order to those of the scheduler."""
     shape = op.operands[2].type.shape
     line: tuple[Dim, ...] = shape if len(shape) == 1 else (count(shape),)
-    order, room, keys = (s.places.room(8 * max(1, count(shape))) for _ in range(3))
-    made = _Scatter(s, op, [order, room, keys])
+    order, keys = (s.places.room(8 * max(1, count(shape))) for _ in range(2))
+    made = _Scatter(s, op, [order, keys])
     steps = strides(made.x.type)
 
     def key(e: KernelEmitter, k: ir.Value) -> ir.Value:
-        return e.builder.load(made.element(e, 2, k, I64), typ=I64)
+        return e.builder.load(made.element(e, 1, k, I64), typ=I64)
 
     def note(e: KernelEmitter, at: At) -> None:
-        e.builder.store(made.place(e, at, steps), made.element(e, 2, made.number(e, at), I64))
+        e.builder.store(made.place(e, at, steps), made.element(e, 1, made.number(e, at), I64))
 
     made.kernel("scatter_keys", made.shape, note)
-    order_of(s, op, Rows(TensorType(INDEX, line), INDEX, lambda e, row, i: key(e, i), order, room, (keys,)))
+    order_of(s, op, Rows(TensorType(INDEX, line), INDEX, lambda e, row, i: key(e, i), order, (keys,)))
 
     def add(e: KernelEmitter, at: At) -> None:
         """The first of the additions to a place does all of them."""

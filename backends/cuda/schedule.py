@@ -1,8 +1,9 @@
 """The steps of a program: which operations make a kernel together, and what the host does between kernels.
 
 A block of operations is cut into kernels in program order. An operation with many elements is a kernel of its own, one
-thread an element or so; a loop whose rounds are independent is one with a thread a round; what remains between them is
-done by one thread. Loops and branches around kernels are the host's.
+thread an element or so (small ones that do not depend on each other are launched together); a loop whose rounds are
+independent is one with a thread a round; what remains between them is done by one thread. Loops and branches around
+kernels are the host's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.cooperative import barrier
 from dflow.backends.cuda.dense import emit_dense, is_dense
 from dflow.backends.cuda.fold_kernel import emit_fold
+from dflow.backends.cuda.group_kernel import Group, Touched
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
@@ -36,6 +38,7 @@ from dflow.backends.cuda.plan import (
 )
 from dflow.backends.cuda.product_kernel import emit_product
 from dflow.backends.cuda.row_kernel import emit_rows
+from dflow.backends.cuda.row_scan import emit_row_scan
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
 from dflow.backends.cuda.tile_kernel import emit_tiles
@@ -45,9 +48,6 @@ from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
 from dflow.ir.types import BOOL, I64
-
-BLOCK = 256  # threads
-MOST_BLOCKS = 65536
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class Scheduler:
         self.context, self.places = context, context.places
         self.steps: list[Step] = []
         self.run = Run()
+        self.group = Group(self)  # launched before the run
 
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
@@ -135,8 +136,12 @@ class Scheduler:
         elif way == "rows":
             self._flush()
             emit_rows(self, op)
+        elif way == "rowscan":
+            self._flush()
+            emit_row_scan(self, op)
         elif way in KERNELS:
             self._flush_unless_apart(op)
+            self.group.launch()
             KERNELS[way](self, op)
         elif op.name in HOST:
             self._flush()
@@ -154,7 +159,8 @@ class Scheduler:
     # --- kernels
 
     def _flush(self) -> None:
-        """Ends the kernel of one thread."""
+        """Ends what waits: the group of operations, then the run."""
+        self.group.launch()
         run, self.run = self.run, Run()
         if not run.ops and not run.moves:
             return
@@ -194,33 +200,21 @@ class Scheduler:
                     e.keep(r)
 
     def _grid(self, op: Op) -> None:
-        needs = self._flush_unless_apart(op)
-        blocks = min(MOST_BLOCKS, max(1, -(-points(op, self.context) // BLOCK)))
-        e = KernelEmitter(self.context, op.name, "grid", needs, blocks, BLOCK)
-        e.loc = op.loc
-        e.recall([op])
-        e.op(op)
-        self.steps.append(e.finish())
+        self._flush_unless_apart(op)
+        self.group.add(op, points(op, self.context))
 
-    def _flush_unless_apart(self, op: Op) -> Needs:
-        needs = Needs(self.context, [op])
-        if not self._is_apart(needs):
+    def _flush_unless_apart(self, op: Op) -> None:
+        if not self._is_apart(op):
             self._flush()
-        return needs
 
-    def _is_apart(self, needs: Needs) -> bool:
+    def _is_apart(self, op: Op) -> bool:
         """Whether a kernel may start before what waits in the run: neither touches what the other does."""
-        run, context = self.run, self.context
-        if run.moves or any(op.name in ("check", "guard") or op.regions for op in run.ops):
+        run, context, needs = self.run, self.context, Needs(self.context, [op])
+        if run.moves or any(o.name in ("check", "guard") or o.regions for o in run.ops):
             return not run.ops and not run.moves
         mine = Needs(context, run.ops)
-        shared = set(mine.buffers(context)) & set(needs.buffers(context))
-        writable = [b for b in shared if b.space != "argument" or b.writable]
-        arenas = [[b for b in n.buffers(context) if b.space == "arena"] for n in (mine, needs)]
-        overlap = any(
-            a.offset < b.offset + b.bytes and b.offset < a.offset + a.bytes for a in arenas[0] for b in arenas[1]
-        )
-        return not writable and not overlap and not mine.inside & set(needs.scalars)
+        theirs = Touched.by([op], context, needs)
+        return Touched.by(run.ops, context, mine).is_apart(theirs) and not mine.inside & set(needs.scalars)
 
     # --- what the host does
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
+from dflow.backends.affine import Forms
 from dflow.backends.cuda.context import FAILING, Context, Needs
 from dflow.backends.cuda.cooperative import barrier, shared
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.cuda.linear import Forms
 from dflow.backends.emit_core import cost
 from dflow.backends.emit_kernel import write
 from dflow.backends.emit_types import from_storage, index, storage_type, to_storage

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
+from dflow.backends.affine import Forms
 from dflow.backends.cuda.context import FAILING, Context, Needs
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
-from dflow.backends.cuda.linear import Forms
 from dflow.backends.cuda.plan import Argument
 from dflow.backends.emit_core import cost
 from dflow.backends.emit_kernel import write

@@ -12,6 +12,7 @@ from dflow.backends.cuda.folds import as_fold, count
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
 from dflow.backends.cuda.product_kernel import is_tiled
 from dflow.backends.cuda.row_kernel import find_rows
+from dflow.backends.cuda.row_scan import find_row_scan
 from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
 from dflow.backends.cuda.tile_kernel import find_tiles
@@ -24,6 +25,7 @@ WIDE = 4096  # elements from which an operation is a kernel of its own; one bloc
 LOOP_FACTOR = 4  # so many times more in a loop, where the host would have to wait for conditions
 SORT_FACTOR = 4  # so much more than computing an element is it to sort one
 MATMUL_FACTOR = 8  # multiplications for one element
+FEWEST_ROWS = 4  # threads of a loop over arrays; with fewer there is nothing to share
 MANY = 64  # rounds from which a parallel loop is a kernel
 ON_HOST = frozenset({"eigh", "eig", "svd", "print", "warn"})
 # Operations whose elements are computed each on its own, or added up atomically.
@@ -34,7 +36,9 @@ MOVING = frozenset(
 ADDING = frozenset({"update_add", "scatter_add", "reduce", "matmul"})
 SPREAD = BATCHED | MOVING | ADDING | {"kernel", "constant", "iota", "argsort", "argmax", "argmin"}
 
-Way = Literal["one", "grid", "vectors", "tiles", "rows", "product", "fold", "sort", "scatter", "ordered", "host"]
+Way = Literal[
+    "one", "grid", "vectors", "tiles", "rows", "rowscan", "product", "fold", "sort", "scatter", "ordered", "host"
+]
 
 
 def points(op: Op, context: Context) -> int:
@@ -86,6 +90,8 @@ def decide(block: Block, context: Context) -> None:
             for b in way.split:
                 context.places.split(b, rounds(op))
             context.dead.update(overwritten(op, context))
+        elif way in ("rows", "rowscan"):
+            context.dead.update(overwritten(op, context))
         elif way == "host":
             for r in op.regions:
                 decide(r, context)
@@ -101,7 +107,7 @@ def way_of(op: Op, context: Context) -> Way | Lanes:
     if lanes is not None:
         return lanes
     if is_wide_in_rows(op, context):
-        return "rows"
+        return "rows" if find_row_scan(op, context) is None else "rowscan"
     if op.name in ("for", "while", "if"):
         return "host" if needs_host(op) or any(_leaves_block(o, context) for o in walk_op(op)[1:]) else "one"
     if op.name in ON_HOST:
@@ -129,13 +135,17 @@ def _leaves_block(op: Op, context: Context) -> bool:
         return True
     if is_dense(op) or find_lanes(op, context) is not None or is_wide(op, context, LOOP_FACTOR * WIDE):
         return True
-    return op.name == "for" and is_wide_in_rows(op, context) and count(find_rows(op, context) or ()) >= WIDE
+    if op.name != "for" or not is_wide_in_rows(op, context):
+        return False
+    return count(find_rows(op, context) or ()) >= WIDE or find_row_scan(op, context) is not None
 
 
 def is_wide_in_rows(op: Op, context: Context) -> bool:
     """Whether an operation is a loop with a thread for every element, and worth a kernel of its own."""
     shape = find_rows(op, context)
-    return shape is not None and count(shape) * rounds(op) >= WIDE
+    if shape is None or count(shape) * rounds(op) < WIDE:
+        return False
+    return count(shape) >= FEWEST_ROWS or find_row_scan(op, context) is not None
 
 
 def find_lanes(op: Op, context: Context) -> Lanes | None:

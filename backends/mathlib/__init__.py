@@ -2,7 +2,8 @@
 
 `math_function` gives an internal `alwaysinline` LLVM function free of branches and of calls to libm, so that a loop
 over it vectorises once it is inlined. The exceptions: fmod loops, and sin, cos and tan call a guard whose vector forms
-LLVM knows (`guard`). Targets without fused multiply-add get calls to `fma` from all but exp, log and fmod.
+LLVM knows (`guard`), and whose body comes from shared code or from `complete`. Targets without fused multiply-add get
+calls to `fma` from all but exp, log and fmod.
 
 The largest errors, in units in the last place, as tests/test_mathlib.py holds them:
 
@@ -30,7 +31,7 @@ from dflow.backends.mathlib import (
     power,
     trigonometry,
 )
-from dflow.backends.mathlib.expr import F32, F64, Expr
+from dflow.backends.mathlib.expr import F32, F64, FORMATS, Expr
 
 Formula = Callable[..., Expr]
 
@@ -91,3 +92,14 @@ def math_function(module: ir.Module, name: str, dtype: str) -> ir.Function:
         result = FORMULAS[name](*[arg.to_f64() for arg in args]).to_f32()
     builder.ret(result.value)
     return function
+
+
+def complete(module: ir.Module) -> None:
+    """Gives the guards that functions of the module call their bodies, where no other code has them."""
+    for name in trigonometry.FROM_REDUCED:
+        for dtype in FORMATS:
+            guard = module.globals.get(f"dflow.{name}.guard.{dtype}")
+            if guard is not None and not guard.blocks:
+                made = trigonometry.define_guard(module, name, dtype)
+                for function in made + trigonometry.define_vector_forms(module, name, dtype):
+                    function.linkage = "internal"

@@ -21,6 +21,7 @@ from dflow.backends.mathlib.expr import (
     power_of_two,
     round_to_integer,
     scale,
+    scale_one_plus,
 )
 
 LOG2_E = 1.4426950408889634
@@ -58,36 +59,42 @@ EXP_TAIL_F32 = (
 def reduce(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(r, what rounding r lost, k) with x = k·ln 2 + r."""
     ln2_hi, ln2_lo = LN2_SPLIT_F64 if x.format is F64 else LN2_SPLIT_F32
-    k, exponent = round_to_integer(x * LOG2_E)
+    k, exponent = round_to_integer(x, LOG2_E)
     # Exact: both terms are multiples of one ulp that |r| ≤ 0.35 has room for.
     high = muladd(-k, ln2_hi, x)
     r = muladd(-k, ln2_lo, high)
     return r, muladd(-k, ln2_lo, high - r), exponent
 
 
+def above_line(r: Expr, r_lost: Expr) -> Expr:
+    """r²·P(r) + r_lost. The upper part of P joins last, so that nothing waits for the whole of it."""
+    tail = EXP_TAIL if r.format is F64 else EXP_TAIL_F32
+    square = r * r
+    low = muladd(square, polynomial(r, tail[:4]), r_lost)
+    return muladd(square * (square * square), polynomial(r, tail[4:]), low)
+
+
 def exp(x: Expr) -> Expr:
     low, high = (-746.0, 710.0) if x.format is F64 else (-104.0, 89.0)
     r, r_lost, k = reduce(clamp(x, low, high))
-    tail = EXP_TAIL if x.format is F64 else EXP_TAIL_F32
-    return scale(1.0 + (r + muladd(r * r, polynomial(r, tail), r_lost)), k)
+    return scale_one_plus(r + above_line(r, r_lost), k)
 
 
 def exp_pair(x: Pair) -> tuple[Pair, Expr]:
     """(m, k) with exp(x) = m·2^k, m in [0.7, 1.42] and right to 2^-57; x.hi must be in ±1480."""
     r, r_lost, k = reduce(x.hi)
-    reduced = dd.two_sum(r, r_lost + x.lo)
-    r2 = reduced.hi * reduced.hi
-    # exp(r_hi + r_lo) = exp(r_hi)·(1 + r_lo), of which the tail sees r_hi·r_lo.
-    tail = muladd(reduced.hi, reduced.lo, r2 * polynomial(reduced.hi, EXP_TAIL))
+    reduced = dd.fast_two_sum(r, r_lost + x.lo)  # where r is the smaller, next to nothing is lost
+    # exp(r_hi + r_lo) = exp(r_hi)·(1 + r_lo), of which r_lo + r_hi·r_lo counts.
+    tail = above_line(reduced.hi, muladd(reduced.hi, reduced.lo, reduced.lo))
     one_plus_r = dd.fast_two_sum(x.hi.const(1.0), reduced.hi)
-    return dd.add(one_plus_r, dd.two_sum(tail, reduced.lo)), k
+    return dd.fast_two_sum(one_plus_r.hi, one_plus_r.lo + tail), k
 
 
-def exp_of_pair(x: Pair) -> Expr:
-    """exp(hi + lo) for any hi; lo is ignored where the result overflows or vanishes."""
+def exp_of_pair(x: Pair, factor: Expr | float = 1.0) -> Expr:
+    """factor·exp(hi + lo) for any hi; lo is ignored where the result overflows or vanishes. ``factor`` is 1 or -1."""
     in_range = (x.hi > -746.0) & (x.hi < 710.0)
     mantissa, k = exp_pair(Pair(clamp(x.hi, -746.0, 710.0), in_range.select(x.lo, 0.0)))
-    return scale(mantissa.rounded(), k)
+    return scale(mantissa.rounded(), k, factor)
 
 
 def exp2(x: Expr) -> Expr:
@@ -119,7 +126,7 @@ def tanh(x: Expr) -> Expr:
     if x.format is not F64:
         return tanh_f32(x)
     r, r_lost, k = reduce(minimum(fabs(x) * 2.0, 40.0))
-    grown = dd.fast_two_sum(r, muladd(r * r, polynomial(r, EXP_TAIL), r_lost))
+    grown = dd.fast_two_sum(r, above_line(r, r_lost))
     # d = 2^k·(exp(r) - 1) + (2^k - 1), the second term the larger or zero.
     two_k = power_of_two(k)
     difference = dd.fast_two_sum(two_k - 1.0, two_k * grown.hi)
@@ -132,7 +139,7 @@ def tanh(x: Expr) -> Expr:
 def tanh_f32(x: Expr) -> Expr:
     """The formula of `tanh` with exp(r) - 1 = r + r²·P(r) in single precision."""
     r, r_lost, k = reduce(minimum(fabs(x) * 2.0, 20.0))
-    grown = r + muladd(r * r, polynomial(r, EXP_TAIL_F32), r_lost)
+    grown = r + above_line(r, r_lost)
     two_k = power_of_two(k)
     difference = muladd(two_k, grown, two_k - 1.0)
     ratio = difference / (difference + 2.0)

@@ -31,6 +31,7 @@ class Format:
 
 F64 = Format("f64", ir.DoubleType(), ir.IntType(64), 52, 1023)
 F32 = Format("f32", ir.FloatType(), ir.IntType(32), 23, 127)
+FORMATS = {f.name: f for f in (F64, F32)}
 
 Operand = "Expr | float | int"
 
@@ -227,13 +228,13 @@ def polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     return evaluate(coefficients)
 
 
-def round_to_integer(x: Expr) -> tuple[Expr, Expr]:
-    """The integer nearest to `x` as a float and as an integer, for |x| < 2^(p-1); NaN gives NaN and any integer.
+def round_to_integer(x: Expr, factor: float = 1.0) -> tuple[Expr, Expr]:
+    """The integer nearest to x·factor as a float and as an integer, below 2^(p-1); NaN gives NaN and any integer.
 
     A conversion instruction would do, but NaN makes it poison and AVX2 has none from f64 to i64.
     """
     magic = x.format.round_to_int
-    shifted = x + magic
+    shifted = x + magic if factor == 1.0 else muladd(x, factor, magic)
     return shifted - magic, shifted.bits() - x.const(magic).bits()
 
 
@@ -243,12 +244,24 @@ def power_of_two(exponent: Expr) -> Expr:
     return ((exponent + fmt.bias) << fmt.mantissa_bits).as_float()
 
 
-def scale(x: Expr, exponent: Expr) -> Expr:
-    """x·2^n for |n| up to twice the exponent bias, rounded once, also into subnormals, overflowing to infinity.
+def scale(x: Expr, exponent: Expr, sign: Expr | float = 1.0) -> Expr:
+    """x·2^n·sign for |n| up to twice the exponent bias, rounded once, also into subnormals, overflowing to infinity."""
+    half, rest = halves(exponent)
+    return x * power_of_two(half) * (power_of_two(rest) if sign == 1.0 else power_of_two(rest) * sign)
 
-    In two steps because 2^n itself may overflow. The offset keeps the shifted number positive: AVX2 has no arithmetic
-    shift of 64-bit integers.
+
+def scale_one_plus(x: Expr, exponent: Expr) -> Expr:
+    """`scale` of 1 + x."""
+    half, rest = halves(exponent)
+    factor = power_of_two(half)
+    return muladd(x, factor, factor) * power_of_two(rest)
+
+
+def halves(exponent: Expr) -> tuple[Expr, Expr]:
+    """Two integers with that sum, as 2^n itself may overflow.
+
+    The offset keeps the shifted number positive: AVX2 has no arithmetic shift of 64-bit integers.
     """
     offset = 4 * exponent.format.bias + 4
     half = ((exponent + offset) >> 1) - offset // 2
-    return x * power_of_two(half) * power_of_two(exponent - half)
+    return half, exponent - half

@@ -21,47 +21,58 @@ BOUND = 2.0**30
 LANES = {"f64": (2, 4, 8), "f32": (4, 8, 16)}
 
 
-def guarded(name: str, x: Expr, short: Expr, long_way: Callable[[Expr], Expr]) -> Expr:
-    """`short` where |x| ≤ BOUND or x is NaN, else `long_way(x)`, which works in f64."""
-    module = x.builder.module
-    full_name = f"dflow.{name}.guard.{x.format.name}"
-    function = module.globals.get(full_name) or define(module, full_name, x.format, long_way)
-    call = x.builder.call(function, [x.value, short.value])
-    mappings = ",".join(f"_ZGV_LLVM_N{n}vv_{full_name}({full_name}.x{n})" for n in LANES[x.format.name])
+def guarded(name: str, x: Expr, short: Expr) -> Expr:
+    """`short` where |x| ≤ BOUND or x is NaN, else what the long way of `name` gives."""
+    scalar, *forms = declare_guard(x.builder.module, name, x.format)
+    call = x.builder.call(scalar, [x.value, short.value])
+    mappings = ",".join(f"_ZGV_LLVM_N{n}vv_{scalar.name}({form.name})" for n, form in zip(LANES[x.format.name], forms))
     # On the call, not on the function: the vector forms call it too, and would be made to call themselves.
     add_attribute(call, f'"vector-function-abi-variant"="{mappings}"')
     return Expr(x.builder, call)
 
 
-def define(module: ir.Module, name: str, fmt: Format, long_way: Callable[[Expr], Expr]) -> ir.Function:
-    scalar = new_function(module, name, fmt.float_type)
-    builder, is_huge = compare_with_bound(scalar, fmt.name)
-    return_short_unless(builder, is_huge)
-    result = long_way(Expr(builder, scalar.args[0]).to_f64())
-    builder.ret((result if fmt is F64 else result.to_f32()).value)
-    for lanes in LANES[fmt.name]:
-        define_vector_form(module, scalar, fmt, lanes)
-    return scalar
+def declare_guard(module: ir.Module, name: str, fmt: Format) -> list[ir.Function]:
+    """The guard of `name` and its vector forms, without bodies at first."""
+    scalar = f"dflow.{name}.guard.{fmt.name}"
+    forms = {f"{scalar}.x{lanes}": lanes for lanes in LANES[fmt.name]}
+    if scalar not in module.globals:
+        new_function(module, scalar, fmt.float_type)
+        for form, lanes in forms.items():
+            keep(module, new_function(module, form, ir.VectorType(fmt.float_type, lanes)))
+    return [module.globals[n] for n in (scalar, *forms)]
 
 
-def define_vector_form(module: ir.Module, scalar: ir.Function, fmt: Format, lanes: int) -> None:
-    form = new_function(module, f"{scalar.name}.x{lanes}", ir.VectorType(fmt.float_type, lanes))
-    keep(module, form)
-    builder, is_huge = compare_with_bound(form, f"v{lanes}{fmt.name}")
-    mask = builder.bitcast(is_huge, ir.IntType(lanes))
-    return_short_unless(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
-    result: ir.Value = form.args[1]
-    for lane in range(lanes):
-        index = ir.IntType(32)(lane)
-        lane_args = [builder.extract_element(arg, index) for arg in form.args]
-        result = builder.insert_element(result, builder.call(scalar, lane_args), index)
-    builder.ret(result)
+def write_guard(scalar: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
+    """Its body; `long_way` works in f64."""
+    builder, is_huge = compare_with_bound(scalar)
+    builder = long_function(builder, is_huge)
+    x = builder.function.args[0]
+    result = long_way(Expr(builder, x).to_f64())
+    builder.ret((result if x.type == F64.float_type else result.to_f32()).value)
+
+
+def write_vector_form(form: ir.Function, scalar: ir.Function) -> None:
+    builder, is_huge = compare_with_bound(form)
+    mask = builder.bitcast(is_huge, ir.IntType(form.args[0].type.count))
+    builder = long_function(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
+    args, before, loop = builder.function.args, builder.block, builder.append_basic_block("lane")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    lane, vector = builder.phi(ir.IntType(32)), builder.phi(args[1].type)
+    one = builder.call(scalar, [builder.extract_element(arg, lane) for arg in args])
+    changed, following = builder.insert_element(vector, one, lane), builder.add(lane, lane.type(1))
+    for phi, start, step in ((lane, lane.type(0), following), (vector, args[1], changed)):
+        phi.add_incoming(start, before)
+        phi.add_incoming(step, loop)
+    done = builder.append_basic_block("done")
+    builder.cbranch(builder.icmp_unsigned("<", following, lane.type(args[0].type.count)), loop, done)
+    builder.position_at_end(done)
+    builder.ret(changed)
 
 
 def new_function(module: ir.Module, name: str, value_type: ir.Type) -> ir.Function:
     """A pure function of two values; not inlined, for its branch would then be the loop's."""
     function = ir.Function(module, ir.FunctionType(value_type, [value_type, value_type]), name)
-    function.linkage = "internal"
     for attribute in ("noinline", "nounwind", "readnone"):
         function.attributes.add(attribute)
     add_attribute(function, "willreturn")
@@ -73,24 +84,30 @@ def add_attribute(target: ir.Function | ir.Argument | ir.Instruction, text: str)
     set.add(target.attributes, text)
 
 
-def compare_with_bound(function: ir.Function, suffix: str) -> tuple[ir.IRBuilder, ir.Value]:
+def compare_with_bound(function: ir.Function) -> tuple[ir.IRBuilder, ir.Value]:
     """|x| > BOUND, in a new entry block, lane by lane if x is a vector."""
     builder = ir.IRBuilder(function.append_basic_block("entry"))
     x = function.args[0]
+    element, lanes = (x.type.element, x.type.count) if isinstance(x.type, ir.VectorType) else (x.type, 0)
+    suffix = (f"v{lanes}" if lanes else "") + ("f64" if element == F64.float_type else "f32")
     magnitude = builder.call(declare(function.module, f"llvm.fabs.{suffix}", ir.FunctionType(x.type, [x.type])), [x])
-    is_vector = isinstance(x.type, ir.VectorType)
-    bound = ir.Constant(x.type, [BOUND] * x.type.count if is_vector else BOUND)
+    bound = ir.Constant(x.type, [BOUND] * lanes if lanes else BOUND)
     return builder, builder.fcmp_ordered(">", magnitude, bound)
 
 
-def return_short_unless(builder: ir.IRBuilder, condition: ir.Value) -> None:
-    """Returns the second argument where `condition` fails, and goes on building where it holds."""
-    long_block = builder.append_basic_block("long_way")
-    short_block = builder.append_basic_block("short_way")
+def long_function(builder: ir.IRBuilder, condition: ir.Value) -> ir.IRBuilder:
+    """Has a guard return its second argument where `condition` fails; where it holds, what a function of its own gives,
+    which the builder that comes back writes. So the short way needs neither registers of the long one nor its code."""
+    guard = builder.function
+    long_block, short_block = (builder.append_basic_block(name) for name in ("long_way", "short_way"))
     builder.cbranch(condition, long_block, short_block)
     builder.position_at_end(short_block)
-    builder.ret(builder.function.args[1])
+    builder.ret(guard.args[1])
     builder.position_at_end(long_block)
+    function = new_function(guard.module, f"{guard.name}.long", guard.args[0].type)
+    function.linkage = "internal"
+    builder.ret(builder.call(function, guard.args, tail=True))
+    return ir.IRBuilder(function.append_basic_block("entry"))
 
 
 def keep(module: ir.Module, function: ir.Function) -> None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, muladd, polynomial
+from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, fma, muladd, polynomial
 
 INFINITY = float("inf")
 NAN = float("nan")
 
 LN2 = (0.6931471805599453, 2.3190468138462996e-17)
+# The first with trailing zeros, so that its product with k is exact.
+LN2_SPLIT = (0.693147180559663, 2.8235290563031577e-13)
 LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
 LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
 LN2_HI_F32, LN2_LO_F32 = 0.693145751953125, 1.428606765330187e-06
@@ -47,17 +49,17 @@ TWO_FIFTHS = (0.4, -2.2204460492503132e-17)
 def split(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(m, k, 2^-k) with x = m·2^k and m in [√½, √2), for finite x > 0; k is a float.
 
-    The last is right for normal x below 2^1022 only.
+    The last is right for normal x below 2^1022 only. For other x, m is in that range all the same, and k is finite.
     """
     fmt = x.format
     lift = fmt.mantissa_bits + 2
-    subnormal = x < 2.0 ** (1 - fmt.bias)
-    bits = subnormal.select(x * 2.0**lift, x).bits()
+    # By the bits, as integers: to compare floats takes longer, and everything waits for this.
+    subnormal = x.bits() < 1 << fmt.mantissa_bits
+    bits = subnormal.select((x * 2.0**lift).bits(), x.bits())
     # Subtracting the bits of √½ carries into the exponent field exactly where the mantissa reaches √½.
-    root_half = x.const(0.5**0.5).bits()
-    offset = bits - root_half + (fmt.bias << fmt.mantissa_bits)
-    biased = offset >> fmt.mantissa_bits
-    mantissa = (bits - ((biased - fmt.bias) << fmt.mantissa_bits)).as_float()
+    offset = bits - x.const(0.5**0.5).bits()
+    mantissa = (bits - (offset & (-1 << fmt.mantissa_bits))).as_float()
+    biased = (offset + (fmt.bias << fmt.mantissa_bits)) >> fmt.mantissa_bits
     # An integer below 2^p under the bits of 2^p is 2^p plus the integer.
     base = 2.0**fmt.mantissa_bits
     exponent = (biased | x.const(base).bits()).as_float() - (base + fmt.bias)
@@ -68,43 +70,69 @@ def split(x: Expr) -> tuple[Expr, Expr, Expr]:
 def at_the_ends(x: Expr, inside: Expr) -> Expr:
     """`inside` for 0 < x < inf, and what every logarithm gives elsewhere."""
     at_end = x.equals(0.0).select(x.const(-INFINITY), (x < 0.0).select(x.const(NAN), x))
-    return ((x > 0.0) & (x < INFINITY)).select(inside, at_end)
+    bits = x.bits()  # LLVM asks many questions for the class of a float
+    return ((bits > 0) & (bits < x.const(INFINITY).bits())).select(inside, at_end)
 
 
 def log(x: Expr) -> Expr:
+    """Everything but s²·s·(2/3 + ...) is ready before that is: what k adds, and what is infinite or NaN."""
     is_double = x.format is F64
     ln2_hi, ln2_lo = (0.6931471803691238, 1.9082149292705877e-10) if is_double else (LN2_HI_F32, LN2_LO_F32)
     mantissa, k, _ = split(x)
     f = mantissa - 1.0
-    s = f / (f + 2.0)
+    s = f / (mantissa + 1.0)
     z = s * s
-    tail = z * polynomial(z, LOG_TAIL if is_double else LOG_TAIL_F32)
     # 2s = f - s·f, and f·(1 - f/2) carries the rounding of s no further than its own correction.
     half_square = 0.5 * f * f
-    correction = muladd(s, half_square + tail, k * ln2_lo)
-    return at_the_ends(x, muladd(k, ln2_hi, f - (half_square - correction)))
+    whole = k * ln2_hi  # exact, and 0 or larger than f
+    high = whole + f
+    low = muladd(k, ln2_lo, (f - (high - whole)) - half_square)
+    tail = muladd(s * z, polynomial(z, LOG_TAIL if is_double else LOG_TAIL_F32), muladd(s, half_square, low))
+    return at_the_ends(x, high) + tail
 
 
 def log_of_mantissa(f: Pair) -> Pair:
-    """log(1 + f) for 1 + f in [√½, √2], right to 2^-66 of itself."""
-    s = dd.divide(f, dd.add_float(f, f.hi.const(2.0)))
-    z = dd.multiply(s, s)
-    tail = dd.add_float(dd.constant(f.hi, *TWO_FIFTHS), z.hi * polynomial(z.hi, LOG_FAR_TAIL))
-    tail = dd.add(dd.constant(f.hi, *TWO_THIRDS), dd.multiply(z, tail))
-    return dd.add(s.scaled(2.0), dd.multiply(dd.multiply(s, z), tail))
+    """log(1 + f) for 1 + f in [√½, √2], right to 2^-66 of itself.
+
+    2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...). Of each factor the high part is ready long before the low
+    one, and all low parts are added up at the end.
+    """
+    bottom = f.hi + 2.0
+    s = f.hi / bottom
+    bottom_low = (f.hi - (bottom - 2.0)) + f.lo
+    s_low = fma(-s, bottom_low, fma(-s, bottom, f.hi) + f.lo) * (1.0 / bottom)
+    z, z_low = dd.two_product(s, s)
+    z_low = muladd(s + s, s_low, z_low)
+
+    square, square_low = dd.two_product(z, z)
+    square_low = muladd(z + z, z_low, square_low)
+    far = z * polynomial(z, LOG_FAR_TAIL)
+    inner = dd.fast_two_sum(s.const(TWO_FIFTHS[0]), far)
+    q, q_low = dd.two_product(square, inner.hi)
+    q_low = muladd(square, inner.lo + TWO_FIFTHS[1], muladd(square_low, inner.hi, q_low))
+
+    third, third_low = dd.two_product(z, s.const(TWO_THIRDS[0]))
+    third_low = muladd(z_low, TWO_THIRDS[0], muladd(z, TWO_THIRDS[1], third_low))
+    outer = dd.fast_two_sum(third, q)
+    outer_low = outer.lo + (third_low + q_low)
+    cubic, cubic_low = dd.two_product(s, outer.hi)
+    cubic_low = muladd(s, outer_low, muladd(s_low, outer.hi, cubic_low))
+    total = dd.fast_two_sum(s + s, cubic)
+    return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
 
 
 def log_parts(x: Pair) -> tuple[Pair, Expr]:
     """(log m, k) with log(hi + lo) = log m + k·ln 2, for finite x > 0; lo counts where hi is normal."""
     mantissa, k, inverse = split(x.hi)
     low = (x.hi > 2.0**1000).select(0.0, x.lo * inverse)
-    return log_of_mantissa(dd.two_sum(mantissa - 1.0, low)), k
+    return log_of_mantissa(dd.fast_two_sum(mantissa - 1.0, low)), k
 
 
 def log_pair(x: Pair) -> Pair:
-    """log(hi + lo) right to 2^-66 of itself, for finite x > 0."""
+    """log(hi + lo) right to 2^-66 of itself, for finite x > 0; the low part may be twice what a `Pair` has."""
     mantissa, k = log_parts(x)
-    return dd.add(dd.multiply_float(dd.constant(k, *LN2), k), mantissa)
+    whole = dd.fast_two_sum(k * LN2_SPLIT[0], mantissa.hi)  # the first exact, and 0 or larger than the second
+    return Pair(whole.hi, whole.lo + muladd(k, LN2_SPLIT[1], mantissa.lo))
 
 
 def log2(x: Expr) -> Expr:

@@ -35,27 +35,29 @@ CUBE_ROOT_OF_4 = 1.5874010519681994
 
 
 def pow(x: Expr, y: Expr) -> Expr:
-    """exp(y·log|x|) in double-double, then the special cases of C99, annex F.9.4.4."""
+    """exp(y·log|x|) in double-double, but for the special cases of C99, annex F.9.4.4.
+
+    For those the formula gives some number, which is not taken.
+    """
     base = fabs(x)
-    finite_base = (base > 0.0) & (base < INFINITY)
-    log_base = log_pair(Pair(finite_base.select(base, 1.0), x.const(0.0)))
+    log_base = log_pair(Pair(base, x.const(0.0)))
     # Beyond 2^70 every power of a number other than 1 has overflowed or vanished.
     exponent = clamp(y, -(2.0**70), 2.0**70)
     product = dd.two_product(log_base.hi, exponent)
-    magnitude = exp_of_pair(dd.fast_two_sum(product.hi, fma(log_base.lo, exponent, product.lo)))
-
-    grows = (base > 1.0) ^ (y < 0.0)
-    at_end = grows.select(x.const(INFINITY), x.const(0.0))
-    magnitude = finite_base.select(magnitude, at_end)
-
     half = y * 0.5
     integral = floor(y).equals(y)
     odd = integral & ~floor(half).equals(half)
-    signed = odd.select(copysign(magnitude, x), magnitude)
-    result = ((x < 0.0) & (x > -INFINITY) & ~integral).select(x.const(NAN), signed)
-    result = (x.is_nan() | y.is_nan()).select(x + y, result)
+    sign = odd.select(copysign(x.const(1.0), x), 1.0)
+    result = exp_of_pair(Pair(product.hi, fma(log_base.lo, exponent, product.lo)), sign)
+
+    grows = (base > 1.0) ^ (y < 0.0)
+    finite_base = (base > 0.0) & (base < INFINITY)
+    ordinary = finite_base & ((x > 0.0) | integral)
+    otherwise = finite_base.select(x.const(NAN), grows.select(x.const(INFINITY), x.const(0.0)) * sign)
+    otherwise = (x.is_nan() | y.is_nan()).select(x + y, otherwise)
     to_one = x.equals(1.0) | y.equals(0.0) | (x.equals(-1.0) & fabs(y).equals(INFINITY))
-    return to_one.select(x.const(1.0), result)
+    ordinary = ordinary & ~(y.is_nan() | to_one)
+    return ordinary.select(result, to_one.select(x.const(1.0), otherwise))
 
 
 def cbrt(x: Expr) -> Expr:

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from llvmlite import ir
+
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import F64, Expr, fabs, fma, polynomial, round_to_integer
-from dflow.backends.mathlib.guard import guarded
+from dflow.backends.mathlib.expr import F64, FORMATS, Expr, fabs, fma, polynomial, round_to_integer
+from dflow.backends.mathlib.guard import declare_guard, guarded, write_guard, write_vector_form
 from dflow.backends.mathlib.huge_argument import reduce_huge
 
 TWO_OVER_PI = 0.6366197723675814
@@ -132,7 +134,48 @@ def trigonometric(name: str, x: Expr) -> Expr:
         result = from_reduced(x, reduce(x))
     else:
         result = from_reduced(x, reduce_for_f32(x))
-    return guarded(name, x, result, lambda huge: from_reduced(huge, Reduced(*reduce_huge(huge))))
+    return guarded(name, x, result)
+
+
+def define_guard(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
+    """The guard of a function, with its body."""
+    guard, *_ = declare_guard(module, name, FORMATS[dtype])
+    write_guard(guard, lambda huge: FROM_REDUCED[name](huge, reduced_huge(huge)))
+    return [guard]
+
+
+def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
+    """The vector forms of a guard, with their bodies, which call it."""
+    guard, *forms = declare_guard(module, name, FORMATS[dtype])
+    for form in forms:
+        write_vector_form(form, guard)
+    return forms
+
+
+def reduced_huge(x: Expr) -> Reduced:
+    """`reduce_huge` as a function that a module has once: it is long."""
+    parts = x.builder.call(huge_reduction(x.builder.module), [x.value])
+    high, low, quadrant = (Expr(x.builder, x.builder.extract_value(parts, k)) for k in range(3))
+    return Reduced(Pair(high, low), quadrant)
+
+
+def huge_reduction(module: ir.Module) -> ir.Function:
+    """x -> (high part of the remainder, its low part, quadrant)."""
+    name = "dflow.reduce_huge"
+    if name in module.globals:
+        return module.globals[name]
+    t = ir.LiteralStructType([F64.float_type, F64.float_type, F64.int_type])
+    function = ir.Function(module, ir.FunctionType(t, [F64.float_type]), name)
+    function.linkage = "internal"
+    for attribute in ("noinline", "nounwind", "readnone"):
+        function.attributes.add(attribute)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    remainder, quadrant = reduce_huge(Expr(builder, function.args[0]))
+    made: ir.Value = ir.Constant(t, ir.Undefined)
+    for k, part in enumerate((remainder.hi, remainder.lo, quadrant)):
+        made = builder.insert_value(made, part.value, k)
+    builder.ret(made)
+    return function
 
 
 def sin(x: Expr) -> Expr:

@@ -14,7 +14,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 import dflow
-from dflow.backends import entry, object_cache
+from dflow.backends import blas, entry, object_cache
 from dflow.backends.cuda.driver import DeviceError, device
 from dflow.backends.library import LibraryError, linker
 from dflow.cli.messages import message
@@ -71,10 +71,9 @@ def _entries() -> str:
 
 
 def _blas() -> str:
-    if importlib.util.find_spec("scipy") is None:
-        return "none: SciPy is not installed"
-    capsules = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__
-    return f"through SciPy ({len(capsules)} functions)" if "dgemm" in capsules else "none: SciPy has no dgemm"
+    if blas.source() == "SciPy" and importlib.util.find_spec("scipy") is None:
+        return "none: NumPy hides its own, and SciPy is not installed"
+    return f"that of {blas.source()}"
 
 
 def _linker() -> str:

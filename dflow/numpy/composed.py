@@ -337,4 +337,4 @@ def resize(a: Any, new_shape: Any) -> Array:
 
 @implements(np.astype)
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Array:
-    return s.as_dtype(x, dtype)
+    return lift(x).astype(dtype, copy=copy)

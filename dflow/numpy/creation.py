@@ -117,9 +117,9 @@ def array(
     ndmax: int = 0,
     like: Any = None,
 ) -> Array:
-    """A new array, from an array, a number, or (nested) sequences of both."""
-    v = built(object, dtype)
-    return wrap(s.reshaped(v, (*(1,) * (ndmin - v.type.rank), *v.type.shape)))
+    """A new array, from an array, a number, or (nested) sequences of both; with ``copy=None`` that itself."""
+    x = wrap(built(object, dtype)) if copy else asarray.__wrapped__(object, dtype, copy=copy)
+    return x.reshaped_view((*(1,) * (ndmin - x.ndim), *s.dims(x)))
 
 
 @creates(np.asarray)
@@ -133,11 +133,32 @@ def asarray(
         return x
     if isinstance(a, Array) and not copy and (dtype is None or a.dtype == np.dtype(dtype)) and not a.weak:
         return a
+    if copy is False:
+        raise ValueError(
+            "Unable to avoid copy while creating an array as requested. If a copy may be made, use copy=None"
+        )
     return wrap(built(a, dtype))
 
 
-CREATION[np.asanyarray] = CREATION[np.ascontiguousarray] = CREATION[np.asarray]
-implements(np.asanyarray, np.ascontiguousarray)(asarray.__wrapped__)
+CREATION[np.asanyarray] = CREATION[np.asarray]
+implements(np.asanyarray)(asarray.__wrapped__)
+
+
+@creates(np.ascontiguousarray)
+def ascontiguousarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
+    return _in_order(a, dtype, "C")
+
+
+@creates(np.asfortranarray)
+def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
+    return _in_order(a, dtype, "F")
+
+
+def _in_order(a: Any, dtype: Any, order: str) -> Array:
+    """The array itself where its elements lie in that order; else a copy, which lies as all arrays do."""
+    x = asarray.__wrapped__(a, dtype)
+    x = x if x.is_contiguous(order) else x.copy()
+    return x if x.ndim else x.reshaped_view((1,))
 
 
 def built(x: Any, dtype: Any = None) -> Value:

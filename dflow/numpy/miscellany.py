@@ -108,9 +108,17 @@ def isscalar(element: Any) -> bool:
     return isinstance(element, Array) and not element.ndim
 
 
-@implements(np.require, np.asarray_chkfinite, np.asfortranarray)
-def require(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Array:
+@implements(np.asarray_chkfinite)
+def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
     return asarray.__wrapped__(lift(a), dtype)
+
+
+@implements(np.require)
+def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Array:
+    x = asarray.__wrapped__(lift(a), dtype)
+    wanted = {str(r).upper()[:1] for r in requirements or ()}  # C, F, and what every array has or must not need
+    orders = wanted & {"C", "F"}
+    return x if "E" not in wanted and all(map(x.is_contiguous, orders)) and "O" not in wanted else x.copy()
 
 
 @implements(np.array_repr, np.array_str)

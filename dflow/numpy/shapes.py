@@ -25,7 +25,7 @@ from dflow.tracing.lift import lift, wrap
 
 @implements(np.reshape)
 def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = None, copy: Any = None) -> Array:
-    x = lift(a)
+    x = lift(a).copy() if copy else lift(a)
     wanted = shape if newshape is None else newshape
     target = resolve_shape(s.dims(x), wanted if isinstance(wanted, tuple | list) else (wanted,))
     if order == "F":

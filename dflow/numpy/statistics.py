@@ -66,10 +66,11 @@ def mean(
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
-def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any) -> Value:
-    """Two passes: the mean first, then the mean of squared deviations (no cancellation)."""
+def _variance(x: Array, axes: tuple[int, ...], dtype: Any, ddof: Any, where: Any, mean: Any) -> Value:
+    """Two passes: the mean first, if it is not given, then the mean of squared deviations (no cancellation)."""
     b, v = builder(), s.cast(x.value, _averaging(x, dtype))
-    deviation = b.sub(v, s.expand(_mean_kept(v, axes, where), v.type.shape))
+    around = mean if given(mean) else wrap(_mean_kept(v, axes, where))
+    deviation = apply(np.subtract, wrap(v), around).value
     if v.type.dtype.kind == "c":
         real, imag = b.real(deviation), b.imag(deviation)
         squares = wrap(b.add(b.mul(real, real), b.mul(imag, imag)))
@@ -111,7 +112,7 @@ def var(
 ) -> Array:
     x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    v = _variance(x, axes, dtype, _ddof(ddof, correction), where)
+    v = _variance(x, axes, dtype, _ddof(ddof, correction), where, mean)
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 
@@ -130,7 +131,7 @@ def std(
 ) -> Array:
     x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    v = safe_sqrt(builder(), _variance(x, axes, dtype, _ddof(ddof, correction), where))
+    v = safe_sqrt(builder(), _variance(x, axes, dtype, _ddof(ddof, correction), where, mean))
     return _finish(_narrow(v, x, dtype), axes, keepdims, out)
 
 

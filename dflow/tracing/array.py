@@ -343,7 +343,14 @@ class Array(Operators):
     def __deepcopy__(self, memo: Any) -> Array:
         return self.copy()
 
-    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Array:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = "unsafe", subok: bool = True, copy: bool = True
+    ) -> Array:
+        if not np.can_cast(self.dtype, dtype, casting):
+            types = f"{self.dtype!r} to {np.dtype(dtype)!r}"
+            raise TypeError(f"Cannot cast array data from {types} according to the rule {casting!r}")
+        if not copy and np.dtype(dtype) == self.dtype:
+            return self
         return _lift.wrap(_lift.convert(self.value, _lift.ir_dtype(dtype)))
 
     def view(self, dtype: Any = None, type: Any = None) -> Array:
@@ -355,7 +362,7 @@ class Array(Operators):
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Array:
         """A view of the same elements under another shape."""
         return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape, order, copy=copy)
 
@@ -375,11 +382,16 @@ class Array(Operators):
         """The view with the axes permuted; for dflow.numpy."""
         return self.refer((views.Transpose(perm),), tuple(self.type.shape[p] for p in perm))
 
+    def is_contiguous(self, order: str = "C") -> bool:
+        """Whether the elements lie one behind the other in what this is a view of; for dflow.numpy."""
+        return views.is_contiguous(self.steps, self.cell.value.type.shape, order)
+
     def flatten(self, order: str = "C") -> Array:
         return self.ravel(order).copy()
 
     def ravel(self, order: str = "C") -> Array:
-        return numpy_functions().ravel(self, order)
+        result: Array = numpy_functions().ravel(self, order)
+        return result
 
     def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
         return numpy_functions().compress(condition, self, axis, out)

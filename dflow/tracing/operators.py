@@ -129,8 +129,8 @@ def _binary(op: str) -> tuple[Any, Any, Any]:
 
 
 def _in_place(self: Any, result: Any) -> Any:
-    """What ``x op= y`` leaves in x: arrays are updated, numbers replaced."""
-    if not self.ndim or result is NotImplemented:
+    """What ``x op= y`` leaves in x: arrays are updated, also those without axes that are views; numbers replaced."""
+    if result is NotImplemented or not (self.ndim or self.steps):
         return result
     same_kind(result.dtype, self.dtype)
     self.assign(fitted(result, self.type.shape, self.dtype))
@@ -223,9 +223,9 @@ for _name, _op in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc")):  #
     )
 
 METHODS = (
-    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "conj",
-    "conjugate", "cumprod", "cumsum", "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "put",
-    "repeat", "round", "searchsorted", "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "cumprod", "cumsum",
+    "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "put", "repeat", "round", "searchsorted",
+    "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
 )  # fmt: skip
 
 
@@ -239,6 +239,14 @@ def _method(name: str) -> Any:
 
 for _name in METHODS:
     setattr(Operators, _name, _method(_name))
+
+
+def _conj(self: Any) -> Any:
+    """A real array is its own conjugate, not a copy."""
+    return numpy_functions().conj(self) if self.dtype.kind == "c" else self
+
+
+Operators.conj = Operators.conjugate = _conj  # type: ignore[attr-defined]
 
 
 def _sort(self: Any, axis: int = -1, **kwargs: Any) -> None:

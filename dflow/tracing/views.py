@@ -131,7 +131,18 @@ def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
 
 
 def is_view(steps: Sequence[Step], base: Sequence[Dim]) -> bool:
-    """Whether NumPy gives a view for the steps from a contiguous array of shape ``base`` (a reshape may have to copy).
+    """Whether NumPy gives a view for the steps from a contiguous array (a reshape may have to copy)."""
+    return _laid_out(steps, base) is not None
+
+
+def is_contiguous(steps: Sequence[Step], base: Sequence[Dim], order: str = "C") -> bool:
+    """Whether the elements that the steps lead to lie one behind the other, by rows (``"F"``: by columns)."""
+    x = _laid_out(steps, base)
+    return x is not None and bool(x.flags.c_contiguous if order == "C" else x.flags.f_contiguous)
+
+
+def _laid_out(steps: Sequence[Step], base: Sequence[Dim]) -> np.ndarray[Any, Any] | None:
+    """An array (of no use as such) with the strides of the view; None where there is none.
 
     A size that depends on the run is taken at its bound: where it makes a difference (sizes 0 and 1), the reshape is
     that of a copy at worst.
@@ -151,10 +162,10 @@ def is_view(steps: Sequence[Step], base: Sequence[Dim]) -> bool:
             try:
                 x = _reshaped(x, _bounds(step.after))
             except (AttributeError, ValueError):
-                return False
+                return None
         else:
-            return False
-    return True
+            return None
+    return x
 
 
 def _reshaped(x: np.ndarray[Any, Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.core import Value
 from dflow.ir.ops.tables import ZERO, elementwise
-from dflow.ir.registry import Linear, OpDef, Sample, define, require
+from dflow.ir.registry import JvpRule, Linear, OpDef, Sample, define, linear_jvp, require
 from dflow.ir.types import ALL, BOOL, FLOATS, INTEGERS, NUMERIC, REAL, SIGNED, TensorType
 
 A = [-2.5, -1.0, 0.75, 1.5, 3.0]
@@ -39,6 +40,28 @@ def _sub_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
 def _sub_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
     x, y = xs
     return [cts[0] if isinstance(x, Linear) else None, b.neg(cts[0]) if isinstance(y, Linear) else None]
+
+
+_product_jvp = linear_jvp("mul", lambda n: ((0,), (1,)))
+
+
+def _mul_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    """Of a square it is one product, so that what reverse mode adds up is one number and not the same one twice."""
+    if xs[0] is xs[1]:
+        return [None if ts[0] is None else b.mul(b.mul(xs[0], 2.0), ts[0])]
+    return list(_product_jvp(b, attrs, xs, ys, ts))
+
+
+def _quotient_by_divisor(b: Any, z: Any, x: Any, y: Any) -> Any:
+    """-x / y²; a reciprocal is squared, where any other quotient is divided once more."""
+    return b.neg(b.mul(z, z) if _is_one(x) else b.div(z, y))
+
+
+def _is_one(x: Value) -> bool:
+    op = x.op
+    if op is not None and op.name == "broadcast":
+        return _is_one(op.operands[0])
+    return op is not None and op.name == "constant" and bool(np.all(op.attrs["value"] == 1))
 
 
 def _mul_transpose(b: Any, attrs: Any, xs: Any, cts: Any) -> list[Any]:
@@ -82,6 +105,7 @@ elementwise(
     NUMERIC,
     arity=2,
     linear=((0,), (1,)),
+    jvp=_mul_jvp,
     transpose=_mul_transpose,
     samples=(A, B),
     cheap=True,
@@ -105,7 +129,7 @@ elementwise(
     FLOATS,
     arity=2,
     linear=((0,),),
-    partials=(lambda b, z, x, y: b.div(1.0, y), lambda b, z, x, y: b.neg(b.div(z, y))),
+    partials=(lambda b, z, x, y: b.div(1.0, y), _quotient_by_divisor),
     transpose=lambda b, attrs, xs, cts: [b.div(cts[0], xs[1]), None],
     samples=(A, B),
     kinks=([1.0, -1.0, 0.0], [0.0, 0.0, 0.0]),
@@ -153,7 +177,7 @@ elementwise(
 )
 
 
-def _extreme_jvp(taken: str) -> Any:
+def _extreme_jvp(taken: str) -> JvpRule:
     """The derivative of max and min: that of the operand that is taken, 1/2 of each when they are equal. The other's
     is selected out, not multiplied by 0: the cotangent may be infinite, as that of sqrt(max(x, 0)) is."""
 

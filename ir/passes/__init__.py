@@ -22,6 +22,7 @@ from dflow.ir.passes.licm import licm
 from dflow.ir.passes.overwrite import overwrite
 from dflow.ir.passes.ranges import ranges
 from dflow.ir.passes.unchecked import unchecked
+from dflow.ir.passes.unroll import unroll
 
 Pass = Callable[[Function], Function]
 
@@ -37,6 +38,7 @@ PASSES: dict[str, Pass] = {
     "overwrite": overwrite,
     "ranges": ranges,
     "unchecked": unchecked,
+    "unroll": unroll,
 }
 
 PIPELINE = (
@@ -49,6 +51,7 @@ PIPELINE = (
     "forwards",
     "overwrite",  # after loops walk forwards, and before what they fill leaves the loops around
     "canonicalize",  # branches and selections that the range analysis has decided
+    "unroll",  # after checks are gone, and before what loops do not change leaves them
     "licm",
     "accumulate",  # after what loops do not change stands outside of them
     "cse",  # what left several loops, or was repeated outside of them, may be the same
@@ -89,4 +92,5 @@ __all__ = [
     "licm",
     "optimize",
     "ranges",
+    "unroll",
 ]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, constant_of, has_effect, rebuild_loops, rename
 
 MOST = 16  # sums of one loop: registers are few
 
@@ -27,21 +27,7 @@ MOST = 16  # sums of one loop: registers are few
 def accumulate(f: Function) -> Function:
     if not any(op.name == "for" and _sums(op.regions[0]) for op in walk(f.body)):
         return f
-    return rebuild(f, _fill)
-
-
-def _fill(b: Builder, block: Block, env: Env) -> None:
-    for op in block.ops:
-        b.loc = op.loc
-        regions = [_region(r, env) for r in op.regions]
-        if op.name != "for" or not _hoist(b, op, regions[0], env):
-            append_copy(b, op, env, regions)
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))
+    return rebuild_loops(f, _hoist)
 
 
 @dataclass

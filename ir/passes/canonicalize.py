@@ -41,9 +41,10 @@ def canonicalize(f: Function) -> Function:
 class _Canonicalizer:
     def __init__(self, f: Function) -> None:
         self.overwritten = overwritten(f)
-        uses = Counter(v for op in walk(f.body) for v in (*op.operands, *(y for r in op.regions for y in r.results)))
-        uses.update(f.results)
-        self.single = {v for v, n in uses.items() if n == 1 and v.type.shape}
+        uses = Counter(v for op in walk(f.body) for v in op.operands)
+        # What a branch yields stands for the result where the branch is decided, and has the uses of that.
+        yielded = {v for op in walk(f.body) for r in op.regions for v in r.results}
+        self.single = {v for v, n in uses.items() if n == 1 and v.type.shape} - yielded - {*f.results}
         self.facts = Facts()
 
     def note(self, old: Sequence[Value], new: Sequence[Value]) -> None:

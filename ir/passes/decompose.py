@@ -8,36 +8,40 @@ row, which the derivative of every product with a vector has, becomes the produc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
-from dflow.ir.passes.rewrite import Env, append_copy, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, rebuild, rebuild_region, rename
 from dflow.ir.registry import OPS
 
 
-def decompose(f: Function) -> Function:
-    if not any(_rule(op) for op in walk(f.body)):
+def decompose(f: Function, but: Collection[str] = ()) -> Function:
+    """``but`` names the operations that stay."""
+    if not any(_rule(op, but) for op in walk(f.body)):
         return f
-    return rebuild(f, _fill)
+    return rebuild(f, partial(_fill, but=but))
 
 
-def _fill(b: Builder, block: Block, env: Env) -> None:
+def _fill(b: Builder, block: Block, env: Env, but: Collection[str]) -> None:
     for op in block.ops:
         b.loc = op.loc
-        rule = _rule(op)
+        rule = _rule(op, but)
         if rule is None:
-            append_copy(b, op, env, [_region(r, env) for r in op.regions])
+            append_copy(b, op, env, [rebuild_region(r, env, partial(_fill, but=but)) for r in op.regions])
             continue
         inner = Builder(loc=op.loc)
         results = rule(inner, op.attrs, rename(op.operands, env))
         names: Env = {}
-        _fill(b, inner.finish(results), names)
+        _fill(b, inner.finish(results), names, but)
         env.update(zip(op.results, rename(results, names)))
 
 
-def _rule(op: Op) -> Any:
+def _rule(op: Op, but: Collection[str]) -> Any:
+    if op.name in but:
+        return None
     outer = op.name == "matmul" and op.operands[0].type.shape[-1] == 1
     return _outer_product if outer else OPS[op.name].decomposition
 
@@ -51,9 +55,3 @@ def _outer_product(b: Builder, attrs: Mapping[str, Any], operands: Sequence[Valu
     row = b.reshape(y, shape=(*leading, shape[-1]))
     spread = b.broadcast(column, shape=shape, dims=(*at, len(at)))
     return [b.mul(spread, b.broadcast(row, shape=shape, dims=(*at, len(at) + 1)))]
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))

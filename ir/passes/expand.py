@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, walk
-from dflow.ir.passes.rewrite import Env, append_copy, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, rebuild, rebuild_region, rename
 from dflow.ir.registry import NoDerivativeError
 
 
@@ -52,11 +52,6 @@ def _expanded(f: Function, late: bool) -> Function:
                     env[r] = v
                     v.hint = v.hint or r.hint
             else:
-                append_copy(b, op, env, [inner(r, env) for r in op.regions])
-
-    def inner(block: Block, env: Env) -> Block:
-        b = open_block(block.args, env)
-        fill(b, block, env)
-        return b.finish(rename(block.results, env))
+                append_copy(b, op, env, [rebuild_region(r, env, fill) for r in op.regions])
 
     return rebuild(f, fill)

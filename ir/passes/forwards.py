@@ -17,7 +17,7 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.accumulate import additions, count_uses
 from dflow.ir.passes.linear_forms import Terms, emit, plus, terms
-from dflow.ir.passes.rewrite import LOOPS, Env, append_copy, has_effect, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import LOOPS, Env, append_copy, has_effect, rebuild, rebuild_region, rename
 from dflow.ir.passes.structure import entries
 
 ACCESSES = frozenset({"extract", "update", "update_add"})
@@ -31,16 +31,10 @@ def forwards(f: Function) -> Function:
 def _fill(b: Builder, block: Block, env: Env) -> None:
     for op in block.ops:
         b.loc = op.loc
-        regions = [_region(r, env) for r in op.regions]
+        regions = [rebuild_region(r, env, _fill) for r in op.regions]
         if _turns(op):
             regions = [_turned(b, regions[0], env.get(op.operands[0], op.operands[0]))]
         append_copy(b, op, env, regions)
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))
 
 
 def _turns(op: Op) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rebuild_region
 from dflow.ir.types import I64
 
 
@@ -26,13 +26,7 @@ def _fill(b: Builder, block: Block, env: Env) -> None:
         if op.name == "for":
             _for(b, op, env)
         else:
-            append_copy(b, op, env, [_region(r, env) for r in op.regions])
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))
+            append_copy(b, op, env, [rebuild_region(r, env, _fill) for r in op.regions])
 
 
 def _for(b: Builder, op: Op, env: Env) -> None:

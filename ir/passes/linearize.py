@@ -22,11 +22,12 @@ what only the tapes needed of the first run is not computed there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dflow.ir.builder import Builder
+from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute, walk
+from dflow.ir.passes.carried import Carried, less_in_parts
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
@@ -34,6 +35,7 @@ from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.ranges import trip_bounds
 from dflow.ir.passes.residuals import choose
 from dflow.ir.passes.rewrite import has_effect
+from dflow.ir.passes.settled import Place, settled
 from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
 from dflow.ir.types import TensorType
 
@@ -65,7 +67,8 @@ def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
 
     The block uses nothing from around it.
     """
-    pass_ = _Split(dependents(block, dots), _trips(block))
+    linear_values = dependents(block, dots)
+    pass_ = _Split(linear_values, _trips(block), settled(block, linear_values))
     root = Frame()
     root.b = Builder.like([a for a in block.args if a not in dots], pass_.env)
     linear_builder = Builder.like(dots, pass_.env)
@@ -92,28 +95,34 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
     n = len(residuals)
     for a in b.args[:n]:
         a.hint = "res"
-    for op in choice.recomputed:
-        if not all(r in env for r in op.results):
+    for op, results in choice.recomputed:
+        if not all(r in env for r in results):
             b.clone(op, env)
-    results = b.inline(parts.linear, b.args[n:], env)
+    tangents = b.inline(parts.linear, b.args[n:], env)
     linear = frozenset(range(n, n + len(dots)))
-    return primal, b.function(f"{f.name}_linear", results, linear=linear, loc=f.loc)
+    return primal, b.function(f"{f.name}_linear", tangents, linear=linear, loc=f.loc)
 
 
 class _Split:
     """The pass. ``env`` maps old values to new ones of either part; linear code refers to nonlinear values freely."""
 
-    def __init__(self, linear: set[Value], trips: dict[Op, int]):
+    def __init__(self, linear: set[Value], trips: dict[Op, int], settled: dict[Op, Place]):
         self.linear = linear
         self.trips = trips
+        self.settled = settled
+        self.finished: dict[Op, tuple[float, dict[int, Value]]] = {}  # loops around: how often they run, their results
+        self.instead: dict[Value, Op] = {}  # values that are elements of tensors under way: reads of finished ones
         self.env: dict[Value, Value] = {}
         self.again: set[Op] = set()  # nonlinear loops that run again in the linear part
+        self.carried = Carried()
 
     def block(self, frame: Frame, lb: Builder, block: Block) -> None:
         for op in block.ops:
             frame.b.loc = lb.loc = op.loc
             if not any(r in self.linear for r in op.results):
                 frame.b.clone(op, self.env)
+                if op in self.settled:
+                    self.find_later(frame, *self.settled[op])
             elif op.name == "if":
                 self.if_(frame, lb, op)
             elif _runs_again(frame, op):
@@ -128,6 +137,19 @@ class _Split:
         linear = [i for i, v in enumerate(values) if v in self.linear]
         return [i for i in range(len(values)) if values[i] not in self.linear], linear
 
+    def find_later(self, frame: Frame, loop: Op, position: int) -> None:
+        """What the last operation reads or writes is in a result of ``loop`` too, where the linear part finds it."""
+        op = frame.b.ops[-1]
+        whole, *starts = op.operands
+        part = starts.pop(0) if op.name == "update" else op.result
+        runs, results = self.finished[loop]
+        made_elsewhere = part.op is None or all(part.op is not each for each in frame.b.ops)
+        if made_elsewhere or less_in_parts(whole.type, runs, part.type, _runs(frame)):
+            return
+        final = results.setdefault(position, Value(whole.type))
+        index = {"index": op.attrs["index"]}
+        self.instead.setdefault(part, Op("extract", [final, *starts], [Value(part.type)], index, loc=op.loc))
+
     # -- if --------------------------------------------------------------------------------------------------------
 
     def if_(self, frame: Frame, lb: Builder, op: Op) -> None:
@@ -138,7 +160,7 @@ class _Split:
             inner, inner_lb = Frame(frame, trips=frame.trips, exact=frame.exact), Builder(loc=op.loc)
             self.block(inner, inner_lb, region)
             block = inner_lb.finish([self.env[region.results[i]] for i in linear])
-            choice = choose(inner.b.ops, [], free_values(block), self.again)
+            choice = choose(inner.b.ops, [], free_values(block), self.again, self.once(inner), self.instead)
             frames.append(inner)
             saved.append(choice.saved)
             blocks.append((block, choice.recomputed))
@@ -186,6 +208,8 @@ class _Split:
         inner.trips = None if most is None or frame.trips is None else frame.trips * most
         inner.counter = Value(INDEX, "k")
         args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
+        for arg in args:
+            self.carried.add(arg, _runs(inner))
         total, inner.base = self.base(frame, static)
         self.env.update(zip((carried[i] for i in plain), args))
         linear_types = [_renamed(carried[i].type, self.env) for i in linear]
@@ -194,6 +218,7 @@ class _Split:
         body = op.regions[-1]
         if op.name == "for":
             self.env[body.args[0]] = inner.counter
+        self.finished[op] = _runs(frame), {}
         self.block(inner, inner_lb, body)
         block = inner_lb.finish([self.env[body.results[i]] for i in linear])
         capacity = self.env[op.operands[0]] if op.name == "for" else None
@@ -203,6 +228,9 @@ class _Split:
         emit = self.nonlinear_for if op.name == "for" else self.nonlinear_while
         count, outs = emit(frame, inner, op, args, operands, yields)
         self.env.update(zip((op.results[i] for i in plain), outs))
+        _, results = self.finished.pop(op)
+        if results:
+            linear_body = clone_block(linear_body, {v: self.env[op.results[i]] for i, v in results.items()})
         if total is not None:
             frame.current[total] = frame.b.add(frame.get(total), count)
         starts = [self.env[inits[i]] for i in linear]
@@ -221,6 +249,10 @@ class _Split:
         outs = lb.inline(inner_lb.finish([self.env[r] for r in linear]), (), finals)
         self.env.update(zip(linear, outs))
 
+    def once(self, frame: Frame) -> Callable[[Op], bool]:
+        """Which operations of a region are not repeated in the linear part."""
+        return lambda op: self.carried.better_in_parts(op, _runs(frame))
+
     def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
         """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
         if frame.nearest_loop() is None:
@@ -238,7 +270,8 @@ class _Split:
         b = Builder([INDEX, *(a.type for a in block.args)], ["k", *(a.hint for a in block.args)])
         env = {inner.counter: b.args[0]}
         known = [*args, *inner.entry.values()]
-        choice = choose(inner.b.ops, known, [v for v in free_values(block) if v is not inner.counter], self.again)
+        needed = [v for v in free_values(block) if v is not inner.counter]
+        choice = choose(inner.b.ops, known, needed, self.again, self.once(inner), self.instead)
         if choice.saved:
             b.loc = inner.b.loc
             position = inner.position()
@@ -289,6 +322,11 @@ class _Split:
         return outs[0], outs[1 : 1 + len(args)]
 
 
+def _runs(frame: Frame) -> float:
+    """How often a region runs in all, as far as that is known."""
+    return UNKNOWN if frame.trips is None else frame.trips if frame.exact else 0.5 * frame.trips
+
+
 def _trips(block: Block) -> dict[Op, int]:
     """How often loops run at most, where that is known but not the count."""
     if all(op.name != "for" or _static_count(op) is not None for op in walk(block)):
@@ -318,8 +356,14 @@ def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
     return substitute(t, env)
 
 
-def _close(b: Builder, recomputed: Sequence[Op], block: Block, args: Sequence[Value], env: dict[Value, Value]) -> Block:
+def _close(
+    b: Builder,
+    recomputed: Sequence[tuple[Op, Sequence[Value]]],
+    block: Block,
+    args: Sequence[Value],
+    env: dict[Value, Value],
+) -> Block:
     """A linear region: recomputed operations, then ``block``."""
-    for op in recomputed:
-        b.clone(op, env)
+    for op, results in recomputed:
+        env.update(zip(results, b.clone(op, env)))
     return b.finish(b.inline(block, args, env))

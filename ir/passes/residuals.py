@@ -9,9 +9,10 @@ Loops that ``dflow.ir.passes.linearize`` means to run again count as cheap.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
@@ -24,35 +25,125 @@ MODERATE = {"div": 3.0, "sqrt": 3.0}
 
 @dataclass
 class Choice:
-    """``saved`` values, sizes before what has them in its type, and operations to repeat (in order) for the rest."""
+    """``saved`` values, sizes before what has them in its type, and operations to repeat (in order) for the rest, each
+    with the values that its results are."""
 
     saved: list[Value]
-    recomputed: list[Op]
+    recomputed: list[tuple[Op, Sequence[Value]]]
 
 
-def choose(ops: Sequence[Op], args: Sequence[Value], needed: Sequence[Value], again: Collection[Op] = ()) -> Choice:
+def choose(
+    ops: Sequence[Op],
+    args: Sequence[Value],
+    needed: Sequence[Value],
+    again: Collection[Op] = (),
+    once: Callable[[Op], bool] = lambda op: False,
+    instead: Mapping[Value, Op] = MappingProxyType({}),
+) -> Choice:
     """Chooses for a region with the operations ``ops`` and the arguments ``args`` that must be saved to be known.
 
-    Operations in ``again`` may be repeated whatever they cost.
+    Operations in ``again`` may be repeated whatever they cost, those for which ``once`` holds may not. The values in
+    ``instead`` are also the results of operations that take nothing but what is at hand.
     """
     inside = set(args)
     for op in ops:
         inside.update(op.results)
-    wanted = [v for v in needed if v in inside]
+    wanted = [v for v in dict.fromkeys(needed) if v in inside]
     if not wanted:
         return Choice([], [])
-    given = {v for v in inside if _must_be_saved(v, args, again)}
-    saved = _with_sizes(_cut(again, given, inside, wanted), inside)
-    return Choice(saved, _repeat(ops, set(saved), wanted))
+    return _Region(inside, set(args), again, once, instead).choice(wanted)
 
 
-def _with_sizes(saved: Sequence[Value], inside: set[Value]) -> list[Value]:
-    """The values with the sizes in their types, so that each can be given its type where it is read back."""
-    return list(dict.fromkeys([*(s for v in saved for s in v.type.size_values if s in inside), *saved]))
+class _Region:
+    def __init__(
+        self,
+        inside: set[Value],
+        args: set[Value],
+        again: Collection[Op],
+        once: Callable[[Op], bool],
+        instead: Mapping[Value, Op],
+    ):
+        self.inside, self.args, self.again, self.once, self.instead = inside, args, again, once, instead
 
+    def choice(self, wanted: Sequence[Value]) -> Choice:
+        saved = self._cut(wanted)
+        sizes = (s for v in saved for s in v.type.size_values if s in self.inside)
+        saved = list(dict.fromkeys([*sizes, *saved]))
+        return Choice(saved, self._repeat(set(saved), wanted))
 
-def _must_be_saved(v: Value, args: Collection[Value], again: Collection[Op]) -> bool:
-    return v in args or not (v.op in again or _cost(v.op) < INFINITE)  # type: ignore[arg-type]
+    def _must_be_saved(self, v: Value) -> bool:
+        if v in self.instead:
+            return False
+        op = v.op
+        return v in self.args or op is None or self._cost(op) == INFINITE or self.once(op)
+
+    def _cost(self, op: Op) -> float:
+        return 0.0 if op in self.again else _cost(op)
+
+    def _uses(self, v: Value) -> list[Value]:
+        """What it takes to have ``v`` again, of the region's values."""
+        return [u for u in dict.fromkeys(_uses(self._source(v))) if u in self.inside]
+
+    def _source(self, v: Value) -> Op:
+        op = self.instead.get(v, v.op)
+        assert op is not None
+        return op
+
+    def _cut(self, wanted: Sequence[Value]) -> list[Value]:
+        uses = self._ancestors(wanted)
+        net = FlowNetwork()
+        source, sink = net.node(), net.node()
+        enter: dict[Value, int] = {}
+        leave: dict[Value, int] = {}
+        for v in uses:
+            enter[v], leave[v] = net.node(), net.node()
+            net.edge(enter[v], leave[v], mean_bytes(v.type))
+        for v, needs in uses.items():
+            if needs is None:
+                net.edge(source, enter[v], INFINITE)
+                continue
+            if v not in self.instead and (cost := self._cost(self._source(v))):
+                net.edge(source, enter[v], cost * mean_bytes(v.type) / v.type.dtype.itemsize)
+            for u in needs:
+                net.edge(leave[u], enter[v], INFINITE)
+        for v in wanted:
+            net.edge(leave[v], sink, INFINITE)
+        side = net.source_side(source, sink)
+        return [v for v in uses if enter[v] in side and leave[v] not in side]
+
+    def _ancestors(self, wanted: Sequence[Value]) -> dict[Value, list[Value] | None]:
+        """The values that the wanted ones follow from by recomputable operations, wanted ones included: each with what
+        it takes to have it, None where it must be saved."""
+        found: dict[Value, list[Value] | None] = dict.fromkeys(wanted)
+        work = list(wanted)
+        while work:
+            v = work.pop()
+            if self._must_be_saved(v):
+                continue
+            needs = found[v] = self._uses(v)
+            for u in needs:
+                if u not in found:
+                    found[u] = None
+                    work.append(u)
+        return found
+
+    def _repeat(self, saved: set[Value], wanted: Sequence[Value]) -> list[tuple[Op, Sequence[Value]]]:
+        """The operations that give the wanted values, each after what it takes."""
+        out: list[tuple[Op, Sequence[Value]]] = []
+        begun: set[Op] = set()
+        work = [(v, False) for v in reversed(wanted)]
+        while work:
+            v, ready = work.pop()
+            if v in saved:
+                continue
+            op = self._source(v)
+            if ready:
+                out.append((op, [v] if v in self.instead else op.results))
+            elif op not in begun:
+                begun.add(op)
+                work.append((v, True))
+                work.extend((u, False) for u in reversed(self._uses(v)))
+        return out
 
 
 def _cost(op: Op) -> float:
@@ -80,58 +171,9 @@ def _uses(op: Op) -> Iterator[Value]:
         yield from free_values(region)
 
 
-def _bytes(t: TensorType) -> float:
+def mean_bytes(t: TensorType) -> float:
     """Bytes of a value of type ``t``; sizes are supposed to be half their bounds in the mean."""
     if t.grows:
         return 1e18
     elements: float = prod(t.bound) * 0.5 ** len(t.size_values)
     return max(1.0, elements * t.dtype.itemsize)
-
-
-def _cut(again: Collection[Op], given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
-    relevant = _ancestors(given, inside, wanted)
-    net = FlowNetwork()
-    source, sink = net.node(), net.node()
-    enter: dict[Value, int] = {}
-    leave: dict[Value, int] = {}
-    for v in relevant:
-        enter[v], leave[v] = net.node(), net.node()
-        net.edge(enter[v], leave[v], _bytes(v.type))
-    for v in relevant:
-        if v in given:
-            net.edge(source, enter[v], INFINITE)
-        else:
-            if v.op not in again and (cost := _cost(v.op)):  # type: ignore[arg-type]
-                net.edge(source, enter[v], cost * _bytes(v.type) / v.type.dtype.itemsize)
-            for u in dict.fromkeys(_uses(v.op)):  # type: ignore[arg-type]
-                if u in inside:
-                    net.edge(leave[u], enter[v], INFINITE)
-    for v in dict.fromkeys(wanted):
-        net.edge(leave[v], sink, INFINITE)
-    side = net.source_side(source, sink)
-    return [v for v in relevant if enter[v] in side and leave[v] not in side]
-
-
-def _ancestors(given: set[Value], inside: set[Value], wanted: Sequence[Value]) -> list[Value]:
-    """The values that the wanted ones follow from by recomputable operations, wanted ones included."""
-    seen = dict.fromkeys(wanted)
-    work = list(wanted)
-    while work:
-        v = work.pop()
-        if v in given:
-            continue
-        for u in _uses(v.op):  # type: ignore[arg-type]
-            if u in inside and u not in seen:
-                seen[u] = None
-                work.append(u)
-    return list(seen)
-
-
-def _repeat(ops: Sequence[Op], saved: set[Value], wanted: Sequence[Value]) -> list[Op]:
-    needed = set(wanted) - saved
-    out = []
-    for op in reversed(ops):
-        if any(r in needed for r in op.results):
-            out.append(op)
-            needed.update(u for u in _uses(op) if u not in saved)
-    return out[::-1]

@@ -90,6 +90,27 @@ def rebuild(
     return Function(f.name, b.finish(rename(f.results, env)), f.linear, f.loc)
 
 
+def rebuild_region(block: Block, env: Env, fill: Callable[[Builder, Block, Env], None]) -> Block:
+    """A region with its operations written by ``fill``, as those of the function are."""
+    b = open_block(block.args, env)
+    fill(b, block, env)
+    return b.finish(rename(block.results, env))
+
+
+def rebuild_loops(f: Function, write: Callable[[Builder, Op, Block, Env], bool]) -> Function:
+    """``f`` with its ``for`` loops written by ``write``: (builder, old loop, its new body, names). Those for which it
+    gives False stay. Inner loops come first."""
+
+    def fill(b: Builder, block: Block, env: Env) -> None:
+        for op in block.ops:
+            b.loc = op.loc
+            regions = [rebuild_region(r, env, fill) for r in op.regions]
+            if op.name != "for" or not write(b, op, regions[0], env):
+                append_copy(b, op, env, regions)
+
+    return rebuild(f, fill)
+
+
 def constant_of(v: Value) -> Any:
     """The Python value of a scalar constant; None for everything else."""
     op = v.op

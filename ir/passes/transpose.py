@@ -9,11 +9,16 @@ backwards; it carries the cotangents of what it carried and the running cotangen
 What a ``select`` did not choose gets the cotangent zero, and must not touch the derivative even where a coefficient is
 infinite: zero times infinity is NaN. So cotangents that a ``select`` made are followed with their *mask*, the predicate
 under which they may be other than zero, and a product of one is taken under its mask alone.
+
+What was not the least of many has the cotangent zero, too, by the weight that ``min`` gave it. A long loop in which the
+derivative goes on from there is passed by where the weight is zero.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +27,12 @@ from dflow.ir.core import Block, Function, Location, Op, Value, free_values, sub
 from dflow.ir.linearity import linear_groups
 from dflow.ir.passes.dependence import dependents
 from dflow.ir.passes.packing import packed_type, unpack
+from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import Accumulate, Linear, definition
 from dflow.ir.rules import RULED, as_its_region
 from dflow.ir.types import I64, scalar
+
+LONG = 8  # iterations that are worth a question
 
 
 def transpose(f: Function, linear: Sequence[int] | None = None, *, strict: bool = False) -> Function:
@@ -102,6 +110,7 @@ class _Transpose:
         self.env = env
         self.bars: dict[Value, Value] = {}
         self.masks: dict[Value, Value] = {}  # of cotangents
+        self.weights: dict[Value, Value] = {}  # predicates, too, of what has been multiplied by a weight that may be 0
 
     def get(self, v: Value) -> Value:
         return self.env.get(v, v)
@@ -157,7 +166,10 @@ class _Transpose:
         mask = None if cts[0] is None else self.masks.get(cts[0])
         for i, contribution in enumerate(rule(b, attrs, xs, cts)):
             if isinstance(contribution, Value) and definition(op).elementwise:
+                weight = self.weight(b, op, xs, cts[0])
                 contribution = self.masked(b, op, i, contribution, mask)
+                if weight is not None:
+                    self.weights[contribution] = weight
             self.add(b, op.operands[i], contribution)
 
     def ruled(self, b: Builder, op: Op) -> None:
@@ -195,6 +207,15 @@ class _Transpose:
             self.masks[contribution] = mask
         return contribution
 
+    def weight(self, b: Builder, op: Op, xs: Sequence[Value | Linear], ct: Value | None) -> Value | None:
+        """A predicate under which what the operation hands on may be other than zero; it is constant where it is known,
+        so that nothing is lost to derivatives of higher order."""
+        if ct is None or not ct.type.is_scalar:
+            return None
+        if op.name == "mul" and isinstance(w := xs[0], Value) and _is_weight(w):
+            return b.ne(w, 0.0)
+        return self.weights.get(ct)
+
     def around(self, *regions: Block) -> list[Value]:
         """Linear values from around the regions that they use."""
         return [v for v in free_values(*regions) if v in self.linear]
@@ -227,8 +248,8 @@ class _Transpose:
         count = self.get(op.operands[0])
         used = self.around(body)
         inits = [self.bar_or_zero(b, v) for v in (*op.results, *used)]
-        for r in op.results:
-            self.bars.pop(r, None)
+        given = [v for r in op.results if (v := self.bars.pop(r, None)) is not None]
+        taken = self.predicate(b, given)
         before = dict(self.bars)
         hints = ["j", *(bar(v.hint) for v in (*carried, *used))]
         inner = Builder([scalar(I64), *(v.type for v in inits)], hints, b.loc)
@@ -241,10 +262,49 @@ class _Transpose:
         self.linear_ops(inner, body.ops)
         region = inner.finish([self.bar_or_zero(inner, v) for v in (*carried, *used)])
         self.bars = before
-        outs = b.append("for", [count, *inits], regions=[region], hints=hints[1:])
+        outs = self.run(b, [count, *inits], region, hints[1:], taken)
         self.bars.update(zip(used, outs[n:]))
         for init, init_bar in zip(op.operands[1:], outs[:n]):
             self.add(b, init, init_bar)
+
+    def predicate(self, b: Builder, bars: Sequence[Value]) -> Value | None:
+        """Under which any of the cotangents may be other than zero, where each has such a predicate."""
+        found = [self.weights.get(v) or self.masks.get(v) for v in bars]
+        known = [p for p in dict.fromkeys(found) if p is not None]
+        return functools.reduce(b.or_, known) if known and None not in found else None
+
+    def run(
+        self, b: Builder, operands: Sequence[Value], region: Block, hints: Sequence[str | None], taken: Value | None
+    ) -> Sequence[Value]:
+        """Appends the loop, under the predicate where that is worth it: else, it gives back what it is given."""
+        if taken is None or not _is_long(operands[0], region):
+            return b.append("for", operands, regions=[region], hints=hints)
+        inner = Builder(loc=b.loc)
+        then = inner.finish(inner.append("for", operands, regions=[region], hints=hints))
+        return b.append("if", [taken], regions=[then, Builder().finish(operands[1:])], hints=hints)
+
+
+def _is_weight(v: Value) -> bool:
+    """Whether a number is one of several constants, and may be zero."""
+    return (
+        v.type.is_scalar
+        and v.op is not None
+        and v.op.name == "select"
+        and 0.0 in (options := _options(v))
+        and (None not in options)
+    )
+
+
+def _options(v: Value) -> set[Any]:
+    """The constants that a selection chooses from, and None for what is none."""
+    if v.op is not None and v.op.name == "select":
+        return _options(v.op.operands[1]) | _options(v.op.operands[2])
+    return {constant_of(v)}
+
+
+def _is_long(count: Value, region: Block) -> bool:
+    trips = constant_of(count)
+    return trips is None or trips >= LONG or any(op.name == "for" for op in region.ops)
 
 
 def _fits(op: Op, linear: set[Value]) -> bool:

@@ -20,7 +20,7 @@ from functools import reduce
 from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes.linear_forms import emit, plus, terms
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has_effect, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, constant_of, has_effect, rebuild_loops, rename
 from dflow.ir.types import I64, scalar
 
 LARGEST_STEP = 16  # times a number of iterations it does not overflow
@@ -29,21 +29,7 @@ SHORTEST = 8  # iterations, where that is known
 
 
 def unchecked(f: Function) -> Function:
-    return rebuild(f, _fill)
-
-
-def _fill(b: Builder, block: Block, env: Env) -> None:
-    for op in block.ops:
-        b.loc = op.loc
-        regions = [_region(r, env) for r in op.regions]
-        if op.name != "for" or not _both(b, op, regions[0], env):
-            append_copy(b, op, env, regions)
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))
+    return rebuild_loops(f, _both)
 
 
 def _both(b: Builder, loop: Op, body: Block, env: Env) -> bool:

@@ -65,3 +65,37 @@ def test_memory_that_is_not_to_be_had_is_an_error_and_leaves_the_function_usable
         assert compiled(np.int64(1), np.int64(1)) == (1.0,)
         with pytest.raises(MemoryError):
             compiled(np.int64(2), np.int64(1))
+
+
+# Writes n rows up and reads them down; %shift moves what is written.
+UP_AND_DOWN = """
+func @up_and_down(%n: i64) -> (f64) {
+  %one = constant {value = 1} : i64
+  %minus = constant {value = -1} : i64
+  %zero = constant {value = 0.0} : f64
+  %s = sequence %n : f64[*]
+  %t = for %n, %s { (%k: i64, %u: f64[*])
+    %x = convert %k {dtype = f64} : f64
+    %moved = add %k, %one : i64
+    %v = update %u, %x, POSITION {index = ("at",)} : f64[*]
+    yield %v
+  } : f64[*]
+  %last = add %n, %minus : i64
+  %sum = for %n, %zero { (%j: i64, %a: f64)
+    %i = sub %last, %j : i64
+    %e = extract %t, %i {index = ("at",)} : f64
+    %b = sub %e, %a : f64
+    yield %b
+  } : f64
+  return %sum
+}
+"""
+
+
+@pytest.mark.parametrize(("position", "grows"), [("%k", 1), ("%moved", 2)])
+def test_room_that_was_made_is_not_asked_for_again(position, grows):
+    f = parse_function(UP_AND_DOWN.replace("POSITION", position))
+    compiled = compile_function(f)
+    assert compiled.unoptimized.count('call {ptr, i64} @"dflow.grow"') == grows
+    for n in (0, 1, 7, 5000, 3):
+        assert compiled(np.int64(n)) == evaluate(f, (n,))

@@ -28,3 +28,12 @@ def test_loops_over_them_are_vectorised():
     b = Builder([TensorType(F64, (1000,))])
     compiled = compile_plan(bufferize(b.function("f", [b.sin(*b.args)])))
     assert "@dflow.sin.guard.f64.x" in compiled.llvm
+
+
+def test_straight_code_has_what_it_repeats_once():
+    b = Builder([TensorType(F64)])
+    (x,) = b.args
+    compiled = compile_plan(bufferize(b.function("f", [b.sin(b.exp(b.sin(x)))])))
+    assert compiled.llvm.count("@dflow.sin.f64(") == 3
+    assert "@dflow.exp.f64" not in compiled.llvm
+    np.testing.assert_allclose(compiled(0.3)[0], np.sin(np.exp(np.sin(0.3))), 1e-15)

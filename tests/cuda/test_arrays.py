@@ -26,6 +26,17 @@ np.where(x > 3, x, 0)
 np.einsum("ijk,ijk->i", x, x)
 np.sort(x, axis=0)
 x.reshape(4, -1)
+x.reshape((4, 6), order="F")
+np.reshape(x, -1, order="F")
+x.ravel("F")
+x.flatten("F")
+x.argsort(axis=1)
+x.cumprod(axis=0)
+x.repeat(2, axis=1)
+x[0].diagonal()
+x.mT
+x[0, 0].searchsorted(2.5)
+x[0].conjugate()
 x.T
 np.float64(2) * x
 x[-1]
@@ -60,6 +71,8 @@ y = np.split(x, 2)[1]; x[...] = 7; x[0] = y[0] + 1
 y = x[x > 5]; y[0] = 100; x += y[0]
 y = x[:, 1:]; z = y[:, 0]; x[...] = 2; x += z[0, 0]
 np.add(x, 1, out=x)
+x[::-1] = x.copy(); x.sort(axis=0)
+x.put([0, 5], [7.0, 8.0])
 """.strip().splitlines()
 
 

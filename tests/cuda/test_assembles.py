@@ -79,7 +79,7 @@ def test_kernels(dtype, target, tmp_path):
     plan = lowered.launches(target)
     assert_complete(plan)
     assemble(plan.ptx, target, tmp_path)
-    assert {"tiles", "matmul", "kernel", "scatter", "fold", "rows"} <= {k.what for k in plan.kernels}
+    assert {"tiles", "matmul", "kernel", "scatter", "fold", "rowscan"} <= {k.what for k in plan.kernels}
 
 
 def test_ptx_needs_no_driver():

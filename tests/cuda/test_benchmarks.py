@@ -12,7 +12,7 @@ def brief(monkeypatch):
     once = measure.measure
     for module in (gpu, gpu_ensembles, gpu_gradbench):
         monkeypatch.setattr(module, "measure", lambda runs, rounds: once(runs, rounds=1, seconds=0.0))
-    for module in (gpu, gpu_ensembles):
+    for module in (gpu, gpu_ensembles, gpu_gradbench):
         monkeypatch.setattr(module, "peer", lambda name: None)
 
 
@@ -27,6 +27,15 @@ def test_the_same_system_for_other_libraries():
     for _ in range(3):
         state = gpu_lorenz.step(state, 20.0)
     np.testing.assert_allclose(sum(state), gpu_ensembles.fixed(20.0, 3), rtol=1e-14)
+
+
+@pytest.mark.parametrize("make", [gpu_gradbench.ba, gpu_gradbench.ht, gpu_gradbench.gmm])
+def test_the_same_problems_for_other_libraries(make):
+    cost, args, other = make(3, small=True)
+    there = other(np, np.asarray)
+    for k in range(3):
+        mine = [x[k] for x in args]
+        np.testing.assert_allclose(there(*mine), cost(*mine), rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """Devices: what is said when there is none, when memory runs out, and when a kernel stops with a fault."""
 
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -72,6 +74,77 @@ def test_memory_is_given_back(fake):
     assert fake.heap.used == before + 1000
     del made
     assert fake.heap.used == before
+
+
+def growing(n):
+    """A loop whose derivative keeps as many rows as it takes rounds."""
+
+    def f(x):
+        k = 0.0
+        while k < n:
+            x, k = np.sin(x), k + 1
+        return np.sum(x)
+
+    return f
+
+
+@pytest.mark.parametrize("fake", [100 << 10], indirect=True)
+def test_running_out_of_memory_in_the_middle_of_a_run(fake):
+    """Everything goes back, and the same program runs when it needs less."""
+    slope = dflow.jit(lambda x, n: dflow.grad(growing(n))(x), device="cuda")
+    x = np.full(50, 0.5)
+    wanted = slope(x, 5.0)
+    used = fake.heap.used
+    for _ in range(2):
+        with pytest.raises(DeviceOutOfMemory, match="were asked for"):
+            slope(x, 200.0)
+        assert fake.heap.used <= used
+        np.testing.assert_array_equal(slope(x, 5.0), wanted)
+    with pytest.raises(DeviceOutOfMemory):
+        dflow.jit(lambda x: np.outer(x, x), device="cuda")(np.ones(400))
+    assert fake.heap.used <= used
+
+
+def test_threads_take_turns(fake):
+    """One program and others, from several threads at once."""
+    same = dflow.jit(lambda x: np.cumsum(x) * 2, device="cuda")
+
+    def work(k):
+        own = dflow.jit(lambda x: np.sum(x * k), device="cuda")
+        x = np.arange(100.0) + k
+        return [(same(x)[-1], own(x)) for _ in range(3)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for k, results in enumerate(pool.map(work, range(4))):
+            total = np.sum(np.arange(100.0) + k)
+            np.testing.assert_allclose(results, [(2 * total, k * total)] * 3)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_told(fake):
+    """What it inherits, and what it asks for anew."""
+    run, there = dflow.jit(lambda x: x + 1, device="cuda"), dflow.device_put(np.ones(8))
+    run(there)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        fake.fail("cuCtxSetCurrent", "CUDA_ERROR_NOT_INITIALIZED", 100)
+        for call in (lambda: run(np.ones(8)), lambda: run(there), there.numpy, driver.device):
+            try:
+                call()
+                os.write(writing, b"nothing raised\n")
+            except DeviceUnavailable as e:
+                os.write(writing, f"{e}\n".encode())
+            except BaseException as e:
+                os.write(writing, f"another error: {e!r}\n".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(writing)
+    with os.fdopen(reading) as told:
+        lines = told.read().splitlines()
+    assert len(lines) == 4 and all("forked from one that had used CUDA" in line for line in lines), lines
+    np.testing.assert_array_equal(np.asarray(run(there)), np.full(8, 2.0))
 
 
 def plan(ptx, size=8):

@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import fold_kernel, product_kernel, vector_kernel, work
+from dflow.backends.cuda import fold_kernel, private, product_kernel, vector_kernel, work
 
 
 @pytest.fixture(autouse=True)
@@ -102,11 +103,22 @@ def test_numbers_of_odd_places(gpu):
     compare(f, numbers(60), ROWS % 7)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "c16", "i2"])
-def test_additions(gpu, dtype):
-    """Those that memory does not know are sorted."""
-    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=1e-2 if dtype == "f2" else 1e-5)
-    assert ("argsort" in what) == (dtype == "i2")
+@pytest.mark.parametrize(("dtype", "rtol"), [("f2", 1e-2), ("c16", 1e-12), (bfloat16, 6e-2), ("i2", 0), ("i1", 0)])
+def test_additions(gpu, dtype, rtol):
+    """Those that memory does not know are exchanges, until nobody has come between; those of bytes are sorted."""
+    what = compare(add_at, (9 * numbers(60)).astype(dtype), ROWS, rtol=rtol)
+    assert ("argsort" in what) == (dtype == "i1")
+
+
+def test_additions_of_halves_by_rounds(gpu):
+    def f(x, i):
+        y = np.ones(5, x.dtype)
+        for k in range(len(i)):
+            y[i[k]] += x[k] * x[k]
+        return y
+
+    assert "lanes" in compare(f, (9 * numbers(60)).astype("i2"), ROWS % 5, rtol=0)
+    assert "lanes" in compare(f, numbers(60, dtype=bfloat16), ROWS % 5, rtol=6e-2)
 
 
 @pytest.mark.parametrize("dtype", ["f2", "c8"])
@@ -122,8 +134,46 @@ def test_deterministic_additions_at_several_indices(gpu, monkeypatch):
     assert "argsort" in what and "scatter" in what
 
 
-def test_deterministic_loops(gpu):
-    """Rounds that add to the same elements come one after the other."""
+def add_by_rounds(x, i, n):
+    y = np.ones((5, n), x.dtype)
+    for k in range(len(i)):
+        for j in range(6):
+            y[i[k], j % 3] += np.sin(x[k]).astype(x.dtype)
+            y[(i[k] + j) % 5] += x[k]
+    return y
+
+
+@pytest.mark.parametrize(("dtype", "n", "rtol"), [("f8", 3, 1e-12), ("f4", 26, 1e-5), ("f2", 3, 2e-2)])
+def test_copies_of_what_rounds_add_to(gpu, dtype, n, rtol):
+    """Near the threads, or in memory; where a round adds as much as there is."""
+    add = lambda x, i: add_by_rounds(x, i, n)  # noqa: E731
+    assert "copies" in compare(add, numbers(70).astype(dtype), np.append(ROWS, ROWS[:10]) % 5, rtol=rtol)
+
+
+def test_gradients_of_weights_that_all_steps_use(gpu):
+    """Each system decides on its own how many steps it takes."""
+
+    def one(w, u):
+        while np.sum(u * u) > 0.1:
+            u = 0.7 * np.tanh(w @ u)
+        return u[0]
+
+    def loss(w, us):
+        return np.sum(dflow.vmap(lambda u: one(w, u))(us))
+
+    def in_a_loop(w, us):
+        total = 0.0
+        for k in range(len(us)):
+            total -= one(w, us[k])
+        return total
+
+    w, us = 0.5 * numbers(3, 3), numbers(70, 3)
+    for f in (loss, in_a_loop):
+        assert {"lanes", "copies"} <= {*compare(dflow.grad(f), w, us, rtol=1e-10)}
+
+
+def test_deterministic_loops(gpu, monkeypatch):
+    """By copies where there is memory for them, else one round after the other."""
 
     def f(x, i):
         y = np.zeros(5)
@@ -132,7 +182,9 @@ def test_deterministic_loops(gpu):
         return y
 
     i = ROWS % 5
-    assert "lanes" in compare(f, numbers(60), i)
+    assert compare(f, numbers(60), i)[-1] == "lanes"
+    assert compare(f, numbers(60), i, rtol=1e-14, deterministic=True)[-1] == "copies"
+    monkeypatch.setattr(private, "LARGEST", 8)
     assert "lanes" not in compare(f, numbers(60), i, rtol=1e-14, deterministic=True)
 
 
@@ -227,23 +279,6 @@ def test_vectors_in_place_and_at_any_address(gpu, vectors):
 # --- loops over arrays
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_running_operations_along_axes(gpu, axis):
-    def f(a):
-        return np.cumsum(a, axis), np.maximum.accumulate(a, axis)
-
-    assert compare(f, numbers(12, 14)).count("rows") == 2
-    assert compare(dflow.grad(lambda a: np.sum(np.cumsum(a, axis) ** 2)), numbers(5, 40)).count("rows") == 2
-
-
-def test_running_products_and_extremes(gpu):
-    """In parallel along one axis, as sums are."""
-    x = 1 + numbers(200) / 10
-    assert "prefixes" in compare(np.cumprod, x)
-    x[50] = np.nan
-    assert "prefixes" in compare(np.maximum.accumulate, x)
-
-
 def systems(u, v, dt, n):
     """Steps of many systems at once, which share the time; every seventh state."""
     t, states = 0.0, np.zeros((6, len(u)))
@@ -287,7 +322,6 @@ def test_loops_over_arrays_whose_elements_meet(gpu):
 
 def test_bfloat16(gpu, vectors):
     """In memory it has half the bytes that it has in registers."""
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     x = numbers(34, 20).astype(bfloat16)
 
     def f(x):

@@ -159,6 +159,23 @@ def test_product_with_zeros_to_order_two():
     check_both_orders(f, [np.array([0.0, 2.0, 3.0])], [0])
 
 
+def test_the_derivative_of_a_square_is_one_product():
+    b = Builder([REAL])
+    (x,) = b.args
+    f = b.function("f", [b.mul(x, x)])
+    check_both_orders(f, [np.float64(-1.5)], [0])
+    assert str(dce(jvp(f, [0]))).count(" mul ") == 3
+    assert " add " not in str(vjp(f, [0]))
+
+
+@pytest.mark.parametrize(("numerator", "divisions"), [(1.0, 1), (2.0, 2)])
+def test_the_derivative_of_a_reciprocal_divides_no_more(numerator, divisions):
+    b = Builder([TensorType(F64, (3,))])
+    f = b.function("f", [b.div(b.full(numerator, b.args[0].type), b.args[0])])
+    check_both_orders(f, [np.array([-0.5, 2.0, 3.0])], [0])
+    assert str(jvp(f, [0])).count(" div ") == divisions
+
+
 def test_scatter_gives_the_cotangent_to_the_last_writer():
     b = Builder([TensorType(F64, (3,)), TensorType(F64, (2,)), TensorType(I64, (2,))])
     x, v, i = b.args

@@ -1,7 +1,11 @@
 """Updates, views and aliases behave as in NumPy."""
 
+import operator
+
 import numpy as np
 import pytest
+
+import dflow
 
 X = np.arange(12.0).reshape(3, 4) + 1
 V = np.array([2.0, -1.0, 3.0, 0.5, -4.0, 1.5])
@@ -310,3 +314,66 @@ def swapped_and_left(x, n):
 @pytest.mark.parametrize("fn", [stencil, swapped_by_for, swapped_by_while, swapped_and_left], ids=lambda f: f.__name__)
 def test_argument_among_buffers_that_trade_places(check, fn, n):
     check(fn, np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), n)
+
+
+VIEWS_OR_COPIES = [
+    lambda x: np.array(x, copy=False),
+    lambda x: np.array(x, copy=None, ndmin=3)[0],
+    lambda x: np.array(x),
+    lambda x: np.asarray(x),
+    lambda x: np.asarray(x, copy=True),
+    lambda x: np.asarray(x.T, float),
+    lambda x: np.ascontiguousarray(x),
+    lambda x: np.ascontiguousarray(x[1]),
+    lambda x: np.ascontiguousarray(x.T),
+    lambda x: np.ascontiguousarray(x[:, ::2]),
+    lambda x: np.asfortranarray(x),
+    lambda x: np.asfortranarray(x.T),
+    lambda x: np.require(x.T, requirements="C"),
+    lambda x: np.require(x.T, requirements=["F", "W"]),
+    lambda x: x.astype(float),
+    lambda x: x.astype(float, copy=False),
+    lambda x: x.astype(np.float32, copy=False),
+    lambda x: np.astype(x, np.float64, copy=False),
+    lambda x: x.conj(),
+    lambda x: np.conj(x),
+    lambda x: np.real(x),
+    lambda x: x.view(),
+    lambda x: x.T.reshape(-1),
+    lambda x: x.reshape((3, 2), order="F"),
+    lambda x: x.T.reshape(6, order="F"),
+    lambda x: np.reshape(x, 6, copy=True),
+    lambda x: x.ravel("F"),
+    lambda x: x.T.ravel(order="F"),
+    lambda x: x.flatten(order="F"),
+    lambda x: np.atleast_3d(x),
+    lambda x: operator.iadd(x[1, 2, ...], 5)[None],
+    lambda x: operator.iadd(x[1, 2], 5)[None],
+    lambda x: np.split(x, 2)[1],
+    lambda x: np.unstack(x, axis=1)[0],
+]
+
+
+def test_views_and_copies_are_those_of_numpy():
+    def updated(x):
+        pairs = []
+        for make in VIEWS_OR_COPIES:
+            whole = x + 0
+            part = make(whole)
+            part[0] = 9
+            pairs.append((whole, part))
+        return pairs
+
+    x = np.arange(6.0).reshape(2, 3)
+    for k, (found, expected) in enumerate(zip(dflow.jit(updated)(x), updated(x))):
+        for a, b in zip(found, expected):
+            np.testing.assert_array_equal(a, b, err_msg=f"entry {k}")
+            assert a.dtype == b.dtype
+
+
+def test_a_copy_that_is_forbidden_or_a_conversion_that_may_not_be():
+    x = np.arange(3.0)
+    with pytest.raises(ValueError, match="Unable to avoid copy"):
+        dflow.jit(lambda x: np.array(x, np.float32, copy=False))(x)
+    with pytest.raises(TypeError, match="Cannot cast"):
+        dflow.jit(lambda x: x.astype(int, casting="safe"))(x)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.errors import NeedsStatic, SpecializationWarning, TraceError
+from dflow.errors import DerivativeError, NeedsStatic, ShapeError, SpecializationWarning, TraceError
 
 X = np.arange(1.0, 7.0)
 
@@ -104,6 +104,15 @@ def test_stages_and_libraries(tmp_path):
 def test_what_known_numbers_do_not_help_keeps_its_message():
     with pytest.raises(NeedsStatic, match=r"known only when the program runs[\s\S]*x\[0\]"):
         dflow.jit(lambda x, n: [1, 2, 3][int(x[0])] * n)(X, 2)
+
+
+def test_a_known_number_that_is_wrong_is_what_is_told():
+    with pytest.raises(ShapeError, match="negative dimensions"):
+        dflow.jit(zeros)(1.0, -3)
+    with pytest.raises(ShapeError, match="axis 4 is out of bounds"):
+        dflow.grad(axis)(X, 4)
+    with pytest.raises(DerivativeError, match=r"no floats[\s\S]*seen: n: int\n"):
+        dflow.grad(zeros, argnums=1)(1.0, 3)
 
 
 def test_many_values_are_told():

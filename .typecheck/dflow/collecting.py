@@ -1,0 +1,1 @@
+../../dflow/collecting.py

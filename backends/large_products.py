@@ -1,0 +1,45 @@
+"""Products of matrices that are left to BLAS, which takes transposed matrices as they lie.
+
+%t = transpose %x {perm = (1, 0)}
+%z = matmul %t, %y                    ->        %z = gemm %x, %y {transposed = (true, false)}
+"""
+
+from __future__ import annotations
+
+from dflow.ir.core import Op, Value
+from dflow.ir.types import Dim
+
+GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
+BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
+
+
+def inner_size(op: Op) -> Dim:
+    """The size of the axes that a product is a sum over."""
+    transposed = op.attrs.get("transposed", (False, False))
+    return op.operands[0].type.shape[-2 if transposed[0] else -1]
+
+
+def is_large(op: Op) -> bool:
+    """Whether a product is worth a call of BLAS."""
+    dtype, sizes = op.result.type.dtype, (*op.result.type.shape[-2:], inner_size(op))
+    if dtype.name not in BLAS or 1 in sizes[:2]:
+        return False
+    count = 1
+    for size in sizes:
+        if not isinstance(size, int):
+            return True
+        count *= size
+    return count > GENERATED[dtype.kind]
+
+
+def turned(v: Value) -> Value | None:
+    """The tensor that ``v`` is with its last two axes exchanged, if it is made so."""
+    op, n = v.op, v.type.rank
+    if op is None or op.name != "transpose" or op.attrs["perm"] != (*range(n - 2), n - 1, n - 2):
+        return None
+    return op.operands[0]
+
+
+def takes_turned(op: Op, operand: int) -> bool:
+    """Whether an operand is a transposed tensor, which the product takes as it lies."""
+    return op.name == "matmul" and is_large(op) and turned(op.operands[operand]) is not None

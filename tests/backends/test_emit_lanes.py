@@ -1,0 +1,102 @@
+"""Rounds of a loop side by side: results and errors are those of one round after the other."""
+
+import numpy as np
+import pytest
+
+import dflow
+
+A = np.random.default_rng(0).uniform(0.5, 0.9, 45)
+
+
+def logistic(a, n):
+    """The carried array is only written."""
+    out = np.empty(len(a))
+    for i in range(len(a)):
+        x = 0.3
+        for _ in range(n):
+            x = 3.9 * a[i] * x * (1.0 - x)
+        out[i] = x
+    return out
+
+
+def nested(a, n):
+    """What comes behind depends on the round before."""
+    out, total, last = np.zeros(len(a)), 0, -1.0
+    for i in range(len(a)):
+        s, p = 0.0, 1.0
+        for j in range(n):
+            q = 1.0
+            for _ in range(j):
+                q = q * a[i] + 0.1
+            s += q * p
+            p *= a[i]
+        if s > 1.0:
+            total += i
+        out[i] += s * last
+        last = s
+    return out, total, last
+
+
+def reads_what_it_wrote(a, n):
+    a = a.copy()
+    for i in range(1, len(a)):
+        p = 1.0
+        for _ in range(n):
+            p = p * a[i - 1] + 0.5
+        a[i] = 1.0 / p
+    return a
+
+
+def of_integers(a, n):
+    total = 0
+    for i in range(7 * n):
+        s = i
+        for _ in range(5):
+            s = (s * 1103515245 + 12345) % 2147483648
+        total ^= s
+    return total
+
+
+def ragged(a, n):
+    """Rounds of different lengths."""
+    total = 0.0
+    for i in range(len(a)):
+        p = 1.0
+        for _ in range(i % (n + 1)):
+            p = p * a[i] + 0.5
+        total += p
+    return total
+
+
+@pytest.mark.parametrize("f", [logistic, nested, reads_what_it_wrote, of_integers, ragged])
+@pytest.mark.parametrize("n", [6, 0])
+def test_rounds(f, n):
+    results, expected = dflow.jit(f)(A, n), f(A, n)
+    for got, wanted in zip(results, expected) if f is nested else [(results, expected)]:
+        np.testing.assert_allclose(got, wanted, rtol=1e-9)
+
+
+@dflow.jit
+def beyond(a, n):
+    total = 0.0
+    for i in range(n):
+        p = 1.0
+        for _ in range(3):
+            p = p * a[i] + 0.5
+        total += p
+    return total
+
+
+@pytest.mark.parametrize("n", [-1, 0, 1, 7, 8, 15, 16, 17, 40, 45])
+def test_counts(n):
+    powers = ((A[:n] + 0.5) * A[:n] + 0.5) * A[:n] + 0.5
+    np.testing.assert_allclose(beyond(A, n), powers.sum() if n > 0 else 0.0)
+
+
+def test_errors_come_as_they_would():
+    with pytest.raises(IndexError, match="index 45 is out of bounds"):
+        beyond(A, 60)
+
+
+def test_gradient():
+    dflow.check_grads(lambda a: np.sum(logistic(a, 4)), (A,))

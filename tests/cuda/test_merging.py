@@ -1,0 +1,87 @@
+"""Fewer launches: kernels over one domain are one, and small ones that do not depend on each other start together."""
+
+import numpy as np
+import pytest
+from on_device import compare, numbers
+
+import dflow
+from dflow.backends.cuda import group_kernel, work
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Kernels for small arrays too."""
+    monkeypatch.setattr(work, "WIDE", 4)
+
+
+def adam(p, m, v, g):
+    m = 0.9 * m + 0.1 * g
+    v = 0.99 * v + 0.01 * g * g
+    return p - 0.1 * m / (np.sqrt(v) + 1e-8), m, v
+
+
+def test_steps_that_follow_each_other_at_one_element(gpu):
+    args = [np.abs(numbers(300, seed=k)) for k in range(4)]
+    assert compare(adam, *args) == ["kernel"]
+
+
+def test_what_nobody_reads_any_more_is_not_written(gpu):
+    def f(x, y):
+        a = np.sin(x) + y
+        return np.exp(a), a * a - y
+
+    assert compare(f, numbers(50), numbers(50, seed=1)) == ["kernel"]
+
+
+def test_many_small_operations_start_together(gpu):
+    def step(params, means, squares, grads):
+        return [adam(*x) for x in zip(params, means, squares, grads)]
+
+    trees = [[np.abs(numbers(*shape, seed=k)) for shape in ((300,), (20, 30), (7,))] for k in range(4)]
+    assert compare(step, *trees) == ["group"]
+
+
+def test_what_depends_on_other_elements_comes_later(gpu):
+    def f(x):
+        y = np.sin(x)
+        z = y[::-1] + x
+        return y, z, np.cumsum(x[:5])[-1] + z
+
+    assert compare(f, numbers(50)).count("kernel") == 3
+    assert compare(lambda x, i: (np.exp(x), np.exp(x)[i] + x), numbers(50), np.arange(50)[::-1].copy())[-1] == "kernel"
+
+
+def test_updates_in_place_keep_their_order(gpu):
+    def f(x, y):
+        z = x[:20] + y[:20]
+        x[5:] = y[:45]
+        w = x[:10] * 2
+        y[:10] += 1
+        return z, w
+
+    mine, plain = [numbers(50), numbers(50, seed=1)], [numbers(50), numbers(50, seed=1)]
+    got, wanted = dflow.jit(f, device="cuda")(*mine), f(*plain)
+    for g, w in zip([*got, *mine], [*wanted, *plain]):
+        np.testing.assert_allclose(g, w)
+
+
+def test_reductions_over_one_domain(gpu):
+    x = numbers(300)
+    assert compare(lambda x, y: (np.sum(x), np.sum(y), np.dot(x, y)), x, x + 1) == ["fold"]
+
+
+def test_what_may_lie_outside_waits_for_its_check(gpu):
+    def f(x, i):
+        y = x[:3] * 2
+        return y, x[i] + x[:3]
+
+    assert compare(f, numbers(9), np.array([1, 7, 2]))[0] != "group"
+    with pytest.raises(IndexError, match="index 9 is out of bounds"):
+        dflow.jit(f, device="cuda")(numbers(9), np.array([1, 9, 2]))
+
+
+def test_groups_are_small(gpu, monkeypatch):
+    monkeypatch.setattr(group_kernel, "MOST_PARTS", 2)
+    assert compare(lambda *x: [a * 2 for a in x], *(numbers(10 + k) for k in range(5))) == ["group", "group", "kernel"]
+    monkeypatch.setattr(group_kernel, "LARGE", 12)
+    assert compare(lambda *x: [a * 2 for a in x], *(numbers(10 + k) for k in range(3))) == ["group", "kernel"]

@@ -1,0 +1,39 @@
+"""Products of matrices by BLAS: transposed operands are taken as they lie."""
+
+import numpy as np
+import pytest
+
+import dflow
+
+A, B = np.random.default_rng(3).normal(size=(2, 70, 65))
+
+
+@pytest.mark.parametrize(
+    ("f", "gemms"),
+    [
+        (lambda a, b: a.T @ b, 1),
+        (lambda a, b: a @ b.T + 1.0, 1),
+        (lambda a, b: (a.T @ b) @ (b.T @ a).T, 3),
+        (lambda a, b: (2.0 * a).T @ b, 1),
+        (lambda a, b: np.stack([a, b]).mT @ np.stack([b, a]), 1),
+    ],
+)
+def test_transposed_operands_are_not_copied(f, gemms):
+    lowered = dflow.jit(f).lower(A, B)
+    assert lowered.ir("lowered").count("gemm") == gemms
+    np.testing.assert_allclose(dflow.jit(f)(A, B), f(A, B), rtol=1e-10, atol=1e-10)
+
+
+def test_what_is_overwritten_is_copied_before():
+    def f(a, b):
+        c = a.copy()
+        turned = c.T * 1.0
+        c[0] = 5.0
+        return turned @ b + c.T @ b
+
+    np.testing.assert_allclose(dflow.jit(f)(A, B), f(A, B))
+
+
+def test_gradient():
+    got = dflow.grad(lambda a, b: np.sum((a @ b.T) ** 2))(A, B)
+    np.testing.assert_allclose(got, 2.0 * A @ B.T @ B, rtol=1e-10)
