@@ -282,13 +282,13 @@ def sinc(x: Any) -> Array:
 @implements(np.real)
 def real(val: Any) -> Array:
     x = lift(val)
-    return wrap(builder().real(x.value)) if x.dtype.kind == "c" else x
+    return x.copied_part(builder().real(x.value)) if x.dtype.kind == "c" else x
 
 
 @implements(np.imag)
 def imag(val: Any) -> Array:
     x = lift(val)
-    return wrap(builder().imag(x.value) if x.dtype.kind == "c" else builder().zeros(x.value.type))
+    return x.copied_part(builder().imag(x.value)) if x.dtype.kind == "c" else wrap(builder().zeros(x.value.type))
 
 
 @implements(np.angle)

@@ -79,6 +79,14 @@ class Array(Operators):
             joined = views.extend(joined, step)
         return Array(self.cell, TensorType(self.type.dtype, shape), joined)
 
+    def copied_part(self, value: Value) -> Array:
+        """A copy of what is a view in NumPy (real parts, bits): once one is updated, the other must not be used."""
+        part = _lift.wrap(value)
+        if part.ndim:
+            part.cell.copies.append(self.cell)
+            self.cell.copies.append(part.cell)
+        return part
+
     # -- what it is ----------------------------------------------------------------------------------------------
 
     @property
@@ -357,7 +365,7 @@ class Array(Operators):
         """The same bits as another dtype of the same size (a copy), or without one a view of the whole."""
         if dtype is None or np.dtype(dtype) == self.dtype:
             return self.refer((), self.shape)
-        return _lift.wrap(_lift.emit("bitcast", self.value, dtype=_lift.ir_dtype(dtype)))
+        return self.copied_part(_lift.emit("bitcast", self.value, dtype=_lift.ir_dtype(dtype)))
 
     def fill(self, value: Any) -> None:
         self[...] = value

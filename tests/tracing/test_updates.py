@@ -377,3 +377,34 @@ def test_a_copy_that_is_forbidden_or_a_conversion_that_may_not_be():
         dflow.jit(lambda x: np.array(x, np.float32, copy=False))(x)
     with pytest.raises(TypeError, match="Cannot cast"):
         dflow.jit(lambda x: x.astype(int, casting="safe"))(x)
+
+
+@pytest.mark.parametrize(
+    "part, z",
+    [
+        (lambda z: z.imag, np.arange(3) + 1j),
+        (lambda z: np.real(z), np.arange(3) + 1j),
+        (lambda z: z.view(np.float64), np.arange(3)),
+    ],
+)
+def test_what_numpy_has_as_a_view_is_refused_once_the_two_differ(part, z):
+    def written(z):
+        z = z.copy()
+        part(z)[0] = 1.0
+        return z
+
+    def read(z):
+        z = z.copy()
+        p = part(z)
+        z[0] = 2
+        return p
+
+    def apart(z):
+        p = part(z + 1)
+        p[0] = 5.0
+        return p
+
+    for f in (written, read):
+        with pytest.raises(TypeError, match="another name"):
+            dflow.jit(f)(z)
+    np.testing.assert_array_equal(dflow.jit(apart)(z), apart(z))
