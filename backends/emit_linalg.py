@@ -9,7 +9,7 @@ run time, are plain reductions. Matrices of bf16 are multiplied as ones of f32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from llvmlite import ir
@@ -17,17 +17,20 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_lapack import INTEGER, Scratch
-from dflow.backends.emit_parts import in_parts
+from dflow.backends.emit_parts import LEAST, in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
 from dflow.backends.emit_types import I8, I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
 from dflow.backends.large_products import BLAS, inner_size, is_large
+from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Op, Value
-from dflow.ir.types import BF16, F32, HALVES, DType
+from dflow.ir.types import BF16, F32, HALVES, Dim, DType
 
 At = list[ir.Value]
 TILE_ROWS = 4
 TILE_BYTES = 64  # of a row of the tile
 BLOCK = 256  # along the inner axis
+UNROLLED = 64  # iterations of a loop that gains by it, and may go away
+GROUP = 64  # rows that a thread does at a time, at most
 PACK_ROWS = 48  # fewer are not worth a copy
 
 
@@ -68,14 +71,29 @@ def _product(e: Emitter, op: Op) -> None:
     if e.options.blas and is_large(op):
         e.nest(batch, lambda at: _call_blas(e, op, at))
     elif is_static and x.type.dtype.kind != "c" and not turned:
-        ops = m * n * k  # type: ignore[operator]
-
-        def tiles(at: At) -> None:
-            _Tiles(e, op, at).write(int(m), int(n), int(k))  # type: ignore[arg-type]
-
-        in_parts(e, op, batch, ops, lambda d: e.nest(d, tiles, ops))
+        _in_tiles(e, op, batch, int(m), int(n), int(k))  # type: ignore[arg-type]
     else:
         _reduction(e, op, rows=True)
+
+
+def _in_tiles(e: Emitter, op: Op, batch: Sequence[Dim], m: int, n: int, k: int) -> None:
+    """A product in groups of rows, which threads share where there are enough of them."""
+    size = next((g for g in range(GROUP, GROUP // 4, -TILE_ROWS) if m % g == 0), GROUP)
+    many = m - m % size if m * n * k >= LEAST else 0
+
+    def group(at: At) -> None:
+        *of_batch, g, _ = at
+        _Tiles(e, op, of_batch, e.mul(g, index(size))).write(size, n, k)
+
+    def rest(at: At) -> None:
+        _Tiles(e, op, at, index(many)).write(m - many, n, k)
+
+    if many:
+        groups = (*batch, many // size, 1)  # rows are contiguous: no part is too narrow
+        in_parts(e, op, groups, size * n * k, lambda d: e.nest(d, group, size * n * k))
+    if many < m:
+        ops = (m - many) * n * k
+        in_parts(e, op, batch, ops, lambda d: e.nest(d, rest, ops))
 
 
 def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
@@ -123,17 +141,19 @@ def _passed(e: Emitter, value: ir.Value) -> ir.Value:
 
 
 class _Tiles:
-    """The product of two matrices of static size, at ``batch`` of the operands of ``op``."""
+    """The product of two matrices of static size, at ``batch`` of the operands of ``op``, or rows of it from ``first``
+    on."""
 
-    def __init__(self, e: Emitter, op: Op, batch: At):
-        self.e, self.batch = e, batch
+    def __init__(self, e: Emitter, op: Op, batch: At, first: ir.Value):
+        self.e, self.batch, self.first = e, batch, first
         self.x, self.y, self.z = *op.operands, op.result
         self.dtype = self.z.type.dtype
         self.packed: dict[int, ir.Value] = {}
 
     def write(self, m: int, n: int, k: int) -> None:
         if k > BLOCK:
-            self.e.nest((m, n), lambda at: self.e.store(self.z, [*self.batch, *at], constant(self.dtype, 0)))
+            zero = constant(self.dtype, 0)
+            self.e.nest((m, n), lambda at: self.e.store(self.z, self.row(at[0], at[1]), zero))
         cut = k - k % BLOCK
         if cut:
             self.repeat(0, cut, BLOCK, lambda p: self.block(m, n, p, BLOCK, k > BLOCK))
@@ -181,8 +201,9 @@ class _Tiles:
         add: bool,
         i: ir.Value,
     ) -> None:
-        e, rows = self.e, [self.e.add(i, index(r)) for r in range(height)]
+        e, rows = self.e, [self.e.add(self.first, self.e.add(i, index(r))) for r in range(height)]
         zero = ir.Constant(vector, [constant(self.dtype, 0)] * vector.count)
+        hints = loop_id(e.module, ("llvm.loop.unroll.count", 2)) if length > UNROLLED else None
         start = [self.vector(self.z, [r, j], vector) if add else zero for r in rows]
 
         def step(q: ir.Value, *totals: ir.Value) -> list[ir.Value]:
@@ -190,10 +211,13 @@ class _Tiles:
             of_x = [splat(e.builder, e.load(self.x, [*self.batch, r, e.add(p, q)]), vector) for r in rows]
             return [multiply_add(e.builder, self.dtype, a, row, t) for a, t in zip(of_x, totals)]
 
-        for r, total in zip(rows, e.loop(index(length), start, step)):
+        for r, total in zip(rows, e.loop(index(length), start, step, hints=hints)):
             stored = e.builder.store(total, e.address(self.z, [*self.batch, r, j], write=True))
             stored.align = self.dtype.itemsize
             e.memory.mark(stored, self.z)
+
+    def row(self, i: ir.Value, j: ir.Value) -> At:
+        return [*self.batch, self.e.add(self.first, i), j]
 
     def vector(self, v: Value, at: At, t: ir.VectorType) -> ir.Value:
         loaded = self.e.builder.load(self.e.address(v, [*self.batch, *at]), typ=t, align=self.dtype.itemsize)

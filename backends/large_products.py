@@ -9,7 +9,8 @@ from __future__ import annotations
 from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
-GENERATED = {"f": 64**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
+GENERATED = {"f": 256**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
+NEAR = 512**2  # elements of the second factor, which the caches hold
 BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
 
 
@@ -24,12 +25,10 @@ def is_large(op: Op) -> bool:
     dtype, sizes = op.result.type.dtype, (*op.result.type.shape[-2:], inner_size(op))
     if dtype.name not in BLAS or 1 in sizes[:2]:
         return False
-    count = 1
-    for size in sizes:
-        if not isinstance(size, int):
-            return True
-        count *= size
-    return count > GENERATED[dtype.kind]
+    m, n, k = sizes
+    if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)):
+        return True
+    return m * n * k > GENERATED[dtype.kind] or n * k > NEAR
 
 
 def turned(v: Value) -> Value | None:

@@ -240,12 +240,15 @@ class Arguments:
             )
         seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if hasattr(x, "dtype") else f" {x!r}"[:80])
         function = getattr(self.function, "__name__", "the function")
+        random = isinstance(x, np.random.Generator | np.random.RandomState)
         raise failure(
             TraceError,
             f"argument {name} of {function} is not a number or an array of numbers",
             seen=seen,
             wanted="float, int, bool, complex, a NumPy array of such (not of strings), or a tree of them",
-            mend="name it in static_argnums or static_argnames of dflow.jit, or close over it",
+            mend="draw outside and pass the numbers in an array, or draw in it by dflow.random, with a key"
+            if random
+            else "name it in static_argnums or static_argnames of dflow.jit, or close over it",
         )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow import trees
 from dflow.api import grad, jit, jvp, vjp
 from dflow.batching import vmap
 from dflow.errors import DerivativeError, failure, function_location, user_frames_only
@@ -141,6 +142,14 @@ class _Sparse:
 
     def _shape(self, args: tuple[Any, ...]) -> tuple[int, int]:
         program = trace_program(self.function, Arguments(self.function, args, {}))
+        inputs = [t.type for x in trees.flatten(args[self.argnums])[0] if (t := leaf_type(x)) is not None]
+        if any(t.dtype.kind == "c" for t in (*inputs, *program.traced.outputs)):
+            raise failure(
+                DerivativeError,
+                "a sparse matrix of derivatives by complex arguments, or of complex results",
+                mend="take real and imaginary parts apart, or use dflow.jacobian",
+                location=function_location(self.function),
+            )
         results = sum(int(np.prod(t.static_shape, dtype=np.int64)) for t in program.traced.outputs)
         return results, len(ravel_pytree(args[self.argnums])[0])
 

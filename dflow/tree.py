@@ -13,24 +13,25 @@ from dflow.tracing.calls import call
 from dflow.tracing.lift import contains_traced
 
 
-def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """The tree of ``function(leaf, ...)`` for the leaves of ``tree`` and those in their places in ``rest``."""
-    return trees.map_leaves(lambda *leaves: call(function, *leaves), tree, *rest)
+def map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """The tree of ``function(leaf, ...)`` for the leaves of ``tree`` and what is in their places in ``rest``. What
+    ``is_leaf`` says to be a leaf, a tuple for example, is not looked into."""
+    return trees.map_leaves(lambda *leaves: call(function, *leaves), tree, *rest, is_leaf=is_leaf)
 
 
-def leaves(tree: Any) -> list[Any]:
+def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
     """The leaves, from left to right; the keys of a dict in order."""
-    return trees.flatten(tree)[0]
+    return trees.flatten(tree, is_leaf=is_leaf)[0]
 
 
-def structure(tree: Any) -> Any:
+def structure(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
     """The tree without its leaves: comparable and hashable."""
-    return trees.flatten(tree)[1]
+    return trees.flatten(tree, is_leaf=is_leaf)[1]
 
 
-def flatten(tree: Any) -> tuple[list[Any], Any]:
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Any]:
     """The leaves and the structure."""
-    return trees.flatten(tree)
+    return trees.flatten(tree, is_leaf=is_leaf)
 
 
 def unflatten(structure: Any, leaves: Iterable[Any]) -> Any:

@@ -18,10 +18,13 @@ Tree = Any
 Spec = optree.PyTreeSpec
 
 
-def flatten(tree: Tree, none_is_leaf: bool = False) -> tuple[list[Any], Spec]:
-    """The leaves of a tree and its structure."""
+IsLeaf = Callable[[Any], bool] | None
+
+
+def flatten(tree: Tree, none_is_leaf: bool = False, is_leaf: IsLeaf = None) -> tuple[list[Any], Spec]:
+    """The leaves of a tree and its structure. What ``is_leaf`` says to be a leaf is not looked into."""
     try:
-        leaves, spec = optree.tree_flatten(tree, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
+        leaves, spec = optree.tree_flatten(tree, is_leaf, none_is_leaf=none_is_leaf, namespace=NAMESPACE)
     except RecursionError:
         raise failure(
             TraceError,
@@ -29,15 +32,15 @@ def flatten(tree: Tree, none_is_leaf: bool = False) -> tuple[list[Any], Spec]:
             seen=f"a {type(tree).__name__}",
             mend="leave the reference out (an index instead of an object), or mark the field dflow.field(static=True)",
         ) from None
-    return flatten(tree, none_is_leaf) if registered_anew(leaves) else (leaves, spec)
+    return flatten(tree, none_is_leaf, is_leaf) if registered_anew(leaves) else (leaves, spec)
 
 
 def unflatten(spec: Spec, leaves: Iterable[Any]) -> Tree:
     return optree.tree_unflatten(spec, leaves)
 
 
-def map_leaves(function: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    return optree.tree_map(function, tree, *rest, namespace=NAMESPACE)
+def map_leaves(function: Callable[..., Any], tree: Tree, *rest: Tree, is_leaf: IsLeaf = None) -> Tree:
+    return optree.tree_map(function, tree, *rest, is_leaf=is_leaf, namespace=NAMESPACE)
 
 
 def paths(tree: Tree, root: str = "") -> list[str]:

@@ -6,6 +6,7 @@ Where NumPy gives a view (reshape, transpose, squeeze, flip, ...) so do these: w
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -237,21 +238,29 @@ def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Array:
 
 @implements(np.roll)
 def roll(a: Any, shift: Any, axis: Any = None) -> Array:
-    v = lift(a).value
+    """The elements moved round by ``shift``, which may be traced."""
+    x = lift(a)
     if axis is None:
-        return wrap(s.reshaped(_roll(flat(v), s.static_int(shift, "shift"), 0), v.type.shape))
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    shifts = shift if isinstance(shift, tuple) else (shift,) * len(axes)
+        return wrap(s.reshaped(_roll(flat(x.value), lift(shift), 0), s.dims(x)))
+    axes = axis if isinstance(axis, tuple | list) else (axis,)
+    shift = shift if isinstance(shift, tuple | list) else lift(shift)
+    single = isinstance(shift, Array) and not shift.ndim
+    shifts = [shift] * len(axes) if single else [lift(n) for n in shift]
     axes = axes * len(shifts) if len(axes) == 1 else axes
+    v = x.value
     for n, k in zip(shifts, axes, strict=True):
-        v = _roll(v, s.static_int(n, "shift"), s.one_axis(k, v.type.rank))
+        v = _roll(v, n, s.one_axis(k, v.type.rank))
     return wrap(v)
 
 
-def _roll(v: Value, shift: int, axis: int) -> Value:
+def _roll(v: Value, shift: Array, axis: int) -> Value:
     (size,) = s.static((v.type.shape[axis],), "np.roll")
-    shift = shift % size if size else 0
-    return v if shift == 0 else s.join([s.part(v, axis, size - shift, shift), s.part(v, axis, 0, size - shift)], axis)
+    known = s.constant_of(shift.value)
+    if known is None and size:
+        place = (lift(np.arange(size)) - shift.reshape(()).astype(np.int64)) % size
+        return lift(wrap(v)[(*(slice(None),) * axis, place)]).value
+    by = operator.index(known) % size if size else 0
+    return v if by == 0 else s.join([s.part(v, axis, size - by, by), s.part(v, axis, 0, size - by)], axis)
 
 
 # -- triangles and diagonals -----------------------------------------------------------------------------------------

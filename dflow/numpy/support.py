@@ -34,7 +34,12 @@ def static(shape: Iterable[Dim], what: str) -> tuple[int, ...]:
     """The shape as ints; TypeError when a size is only known at run time."""
     shape = tuple(shape)
     if not all(isinstance(d, int) for d in shape):
-        raise failure(NeedsStatic, f"{what} needs sizes that are known while tracing", seen=f"shape {show(shape)}")
+        raise failure(
+            NeedsStatic,
+            f"{what} needs sizes that are known while tracing",
+            seen=f"shape {show(shape)}",
+            mend="keep arrays in their full size, with zeros for what does not count: np.where(mask, x, 0.0)",
+        )
     return shape  # type: ignore[return-value]
 
 

@@ -308,9 +308,12 @@ class Array(Operators):
             "(np.zeros, x.copy()) or be an argument",
         )
 
-    def item(self, *index: int) -> Any:
-        """The only element, or the one at ``index``; still traced."""
-        found = self[index] if index else self.reshape(())
+    def item(self, *index: Any) -> Any:
+        """The only element, or the one at ``index``, in the order of all elements if it is one number; still traced."""
+        if len(index) == 1 and not isinstance(index[0], tuple):
+            found = self.reshape(-1)[index[0]]
+        else:
+            found = self[index[0] if len(index) == 1 else index] if index else self.reshape(())
         return _lift.wrap(found.value)
 
     def tolist(self) -> Any:
@@ -359,7 +362,7 @@ class Array(Operators):
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
         """A view of the same elements under another shape."""
         return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape, order, copy=copy)
 
@@ -387,8 +390,10 @@ class Array(Operators):
         return self.ravel(order).copy()
 
     def ravel(self, order: str = "C") -> Array:
-        result: Array = numpy_functions().ravel(self, order)
-        return result
+        return numpy_functions().ravel(self, order)
+
+    def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
+        return numpy_functions().compress(condition, self, axis, out)
 
 
 def _has_ellipsis(index: Any) -> bool:

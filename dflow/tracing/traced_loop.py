@@ -277,7 +277,7 @@ class TracedLoop:
             raise after.error()
         if v.name in self.learnt.shared:
             if not same(v.value, after):
-                raise self.changes(v.name, describe(v.value), describe(after))
+                raise self.parts_ways(v.name)
             return
         self.replaced: list[Any] = []
         self.leave_part((v.name,), v.tree, after)
@@ -352,6 +352,13 @@ class TracedLoop:
                 raise Again
             raise self.changes(slot.name, str(slot.type), str(array.type))
         return _lift.wrap(sizes.recast(array.value, old), array.weak)
+
+    def parts_ways(self, name: str) -> DflowError:
+        return failure(
+            CarriedError,
+            f"{shown(name)} shares memory with an array that is updated in the loop at {self.where}, and is replaced",
+            mend="make it a copy, before the loop and where it is assigned (x.copy())",
+        )
 
     def changes(self, name: str, old: str, new: str) -> DflowError:
         return failure(

@@ -178,15 +178,17 @@ elementwise(
 )
 
 
-def _share(compare: str) -> JvpRule:
-    """The tangent of max and min: 1 for the operand that is taken, 1/2 each when they are equal."""
+def _extreme_jvp(taken: str) -> JvpRule:
+    """The derivative of max and min: that of the operand that is taken, 1/2 of each when they are equal. The other's
+    is selected out, not multiplied by 0: the cotangent may be infinite, as that of sqrt(max(x, 0)) is."""
 
     def jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
         x, y = xs
-        one, half, zero = (b.full(c, x.type) for c in (1.0, 0.5, 0.0))
-        shared = b.select(b.eq(x, y), half, zero)
-        pairs = [(b.select(b.emit(compare, *p), one, shared), t) for p, t in zip(((x, y), (y, x)), ts) if t is not None]
-        return [functools.reduce(b.add, [b.mul(weight, t) for weight, t in pairs])]
+        first, second = b.emit(taken, x, y), b.emit(taken, y, x)
+        share = b.select(b.and_(first, second), b.full(0.5, x.type), b.full(1.0, x.type))
+        pairs = [(is_taken, t) for is_taken, t in zip((first, second), ts) if t is not None]
+        terms = [b.mul(share, b.select(is_taken, t, b.zeros(t.type))) for is_taken, t in pairs]
+        return [functools.reduce(b.add, terms) if terms else None]
 
     return jvp
 
@@ -197,7 +199,7 @@ elementwise(
     np.maximum,
     REAL,
     arity=2,
-    jvp=_share("gt"),
+    jvp=_extreme_jvp("ge"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,
@@ -208,7 +210,7 @@ elementwise(
     np.minimum,
     REAL,
     arity=2,
-    jvp=_share("lt"),
+    jvp=_extreme_jvp("le"),
     samples=(A, B),
     kinks=([1.0, np.nan], [1.0, 1.0]),
     cheap=True,

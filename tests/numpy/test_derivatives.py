@@ -144,3 +144,23 @@ def test_a_root_at_zero_that_is_not_used():
     dflow.check_grads(nearest, (x,))
     dflow.check_grads(energy, (x,))
     np.testing.assert_array_equal(dflow.grad(lambda x: np.sqrt(x).sum())(np.array([0.0, 4.0])), [np.inf, 0.25])
+
+
+def test_what_an_extremum_leaves_out_has_no_derivative_however_steep_the_rest():
+    x = np.array([-1.0, 4.0])
+    for f in (
+        lambda x: np.sqrt(np.maximum(x, 0.0)),
+        lambda x: 1.0 - np.sqrt(np.clip(x, 0.0, 9.0)),
+        lambda x: sum_of_roots(x),
+    ):
+        forward = dflow.jvp(lambda x, f=f: np.sum(f(x)), (x,), (np.ones(2),))[1]
+        gradient = dflow.grad(lambda x, f=f: np.sum(f(x)))(x)
+        np.testing.assert_allclose(gradient, [0.0, forward])
+        assert np.isfinite(forward)
+
+
+def sum_of_roots(x):
+    total = 0.0
+    for v in x:
+        total += max(v, 0.0) ** 0.5
+    return total

@@ -168,3 +168,18 @@ def test_writing_functions():
 def test_errors_tell(f, message):
     with pytest.raises((TypeError, ValueError, IndexError), match=message):
         traced(f, M)
+
+
+def test_methods_in_columns_first_order_and_single_elements():
+    x = np.arange(12.0).reshape(3, 4)
+    agrees(lambda x: (x.ravel("F"), x.flatten("F"), x.reshape((4, 3), order="F"), x.ravel("A")), x)
+    agrees(lambda x: (x.item(2), x.item(-1), x.item(1, 2), x.item((1, 2)), x[0, 0].item()), x)
+    agrees(lambda x, c: (x.compress(c, axis=0), x.compress([True, False], 1)), x, np.array([True, True, True]))
+
+
+def test_roll_by_traced_shifts():
+    x = np.arange(12.0).reshape(3, 4)
+    for k in (0, 1, -5):
+        agrees(lambda x, k: (np.roll(x, k), np.roll(x, k, 1), np.roll(x, (k, 1), (0, 1))), x, np.array(k))
+    agrees(lambda x, k: np.roll(x, k, axis=(0, 1)), x, np.array([2, -1]))
+    agrees(lambda x, k: np.roll(x, k), np.zeros((0, 2)), np.array(1))

@@ -285,3 +285,20 @@ def test_a_value_in_place_of_a_function(transform):
 def test_arrays_are_no_tuples_of_arguments(transform):
     with pytest.raises(DerivativeError, match="takes primals in a tuple"):
         transform(np.sum, np.ones(1), np.ones(1))
+
+
+def test_is_leaf_stops_at_pairs():
+    pairs = {"a": (1.0, 2.0), "b": [(3.0, 4.0)]}
+
+    def is_pair(x):
+        return isinstance(x, tuple)
+
+    assert dflow.tree.map(lambda p: p[0] * p[1], pairs, is_leaf=is_pair) == {"a": 2.0, "b": [12.0]}
+    assert dflow.tree.leaves(pairs, is_leaf=is_pair) == [(1.0, 2.0), (3.0, 4.0)]
+    leaves, structure = dflow.tree.flatten(pairs, is_leaf=is_pair)
+    assert dflow.tree.unflatten(structure, leaves) == pairs
+
+
+def test_generators_are_refused_with_the_mend():
+    with pytest.raises(dflow.errors.DflowError, match=r"dflow\.random"):
+        dflow.jit(lambda g, x: x * g.normal())(np.random.default_rng(0), 1.0)

@@ -186,3 +186,9 @@ def test_patterns_of_random_programs_hold(program):
         outs = evaluate(forward, [*args, e.reshape(args[wrt].shape)])
         for i, moved in zip(inexact, outs[len(f.results) :]):
             assert not np.any((np.ravel(moved) != 0) & ~patterns[i][:, k])
+
+
+def test_complex_numbers_are_refused():
+    for x in (np.ones(3), 1j * np.ones(3)):
+        with pytest.raises(dflow.errors.DerivativeError, match="complex"):
+            dflow.sparse_jacobian(lambda x: x * np.exp(1j * x))(x)
