@@ -77,7 +77,8 @@ class Stages:
     @cached_property
     def plan(self) -> Plan:
         """For this process, which has BLAS."""
-        return self.lower(self.in_place, blas=True)
+        with fewer_collections():
+            return self.lower(self.in_place, blas=True)
 
     @cached_property
     def device_plan(self) -> Plan:

@@ -269,7 +269,8 @@ class Lowered:
     @functools.cached_property
     def _executable(self) -> Executable:
         types, _, updated, names = _facts(self.program)
-        return Executable(self.stages, types, False, updated, names)
+        with fewer_collections():
+            return Executable(self.stages, types, False, updated, names)
 
     def llvm(self) -> str:
         """LLVM's assembly language after optimization."""
