@@ -106,6 +106,7 @@ class Emitter:
         self.error = function.args[-1]  # where a failed check leaves its record
         self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
+        self.outlined: dict[str, ir.Function] = {}  # functions of operations by their text (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self.exit = function.append_basic_block("exit")

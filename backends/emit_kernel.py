@@ -23,7 +23,7 @@ from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
-from dflow.backends.emit_tiles import reads_across, tiled_nest
+from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
@@ -60,20 +60,22 @@ def _kernel(e: Emitter, op: Op) -> None:
     ops = cost(walk(region))
     split = row_split(region, domain) if e.vectorizes and not reduced and not unrolls(domain, ops) else None
 
+    across = None if reduced or split else reads_across(e, op, domain)
+
     def nest(domain: Domain) -> None:
         hints = nest_hints(e, region, domain)
-        if split is None:
-            e.nest(domain, put, ops, hints)
-        else:
+        if split is not None:
             split_nest(e, split, domain, put, hints)
+        elif across is not None:
+            tiled_nest(e, across, region, domain, put, ops)
+        else:
+            e.nest(domain, put, ops, hints)
 
     with held_rows(e, region, domain):
         if reduced:
             fold(e, op, domain, reduced, op.attrs["combine"], element, rows=_reads_in_strides(e, op), ops=ops)
-        elif split is None and (across := reads_across(e, op, domain)):
-            tiled_nest(e, across, region, domain, put, ops)
         else:
-            in_parts(e, op, domain, ops, nest)
+            in_parts(e, op, domain, ops, nest, TILE if across else 1)
 
 
 @emits("reduce")

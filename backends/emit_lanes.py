@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, cost
+from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import I32, ZERO, index
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.passes.rewrite import constant_of, has_effect
@@ -31,9 +32,9 @@ MANY, SOME = 16, 8  # rounds side by side, so that the numbers that they carry h
 FEW_CARRIED, MOST_CARRIED = 2, 6
 MOST_OPERATIONS = 64
 
-WIDTH = 8  # of the vectors that loops carry
-
-Env = dict[Value, ir.Value]
+WIDTH = 8  # of vectors
+SHORT = 16  # iterations of a loop that is written out
+VECTORS = frozenset({"add", "sub", "mul", "div", "neg", "max", "min"})  # operations on vectors; LLVM makes the others
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,9 @@ def lanes(e: Emitter, loop: Op) -> Lanes | None:
     few = isinstance(trips, int) and trips < 2 * count
     if few or carried > MOST_CARRIED or cost(every) > MOST_OPERATIONS:
         return None
-    return Lanes(count, rows.ahead, rows.behind) if any(_is_recurrence(o) for o in loops) else None
+    if any(_is_recurrence(o) for o in loops):
+        return Lanes(count, rows.ahead, rows.behind)
+    return Lanes(SOME, rows.ahead, rows.behind) if any(_holds(o, body.args[0]) for o in rows.ahead) else None
 
 
 class _Rounds:
@@ -116,6 +119,32 @@ def _is_recurrence(loop: Op) -> bool:
     return not any(o.regions for o in body.ops) and len(sums(body, body.args[1:])) < len(body.args) - 1
 
 
+def _is_unrolled(loop: Op) -> bool:
+    """Whether a loop is written out."""
+    trips = constant_of(loop.operands[0])
+    return isinstance(trips, int) and trips <= SHORT and not any(o.regions for o in loop.regions[0].ops)
+
+
+def _holds(loop: Op, round_: Value) -> bool:
+    """Whether a loop goes again and again over a few numbers, which registers can hold: it is around a short sum, and
+    what that reads for each round does not change with the loop."""
+    short = [o for o in loop.regions[0].ops if o.name == "for"] if loop.name == "for" else []
+    if not short or not all(map(_is_unrolled, short)):
+        return False
+    held = 0
+    for inner in short:
+        own = inner.regions[0].args[0]
+        changing = {a for a in (*loop.regions[0].args, *inner.regions[0].args) if a is not own}
+        for o in inner.regions[0].ops:
+            if o.name == "extract" and round_ in o.operands:
+                held += constant_of(inner.operands[0])
+                if not changing.isdisjoint(o.operands) or not {own, round_}.issuperset(o.operands[1:]):
+                    return False
+            elif round_ in o.operands:
+                return False
+    return 0 < held <= SHORT
+
+
 def in_lanes(
     e: Emitter, loop: Op, found: Lanes, total: ir.Value, inits: Sequence[ir.Value], begin: ir.Value
 ) -> list[ir.Value]:
@@ -130,10 +159,12 @@ def in_lanes(
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
         first = e.add(begin, i)
-        rounds: list[Env] = [{k: e.add(first, index(w))} for w in range(found.count)]
-        _side_by_side(e, found.ahead, rounds)
-        for own in rounds:
-            e.env.update(own)
+        rounds = _SideBySide(e, found.count)
+        rounds.set(k, [e.add(first, index(w)) for w in range(found.count)])
+        rounds.write(found.ahead)
+        known = [k, *(r for op in found.ahead for r in op.results)]
+        for w in range(found.count):
+            e.env.update((v, rounds.number(v, w)) for v in known if rounds.differs(v))
             values = behind(values)
         return values
 
@@ -157,44 +188,89 @@ def _write(e: Emitter, ops: Sequence[Op]) -> None:
             e.op(op)
 
 
-def _side_by_side(e: Emitter, ops: Sequence[Op], rounds: list[Env]) -> None:
-    for op in ops:
-        if op.name == "for":
-            _loop(e, op, rounds)
-            continue
-        for own in rounds:
-            e.env.update(own)
-            e.op(op)
-            own.update((r, e.env[r]) for r in op.results)
+class _SideBySide:
+    """Writes operations for several rounds. What differs between them is in ``numbers``, one for each round, or in
+    ``vectors``; the rest is in the emitter's environment."""
 
+    def __init__(self, e: Emitter, count: int):
+        self.e, self.count = e, count
+        self.numbers: dict[Value, list[ir.Value]] = {}
+        self.vectors: dict[Value, list[ir.Value]] = {}
 
-def _loop(e: Emitter, op: Op, rounds: list[Env]) -> None:
-    (body,) = op.regions
-    k, *carried = body.args
+    def set(self, v: Value, numbers: list[ir.Value]) -> None:
+        self.forget(v)
+        self.numbers[v] = numbers
 
-    def spread(values: Sequence[Value], given: Sequence[ir.Value]) -> None:
-        each = iter(given)
-        for v in values:
-            for start in range(0, len(rounds), WIDTH):
-                vector = next(each)
-                for w in range(WIDTH):
-                    rounds[start + w][v] = e.builder.extract_element(vector, I32(w))
+    def set_vectors(self, v: Value, vectors: list[ir.Value]) -> None:
+        self.forget(v)
+        self.vectors[v] = vectors
 
-    def gathered(values: Sequence[Value]) -> list[ir.Value]:
-        return [joined(v, rounds[start : start + WIDTH]) for v in values for start in range(0, len(rounds), WIDTH)]
+    def forget(self, v: Value) -> None:
+        self.numbers.pop(v, None)
+        self.vectors.pop(v, None)
 
-    def joined(v: Value, some: Sequence[Env]) -> ir.Value:
-        found = [own.get(v) or e.env[v] for own in some]
-        vector = ir.Constant(ir.VectorType(found[0].type, WIDTH), ir.Undefined)
-        for w, x in enumerate(found):
-            vector = e.builder.insert_element(vector, x, I32(w))
-        return vector
+    def differs(self, v: Value) -> bool:
+        return v in self.numbers or v in self.vectors
 
-    def run(i: ir.Value, *given: ir.Value) -> Sequence[ir.Value]:
-        e.env[k] = i
-        spread(carried, given)
-        _side_by_side(e, body.ops, rounds)
-        return gathered(body.results)
+    def number(self, v: Value, w: int) -> ir.Value:
+        if v in self.vectors:
+            return self.e.builder.extract_element(self.vectors[v][w // WIDTH], I32(w % WIDTH))
+        return self.numbers[v][w]
 
-    e.env.update(rounds[0])
-    spread(op.results, e.loop(e.env[op.operands[0]], gathered(op.operands[1:]), run))
+    def joined(self, v: Value) -> list[ir.Value]:
+        """The vectors with the numbers of all rounds."""
+        if v in self.vectors:
+            return self.vectors[v]
+        b, each = self.e.builder, self.numbers.get(v) or [self.e.env[v]] * self.count
+        found = []
+        for start in range(0, self.count, WIDTH):
+            vector = ir.Constant(ir.VectorType(each[0].type, WIDTH), ir.Undefined)
+            for w, x in enumerate(each[start : start + WIDTH]):
+                vector = b.insert_element(vector, x, I32(w))
+            found.append(vector)
+        return found
+
+    def write(self, ops: Sequence[Op]) -> None:
+        for op in ops:
+            if op.name == "for":
+                self.loop(op)
+            elif not any(map(self.differs, op.operands)):
+                self.e.op(op)
+                self.forget(op.result)
+            elif op.name in VECTORS and op.result.type.dtype.is_float:
+                self.set_vectors(op.result, self.of_vectors(op))
+            else:
+                self.set(op.result, [self.of_round(op, w) for w in range(self.count)])
+
+    def of_vectors(self, op: Op) -> list[ir.Value]:
+        dtypes = [v.type.dtype for v in op.operands]
+        groups = zip(*map(self.joined, op.operands))
+        return [emit_scalar(self.e.builder, op.name, op.attrs, dtypes, group) for group in groups]
+
+    def of_round(self, op: Op, w: int) -> ir.Value:
+        self.e.env.update((v, self.number(v, w)) for v in op.operands if self.differs(v))
+        self.e.op(op)
+        return self.e.env[op.result]
+
+    def loop(self, op: Op) -> None:
+        (body,) = op.regions
+        k, *carried = body.args
+
+        def bind(values: Sequence[Value], given: Sequence[ir.Value]) -> None:
+            each = iter(given)
+            for v in values:
+                self.set_vectors(v, [next(each) for _ in range(self.count // WIDTH)])
+
+        def run(i: ir.Value, *given: ir.Value) -> Sequence[ir.Value]:
+            self.e.env[k] = i
+            bind(carried, given)
+            self.write(body.ops)
+            return [x for v in body.results for x in self.joined(v)]
+
+        values: Sequence[ir.Value] = [x for v in op.operands[1:] for x in self.joined(v)]
+        if _is_unrolled(op):
+            for c in range(constant_of(op.operands[0])):
+                values = run(index(c), *values)
+        else:
+            values = self.e.loop(self.e.env[op.operands[0]], values, run)
+        bind(op.results, values)

@@ -72,8 +72,8 @@ class Memory:
 
     def __init__(self, e: Emitter):
         self.e = e
-        self._ends: dict[ir.Function, ir.Block] = {}
         self.buffers = e.plan.buffers
+        self._without_memory: dict[ir.Function, ir.Block] = {}
         distinct = list(dict.fromkeys(self.buffers.values()))
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
         self.bases = {b: self._make(b) for b in distinct if b.space != "heap"}
@@ -153,17 +153,18 @@ class Memory:
     def require_memory(self, pointer: ir.Value) -> None:
         b = self.e.builder
         going_on = self.e.new_block("memory")
-        b.cbranch(b.icmp_unsigned("!=", pointer, PTR(None)), going_on, self._out_of_memory(self.e.function))
+        b.cbranch(b.icmp_unsigned("!=", pointer, PTR(None)), going_on, self._out_of_memory())
         b.position_at_end(going_on)
 
-    def _out_of_memory(self, function: ir.Function) -> ir.Block:
-        """Where a function goes when memory has run out."""
-        if function not in self._ends:
-            block = self._ends[function] = self.e.new_block("out_of_memory")
+    def _out_of_memory(self) -> ir.Block:
+        """Where the function that is being written goes when memory has run out."""
+        function = self.e.function
+        if function not in self._without_memory:
+            block = self._without_memory[function] = self.e.new_block("out_of_memory")
             with self.e.builder.goto_block(block):
                 self.report(OUT_OF_MEMORY, [])
                 self.e.branch_out(1)
-        return self._ends[function]
+        return self._without_memory[function]
 
     def report(self, code: int, details: Sequence[ir.Value]) -> None:
         """Writes the error record."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import Emitter, point_count
+from dflow.backends.emit_core import UNROLL_POINTS, Emitter, point_count
+from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scopes import disjoint
 from dflow.backends.emit_types import PTR, VOID
 from dflow.backends.plan import Buffer
@@ -20,6 +21,7 @@ from dflow.ir.core import Op, Value, free_values, walk
 
 LARGE = 40  # such operations in a program
 SHORT = 64  # points of one that stays where it is
+VERY_LARGE = 4 * LARGE  # where those alone stay that are no loops
 OUTLINED = frozenset({"kernel", "update", "update_add", "copy"})
 Emit = Callable[[Emitter, Op], None]
 
@@ -29,30 +31,71 @@ def outlined(emit: Emit) -> Emit:
 
     @functools.wraps(emit)
     def write(e: Emitter, op: Op) -> None:
-        if _is_outlined(e, op):
+        with _rows(e, op) if (wanted := _is_long(e, op)) else nullcontext():
+            if not wanted or not can_move(e, op):
+                emit(e, op)
+                return
             with new_function(e, op) as (function, given, _):
                 emit(e, op)
-            e.builder.call(function, given)
-        else:
-            emit(e, op)
+            e.builder.call(_known(e, function), given)
 
     return write
 
 
-def _is_outlined(e: Emitter, op: Op) -> bool:
-    if not e.vectorizes or any(r.type.is_scalar for r in op.results) or _loops(e) <= LARGE:
+def _known(e: Emitter, function: ir.Function) -> ir.Function:
+    """An earlier function that says the same, if there is one: derivatives compute many things again."""
+    text = str(function).replace(function.name, "", 1)
+    known = e.outlined.setdefault(text, function)
+    if known is not function:
+        del e.module.globals[function.name]
+    return known
+
+
+def _is_long(e: Emitter, op: Op) -> bool:
+    """Whether the operation is a loop, in a program of many."""
+    if not e.vectorizes or any(r.type.is_scalar for r in op.results) or (loops := _loops(e)) <= LARGE:
         return False
     domain = op.attrs["domain"] if op.name == "kernel" else op.operands[-1 if op.name == "copy" else 1].type.shape
     points = point_count(domain)
-    return (points is None or points > SHORT) and not any(b.space == "heap" for b in buffers_of(e, op))
+    return points is None or points > (SHORT if loops <= VERY_LARGE else UNROLL_POINTS)
+
+
+def _rows(e: Emitter, op: Op) -> AbstractContextManager[None]:
+    """The rows of sequences that the operation touches are held."""
+    if op.name == "kernel":
+        return held_rows(e, op.regions[0], op.attrs["domain"])
+    if op.name != "copy" and op.operands[0].type.grows and op.attrs["index"][0] == "at":
+        return held_row(e, op.operands[0], op.operands[2], write=True)
+    return nullcontext()
+
+
+def can_move(e: Emitter, op: Op) -> bool:
+    """Whether the operation can be a function of its own: all its tensors have addresses that are known by now."""
+    values = [v for v in (*needs(op), *op.results) if v.type.rank]
+    if any(v not in e.memory.buffers and (v.op is None or v.op.name != "constant") for v in values):
+        return False
+    if not any(v.type.grows for v in values):
+        return True
+    return all(_is_held(e, o) for o in (op, *(o for r in op.regions for o in walk(r))))
+
+
+def _is_held(e: Emitter, op: Op) -> bool:
+    """Whether the rows of sequences that the operation itself touches are held."""
+    if not any(v.type.grows for v in (*op.operands, *op.results)):
+        return True
+    if op.name not in ("extract", "update", "update_add") or op.attrs["index"][0] != "at":
+        return False
+    start = op.operands[1 if op.name == "extract" else 2]
+    return (e.memory.buffers.get(op.operands[0]), e.env.get(start)) in e.memory.held
 
 
 @contextmanager
 def new_function(
     e: Emitter, op: Op, extra: Sequence[ir.Type] = ()
 ) -> Iterator[tuple[ir.Function, list[ir.Value], Sequence[ir.Value]]]:
-    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``, and
-    what the operation needs from around it. Gives the function, what to pass for the latter, and the former.
+    """While this lasts, ``e`` writes a new function for ``op``: its parameters are those of the types ``extra``
+    (pointers are to memory of their own), and what the operation needs from around it. Gives the function, what to pass
+    for the latter, and the former.
 
     Of sequences it knows the rows that are held (`emit_rows.py`), and nothing else."""
     buffers = [b for b in buffers_of(e, op) if b.space != "heap"]
@@ -63,13 +106,20 @@ def new_function(
     function = _declare(e, types)
     pointers = function.args[len(extra) : len(extra) + len(buffers)]
     rows = function.args[len(extra) + len(buffers) : len(extra) + len(buffers) + len(held)]
-    for b, arg in zip(buffers, pointers):
-        arg.add_attribute("captures(none)")
-        if all(other is b or disjoint(b, other) for other in buffers):
+    for arg in function.args[: len(extra)]:
+        if arg.type == PTR:
             arg.add_attribute("noalias")
-    outside = e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held
+    places = [*zip(buffers, pointers), *((b, row) for (b, _), row in zip(held, rows))]
+    apart = [all(arg is x or disjoint(b, other) for other, x in places) for b, arg in places]
+    for (_, arg), alone in zip(places, apart):
+        arg.add_attribute("captures(none)")
+        if alone:
+            arg.add_attribute("noalias")
+    outside = e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held, e.memory.scopes
     moved = dict(zip(scalars, function.args[len(types) - len(scalars) :]))
     positions = {e.env[v]: arg for v, arg in moved.items()}
+    if all(apart):
+        e.memory.scopes = None  # which would say no more
     e.function, e.entry = function, function.append_basic_block("entry")
     e.builder = ir.IRBuilder(start := function.append_basic_block("start"))
     e.memory.bases = dict(zip(buffers, pointers))
@@ -78,7 +128,7 @@ def new_function(
     yield function, given, function.args[: len(extra)]
     e.builder.ret_void()
     ir.IRBuilder(e.entry).branch(start)
-    e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held = outside
+    e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held, e.memory.scopes = outside
 
 
 def _declare(e: Emitter, types: Sequence[ir.Type]) -> ir.Function:

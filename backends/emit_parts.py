@@ -17,10 +17,10 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Domain, Emitter, Part
-from dflow.backends.emit_outline import needs, new_function
+from dflow.backends.emit_outline import can_move, needs, new_function
 from dflow.backends.emit_types import I32, I64, ONE, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.thread_pool import SYMBOL
-from dflow.ir.core import Op, Value, walk
+from dflow.ir.core import Op, Value
 from dflow.ir.types import HALVES, Dim, Size
 
 LEAST = 1 << 19  # operations that are worth waking a thread for, which takes some 10 us
@@ -44,10 +44,11 @@ class _Cut:
     ops: int
 
 
-def in_parts(e: Emitter, op: Op, domain: Domain, ops: int, write: Callable[[Domain], None]) -> None:
+def in_parts(e: Emitter, op: Op, domain: Domain, ops: int, write: Callable[[Domain], None], unit: int = 1) -> None:
     """``write(domain)``, which writes the results of ``op`` by a nest of loops over ``domain``; where that is much
-    work, in parts of one axis. What it writes for different indices must be independent."""
-    cut = _cut(e, op, domain, ops, range(len(domain)), len(domain) - 1)
+    work, in parts of one axis, which are multiples of ``unit`` long. What it writes for different indices must be
+    independent."""
+    cut = _cut(e, op, domain, ops, range(len(domain)), len(domain) - 1, unit)
     if cut is None:
         write(domain)
     else:
@@ -82,42 +83,23 @@ def fold_in_parts(
 # --- what is cut
 
 
-def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], along: int) -> _Cut | None:
+def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], along: int, unit: int = 1) -> _Cut | None:
     """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop."""
     if not e.threads or not axes:
         return None
     bounds = [_bound(d) for d in domain]
     work = math.prod(bounds) * ops
-    if work < LEAST or not _can_move(e, op):
+    if work < LEAST or not can_move(e, op):
         return None
-    sizes = {k: bounds[k] // (ALIGNED if k == along else 1) for k in axes}
+    units = {k: ALIGNED if k == along else unit for k in axes}
+    sizes = {k: bounds[k] // units[k] for k in axes}
     axis = next((k for k in axes if sizes[k] >= MANY), max(axes, key=sizes.__getitem__))
     parts = min(MOST, sizes[axis], work // GRAIN)
-    return _Cut(axis, parts, ALIGNED if axis == along else 1, ops) if parts > 1 else None
+    return _Cut(axis, parts, units[axis], ops) if parts > 1 else None
 
 
 def _bound(d: Dim | Part) -> int:
     return d.bound if isinstance(d, Size) else int(d)  # type: ignore[arg-type]
-
-
-def _can_move(e: Emitter, op: Op) -> bool:
-    """Whether the operation can be a function of its own: all its tensors have addresses that are known by now."""
-    values = [v for v in (*needs(op), *op.results) if v.type.rank]
-    if any(v not in e.memory.buffers and (v.op is None or v.op.name != "constant") for v in values):
-        return False
-    if not any(v.type.grows for v in values):
-        return True
-    return all(_is_held(e, o) for o in (op, *(o for r in op.regions for o in walk(r))))
-
-
-def _is_held(e: Emitter, op: Op) -> bool:
-    """Whether the rows of sequences that the operation itself touches are held."""
-    if not any(v.type.grows for v in (*op.operands, *op.results)):
-        return True
-    if op.name not in ("extract", "update", "update_add") or op.attrs["index"][0] != "at":
-        return False
-    start = op.operands[1 if op.name == "extract" else 2]
-    return (e.memory.buffers.get(op.operands[0]), e.env.get(start)) in e.memory.held
 
 
 # --- how it is called

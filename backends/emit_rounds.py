@@ -26,7 +26,7 @@ from dflow.ir.types import DType, Size
 
 LONG = 512  # operations of a round that make a loop of unknown length worth it
 ON_STACK = 1 << 14  # bytes of private buffers
-MOST_ADDED = 1 << 22  # bytes of all totals
+MOST_ADDED = 1 << 21  # bytes of all totals
 RECORD = 32  # bytes of an error
 # (count, values that go round, index of the first round) -> the values after the last
 Run = Callable[[ir.Value, Sequence[ir.Value], ir.Value], list[ir.Value]]
@@ -39,8 +39,8 @@ def rounds_in_parts(e: Emitter, op: Op, run: Run) -> bool:
         return False
     if e.used is None:
         e.used = used_values(e.plan)
-    rounds = prove(op, e.plan, e.used)
-    if rounds is None or any(e.memory.heaps[b].is_large for b in rounds.sequences):
+    rounds = prove(op, e.plan, e.used, e.memory.certain)
+    if rounds is None or any(e.memory.heaps[b].is_large for b in rounds.uncertain):
         return False
     added = sum(b.bytes for b in rounds.added)
     most = min(MOST, MOST_ADDED // max(1, added), MOST if count is None else count)
@@ -138,7 +138,7 @@ class _Parts:
         return can_fail
 
     def _sequence(self, b: Buffer, pointer: ir.Value, capacity: ir.Value) -> Heap:
-        """A sequence that is only read, as it is when the loop begins."""
+        """A sequence, which does not grow, as it is when the loop begins."""
         e, outer = self.e, self.e.memory.heaps[b]
         made = Heap(e.slot(PTR), e.slot(I64), outer.row_bytes, outer.kept)
         e.builder.store(pointer, made.pointer)

@@ -31,6 +31,8 @@ def held_rows(e: Emitter, body: Block, sizes: Sequence[Dim | ir.Value]) -> Itera
     found = []
     for x, start in _reads(e, body) if e.vectorizes and 0 not in sizes else ():
         position = e.env[start]
+        if (e.memory.buffers[x], position) in e.memory.held:
+            continue
         for size in sizes:
             if not isinstance(size, int) and not isinstance(size, ir.Constant):
                 count = size if isinstance(size, ir.Value) else e.size(size)

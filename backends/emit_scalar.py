@@ -166,6 +166,11 @@ def _zero(x: ir.Value) -> ir.Constant:
     return ir.Constant(x.type, 0.0)
 
 
+def number(t: ir.Type, x: float) -> ir.Constant:
+    """A constant of a type of numbers, or of a vector of them."""
+    return ir.Constant(t, [x] * t.count if isinstance(t, ir.VectorType) else x)
+
+
 def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
     return b.fcmp_unordered("uno", x, x)
 
@@ -173,15 +178,20 @@ def is_nan(b: ir.IRBuilder, x: ir.Value) -> ir.Value:
 def _float_extreme(compare: str) -> Rule:
     """The inner select is one instruction (maxsd), which gives x when either is NaN; the outer one sees to NaN in y.
 
-    Of the two, a number that a loop carries is x, so that the next iteration waits for less.
+    Of the two, the number that is known later is x, so that what follows waits for less.
     """
 
     def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
-        if isinstance(y, ir.PhiInstr) and not isinstance(x, ir.PhiInstr):
+        if _lateness(y) >= _lateness(x):
             x, y = y, x
-        return b.select(is_nan(b, y), y.type(math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
+        return b.select(is_nan(b, y), number(y.type, math.nan), b.select(b.fcmp_ordered(compare, y, x), y, x))
 
     return rule
+
+
+def _lateness(x: ir.Value) -> int:
+    """A guess at how late a number is known: what a loop carries, what is computed, what is in memory, constants."""
+    return 3 if isinstance(x, ir.PhiInstr) else 1 if isinstance(x, ir.LoadInstr) else 2 * isinstance(x, ir.Instruction)
 
 
 def _float_sign(b: ir.IRBuilder, dtype: DType, x: ir.Value) -> ir.Value:

@@ -29,6 +29,7 @@ class Scopes:
         domain = module.add_metadata([f"{name} memory"])
         self.names = [module.add_metadata([f"{name} {k}", domain]) for k in self.of.values()]
         self.made: dict[tuple[Neighbours, Buffer], tuple[Any, Any]] = {}
+        self.beside_stack: dict[Neighbours, Any] = {}
         self.neighbourhoods: dict[Op, Neighbours] = {}
         self.near: Neighbours | None = frozenset(self.of)
         if len(self.of) > MOST:
@@ -55,7 +56,11 @@ class Scopes:
 
     def mark(self, access: Any, buffer: Buffer | None) -> None:
         """Says of a load or store in ``buffer`` what it cannot touch."""
-        if self.near is None or buffer not in self.near or len(self.near) < 2:
+        if self.near is None or buffer is None:
+            return
+        if buffer not in self.of and buffer.space == "stack":
+            return self._mark_on_stack(access, buffer)
+        if buffer not in self.near or len(self.near) < 2:
             return
         key = (self.near, buffer)
         if key not in self.made:
@@ -64,6 +69,15 @@ class Scopes:
             self.made[key] = own, self.module.add_metadata(others)
         for kind, node in zip(("alias.scope", "noalias"), self.made[key]):
             access.set_metadata(kind, node)
+
+    def _mark_on_stack(self, access: Any, buffer: Buffer) -> None:
+        """It touches none of the others. LLVM knows what is on the stack from each other itself."""
+        assert self.near is not None
+        if self.near and self.near not in self.beside_stack:
+            names = [self.names[k] for b, k in self.of.items() if b in self.near]
+            self.beside_stack[self.near] = self.module.add_metadata(names)
+        if self.near:
+            access.set_metadata("noalias", self.beside_stack[self.near])
 
 
 def _uses(plan: Plan, block: Block, found: dict[Op, set[Buffer]]) -> dict[Op, set[Buffer]]:

@@ -16,8 +16,8 @@ from math import prod
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import UNROLL_OPS, Emitter
-from dflow.backends.emit_types import I32, from_storage, index, storage_type
+from dflow.backends.emit_core import UNROLL_OPS, Domain, Emitter, Part, is_constant
+from dflow.backends.emit_types import I32, ZERO, from_storage, index, storage_type
 from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Block, Op, Value
 from dflow.ir.passes.linear_forms import terms
@@ -91,13 +91,13 @@ def _needs(region: Block) -> dict[Value, Set[Value]]:
     return found
 
 
-def tiled_nest(e: Emitter, across: Across, region: Block, domain: Sequence[Dim], put: Put, ops: int) -> None:
+def tiled_nest(e: Emitter, across: Across, region: Block, domain: Domain, put: Put, ops: int) -> None:
     """``put(index, known elements)`` for every index of ``domain``."""
-    _Tiles(e, across, region, [d for d in domain if isinstance(d, int)], put).write(ops)
+    _Tiles(e, across, region, domain, put).write(ops)
 
 
 class _Tiles:
-    def __init__(self, e: Emitter, across: Across, region: Block, domain: Sequence[int], put: Put):
+    def __init__(self, e: Emitter, across: Across, region: Block, domain: Domain, put: Put):
         self.e, self.region, self.domain, self.put = e, region, domain, put
         self.axis, self.reads = across.axis, across.reads
         part = lambda o: ir.ArrayType(ir.ArrayType(storage_type(o.result.type.dtype), TILE), TILE)  # noqa: E731
@@ -109,15 +109,13 @@ class _Tiles:
 
     def write(self, ops: int) -> None:
         outer = [d for k, d in enumerate(self.domain) if k not in (self.axis, len(self.domain) - 1)]
-        rows, columns = self.domain[self.axis], self.domain[-1]
-        m, n = rows - rows % TILE, columns - columns % TILE
+        rows, columns = self.e.size(self.domain[self.axis]), self.e.size(self.domain[-1])
+        m, n = _whole(self.e, rows), _whole(self.e, columns)
 
         def matrix(rest: At) -> None:
-            self.e.steps(
-                index(0), index(m), TILE, lambda i: self.e.steps(index(0), index(n), TILE, partial(tile, rest, i))
-            )
-            self.plain(rest, (m, rows), (0, columns), ops)
-            self.plain(rest, (0, m), (n, columns), ops)
+            self.e.steps(ZERO, m, TILE, lambda i: self.e.steps(ZERO, n, TILE, partial(tile, rest, i)))
+            self.plain(rest, Part(m, self.e.sub(rows, m)), Part(ZERO, columns), ops)
+            self.plain(rest, Part(ZERO, m), Part(n, self.e.sub(columns, n)), ops)
 
         def tile(rest: At, i: ir.Value, j: ir.Value) -> None:
             for o in self.reads:
@@ -128,15 +126,13 @@ class _Tiles:
 
     def at(self, rest: At, i: ir.Value, j: ir.Value) -> At:
         found = list(rest)
-        found.insert(self.axis, i)
-        return [*found, j]
+        found.insert(self.axis, self.e.position(self.domain[self.axis], i))
+        return [*found, self.e.position(self.domain[-1], j)]
 
-    def plain(self, rest: At, rows: tuple[int, int], columns: tuple[int, int], ops: int) -> None:
+    def plain(self, rest: At, rows: Part, columns: Part, ops: int) -> None:
         """The elements outside of whole tiles."""
-        shape = rows[1] - rows[0], columns[1] - columns[0]
-        first = index(rows[0]), index(columns[0])
-        if 0 not in shape:
-            self.e.nest(shape, lambda at: self.put(self.at(rest, *map(self.e.add, first, at)), {}), ops)
+        if not is_constant(rows.count, 0) and not is_constant(columns.count, 0):
+            self.e.nest((rows, columns), lambda at: self.put(self.at(rest, *at), {}), ops)
 
     def element(self, rest: At, i: ir.Value, j: ir.Value, p: ir.Value, q: ir.Value) -> None:
         e, known = self.e, dict[Op, ir.Value]()
@@ -176,6 +172,11 @@ class _Tiles:
         loaded = e.builder.load(e.address(x, [e.env[s] for s in starts]), typ=vector, align=x.type.dtype.itemsize)
         e.memory.mark(loaded, x)
         return loaded
+
+
+def _whole(e: Emitter, size: ir.Value) -> ir.Value:
+    """So much of a size lies in whole tiles."""
+    return index(size.constant & -TILE) if isinstance(size, ir.Constant) else e.builder.and_(size, index(-TILE))
 
 
 def _leading_to(region: Block, values: Sequence[Value]) -> list[Op]:

@@ -31,7 +31,7 @@ from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, shared_names
-from dflow.backends.straight import call_repeated, is_straight
+from dflow.backends.straight import call_repeated, vectorizes
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
@@ -280,13 +280,12 @@ def generate(
     emitted = emit(plan, name, options=options)
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
-    straight = is_straight(plan.function)
-    if straight:
-        call_repeated(emitted.module)
+    call_repeated(plan.function, emitted.module)
+    vectorize = vectorizes(plan.function, emitted.module)
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize=not straight)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
@@ -301,8 +300,6 @@ def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
         known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
-        if thread_pool.SYMBOL in object.imports:
-            known |= _pool()
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -350,10 +347,13 @@ _SHARED = SharedCode(_load_for_good)
 
 
 def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
-    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, and memory for large results."""
+    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, memory for large
+    results, and threads."""
     found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
     if result_memory.SYMBOL in names:
         found[result_memory.SYMBOL] = result_memory.address()
+    if thread_pool.SYMBOL in names:
+        found |= _pool()
     return found
 
 

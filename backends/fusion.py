@@ -23,6 +23,7 @@ from dflow.backends.merge_kernels import merge_kernels
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.passes.decompose import decompose
+from dflow.ir.passes.forwards import forwards
 from dflow.ir.passes.unchecked import unchecked
 from dflow.ir.types import BF16, F32, I64, scalar
 
@@ -30,7 +31,7 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie."""
-    f = unchecked(decompose(f))
+    f = forwards(unchecked(decompose(f)))
     return Function(f.name, _Fusion(Demand(f, blas)).block(f.body), f.linear, f.loc)
 
 

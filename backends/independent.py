@@ -16,39 +16,44 @@ Each part of the rounds has private buffers of its own, and adds to buffers of i
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
 from dflow.backends.affine import Form, Forms, add, enter_all, scale
 from dflow.backends.plan import Buffer, Plan
-from dflow.backends.rounds import SUMMED, Accesses, Sum, step_of
+from dflow.backends.reserved import ACCESSES
+from dflow.backends.rounds import PASSING, SUMMED, Accesses, Sum, step_of
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.passes.dce import SHOWING
 from dflow.ir.passes.rewrite import constant_of
 
 # What shows something, calls libraries with threads of their own, or makes sequences.
 SHARED = SHOWING | {"cholesky", "lu", "triangular_solve", "qr", "eigh", "eig", "svd", "sequence"}
+Certain = Mapping[Value, Collection[Value]]  # positions in sequences
 LARGE = 64**3  # multiplications of a product of matrices that may be left to BLAS
 
 
 @dataclass
 class Rounds:
     """What is known of a loop: the positions of carried scalars that are sums, the steps of the others, which are
-    multiples of the counter (0: they stay); the buffers of which each part needs one of its own, and the sequences
-    that are read."""
+    multiples of the counter (0: they stay); the buffers of which each part needs one of its own; the sequences, and
+    those of them that are read where they may have no row."""
 
     sums: list[int] = field(default_factory=list)
     steps: dict[int, int] = field(default_factory=dict)
     private: list[Buffer] = field(default_factory=list)
     added: list[Buffer] = field(default_factory=list)
     sequences: list[Buffer] = field(default_factory=list)
+    uncertain: list[Buffer] = field(default_factory=list)
 
 
-def prove(op: Op, plan: Plan, used: set[Value]) -> Rounds | None:
-    """The proof that the rounds of a ``for`` are independent, or None. ``used``: the values that the program uses."""
+def prove(op: Op, plan: Plan, used: set[Value], certain: Certain) -> Rounds | None:
+    """The proof that the rounds of a ``for`` are independent, or None. ``used``: the values that the program uses;
+    ``certain``: the rows of sequences that exist for certain (`reserved.py`)."""
     if any(o.name in SHARED or _is_large(o) for o in walk(op.regions[0])):
         return None
-    return _Proof(op, plan, used).run()
+    return _Proof(op, plan, used, certain).run()
 
 
 def _is_large(op: Op) -> bool:
@@ -64,9 +69,9 @@ def used_values(plan: Plan) -> set[Value]:
 
 
 class _Proof:
-    def __init__(self, op: Op, plan: Plan, used: set[Value]):
+    def __init__(self, op: Op, plan: Plan, used: set[Value], certain: Certain):
         (self.body,) = op.regions
-        self.op, self.plan, self.used = op, plan, used
+        self.op, self.plan, self.used, self.certain = op, plan, used, certain
         self.k, *self.carried = self.body.args
         self.ops = list(walk(self.body))
         inside = {*self.body.args, *(r for o in self.ops for r in o.results)}
@@ -75,6 +80,7 @@ class _Proof:
         self.forms = Forms(lambda v: v not in inside or v is self.k)
         enter_all(self.forms, self.body)
         self.buffers = {plan.buffers[v] for v in (*inside, *self.outer) if v in plan.buffers}
+        self.can_fail = any(o.name in ("check", "guard") for o in self.ops)
         self.rounds = Rounds()
 
     def run(self) -> Rounds | None:
@@ -99,10 +105,14 @@ class _Proof:
         accesses = Accesses(self.plan, b, self.forms)
         for op in self.ops:
             accesses.visit(op)
-        if not accesses.written:
-            self.rounds.sequences += [b] if b.space == "heap" else []
-            return True
         if b.space == "heap":
+            exists = all(map(self._is_certain, (o for o in self.ops if self._touches(o, b))))
+            self.rounds.sequences.append(b)
+            self.rounds.uncertain += [] if exists else [b]
+            return not accesses.written or (exists and accesses.are_own(self.k))
+        if not accesses.written:
+            return True
+        if b.space == "argument" and self.can_fail:  # later rounds would show after an error
             return False
         outer = [v for v in self.outer if self.plan.buffers.get(v) is b]
         if not outer or self._is_scratch(b, outer):
@@ -114,6 +124,16 @@ class _Proof:
             self.rounds.added.append(b)
             return True
         return False
+
+    def _touches(self, op: Op, b: Buffer) -> bool:
+        """Whether the operation itself reads or writes a buffer."""
+        return op.name not in PASSING and any(self.plan.buffers.get(v) is b for v in (*op.operands, *op.results))
+
+    def _is_certain(self, op: Op) -> bool:
+        """Whether the row of a sequence that an operation reads or writes exists for certain."""
+        if op.name not in ACCESSES or op.attrs["index"][0] != "at":
+            return False
+        return op.operands[1 if op.name == "extract" else 2] in self.certain.get(op.operands[0], ())
 
     def _is_scratch(self, b: Buffer, outer: list[Value]) -> bool:
         """Whether a buffer that goes round is written anew by each round before it is read, and then forgotten."""

@@ -19,6 +19,7 @@ from dflow.ir.types import Dim
 
 SHORTEST, LONGEST = 8, 64  # iterations
 VECTOR_BYTES = 32
+TINY = 16  # below, LLVM masks the rest of vectors twice as wide, and what is stored under a mask is slow to be read
 ACCESSES = frozenset({"extract", "update", "update_add"})
 
 
@@ -44,7 +45,7 @@ def _hints(e: Emitter, body: Block, k: Value, trips: Dim | Part | None) -> ir.MD
         return None
     sizes = [r.type.dtype.itemsize for op in body.ops for r in op.results if r.type.dtype.is_inexact]
     width = VECTOR_BYTES // max(sizes, default=VECTOR_BYTES)
-    if width < 2 or trips % width:
+    if width < 2 or trips % width or (2 * width < trips < TINY and trips % (2 * width)):
         return None
     interleaved = next((n for n in (4, 2) if trips % (2 * width * n) == 0), 1)
     # Not the width: LLVM says on standard error when it cannot do what it is asked for.

@@ -11,7 +11,7 @@ from benchmarks.plots import draw
 
 PROGRAM = (sys.executable, *(f"-W{w}" for w in sys.warnoptions), "-m", "benchmarks")
 GPU = ("gpu", "gpu_ensembles", "gpu_gradbench")
-GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "checkpoints", *GPU)
+GROUPS = ("fit", "elements", "calls", "loops", "gradbench", "arrays", "scaling", "compiling", "checkpoints", *GPU)
 
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Runs groups of benchmarks.")
 parser.add_argument("groups", nargs="*", metavar="group", help=f"of {', '.join(GROUPS)}; all when none is named")

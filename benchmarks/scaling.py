@@ -1,4 +1,4 @@
-"""Cost against size, over three decades, of every program with loops; and calls from two threads."""
+"""Cost against size, over three decades, of every program with loops; calls from two threads, and programs on two."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -59,6 +59,7 @@ PROGRAMS: tuple[tuple[Callable[..., Any], str, tuple[int, ...], Make, int], ...]
 def run() -> Iterator[Table]:
     yield growth()
     yield threads()
+    yield parts()
 
 
 def growth() -> Table:
@@ -106,6 +107,81 @@ def threads() -> Table:
             title = f"gradient of {function.__name__}, {n} {what}"
             table.rows.append((title, duration(one), duration(both / count), f"{2 * one * count / both:.3g}"))
     return table
+
+
+def farthest(x: np.ndarray, y: np.ndarray) -> float:
+    """The sum of the squared distances of points to the farthest of others."""
+    total = 0.0
+    for i in range(len(x)):
+        largest = 0.0
+        for j in range(len(y)):
+            d = 0.0
+            for k in range(x.shape[1]):
+                d += (x[i, k] - y[j, k]) ** 2
+            largest = max(largest, d)
+        total += largest
+    return total
+
+
+def elements(x: np.ndarray) -> np.ndarray:
+    return np.exp(x) * x
+
+
+def sines(x: np.ndarray) -> float:
+    return np.sum(np.sin(x))
+
+
+def rows(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - np.max(x, axis=1, keepdims=True))
+    return e / np.sum(e, axis=1, keepdims=True)
+
+
+def small_products(x: np.ndarray) -> np.ndarray:
+    return x @ x
+
+
+# Programs that are cut into parts, and their arguments at some sizes.
+LARGE: tuple[tuple[Callable[..., Any], str, tuple[tuple[Any, ...], ...]], ...] = (
+    (elements, "exponentials", tuple((random(n),) for n in (10_000, 100_000, 1_000_000))),
+    (sines, "sum of sines", tuple((random(n),) for n in (10_000, 100_000, 1_000_000))),
+    (rows, "softmax of rows", tuple((random(n, 100),) for n in (100, 1_000, 10_000))),
+    (small_products, "products of matrices, 8 x 8", tuple((random(n, 8, 8),) for n in (100, 1_000, 10_000))),
+    (farthest, "farthest of 100 points", tuple((random(n, 3), random(100, 3)) for n in (10, 100, 1_000))),
+)
+
+
+def parts() -> Table:
+    """Large programs on one thread and on two."""
+    table = Table(
+        "Programs on one thread and on two",
+        ["program", "sizes", "value, one thread", "two threads", "one / two", "gradient, one / two"],
+        note="Small ones stay on one thread. The gradient is that of the sum of the result.",
+    )
+    before = dflow.threads()
+    for f, title, given in LARGE:
+        value, gradient = dflow.jit(f), dflow.grad(partial(_sum_of, f))
+        times = [_by_turns(call, args) for call in (value, gradient) for args in given]
+        values, gradients = times[: len(given)], times[len(given) :]
+        sizes = ", ".join(str(len(args[0])) for args in given)
+        ratios = [", ".join(f"{one / two:.2f}" for one, two in found) for found in (values, gradients)]
+        table.rows.append((title, sizes, *(", ".join(map(duration, column)) for column in zip(*values)), *ratios))
+    dflow.set_threads(before)
+    return table
+
+
+def _sum_of(f: Callable[..., Any], *args: Any) -> Any:
+    return np.sum(f(*args))
+
+
+def _by_turns(call: Callable[..., Any], args: tuple[Any, ...]) -> tuple[float, float]:
+    """Seconds on one thread and on two."""
+
+    def on(threads: int) -> None:
+        dflow.set_threads(threads)
+        call(*args)
+
+    found = measure({"one": partial(on, 1), "two": partial(on, 2)}, rounds=15)
+    return found["one"].least, found["two"].least
 
 
 def _together(call: Callable[[], Any], count: int) -> float:

@@ -214,15 +214,27 @@ class Array(DeviceOperators, OnDevice):
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CUDA, self.memory.device.ordinal
 
-    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
-        """A capsule for another library, whose work on ``stream`` comes after what makes this array."""
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: Any = None
+    ) -> Any:
+        """A capsule for another library, whose work on ``stream`` comes after what makes this array. Raises BufferError
+        where that is not possible without a copy, and one is not wanted."""
+        if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
+            if tuple(dl_device) != (dlpack.CPU, 0) or copy is False:
+                raise BufferError(f"this array is on {self.device!r}, and not on DLPack device {tuple(dl_device)}")
+            return self.numpy().__dlpack__()
         if self.later is not None:
             self.block_until_ready()
-        if options.get("copy"):
-            return self.copy().__dlpack__(stream=stream)
+        self.memory.check()
+        versioned = max_version is not None and tuple(max_version) >= dlpack.VERSION
+        if copy or not (versioned or self._writable):
+            if copy is False:
+                raise BufferError("this view may only be read, which the older version of DLPack cannot say")
+            return self.copy().__dlpack__(stream=stream, max_version=max_version)
         if stream not in (None, -1):
             wait(self.memory.device, stream, self.memory.stream)
-        return dlpack.capsule(self.pointer, self.shape, self.dtype, self.memory.device.ordinal, self.memory)
+        ordinal = self.memory.device.ordinal
+        return dlpack.capsule(self.pointer, self.shape, self.dtype, ordinal, self.memory, versioned, self._writable)
 
     # --- streams
 
@@ -357,7 +369,8 @@ def from_dlpack(x: Any) -> Array:
             f"{given.strides}); pass a contiguous copy"
         )
     size = math.prod(given.shape) * given.dtype.itemsize
-    return Array(Allocation(device, size, device.stream, given.pointer, owner=given), 0, given.dtype, given.shape)
+    memory = Allocation(device, size, device.stream, given.pointer, owner=given)
+    return Array(memory, 0, given.dtype, given.shape, writable=given.is_writable)
 
 
 def moved(x: np.ndarray[Any, Any], device: driver.Device, stream: int) -> Array:

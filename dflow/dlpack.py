@@ -1,7 +1,8 @@
 """DLPack: arrays on a device, and those of bfloat16, handed over without a copy.
 
 ``capsule(...)`` gives memory of ours to another library, ``adopt(x)`` takes memory of another. The structures are those
-of ``dlpack.h`` (version 0, which every library understands).
+of ``dlpack.h``: of version 0, which every library understands, and of version 1, which says whether the memory may be
+written; that is used where both sides know it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ class _Managed(ctypes.Structure):
     _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p))
 
 
+class _Versioned(ctypes.Structure):
+    _fields_ = (
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("context", ctypes.c_void_p),
+        ("deleter", ctypes.c_void_p),
+        ("flags", ctypes.c_uint64),
+        ("tensor", _Tensor),
+    )
+
+
+VERSION = (1, 0)
+_READ_ONLY = 1
 _Deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _api = ctypes.pythonapi
 _new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", _api))
@@ -45,7 +59,8 @@ _pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
 _raw_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
 _is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
 _set_name = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_SetName", _api))
-_NAME, _USED = ctypes.create_string_buffer(b"dltensor"), ctypes.create_string_buffer(b"used_dltensor")
+_names = [b"dltensor", b"used_dltensor", b"dltensor_versioned", b"used_dltensor_versioned"]
+_NAME, _USED, _VERSIONED, _VERSIONED_USED = (ctypes.create_string_buffer(name) for name in _names)
 _lent: dict[int, Any] = {}  # by the address of the structure: what must live until the other library is done
 
 
@@ -57,13 +72,23 @@ def _give_back(address: int) -> None:
 @_Deleter
 def _unused(capsule: int) -> None:
     """The destructor of a capsule: nobody took what is in it, unless it was renamed."""
-    if _is_valid(capsule, _NAME):
-        _give_back(_raw_pointer(capsule, _NAME))
+    for name in (_NAME, _VERSIONED):
+        if _is_valid(capsule, name):
+            _give_back(_raw_pointer(capsule, name))
 
 
-def capsule(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], ordinal: int, owner: Any) -> Any:
-    """A capsule with an array in device memory; ``owner`` is kept alive until the receiver is done."""
-    managed = _Managed()
+def capsule(
+    pointer: int,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    ordinal: int,
+    owner: Any,
+    versioned: bool = False,
+    writable: bool = True,
+) -> Any:
+    """A capsule with an array in device memory; ``owner`` is kept alive until the receiver is done. One that is not
+    ``writable`` must be ``versioned``."""
+    managed = _Versioned(*VERSION, flags=0 if writable else _READ_ONLY) if versioned else _Managed()
     t = managed.tensor
     sizes = (ctypes.c_int64 * max(1, len(shape)))(*shape)
     steps = (ctypes.c_int64 * max(1, len(shape)))(*_strides(shape))
@@ -74,14 +99,15 @@ def capsule(pointer: int, shape: tuple[int, ...], dtype: np.dtype[Any], ordinal:
     managed.deleter = ctypes.cast(_give_back, ctypes.c_void_p).value
     address = ctypes.addressof(managed)
     _lent[address] = managed, sizes, steps, owner
-    return _new(address, _NAME, ctypes.cast(_unused, ctypes.c_void_p).value)
+    return _new(address, _VERSIONED if versioned else _NAME, ctypes.cast(_unused, ctypes.c_void_p).value)
 
 
 class Adopted:
     """Memory of another library: gives it back when it goes."""
 
-    def __init__(self, managed: _Managed, address: int):
+    def __init__(self, managed: _Managed | _Versioned, address: int):
         self.address = address
+        self.is_writable = not (isinstance(managed, _Versioned) and managed.flags & _READ_ONLY)
         t = managed.tensor
         self.pointer = (t.data or 0) + t.byte_offset
         self.shape = tuple(t.shape[: t.ndim])
@@ -112,11 +138,24 @@ class Adopted:
 
 
 def adopt(x: Any, stream: int | None = None) -> Adopted:
-    """Takes over the memory of ``x``, whose work on it is done before later work on ``stream``."""
-    given = x.__dlpack__() if stream is None else x.__dlpack__(stream=stream)
-    address = _pointer(given, _NAME)
-    made = Adopted(_Managed.from_address(address), address)
-    _set_name(given, _USED)
+    """Takes over the memory of ``x``, whose work on it is done before later work on ``stream``. Raises BufferError for
+    a version of DLPack that is not known."""
+    options = {} if stream is None else {"stream": stream}
+    try:
+        given = x.__dlpack__(**options, max_version=VERSION)
+    except TypeError:  # from a time before there were versions
+        given = x.__dlpack__(**options)
+    if not _is_valid(id(given), _VERSIONED):
+        address = _pointer(given, _NAME)
+        made = Adopted(_Managed.from_address(address), address)
+        _set_name(given, _USED)
+        return made
+    address = _pointer(given, _VERSIONED)
+    managed = _Versioned.from_address(address)
+    if managed.major != VERSION[0]:
+        raise BufferError(f"the array is given by version {managed.major} of DLPack; dflow takes {VERSION[0]}")
+    made = Adopted(managed, address)
+    _set_name(given, _VERSIONED_USED)
     return made
 
 

@@ -20,6 +20,7 @@ from dflow.backends.bufferize import bufferize
 from dflow.backends.engine import Generated
 from dflow.backends.fusion import fuse
 from dflow.backends.plan import Plan
+from dflow.collecting import fewer_collections
 from dflow.errors import DerivativeError, failure
 from dflow.ir.core import Function
 from dflow.ir.passes import PASSES, Check, optimize
@@ -56,6 +57,10 @@ class Stages:
 
     @cached_property
     def optimized(self) -> Function:
+        with fewer_collections():
+            return self._optimized()
+
+    def _optimized(self) -> Function:
         simple = optimize(expand(self.traced), check=checking(), observe=self.dump.write)
         if not has_late(simple):
             return simple

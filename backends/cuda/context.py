@@ -10,6 +10,7 @@ from llvmlite import ir
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.places import Places
 from dflow.backends.cuda.plan import Kernel, Pointer
+from dflow.backends.cuda.tails import Tail
 from dflow.backends.emit import by_value
 from dflow.backends.emit_core import Check
 from dflow.ir.core import Block, Op, Value, free_values, walk
@@ -38,6 +39,7 @@ class Context:
         self.lanes: dict[Op, Any] = {}  # the proofs that were tried
         self.rows: dict[Op, tuple[int, ...] | None] = {}
         self.row_scans: dict[Op, Any] = {}
+        self.tails: dict[Op, Tail] = {}  # what is done with the numbers that reductions give, by their kernels
         self.position = {v: k for k, v in enumerate(plan.function.args)}
         self.fails = any(op.name in FAILING for op in walk(plan.function.body))
         self.values: dict[tensors.Buffer, set[Value]] = {}
@@ -57,6 +59,10 @@ class Context:
                 self._collect_users(r)
         for v in block.results:
             self._users.setdefault(v, set()).add(block)
+
+    def needs(self, op: Op) -> Needs:
+        """What the kernel that has the results of an operation reads and writes."""
+        return Needs(self, [op], self.tails[op].values if op in self.tails else ())
 
     def escapes(self, v: Value, inside: set[object]) -> bool:
         """Whether something but the operations and blocks ``inside`` uses ``v``."""
@@ -139,6 +145,8 @@ class Needs:
                 self._scalar(context, v)
 
     def _scalar(self, context: Context, v: Value) -> None:
+        if v in self.inside:
+            return
         if context.is_repeated(v):
             assert v.op is not None
             for x in v.op.operands:

@@ -1,5 +1,5 @@
 """Threads that add up one thing together: within a warp by shuffles, within a block through shared memory, and between
-blocks in a second kernel. The order is always the same, so results are too.
+blocks by the last of them, or in a second kernel. The order is always the same, so results are too.
 """
 
 from __future__ import annotations

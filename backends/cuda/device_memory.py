@@ -172,7 +172,7 @@ class DeviceMemory(Memory):
             return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
         if write:
-            self.reserve(heap, position)
+            self.reserve(heap, position, self.overwrites)
             return self._row(heap, position)
         if heap.lanes:  # a loop that does not run asks for the row -1
             position = b.select(b.icmp_signed("<", position, ZERO), ZERO, position)
@@ -203,8 +203,11 @@ class DeviceMemory(Memory):
         place = self.e.add(self.e.mul(inner, index(heap.lanes)), part) if heap.lanes else inner
         return self.e.builder.gep(heap.pointer, [self.e.mul(place, index(heap.step))], source_etype=I8)
 
-    def reserve(self, heap: Any, position: ir.Value) -> None:
-        """Makes all rows up to one exist: those between are zero."""
+    overwrites = False  # whether what is written now are whole rows
+
+    def reserve(self, heap: Any, position: ir.Value, whole: bool = False) -> None:
+        """Makes all rows up to one exist: those between are zero, and so is that one unless the ``whole`` of it is
+        written next."""
         b = self.e.builder
         _, inner, address = self._part(heap, position)
         capacity = b.load(address, typ=I64)
@@ -214,7 +217,8 @@ class DeviceMemory(Memory):
                 self._report(index(-1 - heap.number), [new])
                 self.e.branch_out(1)
             before = b.sub(position, b.sub(inner, capacity))
-            self.e.repeat(b.sub(new, capacity), lambda k: self._clear_row(heap, b.add(before, k)))
+            end = inner if whole else new
+            self.e.repeat(b.sub(end, capacity), lambda k: self._clear_row(heap, b.add(before, k)))
             b.store(new, address)
 
     def _clear_row(self, heap: Any, position: ir.Value) -> None:

@@ -1,8 +1,10 @@
 """Reductions by groups of threads that work together: a warp or a block for each element of the result.
 
 Each thread of a group combines every n-th element, so that threads side by side read memory side by side; then the
-group combines what its threads have. Where there are few results, several groups share one, and a second kernel
-combines their parts. The order of all this is fixed, so results are the same in every run.
+group combines what its threads have. Where there are few results, several groups share one: the last of them to be done
+combines their parts (as in the sample ``threadFenceReduction`` of the "CUDA C++ Programming Guide"), or a second kernel
+where elements may fail, for then not all of them come. The order of all this is fixed, so results are the same in every
+run.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ from typing import TYPE_CHECKING
 
 from llvmlite import ir
 
-from dflow.backends.cuda.context import Needs
-from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, warp_totals
+from dflow.backends.cuda.context import FAILING, Needs
+from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, shared, warp_totals
+from dflow.backends.cuda.device_memory import RELAXED
 from dflow.backends.cuda.folds import At, Element, Fold, all_ops, as_fold, count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.plan import Pointer
+from dflow.backends.cuda.tails import emit_tail
 from dflow.backends.emit_kernel import write
-from dflow.backends.emit_types import ZERO, from_storage, index, storage_type, to_storage, value_type
-from dflow.ir.core import Op
+from dflow.backends.emit_types import I32, VOID, ZERO, from_storage, index, storage_type, to_storage, value_type
+from dflow.ir.core import Op, walk
 
 if TYPE_CHECKING:
     from dflow.backends.cuda.schedule import Scheduler
@@ -69,22 +73,27 @@ def emit_fold(s: Scheduler, op: Op) -> None:
     tiles = -(-kept // columns)
     parts = max(1, min(inner * columns // (group * EACH), MOST_GROUPS // tiles)) if group == THREADS else 1
     rooms = [s.places.room(kept * parts * d.itemsize) for d in fold.dtypes] if parts > 1 else []
-    targets = rooms or _results(s, op)
-    e = KernelEmitter(s.context, "fold", "lanes", Needs(s.context, [op]), *_grid(tiles * parts, group), targets)
+    meets = bool(rooms) and not any(o.name in FAILING for r in op.regions for o in walk(r))
+    counters = [s.places.counters(tiles)] if meets else []
+    targets = [*rooms, *counters, *([] if rooms and not meets else _results(s, op))]
+    needs = Needs(s.context, [op]) if rooms and not meets else s.context.needs(op)
+    e = KernelEmitter(s.context, "fold", "lanes", needs, *_grid(tiles * parts, group), targets)
     e.loc = op.loc
     e.recall([op])
+    meeting = Meeting(e, counters[0], parts, rooms) if meets else None
     if columns > 1:
-        Columns(e, fold, columns).run(parts, rooms)
+        Columns(e, fold, columns).run(parts, rooms, meeting)
     else:
         groups = _Groups(e, fold, group)
-        groups.run(e.mul(e.product(fold.kept), index(parts)), groups.elements(parts), rooms)
+        groups.run(e.mul(e.product(fold.kept), index(parts)), groups.elements(parts), rooms, meeting)
     s.steps.append(e.finish())
-    if rooms:
+    if rooms and not meets:
         _combine_parts(s, op, fold, parts, rooms)
 
 
 def _results(s: Scheduler, op: Op) -> list[Pointer]:
-    return [p for r in op.results for p in s.context.direct.get(r, ())]
+    direct = [p for r in op.results for p in s.context.direct.get(r, ())]
+    return [*direct, *(p for p, _ in s.context.tails[op].results)] if op in s.context.tails else direct
 
 
 def _grid(groups: int, group: int) -> tuple[int, int]:
@@ -92,14 +101,38 @@ def _grid(groups: int, group: int) -> tuple[int, int]:
 
 
 def _combine_parts(s: Scheduler, op: Op, fold: Fold, parts: int, rooms: list[Pointer]) -> None:
-    needs = Needs(s.context, [op])
     targets = [*rooms, *_results(s, op)]
-    e = KernelEmitter(s.context, "combine", "lanes", needs, *_grid(count(fold.kept), WARP), targets)
+    e = KernelEmitter(s.context, "combine", "lanes", s.context.needs(op), *_grid(count(fold.kept), WARP), targets)
     e.loc = op.loc
     e.recall([op])
     groups = _Groups(e, fold, WARP)
     groups.run(e.product(fold.kept), groups.parts(parts, rooms), [])
     s.steps.append(e.finish())
+
+
+class Meeting:
+    """Where the ``parts`` groups that share results meet, each a block: ``counter`` says how many are done."""
+
+    def __init__(self, e: KernelEmitter, counter: Pointer, parts: int, rooms: list[Pointer]):
+        self.e, self.parts, self.rooms, self.counter = e, parts, rooms, e.parameters[counter]
+        self.ticket = shared(e, I32, 1)
+
+    def is_last(self, k: ir.Value) -> ir.Value:
+        """Whether this block is the last for the results number ``k``, and sees what all others have written; all of
+        its threads must come here."""
+        e, b, last = self.e, self.e.builder, I32(self.parts - 1)
+        self._fence()
+        barrier(e)
+        with b.if_then(b.icmp_unsigned("==", e.register("tid.x"), ZERO)):
+            here = b.gep(self.counter, [k], inbounds=True, source_etype=I32)
+            b.store(b.atomic_rmw("uinc_wrap", here, last, RELAXED), self.ticket)
+        barrier(e)
+        self._fence()
+        return b.icmp_unsigned("==", b.load(self.ticket, typ=I32), last)
+
+    def _fence(self) -> None:
+        f = self.e.module.declare_intrinsic("llvm.nvvm.membar.gl", (), ir.FunctionType(VOID, []))
+        self.e.builder.call(f, [])
 
 
 Combined = Callable[[ir.Value], None]
@@ -144,6 +177,20 @@ class Sharing:
             first = e.stride_from(first, AHEAD * step, e.add(total, index((1 - AHEAD) * step)), several)
         e.stride_from(first, step, total, lambda k: self.add(taken(k)))
 
+    def add_parts(self, result: ir.Value, first: ir.Value, step: int, parts: int, rooms: list[Pointer]) -> None:
+        """Combines the parts number ``first``, first + ``step``, ... of a result, which groups have left."""
+        e, b = self.e, self.e.builder
+
+        def more(k: ir.Value) -> None:
+            at = e.add(e.mul(result, index(parts)), k)
+            found = []
+            for p, d in zip(rooms, self.fold.dtypes):
+                here = b.gep(e.parameters[p], [at], inbounds=True, source_etype=storage_type(d))
+                found.append(from_storage(b, d, b.load(here, typ=storage_type(d))))
+            self.add(found)
+
+        e.stride_from(first, step, index(parts), more)
+
     def hand_out(self, g: ir.Value, totals: list[ir.Value], rooms: list[Pointer]) -> None:
         """Writes the result number ``g``; with ``rooms``, it is a part and goes there."""
         e, b, fold = self.e, self.e.builder, self.fold
@@ -158,6 +205,8 @@ class Sharing:
                 e.keep(r)
                 for p in e.context.direct.get(r, ()):
                     b.store(to_storage(b, r.type.dtype, e.scalar(r)), e.parameters[p])
+        if fold.results[0].op is not None:
+            emit_tail(e, fold.results[0].op)
 
 
 class _Groups(Sharing):
@@ -169,23 +218,32 @@ class _Groups(Sharing):
         self.thread = b.and_(e.thread, index(size - 1))
         self.first = b.lshr(e.thread, index(size.bit_length() - 1))
 
-    def run(self, total: ir.Value, combine: Combined, rooms: list[Pointer]) -> None:
+    def run(self, total: ir.Value, combine: Combined, rooms: list[Pointer], meeting: Meeting | None = None) -> None:
         """Does the work of all groups."""
         e, b = self.e, self.e.builder
 
         def one(g: ir.Value) -> None:
-            self.begin()
-            combine(g)
-            if self.size == WARP:
-                totals = warp_totals(e, self.join, self.values())
-            else:
-                totals = block_totals(e, self.join, self.fold.dtypes, self.values())
-            with b.if_then(b.icmp_unsigned("==", self.thread, ZERO)):
-                self.hand_out(g, totals, rooms)
+            self._whole(g, combine, rooms)
+            if meeting is not None:
+                result = b.udiv(g, index(meeting.parts))
+                with b.if_then(meeting.is_last(result)):
+                    self._whole(result, self.parts(meeting.parts, rooms), [])
             if self.size > WARP:
                 barrier(e)  # before the shared memory is used again
 
         e.stride_from(self.first, e.blocks * e.block_size // self.size, total, one)
+
+    def _whole(self, g: ir.Value, combine: Combined, rooms: list[Pointer]) -> None:
+        """The work of one group."""
+        e, b = self.e, self.e.builder
+        self.begin()
+        combine(g)
+        if self.size == WARP:
+            totals = warp_totals(e, self.join, self.values())
+        else:
+            totals = block_totals(e, self.join, self.fold.dtypes, self.values())
+        with b.if_then(b.icmp_unsigned("==", self.thread, ZERO)):
+            self.hand_out(g, totals, rooms)
 
     def elements(self, parts: int) -> Combined:
         """The elements of a result that fall to one of its ``parts`` groups."""
@@ -203,20 +261,7 @@ class _Groups(Sharing):
 
     def parts(self, parts: int, rooms: list[Pointer]) -> Combined:
         """What the groups of the first kernel have left."""
-        e, b, fold = self.e, self.e.builder, self.fold
-
-        def combine(g: ir.Value) -> None:
-            def more(k: ir.Value) -> None:
-                at = e.add(e.mul(g, index(parts)), k)
-                found = []
-                for p, d in zip(rooms, fold.dtypes):
-                    here = b.gep(e.parameters[p], [at], inbounds=True, source_etype=storage_type(d))
-                    found.append(from_storage(b, d, b.load(here, typ=storage_type(d))))
-                self.add(found)
-
-            e.stride_from(self.thread, self.size, index(parts), more)
-
-        return combine
+        return lambda g: self.add_parts(g, self.thread, self.size, parts, rooms)
 
 
 class Columns(Sharing):
@@ -229,7 +274,7 @@ class Columns(Sharing):
         self.me, self.column, self.row = me, b.and_(me, index(count - 1)), b.lshr(me, index(count.bit_length() - 1))
         self.line = Line(e, fold.dtypes, e.block_size)
 
-    def run(self, parts: int, rooms: list[Pointer]) -> None:
+    def run(self, parts: int, rooms: list[Pointer], meeting: Meeting | None) -> None:
         """Does the work of all blocks, ``parts`` of which share their results."""
         e, b, total = self.e, self.e.builder, self.e.product(self.fold.kept)
         element, most = self.fold.element(e), index(self.count - 1)
@@ -238,19 +283,32 @@ class Columns(Sharing):
             tile, part = (b.udiv(k, index(parts)), b.urem(k, index(parts))) if parts > 1 else (k, ZERO)
             result = e.add(e.mul(tile, index(self.count)), self.column)
             is_there = b.icmp_signed("<", result, total)
-            self.begin()
-            with b.if_then(is_there):
+
+            def elements() -> None:
                 kept = e.positions(result, self.fold.kept)
                 start = e.add(e.mul(part, index(self.rows)), self.row)
                 self.sweep(start, parts * self.rows, element, kept)
-            self.line.put(self.me, self.values())
-            barrier(e)
-            with b.if_then(b.and_(is_there, b.icmp_unsigned("==", self.row, ZERO))):
-                for row in range(1, self.rows):
-                    self.add(self.line.get(e.add(self.column, index(row * self.count))))
-                g = e.add(e.mul(result, index(parts)), part) if parts > 1 else result
-                self.hand_out(g, self.values(), rooms)
-            barrier(e)
+
+            g = e.add(e.mul(result, index(parts)), part) if parts > 1 else result
+            self._whole(is_there, elements, g, rooms)
+            if meeting is not None:
+                with b.if_then(meeting.is_last(tile)):
+                    left = lambda: self.add_parts(result, self.row, self.rows, parts, rooms)  # noqa: E731
+                    self._whole(is_there, left, result, [])
 
         tiles = b.lshr(e.add(total, most), index(self.count.bit_length() - 1))
         e.stride_from(e.register("ctaid.x"), e.blocks, e.mul(tiles, index(parts)), one)
+
+    def _whole(self, is_there: ir.Value, combine: Callable[[], None], g: ir.Value, rooms: list[Pointer]) -> None:
+        """The results side by side of one block, or the parts of them."""
+        e, b = self.e, self.e.builder
+        self.begin()
+        with b.if_then(is_there):
+            combine()
+        self.line.put(self.me, self.values())
+        barrier(e)
+        with b.if_then(b.and_(is_there, b.icmp_unsigned("==", self.row, ZERO))):
+            for row in range(1, self.rows):
+                self.add(self.line.get(e.add(self.column, index(row * self.count))))
+            self.hand_out(g, self.values(), rooms)
+        barrier(e)

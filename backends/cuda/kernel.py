@@ -284,6 +284,7 @@ class KernelEmitter(Emitter):
     # --- operations and addresses
 
     def op(self, op: Op) -> None:
+        self.memory.overwrites = _writes_whole_rows(op)
         special = DEVICE.get(op.name)
         if special is not None:
             special(self, op)
@@ -304,6 +305,13 @@ class KernelEmitter(Emitter):
             return super().address(x, at, write=write)
         position = self.mul(self.dot(at, strides(x.type)), index(self.blocks * self.block_size))
         return self.offset(striped, x.type, position)
+
+
+def _writes_whole_rows(op: Op) -> bool:
+    if op.name != "update" or not op.operands[0].type.grows:
+        return False
+    first, *others = op.attrs["index"]
+    return first == "at" and all(entry == "all" for entry in others)
 
 
 def _wide(b: ir.IRBuilder, v: ir.Value) -> ir.Value:

@@ -97,6 +97,11 @@ class Places:
         raw = constant_bytes(op.result)
         return Pointer(self._add(("constant", raw), Buffer("constant", len(raw), data=raw)))
 
+    def counters(self, count: int) -> Pointer:
+        """So many i32 that are zero before a run, and that the run leaves so."""
+        key = "counters", len(self._buffers)
+        return Pointer(self._add(key, Buffer("constant", 4 * count, data=bytes(4 * count))))
+
     def result(self, k: int) -> Pointer:
         """Where a scalar result goes."""
         return Pointer(self._numbers["result", k])

@@ -19,12 +19,13 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.folds import accumulated, count
-from dflow.backends.cuda.lanes import SCANNED, SUMMED, are_apart, rounds
+from dflow.backends.cuda.lanes import SCANNED, are_apart, rounds
 from dflow.backends.cuda.row_kernel import RowEmitter, find_rows
 from dflow.backends.cuda.scan_kernel import Scanner, Split
 from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import ZERO, constant, index
+from dflow.backends.rounds import SUMMED
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.registry import OPS
 from dflow.ir.types import HALVES, DType

@@ -41,6 +41,7 @@ from dflow.backends.cuda.row_kernel import emit_rows
 from dflow.backends.cuda.row_scan import emit_row_scan
 from dflow.backends.cuda.scatter_kernel import emit_ordered, emit_scatter
 from dflow.backends.cuda.sort_kernel import emit_sort
+from dflow.backends.cuda.tails import add_result, find_tails
 from dflow.backends.cuda.tile_kernel import emit_tiles
 from dflow.backends.cuda.vector_kernel import emit_vectors
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
@@ -74,15 +75,18 @@ class Scheduler:
         self.steps: list[Step] = []
         self.run = Run()
         self.group = Group(self)  # launched before the run
+        self.done: set[Op] = set()  # by the kernels of others
 
     def program(self) -> tuple[Step, ...]:
         f = self.context.plan.function
         decide(f.body, self.context)
+        find_tails(f.body, self.context)
+        self.done = {op for tail in self.context.tails.values() for op in tail.checks}
         moves = []
         for k, v in enumerate(f.results):
             if v.type.is_scalar and v.op in f.body.ops and self.context.ways.get(v.op) == "fold":
                 self.context.direct.setdefault(v, []).append(self.places.result(k))  # its kernel writes it
-            elif v.type.is_scalar:
+            elif v.type.is_scalar and not add_result(self.places.result(k), v, f.body, self.context):
                 moves.append(Move(self.places.result(k), v))
         return self._block(f.body, moves)
 
@@ -102,6 +106,7 @@ class Scheduler:
         context = self.context
         if (
             op in context.dead
+            or op in self.done
             or is_nothing(op, context.plan)
             or all(context.is_repeated(r) for r in op.results or [_NEVER])
         ):
@@ -209,7 +214,7 @@ class Scheduler:
 
     def _is_apart(self, op: Op) -> bool:
         """Whether a kernel may start before what waits in the run: neither touches what the other does."""
-        run, context, needs = self.run, self.context, Needs(self.context, [op])
+        run, context, needs = self.run, self.context, self.context.needs(op)
         if run.moves or any(o.name in ("check", "guard") or o.regions for o in run.ops):
             return not run.ops and not run.moves
         mine = Needs(context, run.ops)

@@ -21,7 +21,7 @@ from dflow.backends.mathlib.expr import (
     power_of_two,
     round_to_integer,
     scale,
-    scale_one_plus,
+    scale_sum,
 )
 
 LOG2_E = 1.4426950408889634
@@ -77,7 +77,8 @@ def above_line(r: Expr, r_lost: Expr) -> Expr:
 def exp(x: Expr) -> Expr:
     low, high = (-746.0, 710.0) if x.format is F64 else (-104.0, 89.0)
     r, r_lost, k = reduce(clamp(x, low, high))
-    return scale_one_plus(r + above_line(r, r_lost), k)
+    line = dd.fast_two_sum(x.const(1.0), r)
+    return scale_sum(line.hi, above_line(r, line.lo + r_lost), k)
 
 
 def exp_pair(x: Pair) -> tuple[Pair, Expr]:

@@ -250,11 +250,11 @@ def scale(x: Expr, exponent: Expr, sign: Expr | float = 1.0) -> Expr:
     return x * power_of_two(half) * (power_of_two(rest) if sign == 1.0 else power_of_two(rest) * sign)
 
 
-def scale_one_plus(x: Expr, exponent: Expr) -> Expr:
-    """`scale` of 1 + x."""
+def scale_sum(x: Expr, y: Expr, exponent: Expr) -> Expr:
+    """`scale` of x + y, soon after y is known."""
     half, rest = halves(exponent)
     factor = power_of_two(half)
-    return muladd(x, factor, factor) * power_of_two(rest)
+    return muladd(y, factor, x * factor) * power_of_two(rest)
 
 
 def halves(exponent: Expr) -> tuple[Expr, Expr]:

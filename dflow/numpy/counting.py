@@ -131,26 +131,38 @@ def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, we
     """Counts (or sums of weights) in the bins, of which only the last one is closed on the right."""
     x = lift(a)
     edges = histogram_bin_edges.__wrapped__(x, bins, range)
-    counts = _binned([wrap(flat(x.value))], [edges], weights)
+    counts = _binned([wrap(flat(x.value))], [edges], [not np.ndim(bins)], weights)
     if density:
         return counts / np.diff(edges) / np.sum(counts), edges
     return counts, edges
 
 
-def _binned(columns: Sequence[Array], edges: Sequence[Array], weights: Any) -> Array:
-    """Counts over the product of the columns' bins; what lies in none is counted in a place that is dropped."""
+def _binned(columns: Sequence[Array], edges: Sequence[Array], even: Sequence[bool], weights: Any) -> Array:
+    """Counts over the product of the columns' bins, some of which are evenly spaced; what lies in none is counted in a
+    place that is dropped."""
     shape = tuple(s.static_int(e.size, "bins") - 1 for e in edges)
     position, inside = lift(0), lift(True)
-    for x, e, size in zip(columns, edges, shape):
-        bin_ = np.searchsorted(e, x, "right") - 1
-        bin_ = np.where(x == e[-1], size - 1, bin_)
-        inside = inside & (x >= e[0]) & (x <= e[-1])
+    for x, e, is_even, size in zip(columns, edges, even, shape):
+        own = (x >= e[0]) & (x <= e[-1])
+        if is_even and kind_of(x.dtype) == "f":
+            bin_ = _even_bin(x, e, own, size)
+        else:
+            bin_ = np.where(x == e[-1], size - 1, np.searchsorted(e, x, "right") - 1)
+        inside = inside & own
         position = position * size + bin_
     total = math.prod(shape)
     position = np.where(inside, position, total)
     counts = wrap(s.full((total + 1,), 0, np.int64 if weights is None else lift(weights).dtype))
     np.add.at(counts, position, 1 if weights is None else wrap(flat(lift(weights).value)))
     return counts[:total].copy().reshape(shape)
+
+
+def _even_bin(x: Array, edges: Array, inside: Array, size: int) -> Array:
+    """The bins of the elements inside, computed; rounding may put them into the one before or behind."""
+    share = np.where(inside, (x - edges[0]) / (edges[-1] - edges[0]), 0.0)
+    guess = np.minimum(s.as_dtype(share * size, np.int64), size - 1)
+    guess = guess - (x < edges[guess])
+    return guess + ((x >= edges[guess + 1]) & (guess < size - 1))
 
 
 @implements(np.histogramdd)
@@ -160,7 +172,7 @@ def histogramdd(sample: Any, bins: Any = 10, range: Any = None, density: Any = N
     bins = bins if isinstance(bins, tuple | list) else [bins] * n
     range = [None] * n if range is None else range
     edges = [histogram_bin_edges.__wrapped__(x, k, r) for x, k, r in zip(columns, bins, range, strict=True)]
-    counts = s.as_dtype(_binned(columns, edges, weights), np.float64)
+    counts = s.as_dtype(_binned(columns, edges, [not np.ndim(k) for k in bins], weights), np.float64)
     if density:
         counts = counts / np.sum(counts)
         for axis, e in enumerate(edges):

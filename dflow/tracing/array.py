@@ -370,7 +370,7 @@ class Array(Operators):
     def fill(self, value: Any) -> None:
         self[...] = value
 
-    def reshape(self, *shape: Any, order: str = "C", copy: Any = None) -> Array:
+    def reshape(self, *shape: Any, order: str = "C", copy: bool | None = None) -> Array:
         """A view of the same elements under another shape."""
         return numpy_functions().reshape(self, shape[0] if len(shape) == 1 else shape, order, copy=copy)
 
@@ -398,8 +398,7 @@ class Array(Operators):
         return self.ravel(order).copy()
 
     def ravel(self, order: str = "C") -> Array:
-        result: Array = numpy_functions().ravel(self, order)
-        return result
+        return numpy_functions().ravel(self, order)
 
     def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
         return numpy_functions().compress(condition, self, axis, out)

@@ -92,7 +92,11 @@ def _mask_indices(mask: Any, shape: Shape) -> list[Any]:
     if static is None and not mask.ndim:
         return [None, *masks.nonzero(builder().reshape(mask.value, shape=(1,)))]
     if static is None:
-        return masks.nonzero(masks.fitted(mask, shape) if len(shape) >= mask.ndim else mask.value)
+        if len(shape) < mask.ndim:
+            return masks.nonzero(mask.value)
+        fitted = masks.fitted(mask, shape)
+        # Masks of one axis by themselves, as masks of arrays of other (equal) sizes give the same positions.
+        return masks.inside(masks.nonzero(mask.value if mask.ndim == 1 else fitted), shape)
     return list(np.nonzero(static)) if static.ndim else [None, np.nonzero(static[None])[0]]
 
 
@@ -172,6 +176,8 @@ def checked_array(index: Any, axis: int, size: Dim) -> Any:
         return _lift.lift(np.where(index < 0, index + size, index).astype(np.int64))
     b = builder()
     i = _lift.convert(_lift.lift(index).value, I64)
+    if masks.is_inside(i, size):
+        return _lift.wrap(i)
     n = b.size(size)
     if i.type.is_static and 0 not in i.type.shape:
         axes = tuple(range(i.type.rank))

@@ -7,7 +7,7 @@ from typing import Any
 
 from dflow.errors import NeedsStatic, ShapeError, failure
 from dflow.ir.core import Value
-from dflow.ir.types import I64, Size, TensorType
+from dflow.ir.types import I64, Dim, Size, TensorType
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.context import builder, region
@@ -41,6 +41,18 @@ def nonzero(mask: Value) -> list[Any]:
         at = b.floordiv(places, inner) if inner > 1 else places
         out.append(_lift.wrap(b.rem(at, mask.type.static_shape[k]) if k else at))
     return out
+
+
+def inside(positions: list[Any], shape: Shape) -> list[Any]:
+    """Notes that positions lie inside of the leading axes of ``shape``; the same positions."""
+    for array, size in zip(positions, shape):
+        region().made["inside", array.value, size] = array.value
+    return positions
+
+
+def is_inside(positions: Value, size: Dim) -> bool:
+    """Whether positions are known to lie inside of an axis."""
+    return ("inside", positions, size) in region().made
 
 
 def _flat(mask: Value) -> Value:

@@ -223,9 +223,9 @@ for _name, _op in (("floor", "floor"), ("ceil", "ceil"), ("trunc", "trunc")):  #
     )
 
 METHODS = (
-    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "cumprod", "cumsum",
-    "diagonal", "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "put", "repeat", "round", "searchsorted",
-    "squeeze", "std", "sum", "swapaxes", "take", "trace", "var",
+    "all", "any", "argmax", "argmin", "argpartition", "argsort", "choose", "clip", "cumprod", "cumsum", "diagonal",
+    "dot", "max", "mean", "min", "nonzero", "prod", "ptp", "put", "repeat", "round", "searchsorted", "squeeze", "std",
+    "sum", "swapaxes", "take", "trace", "var",
 )  # fmt: skip
 
 

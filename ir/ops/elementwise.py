@@ -183,13 +183,11 @@ def _extreme_jvp(taken: str) -> JvpRule:
 
     def jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
         x, y = xs
-        share = b.select(b.eq(x, y), b.full(0.5, x.type), b.full(1.0, x.type))
-        terms = [
-            b.mul(share, b.select(b.emit(taken, own, other), t, b.zeros(t.type)))
-            for own, other, t in ((x, y, ts[0]), (y, x, ts[1]))
-            if t is not None
-        ]
-        return [b.add(*terms) if len(terms) == 2 else terms[0] if terms else None]
+        first, second = b.emit(taken, x, y), b.emit(taken, y, x)
+        share = b.select(b.and_(first, second), b.full(0.5, x.type), b.full(1.0, x.type))
+        pairs = [(is_taken, t) for is_taken, t in zip((first, second), ts) if t is not None]
+        terms = [b.mul(share, b.select(is_taken, t, b.zeros(t.type))) for is_taken, t in pairs]
+        return [functools.reduce(b.add, terms) if terms else None]
 
     return jvp
 

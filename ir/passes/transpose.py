@@ -268,10 +268,10 @@ class _Transpose:
             self.add(b, init, init_bar)
 
     def predicate(self, b: Builder, bars: Sequence[Value]) -> Value | None:
-        """Under which any of the cotangents may be other than zero, where each has such a predicate."""
+        """Under which any of the cotangents may be other than zero, where each has such a predicate, a single one."""
         found = [self.weights.get(v) or self.masks.get(v) for v in bars]
-        known = [p for p in dict.fromkeys(found) if p is not None]
-        return functools.reduce(b.or_, known) if known and None not in found else None
+        known = [p for p in found if p is not None and p.type.is_scalar]
+        return functools.reduce(b.or_, dict.fromkeys(known)) if known and len(known) == len(bars) else None
 
     def run(
         self, b: Builder, operands: Sequence[Value], region: Block, hints: Sequence[str | None], taken: Value | None

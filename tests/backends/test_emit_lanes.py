@@ -76,6 +76,32 @@ def test_rounds(f, n):
         np.testing.assert_allclose(got, wanted, rtol=1e-9)
 
 
+def nearest(points, centres):
+    """Registers hold a point of each round while the loop goes over all centres."""
+    total, last = 0.0, np.zeros(len(points))
+    for i in range(len(points)):
+        least = np.inf
+        for j in range(len(centres)):
+            d = 0.0
+            for k in range(points.shape[1]):
+                d += (points[i, k] - centres[j, k]) ** 2
+            least = np.minimum(least, d)
+        total += least
+        last[i] = least
+    return total, last
+
+
+@pytest.mark.parametrize("points", [A.reshape(15, 3), np.tile(A, 3).reshape(27, 5)])
+def test_a_sum_of_a_few_for_each_of_many(points):
+    centres = np.random.default_rng(1).normal(size=(6, points.shape[1]))
+    centres[3, 0] = np.nan
+    for got, wanted in zip(dflow.jit(nearest)(points, centres), nearest(points, centres), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    centres[3, 0] = 0.5
+    for got, wanted in zip(dflow.jit(nearest)(points, centres), nearest(points, centres), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+
+
 @dflow.jit
 def beyond(a, n):
     total = 0.0

@@ -5,7 +5,8 @@ import threading
 import numpy as np
 import pytest
 
-import dflow.ir.ops  # noqa: F401
+import dflow
+import dflow.ir.ops
 from dflow.backends.engine import compile_function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function
@@ -99,3 +100,29 @@ def test_room_that_was_made_is_not_asked_for_again(position, grows):
     assert compiled.unoptimized.count('call {ptr, i64} @"dflow.grow"') == grows
     for n in (0, 1, 7, 5000, 3):
         assert compiled(np.int64(n)) == evaluate(f, (n,))
+
+
+def turned(x):
+    return x + 0.1 * np.sin(x[::-1])
+
+
+def turned_often(x):
+    return turned(turned(turned(turned(turned(x)))))
+
+
+def many_rows(x):
+    total = 0.0
+    while total < 20.0:
+        x = turned_often(turned_often(x)) * 0.8
+        total = total + np.sum(x * x)
+    return total
+
+
+def test_rows_in_functions_of_their_own():
+    x = np.linspace(0.1, 0.4, 80)
+    gradient = dflow.grad(many_rows)
+    lowered = gradient.lower(x)
+    assert "f64[*, 80]" in lowered.ir("lowered")
+    assert 'call void @"dflow_program.kernel' in lowered.compile().compiled.unoptimized
+    slope = dflow.jvp(many_rows, (x,), (np.cos(x),))[1]
+    assert np.sum(gradient(x) * np.cos(x)) == pytest.approx(slope, rel=1e-12)

@@ -45,6 +45,16 @@ def sums_of_unknown_length(x, n):
     return total
 
 
+def tapes_of_unknown_length(x, n):
+    total = 0.0
+    for i in range(n):
+        s = x[i % len(x), 0]
+        for j in range(4):
+            s = np.sin(s) * x[i % len(x), j]
+        total += s
+    return total
+
+
 def rows(x):
     y = np.zeros((len(x), 2))
     for i in range(len(x)):
@@ -116,6 +126,8 @@ INDEPENDENT = {
     "gradient of rows": (dflow.grad(lambda x: (rows(x) ** 2).sum()), X),
     "gradient of scratch": (dflow.grad(scratch), X),
     "gradient of unknown length": (dflow.grad(sums_of_unknown_length), X, 50),
+    "tapes of unknown length": (dflow.grad(tapes_of_unknown_length), X, 50),
+    "gradient of checked": (dflow.grad(checked), X, AT),
 }
 
 

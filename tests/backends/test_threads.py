@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import emit_parts, engine, threads
+from dflow.backends import emit_parts, engine, thread_pool, threads
 
 COUNTS = (1, 2, 3, 5)
 random = np.random.default_rng(0).normal
@@ -51,6 +52,7 @@ def rows(x):
 PROGRAMS = {
     "elements": (lambda x, y: np.exp(x) * y + x, (1003,), (1003,)),
     "in two axes": (lambda x, y: x + y.T, (40, 30), (30, 40)),
+    "transposed": (lambda x, y: np.sin(x.T) + y, (130, 200), (200, 130)),
     "sum": (lambda x: (x * x).sum(), (1003,)),
     "two results": (lambda x: (x.max(), x.min(), (x * x).sum()), (1003,)),
     "sums of rows": (lambda x: (x * x).sum(1), (60, 30)),
@@ -143,6 +145,16 @@ def test_every_part_runs_once():
     assert (counts == 50).all()
 
 
+def test_systems_without_posix_threads(monkeypatch):
+    """One thread runs the parts, in their order."""
+    monkeypatch.delattr(signal, "pthread_sigmask")
+    names = (thread_pool.SYMBOL, thread_pool.LIMIT)
+    found = engine._load_for_good("one thread", lambda: (thread_pool.text(), names), {})
+    order = []
+    Parallel(found[thread_pool.SYMBOL])(Body(lambda _context, k: order.append(k)), None, 5)
+    assert order == [0, 1, 2, 3, 4]
+
+
 def test_a_busy_pool_is_not_waited_for():
     """Regions inside of regions, and of several threads of Python at once."""
     threads.set_threads(2)
@@ -223,12 +235,22 @@ print(dflow.threads(), f(x) == expected)
 """
 
 
-@pytest.mark.parametrize("asked, shown", [("2", "2 True"), ("many", "ValueError: DFLOW_THREADS must be a number")])
-def test_a_process_ends_while_threads_compute(asked, shown):
-    environment = {**os.environ, "DFLOW_THREADS": asked}
+def test_a_process_ends_while_threads_compute():
+    environment = {**os.environ, "DFLOW_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", DAEMON], env=environment, capture_output=True, text=True, timeout=60)
-    assert shown in done.stdout + done.stderr
-    assert done.returncode == (0 if asked == "2" else 1)
+    assert (done.returncode, done.stdout) == (0, "2 True\n"), done.stderr
+
+
+def test_the_environment_says_how_many(monkeypatch):
+    monkeypatch.setattr(threads, "_chosen", None)
+    monkeypatch.setenv("DFLOW_THREADS", " 3 ")
+    assert threads.threads() == 3
+    monkeypatch.setenv("DFLOW_THREADS", "")
+    assert 1 <= threads.threads() <= (os.cpu_count() or 1)
+    for wrong in ("many", "0", "-2", "1.5"):
+        monkeypatch.setenv("DFLOW_THREADS", wrong)
+        with pytest.raises(ValueError, match="DFLOW_THREADS must be a number of threads"):
+            threads.threads()
 
 
 def test_numbers_of_threads():

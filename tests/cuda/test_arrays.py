@@ -8,6 +8,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 import dflow
+from dflow import dlpack
 
 X = np.arange(24.0).reshape(2, 3, 4) + 1
 
@@ -144,6 +145,51 @@ def test_other_libraries_take_them_and_give_them(gpu):
         dflow.jit(np.cos, device="cuda")(Foreign())
     with pytest.raises(ValueError, match="not in the memory of a GPU"):
         dflow.from_dlpack(X)
+
+
+def test_what_may_be_written_is_handed_on(gpu):
+    x = dflow.device_put(X)
+    view, parts = x.T, x[1:]
+    y = dflow.from_dlpack(view)  # of version 1
+    assert y.pointer == view.pointer
+    with pytest.raises(ValueError, match="read"):
+        y += 1
+
+    class Old:
+        """A library that knows nothing of versions."""
+
+        def __init__(self, x):
+            self.x = x
+            self.__dlpack_device__ = x.__dlpack_device__
+
+        def __dlpack__(self, stream=None):
+            return self.x.__dlpack__(stream=stream)
+
+    assert dflow.from_dlpack(Old(view)).pointer != view.pointer  # a copy, for nothing would keep it from being written
+    z = dflow.from_dlpack(Old(parts))
+    assert z.pointer == parts.pointer
+    z += 1
+    same(x[1], X[1] + 1)
+
+
+def test_numpy_says_what_may_be_written():
+    """The same structures, by a library that we have not written."""
+    x = X.copy()
+    assert dlpack.adopt(x).is_writable and dlpack.adopt(x).pointer == x.ctypes.data
+    x.flags.writeable = False
+    assert not dlpack.adopt(x).is_writable and dlpack.adopt(x).shape == X.shape
+
+
+def test_dlpack_says_what_it_cannot_do(gpu):
+    x = dflow.device_put(X)
+    with pytest.raises(BufferError, match=r"is on 'cuda:0', and not on DLPack device \(2, 3\)"):
+        x.__dlpack__(dl_device=(2, 3))
+    with pytest.raises(BufferError, match="not on DLPack device"):
+        x.__dlpack__(dl_device=(1, 0), copy=False)
+    with pytest.raises(BufferError, match="may only be read"):
+        x.T.__dlpack__(copy=False)
+    assert "dltensor" in repr(x.__dlpack__(dl_device=(1, 0)))
+    assert "dltensor_versioned" in repr(x.__dlpack__(max_version=(1, 1)))
 
 
 def test_bfloat16(gpu):

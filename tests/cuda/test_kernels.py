@@ -204,7 +204,7 @@ def test_positions_of_extremes(gpu, monkeypatch):
     """The first of several, in two stages; the first NaN."""
     monkeypatch.setattr(fold_kernel, "EACH", 1)
     x = np.round(numbers(600), 1)
-    assert compare(extremes, x, rtol=0).count("combine") == 3
+    assert compare(extremes, x, rtol=0).count("fold") == 3
     x[77] = x[500] = np.nan
     compare(extremes, x, rtol=0)
     compare(lambda x: np.argmax(x), np.full(300, -np.inf), rtol=0)
@@ -218,7 +218,7 @@ def test_positions_along_axes(gpu, dtype):
 
 def test_reductions_along_columns(gpu):
     """Threads side by side read elements side by side, of one row or of several."""
-    assert compare(lambda x: np.sum(x, 0), numbers(700, 5)) == ["fold", "combine"]
+    assert compare(lambda x: np.sum(x, 0), numbers(700, 5)) == ["fold"]
     assert compare(lambda x: (np.max(x, 1), np.prod(x, 1)), numbers(3, 50, 40))[0] == "fold"
 
 

@@ -85,3 +85,43 @@ def test_groups_are_small(gpu, monkeypatch):
     assert compare(lambda *x: [a * 2 for a in x], *(numbers(10 + k) for k in range(5))) == ["group", "group", "kernel"]
     monkeypatch.setattr(group_kernel, "LARGE", 12)
     assert compare(lambda *x: [a * 2 for a in x], *(numbers(10 + k) for k in range(3))) == ["group", "kernel"]
+
+
+# --- what is left to do after a reduction
+
+
+def test_numbers_made_of_sums_need_no_kernel(gpu):
+    def f(x, y, a):
+        s = np.sum(x)
+        return s / len(x), s * np.max(y[:300]) + a, s, np.float32(s)
+
+    assert compare(f, numbers(400), numbers(350), 2.0) == ["fold", "fold"]
+
+
+def test_numbers_that_are_known_later(gpu):
+    """A result that a later kernel has a part in is written behind it."""
+
+    def f(x):
+        y = np.cumsum(x)
+        return np.sum(x) * y[-1], np.sum(x)
+
+    compare(f, numbers(300))
+
+
+def test_checks_behind_reductions(gpu):
+    def f(x, i):
+        y = x[i]
+        assert np.sum(y) < 900, "too large"
+        return np.sum(y * y)
+
+    x, i = np.abs(numbers(310)), np.arange(300)
+    assert {"steps", "check"}.isdisjoint(compare(f, x, i))
+    run = dflow.jit(f, device="cuda")
+    for bad in (-311, 310):
+        i[7] = bad
+        with pytest.raises(IndexError, match=f"index {bad} is out of bounds"):
+            run(x, i)
+    i[7] = -310
+    with pytest.raises(AssertionError, match="too large"):
+        run(x + 50, i)
+    np.testing.assert_allclose(run(x, i), f(x, i))
