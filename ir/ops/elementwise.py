@@ -6,6 +6,7 @@ other step functions have derivative 0 everywhere.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
