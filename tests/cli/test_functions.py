@@ -90,7 +90,13 @@ def test_show(dflow_says):
 
 
 def test_show_derivatives(dflow_says):
-    gradient = "func @jitted(%x: f64[2]) -> (f64[2]) {\n  %x_bar = add %x, %x : f64[2]\n  return %x_bar\n}\n"
+    gradient = """func @jitted(%x: f64[2]) -> (f64[2]) {
+  %0 = constant {value = 2.0} : f64
+  %1 = broadcast %0 {shape = (2,), dims = ()} : f64[2]
+  %x_bar = mul %x, %1 : f64[2]
+  return %x_bar
+}
+"""
     assert dflow_says("show", "sample.py:jitted", "-s", "f64[2]", "--grad") == gradient
     assert dflow_says("show", "sample.py:gradient", "-s", "f64[2]") == gradient
     several = dflow_says("show", "sample.py:loss", "-s", "f64[2], f64", "--value-and-grad", "--wrt", "k,x")
