@@ -5,7 +5,8 @@
         yield update_add %u, %v, %i }                     yield add %t, %v }
                                                       %y = update_add %x, %s, %i
 
-The tensor must only be added to in the loop, so that no sum can be seen meanwhile; to how many places does not matter.
+The tensor must only be added to in the loop, or read elsewhere, so that no sum can be seen meanwhile; to how many
+places it is added does not matter.
 A number is carried in a register, and what is added to other places of the tensor is certainly elsewhere, which is what
 lets the loop be vectorized. Derivatives are full of this: what every round of a loop reads (``x[i]`` in a loop over
 ``j``) has a cotangent that every round adds to. The sum starts at -0.0, to which adding changes no number.
@@ -14,18 +15,21 @@ lets the loop be vectorized. Derivatives are full of this: what every round of a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
+from dflow.ir.passes.intervals import Known
+from dflow.ir.passes.positions import apart, note_count, spans
 from dflow.ir.passes.rewrite import Env, constant_of, has_effect, rebuild_loops, rename
 
 MOST = 16  # sums of one loop: registers are few
 
 
 def accumulate(f: Function) -> Function:
-    if not any(op.name == "for" and _sums(op.regions[0]) for op in walk(f.body)):
+    if not any(op.name == "for" and _sums(op.operands[0], op.regions[0]) for op in walk(f.body)):
         return f
     return rebuild_loops(f, _hoist)
 
@@ -42,7 +46,7 @@ class _Sum:
 def _hoist(b: Builder, loop: Op, body: Block, env: Env) -> bool:
     """Appends ``loop`` around ``body`` (which is new, and changed here) with its sums beside it, if it has any."""
     count, *inits = rename(loop.operands, env)
-    sums = _sums(body)
+    sums = _sums(count, body)
     trips = constant_of(count)
     if not sums or len(sums) > MOST or (trips is not None and trips <= 0):
         return False
@@ -99,8 +103,8 @@ def _summing(body: Block, sums: list[_Sum]) -> Block:
     return b.finish([*rename(body.results, alias), *yields])
 
 
-def _sums(body: Block) -> list[_Sum]:
-    """What the body adds up at places that are the same in every iteration."""
+def _sums(count: Value, body: Block) -> list[_Sum]:
+    """What ``count`` iterations of the body add up at places that are the same in all of them."""
     if not any(op.name == "update_add" for op in body.ops) or any(map(has_effect, walk(body))):
         return []  # an argument may be updated in place, and after an error holds what was added so far
     inside = {*body.args, *(r for op in body.ops for r in op.results)}
@@ -110,24 +114,42 @@ def _sums(body: Block) -> list[_Sum]:
         if result is arg or not _has_places(arg):
             continue
         uses = uses or count_uses(body)
-        for op in additions(arg, result, uses) or ():
+        reads = [op for op in body.ops if op.name == "extract"]
+        ops = additions(arg, result, uses, Counter(op.operands[0] for op in reads)) or ()
+        states = {arg, *(r for op in ops for r in op.results)}
+        reads = [op for op in reads if op.operands[0] in states]
+        for op in ops:
             starts = op.operands[2:]
             fixed = op.name == "update_add" and not op.operands[1].type.shape and inside.isdisjoint(starts)
-            if fixed:
+            if fixed and all(_elsewhere(read, op, count, body.args[0], inside) for read in reads):
                 found.setdefault((i, starts), _Sum(i, starts, [])).ops.insert(0, op)
     return list(found.values())
+
+
+def _elsewhere(read: Op, op: Op, count: Value, k: Value, inside: set[Value]) -> bool:
+    """Whether no iteration reads what ``op`` adds to."""
+
+    def base(v: Value) -> Value | None:
+        return v if v is k or v not in inside else None
+
+    known = Known()
+    note_count(known, k, count, base)
+    return apart(known, spans(read, base), spans(op, base))
 
 
 def _has_places(x: Value) -> bool:
     return bool(x.type.shape) and not x.type.grows and all(isinstance(d, int) and d > 0 for d in x.type.shape)
 
 
-def additions(arg: Value, result: Value, uses: Counter[Value]) -> list[Op] | None:
-    """The operations between a carried tensor and its next value, the last first, when all they do is to add to it."""
+def additions(
+    arg: Value, result: Value, uses: Counter[Value], reads: Mapping[Value, int] = MappingProxyType({})
+) -> list[Op] | None:
+    """The operations between a carried tensor and its next value, the last first, when all they do is to add to it.
+    ``reads``: how many of the uses may be something else."""
     ops, v = [], result
     while v is not arg:
         op = v.op
-        if op is None or uses[v] != 1:
+        if op is None or uses[v] != 1 + reads.get(v, 0):
             return None
         if op.name == "update_add":
             v_before = op.operands[0]
@@ -140,7 +162,7 @@ def additions(arg: Value, result: Value, uses: Counter[Value]) -> list[Op] | Non
             return None
         ops.append(op)
         v = v_before
-    return ops if uses[arg] == 1 else None
+    return ops if uses[arg] == 1 + reads.get(arg, 0) else None
 
 
 def count_uses(body: Block) -> Counter[Value]:

@@ -14,22 +14,17 @@ J. R. Allen and K. Kennedy, 1987, with bounds of forms in the place of inequalit
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.intervals import Form, Known
-from dflow.ir.passes.linear_forms import terms
-from dflow.ir.passes.rewrite import UPDATES, constant_of
-from dflow.ir.passes.structure import entries
-from dflow.ir.types import Size
+from dflow.ir.passes.positions import Span, apart, counter, note_count, spans
+from dflow.ir.passes.rewrite import UPDATES
 
 MOST = 64  # accesses to one tensor that are compared with each other
-LARGEST = 2**62  # forms up to here do not wrap around
-TRIPS = 2**58
 
 Place = tuple[Op, int]  # a loop, and the position among what it carries
-Span = tuple[Form, Form] | None  # first and last position on an axis; None where that is not known
 
 
 @dataclass(frozen=True)
@@ -151,75 +146,26 @@ class _Chain:
         """Whether the write is elsewhere in later iterations of the loop ``level`` around both, in the same ones of
         those around it; with ``level == shared`` in the same ones of all."""
         known = Known()
-        for n in range(len(read.loops)):
-            self._count(known, read.loops[: n + 1], {})
+        for n, loop in enumerate(read.loops):
+            note_count(known, counter(loop), loop.operands[0], self._name(read.loops[:n], {}))
         later: dict[Value, Value] = {}
         for n, loop in enumerate(write.loops):
             if n >= level:
-                k = _counter(loop)
+                k = counter(loop)
                 later[k] = Value(k.type)
-                self._count(known, write.loops[: n + 1], later)
+                note_count(known, later[k], loop.operands[0], self._name(write.loops[:n], later))
                 if n == level < shared:
                     known.at_most_zero(Form(1, {k: 1, later[k]: -1}))
-        places = zip(self._spans(read, {}), self._spans(write, later))
-        return any(p is not None and q is not None and _distinct(known, p, q) for p, q in places)
-
-    def _count(self, known: Known, loops: tuple[Op, ...], names: dict[Value, Value]) -> None:
-        """Notes the bounds of the counter of the innermost of ``loops``."""
-        *around, loop = loops
-        k = _counter(loop)
-        k = names.get(k, k)
-        known.define(k, (0, TRIPS))
-        count = self._form(_positive(loop.operands[0]), around, names)
-        if count is not None:
-            known.at_most_zero(Form(1, {k: 1}) - count)
+        return apart(known, self._spans(read, {}), self._spans(write, later))
 
     def _spans(self, access: _Access, names: dict[Value, Value]) -> Iterator[Span]:
-        loops, first = access.loops, 1 if access.op.name == "extract" else 2
-        for entry, start in entries(access.op.attrs["index"], access.op.operands[first:]):
-            low = None if start is None else self._form(start, loops, names)
-            if low is None or entry == "at":
-                yield None if low is None else (low, low)
-                continue
-            _, size, step = entry
-            length = self._form(size.value, loops, names) if isinstance(size, Size) else Form(size)
-            last = None if length is None else low + (length - 1) * step
-            yield None if last is None else (low, last) if step > 0 else (last, low)
+        return spans(access.op, self._name(access.loops, names))
 
-    def _form(self, v: Value, loops: Sequence[Op], names: dict[Value, Value]) -> Form | None:
-        """The sum that an integer in ``loops`` is, of their counters and of values from before all of them."""
-        total, counters = Form(0), [_counter(loop) for loop in loops]
-        for base, factor in terms(v).items():
-            if base is None:
-                total += factor
-            elif base in self.inside and base not in counters:
-                return None
-            else:
-                total += Form(0, {names.get(base, base): factor})
-        return total
-
-
-def _positive(count: Value) -> Value:
-    """``n`` for ``max(n, 0)``, which it is where the loop runs."""
-    op = count.op
-    if op is not None and op.name == "max":
-        for x, y in (op.operands, op.operands[::-1]):
-            if constant_of(y) == 0:
-                return x
-    return count
-
-
-def _counter(loop: Op) -> Value:
-    return loop.regions[0].args[0]
+    def _name(self, loops: Sequence[Op], names: dict[Value, Value]) -> Callable[[Value], Value | None]:
+        """Names of the counters of ``loops`` and of values from before all of them."""
+        counters = [counter(loop) for loop in loops]
+        return lambda v: None if v in self.inside and v not in counters else names.get(v, v)
 
 
 def _touches(op: Op, values: Collection[Value]) -> bool:
     return any(v in values for region in op.regions for inner in walk(region) for v in inner.operands)
-
-
-def _distinct(known: Known, p: tuple[Form, Form], q: tuple[Form, Form]) -> bool:
-    """Whether one range of positions certainly ends before the other begins."""
-    for low, high in ((p[1] - q[0], p[0] - q[1]), (q[1] - p[0], q[0] - p[1])):
-        if known.most(low) < 0 and known.most(-high) < LARGEST:
-            return True
-    return False
