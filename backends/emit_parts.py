@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from llvmlite import ir
@@ -29,6 +29,7 @@ GRAIN = 1 << 15  # operations of a part, at least
 MOST = 64  # parts
 MANY = 32  # the size of an axis that is cut before all others are looked at
 ALIGNED = 64  # elements: parts of the innermost axis are a multiple
+WIDE = 2048  # the same where all rows of a matrix are read, part by part: narrow parts of rows are slow to find
 PARTIAL_BYTES = 1 << 15  # of the results of all parts of a reduction
 Combine = Callable[[ir.Value, ir.Value], ir.Value]  # of two totals one
 
@@ -69,9 +70,10 @@ def fold_in_parts(
     and ``combine`` says for each result how two become one. ``rows``: the innermost loop is over the last kept axis."""
     kept = len(domain) - reduced
     along = (kept if rows else len(domain)) - 1
-    cut = _cut(e, op, domain, ops, range(len(domain)), along)
-    if cut is not None and cut.axis >= kept and not _Partials.fit(e, op, cut):
-        cut = _cut(e, op, domain, ops, range(kept), along)
+    aligned = WIDE if rows else ALIGNED
+    cut = _cut(e, op, domain, ops, range(len(domain)), along, aligned=aligned)
+    if cut is not None and cut.axis >= kept:
+        cut = _Partials.fitted(e, op, cut) or _cut(e, op, domain, ops, range(kept), along, aligned=aligned)
     if cut is None:
         write(domain)
     elif cut.axis < kept:
@@ -83,15 +85,25 @@ def fold_in_parts(
 # --- what is cut
 
 
-def _cut(e: Emitter, op: Op, domain: Domain, ops: int, axes: Sequence[int], along: int, unit: int = 1) -> _Cut | None:
-    """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop."""
+def _cut(
+    e: Emitter,
+    op: Op,
+    domain: Domain,
+    ops: int,
+    axes: Sequence[int],
+    along: int,
+    unit: int = 1,
+    aligned: int = ALIGNED,
+) -> _Cut | None:
+    """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop, of which parts are a multiple
+    of ``aligned``."""
     if not e.threads or not axes:
         return None
     bounds = [_bound(d) for d in domain]
     work = math.prod(bounds) * ops
     if work < LEAST or not can_move(e, op):
         return None
-    units = {k: ALIGNED if k == along else unit for k in axes}
+    units = {k: aligned if k == along else unit for k in axes}
     sizes = {k: bounds[k] // units[k] for k in axes}
     axis = next((k for k in axes if sizes[k] >= MANY), max(axes, key=sizes.__getitem__))
     parts = min(MOST, sizes[axis], work // GRAIN)
@@ -189,11 +201,13 @@ class _Partials:
         self.e, self.op, self.cut = e, op, cut
 
     @staticmethod
-    def fit(e: Emitter, op: Op, cut: _Cut) -> bool:
-        """Whether there is room for them, and nothing reads the results meanwhile."""
+    def fitted(e: Emitter, op: Op, cut: _Cut) -> _Cut | None:
+        """The cut into as many parts as there is room for; None where there is not, or where something reads the
+        results meanwhile."""
         read = {e.memory.buffers.get(v) for v in needs(op) if v.type.rank}
         fine = all(r.type.dtype not in HALVES and e.memory.buffers.get(r) not in read for r in op.results)
-        return fine and cut.parts * sum(map(_bytes, op.results)) <= PARTIAL_BYTES
+        parts = min(cut.parts, PARTIAL_BYTES // max(1, sum(map(_bytes, op.results))))
+        return replace(cut, parts=parts) if fine and parts > 1 else None
 
     def fold(self, domain: Domain, write: Callable[[Domain], None], combine: Sequence[Combine]) -> None:
         e, results = self.e, self.op.results
