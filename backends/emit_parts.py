@@ -70,10 +70,9 @@ def fold_in_parts(
     and ``combine`` says for each result how two become one. ``rows``: the innermost loop is over the last kept axis."""
     kept = len(domain) - reduced
     along = (kept if rows else len(domain)) - 1
-    aligned = WIDE if rows else ALIGNED
-    cut = _cut(e, op, domain, ops, range(len(domain)), along, aligned=aligned)
+    cut = _cut(e, op, domain, ops, range(len(domain)), along, wide=rows)
     if cut is not None and cut.axis >= kept:
-        cut = _Partials.fitted(e, op, cut) or _cut(e, op, domain, ops, range(kept), along, aligned=aligned)
+        cut = _Partials.fitted(e, op, cut) or _cut(e, op, domain, ops, range(kept), along, wide=rows)
     if cut is None:
         write(domain)
     elif cut.axis < kept:
@@ -93,17 +92,17 @@ def _cut(
     axes: Sequence[int],
     along: int,
     unit: int = 1,
-    aligned: int = ALIGNED,
+    wide: bool = False,
 ) -> _Cut | None:
-    """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop, of which parts are a multiple
-    of ``aligned``."""
+    """How one of ``axes`` is cut, if it is; ``along`` is the axis of the innermost loop, which is in parts that are
+    long, and longer with ``wide``."""
     if not e.threads or not axes:
         return None
     bounds = [_bound(d) for d in domain]
     work = math.prod(bounds) * ops
     if work < LEAST or not can_move(e, op):
         return None
-    units = {k: aligned if k == along else unit for k in axes}
+    units = {k: (WIDE if wide else ALIGNED) if k == along else unit for k in axes}
     sizes = {k: bounds[k] // units[k] for k in axes}
     axis = next((k for k in axes if sizes[k] >= MANY), max(axes, key=sizes.__getitem__))
     parts = min(MOST, sizes[axis], work // GRAIN)

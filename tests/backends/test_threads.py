@@ -23,7 +23,7 @@ random = np.random.default_rng(0).normal
 @pytest.fixture(autouse=True)
 def restored(monkeypatch):
     """Small loops are cut too, and the number of threads stays as it was."""
-    for name, value in {"LEAST": 256, "GRAIN": 32, "MANY": 4, "ALIGNED": 4}.items():
+    for name, value in {"LEAST": 256, "GRAIN": 32, "MANY": 4, "ALIGNED": 4, "WIDE": 8}.items():
         monkeypatch.setattr(emit_parts, name, value)
     monkeypatch.setenv("DFLOW_CACHE", "off")
     before = threads.threads()
