@@ -26,6 +26,7 @@ from dflow.ir.types import DType, Size
 
 LONG = 512  # operations of a round that make a loop of unknown length worth it
 ON_STACK = 1 << 14  # bytes of private buffers
+COPIED = 16  # operations of a part, at least, for each byte of its totals, which are cleared and added up
 MOST_ADDED = 1 << 21  # bytes of all totals
 RECORD = 32  # bytes of an error
 # (count, values that go round, index of the first round) -> the values after the last
@@ -44,7 +45,7 @@ def rounds_in_parts(e: Emitter, op: Op, run: Run) -> bool:
         return False
     added = sum(b.bytes for b in rounds.added)
     most = min(MOST, MOST_ADDED // max(1, added), MOST if count is None else count)
-    most = most if count is None else min(most, count * work // max(GRAIN, added))
+    most = most if count is None else min(most, count * work // max(GRAIN, COPIED * added))
     if most < 2:
         return False
     _Parts(e, op, rounds).write(run, work, most)
