@@ -30,7 +30,7 @@ class _Candidate:
 
 def merge_kernels(ops: list[Op]) -> list[Op]:
     """The operations of a block with kernels merged."""
-    merged: list[Op] = []
+    out: list[Op] = []
     place: dict[Value, int] = {}
     candidates: list[_Candidate] = []
     for op in ops:
@@ -43,15 +43,15 @@ def merge_kernels(ops: list[Op]) -> list[Op]:
         elif op.regions or op.name in ("check", "call"):
             candidates.clear()
         if target is None:
-            place.update((r, len(merged)) for r in op.results)
+            place.update((r, len(out)) for r in op.results)
             if op.name == "kernel":
-                candidates = [*candidates[1 - NEAR :], _Candidate(op, len(merged), reads)]
-            merged.append(op)
+                candidates = [*candidates[1 - NEAR :], _Candidate(op, len(out), reads)]
+            out.append(op)
         else:
-            target.kernel = merged[target.place] = _merged(target.kernel, op)
+            target.kernel = out[target.place] = merged(target.kernel, op)
             target.reads |= reads
             place.update((r, target.place) for r in op.results)
-    return merged
+    return out
 
 
 def _fits(c: _Candidate, op: Op, reads: set[Value]) -> bool:
@@ -61,18 +61,22 @@ def _fits(c: _Candidate, op: Op, reads: set[Value]) -> bool:
     return alike and size <= LARGEST and not c.reads.isdisjoint(reads)
 
 
-def _merged(first: Op, second: Op) -> Op:
+def merged(first: Op, second: Op) -> Op:
+    """One kernel for both; what the second reads of the results of the first at its own element is at hand."""
     attrs = {**first.attrs, "combine": (*first.attrs["combine"], *second.attrs["combine"])}
     b = Builder([a.type for a in first.regions[0].args])
     env: dict[Value, Value] = {}
     known: dict[Hashable, Value] = {}
     elements: list[Value] = []
-    for region in (first.regions[0], second.regions[0]):
+    for op in (first, second):
+        (region,) = op.regions
         env.update(zip(region.args, b.args))
         _inline(b, region, env, known)
         elements += [env.get(v, v) for v in region.results]
-    results = (*first.results, *second.results)
-    return Op("kernel", (), results, attrs, [b.finish(elements)], first.loc)
+        if op is first and not op.attrs["reduced"]:
+            index = repr({"index": ("at",) * len(b.args)})
+            known |= {("extract", (r, *b.args), index): v for r, v in zip(op.results, elements)}
+    return Op("kernel", (), (*first.results, *second.results), attrs, [b.finish(elements)], first.loc)
 
 
 def _inline(b: Builder, region: Block, env: dict[Value, Value], known: dict[Hashable, Value]) -> None:

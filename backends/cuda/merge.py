@@ -14,12 +14,13 @@ not be needed (`lanes.overwritten`).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dflow.backends.cuda.folds import count
-from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
+from dflow.backends.merge_kernels import merged
+from dflow.ir.core import Block, Function, Op, Value, free_values
+from dflow.ir.passes.rewrite import Env, append_copy, open_block, rename
 
 LARGEST = 200  # operations in a kernel; registers are few
 TENSORS = 24  # that a kernel may touch
@@ -31,7 +32,7 @@ CHEAP = frozenset({"constant", "add", "sub", "mul", "neg", "max", "min"})
 
 def merge(f: Function) -> Function:
     """``f`` with its kernels merged. ``f`` itself is not changed."""
-    made = _Merge({}).block(f.body)
+    made = _block(f.body, {})
     return Function(f.name, _without_unused(made), f.linear, f.loc)
 
 
@@ -42,39 +43,20 @@ class _Kernel:
     reads: set[Value]
 
 
-class _Merge:
-    def __init__(self, env: dict[Value, Value]):
-        self.env = env
-
-    def block(self, block: Block) -> Block:
-        args = [Value(a.type, a.hint) for a in block.args]
-        self.env.update(zip(block.args, args))
-        for a in args:
-            a.type = substitute(a.type, self.env)
-        copied = Builder()
-        for op in block.ops:
-            self._copy(copied, op)
-        results = [self.env.get(v, v) for v in block.results]
-        return Block(args, _merged_ops(copied.ops), results)
-
-    def _copy(self, b: Builder, op: Op) -> None:
+def _block(block: Block, env: Env) -> Block:
+    copied = open_block(block.args, env)
+    for op in block.ops:
         if op.name == "kernel" or not op.regions:
-            b.clone(op, self.env)
-            return
-        operands = [self.env.get(v, v) for v in op.operands]
-        regions = [self.block(r) for r in op.regions]
-        results = [Value(r.type, r.hint) for r in op.results]
-        self.env.update(zip(op.results, results))
-        for r in results:
-            r.type = substitute(r.type, self.env)
-        attrs = {k: substitute(a, self.env) for k, a in op.attrs.items()}
-        b.ops.append(Op(op.name, operands, results, attrs, regions, op.loc))
+            copied.clone(op, env)
+        else:
+            append_copy(copied, op, env, [_block(r, env) for r in op.regions])
+    return Block(copied.args, _merged_ops(copied.ops), rename(block.results, env))
 
 
 def _merged_ops(ops: Iterable[Op]) -> list[Op]:
     """The operations of a block with kernels merged. Numbers that are known from the start come first, so that they
     are in nobody's way."""
-    first, merged = list[Op](), list[Op]()
+    first, out = list[Op](), list[Op]()
     place: dict[Value, int] = {}
     near: list[_Kernel] = []
     for op in ops:
@@ -83,22 +65,22 @@ def _merged_ops(ops: Iterable[Op]) -> list[Op]:
         if op.name in CHEAP and latest < 0 and all(v.type.is_scalar for v in (*op.operands, *op.results)):
             first.append(op)
             continue
-        here = len(merged)
+        here = len(out)
         if _can_merge(op):
             reads = {v for v in needs if v.type.rank}
             target = next((k for k in reversed(near) if _fits(k, op, reads, place)), None)
             if target is not None:
                 here = target.place
-                target.op = merged[here] = _merged(target.op, op)
+                target.op = out[here] = merged(target.op, op)
                 target.reads |= reads
             else:
                 near = [*near[1 - NEAR :], _Kernel(op, here, reads)]
         elif op.name in STOPPING or (op.regions and op.name != "kernel"):
             near.clear()
-        if here == len(merged):
-            merged.append(op)
+        if here == len(out):
+            out.append(op)
         place.update((r, here) for r in op.results)
-    return [*first, *merged]
+    return [*first, *out]
 
 
 def _needs(op: Op) -> list[Value]:
@@ -155,29 +137,6 @@ def _reads_own_element(op: Op, tensors: set[Value]) -> bool:
         elif any(v in tensors for v in o.operands):
             return False
     return True
-
-
-def _merged(first: Op, second: Op) -> Op:
-    """One kernel for both; what the second reads of the results of the first is at hand."""
-    attrs = {**first.attrs, "combine": (*first.attrs["combine"], *second.attrs["combine"])}
-    b = Builder([a.type for a in first.regions[0].args])
-    env: dict[Value, Value] = {}
-    known: dict[Hashable, Value] = {}
-    elements: list[Value] = []
-    for op in (first, second):
-        (region,) = op.regions
-        env.update(zip(region.args, b.args))
-        for o in region.ops:
-            key = (o.name, tuple(env.get(v, v) for v in o.operands), repr(o.attrs))
-            if key in known:
-                env[o.result] = known[key]
-            else:
-                (known[key],) = b.clone(o, env)
-        elements += [env.get(v, v) for v in region.results]
-        if op is first and not op.attrs["reduced"]:
-            index = repr({"index": ("at",) * len(b.args)})
-            known |= {("extract", (r, *b.args), index): v for r, v in zip(op.results, elements)}
-    return Op("kernel", (), (*first.results, *second.results), attrs, [b.finish(elements)], first.loc)
 
 
 def _without_unused(body: Block) -> Block:

@@ -15,7 +15,7 @@ from math import prod
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.canonicalize import canonicalize
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, rebuild, rebuild_region, rename
 from dflow.ir.registry import definition
 
 COPIES = 32  # of a body, all levels together
@@ -37,13 +37,7 @@ def _fill(b: Builder, block: Block, env: Env) -> None:
         if _is_short(op, set()):
             _unrolled(b, op, env)
         else:
-            append_copy(b, op, env, [_region(r, env) for r in op.regions])
-
-
-def _region(block: Block, env: Env) -> Block:
-    b = open_block(block.args, env)
-    _fill(b, block, env)
-    return b.finish(rename(block.results, env))
+            append_copy(b, op, env, [rebuild_region(r, env, _fill) for r in op.regions])
 
 
 def _unrolled(b: Builder, loop: Op, env: Env) -> None:
@@ -55,7 +49,7 @@ def _unrolled(b: Builder, loop: Op, env: Env) -> None:
             if op.name == "for":
                 _unrolled(b, op, env)
             else:
-                append_copy(b, op, env, [_region(r, env) for r in op.regions])
+                append_copy(b, op, env, [rebuild_region(r, env, _fill) for r in op.regions])
         carried = rename(body.results, env)
     env.update(zip(loop.results, carried))
 
