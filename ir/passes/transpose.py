@@ -10,15 +10,14 @@ What a ``select`` did not choose gets the cotangent zero, and must not touch the
 infinite: zero times infinity is NaN. So cotangents that a ``select`` made are followed with their *mask*, the predicate
 under which they may be other than zero, and a product of one is taken under its mask alone.
 
-What was not the least of many has the cotangent zero, too, by the weight that ``min`` gave it. A long loop in which the
-derivative goes on from there is passed by where the weight is zero.
+What was not the least of many has the cotangent zero, too, as ``min`` selects it out. A long loop in which the
+derivative goes on from there is passed by where the mask does not hold.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -110,7 +109,6 @@ class _Transpose:
         self.env = env
         self.bars: dict[Value, Value] = {}
         self.masks: dict[Value, Value] = {}  # of cotangents
-        self.weights: dict[Value, Value] = {}  # predicates, too, of what has been multiplied by a weight that may be 0
 
     def get(self, v: Value) -> Value:
         return self.env.get(v, v)
@@ -166,10 +164,7 @@ class _Transpose:
         mask = None if cts[0] is None else self.masks.get(cts[0])
         for i, contribution in enumerate(rule(b, attrs, xs, cts)):
             if isinstance(contribution, Value) and definition(op).elementwise:
-                weight = self.weight(b, op, xs, cts[0])
                 contribution = self.masked(b, op, i, contribution, mask)
-                if weight is not None:
-                    self.weights[contribution] = weight
             self.add(b, op.operands[i], contribution)
 
     def ruled(self, b: Builder, op: Op) -> None:
@@ -206,15 +201,6 @@ class _Transpose:
         if mask is not None:
             self.masks[contribution] = mask
         return contribution
-
-    def weight(self, b: Builder, op: Op, xs: Sequence[Value | Linear], ct: Value | None) -> Value | None:
-        """A predicate under which what the operation hands on may be other than zero; it is constant where it is known,
-        so that nothing is lost to derivatives of higher order."""
-        if ct is None or not ct.type.is_scalar:
-            return None
-        if op.name == "mul" and isinstance(w := xs[0], Value) and _is_weight(w):
-            return b.ne(w, 0.0)
-        return self.weights.get(ct)
 
     def around(self, *regions: Block) -> list[Value]:
         """Linear values from around the regions that they use."""
@@ -268,8 +254,8 @@ class _Transpose:
             self.add(b, init, init_bar)
 
     def predicate(self, b: Builder, bars: Sequence[Value]) -> Value | None:
-        """Under which any of the cotangents may be other than zero, where each has such a predicate, a single one."""
-        found = [self.weights.get(v) or self.masks.get(v) for v in bars]
+        """Under which any of the cotangents may be other than zero, where each has a mask, a single one."""
+        found = [self.masks.get(v) for v in bars]
         known = [p for p in found if p is not None and p.type.is_scalar]
         return functools.reduce(b.or_, dict.fromkeys(known)) if known and len(known) == len(bars) else None
 
@@ -282,24 +268,6 @@ class _Transpose:
         inner = Builder(loc=b.loc)
         then = inner.finish(inner.append("for", operands, regions=[region], hints=hints))
         return b.append("if", [taken], regions=[then, Builder().finish(operands[1:])], hints=hints)
-
-
-def _is_weight(v: Value) -> bool:
-    """Whether a number is one of several constants, and may be zero."""
-    return (
-        v.type.is_scalar
-        and v.op is not None
-        and v.op.name == "select"
-        and 0.0 in (options := _options(v))
-        and (None not in options)
-    )
-
-
-def _options(v: Value) -> set[Any]:
-    """The constants that a selection chooses from, and None for what is none."""
-    if v.op is not None and v.op.name == "select":
-        return _options(v.op.operands[1]) | _options(v.op.operands[2])
-    return {constant_of(v)}
 
 
 def _is_long(count: Value, region: Block) -> bool:
