@@ -57,7 +57,7 @@ def _cost(block: Block) -> int:
     total = cost(block.ops)
     for op in block.ops:
         if op.name == "kernel":
-            total += math.prod(_bound(d) for d in op.attrs["domain"]) * cost(walk(op.regions[0]))
+            total += math.prod(_least(d) for d in op.attrs["domain"]) * cost(walk(op.regions[0]))
         elif op.name == "matmul":
             total += math.prod(op.result.type.bound) * op.operands[0].type.bound[-1]
         elif op.name == "for":
@@ -68,8 +68,10 @@ def _cost(block: Block) -> int:
     return total
 
 
-def _bound(d: Any) -> int:
-    return d.bound if isinstance(d, Size) else int(d)
+def _least(d: Any) -> int:
+    """A size; one that depends on the run counts as little as a loop of unknown length, for it may be far from its
+    bound: rows of a sparse matrix are."""
+    return 1 if isinstance(d, Size) else int(d)
 
 
 class _Parts:
