@@ -12,7 +12,7 @@ from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of, kind_of
 from dflow.tracing import array as _array
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.sizes import Shape
 
@@ -80,10 +80,13 @@ def supported(dtype: np.dtype[Any]) -> bool:
 
 def stacked(items: Sequence[Any]) -> Array:
     """A (nested) list of numbers and arrays as one new array, as ``np.array`` makes it."""
+    found = rows.stacked(items)
+    if found is not None:
+        return found
     if not contains_traced(items):
         return lift(np.array(items))
-    rows = [lift(i) for i in items]
-    values = promote(*rows)[1]
+    parts = [lift(i) for i in items]
+    values = promote(*parts)[1]
     shapes = list(dict.fromkeys(v.type.shape for v in values))
     shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None
     if shape is None or any(1 in s for s in shapes if s != shape):

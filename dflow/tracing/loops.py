@@ -6,20 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from dflow.errors import CarriedError, DflowError, UndefinedError
+from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
-from dflow.tracing.traced_loop import TracedLoop
+from dflow.tracing.traced_loop import MOST_UNROLLED, TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
 SHORT = 4  # loops of so many iterations or fewer are unrolled, ...
 DEEP = 3  # ... those with no more levels of loops than this, ...
 MOST_COPIES = 32  # ... as long as no code is repeated more often than this in all
-MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
 
 def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
@@ -105,7 +104,8 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     except DflowError as e:
         loop.put(before)
         snapshot.restore()
-        if static and isinstance(e, CarriedError | UndefinedError) and _peeled(loop, sequence, body):
+        peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
+        if static and peels and _peeled(loop, sequence, body):
             return None
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
@@ -132,7 +132,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
-            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live)
+            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live, loop.uses)
         elif not stop:
             others.run()
     except DflowError:
@@ -143,6 +143,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
 
 def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
     """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it."""
+    around = loop.get, loop.put, loop.names, loop.live, loop.uses
     for item in items:
         stop = loop.stopped()
         if not traced_condition(stop):
@@ -150,4 +151,4 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
                 return
             body(item)
         else:
-            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.live)
+            if_(stop, lambda: None, functools.partial(body, item), *around)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import CarriedError, TraceError, failure
-from dflow.tracing import printing
+from dflow.tracing import earlier, printing
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import TRACE, builder, region
@@ -37,6 +37,8 @@ from dflow.tracing.state import Undefined, describe, flatten, is_number, unflatt
 def len_(x: Any) -> Any:
     if isinstance(x, Array) and x.ndim:
         return x.shape[0]
+    if earlier.earlier(x) is not None:
+        return earlier.length(x)
     return x.length if isinstance(x, Indexable) else len(x)
 
 
@@ -54,14 +56,18 @@ def _static_integer(x: Any) -> Any:
     return x if known is None else int(known)
 
 
+_TRACED = (Array, Indexable, list, tuple)
+_SEQUENCES = (*_TRACED, range)
+
+
 def enumerate_(x: Any, start: Any = 0) -> Any:
-    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    inner = as_sequence(x) if isinstance(x, _SEQUENCES) else None
     return enumerate(x, start) if inner is None else Enumerated(inner, start)
 
 
 def zip_(*parts: Any, strict: bool = False) -> Any:
     inner = [as_sequence(p) for p in parts]
-    known = parts and all(i is not None for i in inner) and any(isinstance(p, Array | Indexable) for p in parts)
+    known = parts and all(i is not None for i in inner) and any(isinstance(p, _TRACED) for p in parts)
     if not known:
         return zip(*parts, strict=strict)
     lengths = [i.length for i in inner if i is not None]
@@ -71,7 +77,7 @@ def zip_(*parts: Any, strict: bool = False) -> Any:
 
 
 def reversed_(x: Any) -> Any:
-    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    inner = as_sequence(x) if isinstance(x, _SEQUENCES) else None
     return reversed(x) if inner is None else Reversed(inner)
 
 

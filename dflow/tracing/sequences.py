@@ -9,9 +9,9 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.tracing import lift as _lift
-from dflow.tracing import sizes
+from dflow.tracing import rows, sizes
 from dflow.tracing.array import Array
-from dflow.tracing.context import builder
+from dflow.tracing.context import builder, tracing
 
 
 class Indexable:
@@ -77,11 +77,11 @@ class Rows(Indexable):
 
     def item(self, k: Any) -> Any:
         if isinstance(k, Array):  # inside by construction
-            return self.array[_Inside(k)]
+            return self.array[Inside(k)]
         return self.array[k]
 
 
-class _Inside(Array):
+class Inside(Array):
     """A traced position that needs no check."""
 
     __slots__ = ()
@@ -119,6 +119,16 @@ class Reversed(Indexable):
         return self.inner.item(self.length - 1 - k)
 
 
+class Items(Indexable):
+    """The items of a list that a loop has filled."""
+
+    def __init__(self, columns: rows.Columns):
+        self.columns, self.length = columns, len(columns.items)
+
+    def item(self, k: Any) -> Any:
+        return self.columns.item(Inside(k)) if isinstance(k, Array) else self.columns.items[k]
+
+
 def as_sequence(x: Any) -> Indexable | None:
     """``x`` as something to loop over by position; None for what only Python can iterate over."""
     if isinstance(x, Indexable):
@@ -129,4 +139,5 @@ def as_sequence(x: Any) -> Indexable | None:
         return Rows(x)
     if isinstance(x, np.ndarray) and x.ndim and _lift.supported(x.dtype):
         return Rows(_lift.lift(x))
-    return None
+    found = rows.columns(x) if tracing() else None
+    return None if found is None else Items(found)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.tracing import earlier
 from dflow.tracing.array import Array
 from dflow.tracing.context import region, tracing
 from dflow.tracing.lift import contains_traced
@@ -122,7 +123,7 @@ def in_place(op: str, x: Any, y: Any) -> Any:
 def truth_value(x: Any) -> Any:
     """What a condition looks at: ``x``, or for an object of the user's what its ``__bool__`` or ``__len__`` says."""
     if type(x) in PLAIN:
-        return x
+        return x if earlier.earlier(x) is None else earlier.length(x) > 0
     run = method(x, "__bool__") or method(x, "__len__")
     return x if run is None else run()
 
