@@ -13,7 +13,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
-from dflow.tracing import dtypes, rows, sizes
+from dflow.tracing import dtypes, earlier, rows, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -34,7 +34,7 @@ def promoted(arrays: Sequence[Any], dtype: Any = None, casting: Any = "same_kind
 def concatenate(
     arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
 ) -> Array:
-    arrays = list(arrays)
+    arrays = s.listed(arrays)
     found = _rows(arrays, dtype, casting) if axis in (0, None) and arrays and np.ndim(arrays[0]) else None
     if found is not None:
         n, m, *rest = found.type.static_shape
@@ -68,8 +68,9 @@ def _check_fit(first: s.Shape, shape: s.Shape, axis: int, k: int) -> None:
 
 @implements(np.stack)
 def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    arrays = list(arrays)
-    found = _rows(arrays, dtype, casting)
+    whole = earlier.stacked(arrays)
+    arrays = s.listed(arrays) if whole is None else []
+    found = _rows(arrays, dtype, casting) if whole is None else promoted([whole], dtype, casting)[0]
     if found is not None:
         return s.result(_first_axis_at(found, s.one_axis(axis, found.type.rank)), out)
     values = promoted(arrays, dtype, casting)
@@ -104,15 +105,16 @@ def _each(convert: Any, arrays: Any) -> list[Array]:
 
 @implements(np.vstack)
 def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    tup = list(tup)
-    if rows.run(tup) is not None and np.ndim(tup[0]) == 1:
+    whole = earlier.stacked(tup)
+    tup = s.listed(tup) if whole is None else tup
+    if whole.ndim == 2 if whole is not None else rows.run(tup) is not None and np.ndim(tup[0]) == 1:
         return stack.__wrapped__(tup, 0, dtype=dtype, casting=casting)
     return concatenate.__wrapped__(_each(atleast_2d, tup), 0, dtype=dtype, casting=casting)
 
 
 @implements(np.hstack)
 def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    tup = list(tup)
+    tup = s.listed(tup)
     if rows.run(tup) is not None and np.ndim(tup[0]) < 2:
         join = concatenate if np.ndim(tup[0]) else stack
         return join.__wrapped__(tup, dtype=dtype, casting=casting)
@@ -128,7 +130,7 @@ def dstack(tup: Any) -> Array:
 
 @implements(np.column_stack)
 def column_stack(tup: Any) -> Array:
-    tup = list(tup)
+    tup = s.listed(tup)
     if rows.run(tup) is not None and np.ndim(tup[0]) == 1:
         return stack.__wrapped__(tup, 1)
     columns = [x if x.ndim > 1 else wrap(_with_axis(flat(x.value), 1)) for x in map(lift, tup)]

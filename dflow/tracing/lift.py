@@ -24,6 +24,12 @@ def wrap(value: Value, weak: bool = False) -> Array:
     return _array.Array(Cell(value, region()), value.type, weak=weak)
 
 
+class Placeholder:
+    """The base of what stands for traced items of a list."""
+
+    __slots__ = ()
+
+
 def lift(x: Any, like_dtype: Any = None) -> Array:
     """``x`` as a traced array: NumPy values become constants, Python numbers weak ones (of ``like_dtype`` if given)."""
     if isinstance(x, _array.Array):
@@ -81,6 +87,8 @@ def supported(dtype: np.dtype[Any]) -> bool:
 def stacked(items: Sequence[Any]) -> Array:
     """A (nested) list of numbers and arrays as one new array, as ``np.array`` makes it."""
     found = rows.stacked(items)
+    if found is None and len(items) and isinstance(items[0], Placeholder):
+        found = _earlier().stacked(items)
     if found is not None:
         return found
     if not contains_traced(items):
@@ -97,11 +105,17 @@ def stacked(items: Sequence[Any]) -> Array:
     return wrap(b.concatenate(*values, axis=0))
 
 
+def _earlier() -> Any:
+    from dflow.tracing import earlier
+
+    return earlier
+
+
 def contains_traced(x: Any) -> bool:
     """Whether ``x`` is a traced array or a (nested) list or tuple with one in it."""
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
-    return isinstance(x, _array.Array)
+    return isinstance(x, _array.Array | Placeholder)
 
 
 def any_traced(values: Any) -> bool:

@@ -13,6 +13,7 @@ from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
+from dflow.tracing.stacks import held_outside
 from dflow.tracing.traced_loop import MOST_UNROLLED, TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
@@ -98,12 +99,14 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
         return _copied(loop, sequence, body)
     before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
+    traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
     try:
-        traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
         traced.run()
     except DflowError as e:
         loop.put(before)
         snapshot.restore()
+        if any(held_outside(target, traced) for target, *_ in e.appended):
+            raise
         peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
         if static and peels and _peeled(loop, sequence, body):
             return None

@@ -24,7 +24,7 @@ from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.objects import Place, outside_change
 from dflow.tracing.printing import joined, message_of
-from dflow.tracing.sequences import as_sequence
+from dflow.tracing.sequences import as_sequence, most_iterations
 from dflow.tracing.special_methods import (
     BINARY,
     attribute,
@@ -62,9 +62,10 @@ def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any]
 def collected(items: Any, comprehension: Callable[[Any], list[Any]], loop: Callable[[Any], list[Any]]) -> list[Any]:
     """A list comprehension over ``items``: while tracing, the loop that it is, if it is a long one."""
     sequence = as_sequence(items) if tracing() else None
-    if sequence is None or not isinstance(sequence.length, int) or sequence.length <= LONG:
+    most = 0 if sequence is None else most_iterations(sequence.length)
+    if most <= LONG and (sequence is None or most == 0 or isinstance(sequence.length, int)):
         return comprehension(iterated(items))
-    if sequence.length <= MOST_UNROLLED:
+    if most <= MOST_UNROLLED:
         return loop(items)
     try:
         return loop(items)
@@ -157,6 +158,11 @@ def augment(op: str, old: Any, value: Any) -> Any:
     """``x op= value``."""
     if isinstance(old, np.ndarray) and tracing():
         raise captured_update(old)
+    fills = earlier.filling(old)
+    if fills is not None and op == "add":
+        for x in iterated(value):
+            fills.append(x)
+        return old
     return in_place(op, old, value)
 
 
@@ -220,6 +226,12 @@ def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
             )
 
 
+def unpacked(x: Any) -> Any:
+    """What is assigned to several targets."""
+    earlier.refuse(x)
+    return x
+
+
 def filler(name: str) -> Undefined:
     return Undefined(name, filler=True)
 
@@ -274,6 +286,7 @@ __all__ = [
     "truth_value",
     "trying",
     "unary",
+    "unpacked",
     "values",
     "while_",
 ]

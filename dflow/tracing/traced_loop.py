@@ -22,10 +22,12 @@ from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
+from dflow.tracing.filling import Filling, filled
 from dflow.tracing.growing import Growing, grown
 from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown
 from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
+from dflow.tracing.sequences import most_iterations
 from dflow.tracing.slots import (
     Again,
     Learnt,
@@ -38,6 +40,7 @@ from dflow.tracing.slots import (
     has_value,
     slot_array,
 )
+from dflow.tracing.stacks import Stacks
 from dflow.tracing.state import Undefined, describe, flatten, is_number, line_of_block, same, unflatten
 
 MOST_ATTEMPTS = 32
@@ -66,7 +69,7 @@ class TracedLoop:
         self.where = line_of_block()
         self.here = region()
         self.uses = [*loop.get(), *loop.uses()]
-        self.growing: list[Growing] = []
+        self.growing: list[Stacks] = []
         self.look()
 
     def look(self) -> None:
@@ -118,7 +121,32 @@ class TracedLoop:
                 return self.attempt()
             except Again:
                 self.restart()
+            except CarriedError as e:
+                if not self.fills(e):
+                    raise
+                self.restart()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
+
+    def fills(self, error: CarriedError) -> bool:
+        """Whether the error is that a list becomes longer in a branch, and the list is one to be filled by the loop."""
+        found = []
+        if error.appended and self.counter is not None:
+            with entered(self.body_region):
+                found = filled(error, self)
+        self.learnt.growing.update((id(g.target), g) for g in found)
+        if found:
+            self.outside.restore()
+        return bool(found)
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether the loop may be unrolled if it cannot be traced."""
+        return isinstance(self.count, int) and self.count * self.here.unrolled <= MOST_UNROLLED
+
+    @property
+    def most(self) -> int:
+        """How many iterations there are at most; 0 when that is not known."""
+        return most_iterations(self.count)
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -127,8 +155,10 @@ class TracedLoop:
         self.slots = [x for v in self.variables.values() for x in v.leaves() if isinstance(x, Slot)]
         self.turns = Cell(builder().constant(0, I64), self.here) if self.is_counted() else None
         self.counter = self.turns if self.count is not None else None
-        self.growing = [Growing(g, self) for g in self.learnt.growing.values()]
-        self.slots += [s for g in self.growing for s in g.slots if s is not None]
+        self.growing = []
+        for g in self.learnt.growing.values():
+            self.growing.append((Filling if g.filled else Growing)(g, self))
+        self.slots += [s for g in self.growing for s in g.all_slots]
         self.outside = Snapshot(self.uses, self.loop.names, self.places)
         self.region = self.trace_body()
         with entered(self.region):
@@ -228,7 +258,9 @@ class TracedLoop:
         return state
 
     def trace_body(self) -> Region:
-        inner = Region(LOOP, self.here, carried=self.own_cells())
+        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.here.root().filled])
+        inner.loop = self
+        self.body_region = inner
         with entered(inner):
             self.put(self.start_state({}))
             fresh = Snapshot([x for x in self.started.values() if is_mutable(x)])
@@ -251,10 +283,9 @@ class TracedLoop:
     def find_places(self) -> None:
         """Lists that the body appends to, and parts of objects that it changes, become variables of the loop."""
         longer = []
-        if isinstance(self.count, int) and self.counter is not None:
-            unrolls = self.count * self.here.unrolled <= MOST_UNROLLED
+        if self.most and self.counter is not None:
             with entered(self.region):
-                longer = grown(self.outside, self.count, unrolls, self.region, self.counter)
+                longer = grown(self)
         if longer:
             self.outside.restore()
             self.learnt.growing.update((id(g.target), g) for g in longer)

@@ -214,10 +214,96 @@ def comprehensions(x):
     return np.sum(curve**2) + np.mean(grid) + sum(odd) + np.sum(y) + max(odd)
 
 
+def in_a_branch(x):
+    xs = []
+    for k in range(N):
+        x = np.sin(1.3 * x) + 0.01 * k
+        if x[0] > 0.3:
+            xs.append(x)
+    return np.sum(np.array(xs)[:, 1] ** 2) + len(xs) + np.sum(xs[-1] * xs[0])
+
+
+def until_small(x):
+    errors, y = [], x
+    for k in range(N):
+        y = 0.5 * (y + x)
+        errors.append(np.sum(np.abs(y - x)) + np.exp(x[0] - k))
+        if errors[-1] < 1e-3:
+            break
+    return errors[-1] + len(errors) * errors[0] + np.sum(errors) + max(errors)
+
+
+def several_places(x):
+    times, values = [], []
+    for k in range(N):
+        v = np.sin(x[0] * k)
+        if v > 0 and x[1] < 0:
+            times.append(k)
+            values.append(v * x[2])
+        elif v < -0.5:
+            values += [v]
+    total = 0.0
+    for v in values:
+        total = total + v * v
+    return total + np.sum(np.array(times)) * x[0] + sum(v for v in values) + sum(values)
+
+
+def of_two_loops(x):
+    events = []
+    for i in range(N):
+        for j in range(i):
+            d = x[0] * i - x[1] * j
+            if d > 5.05:
+                events.append((d, x * j))
+    return sum(d * np.sum(v) for d, v in events)
+
+
+def from_the_last_kept(x):
+    kept = [x]
+    for _ in range(N):
+        y = kept[-1] * 0.9
+        if np.sum(y) > 0.01:
+            kept.append(y)
+    return np.sum(np.stack(kept)[:, 1]) + np.sum(kept[-1])
+
+
+def primes(x):
+    found = []
+    for n in range(2, 50):
+        for p in found:
+            if n % p == 0:
+                break
+        else:
+            found.append(n)
+    return x[0] * sum(found) + len(found)
+
+
+def every_tenth(x):
+    kept = []
+    for k in range(3000):
+        x = 0.999 * x
+        if k % 100 == 0:
+            kept.append(x)
+    return np.sum(kept[2]) + len(kept) + np.mean(kept)
+
+
+def continued(x):
+    xs = []
+    for k in range(N):
+        if x[0] * k > 3.1:
+            continue
+        xs.append(x[0] * k)
+    doubled = [2 * y for y in xs]
+    if not xs:
+        return 0.0
+    return xs[2] * doubled[-2] + sum(doubled)
+
+
 PROGRAMS = [
     trajectory, from_the_last, from_the_last_two, from_any, guarded, pairs, named, nested, backwards, in_objects,
     records, several, window, copies, one_array_many_times, the_last_updated, updated_after_appending, items_updated,
-    one_state, sizes, comprehensions,
+    one_state, sizes, comprehensions, in_a_branch, until_small, several_places, of_two_loops, from_the_last_kept,
+    primes, every_tenth, continued,
 ]  # fmt: skip
 
 
@@ -296,14 +382,85 @@ def test_two_names():
         dflow.jit(both)(X)
 
 
-def test_length_that_depends_on_the_run():
-    def until(x):
-        xs = []
+def evens(x):
+    xs = []
+    for k in range(N):
+        if x[0] * k < 4.0:
+            xs.append(x[0] * k)
+    return xs
+
+
+USES = {
+    "returned": lambda xs: xs,
+    "taken apart": lambda xs: _rest(xs),
+    "made a set": lambda xs: len(set(xs)),
+    "made a tuple": lambda xs: len(tuple(xs)),
+    "sorted": lambda xs: sorted(xs)[0],
+    "shortened": lambda xs: xs.pop(),
+    "replaced": lambda xs: xs.__setitem__(0, 1.0),
+    "counted by a generator": lambda xs: sum(1 for _ in iter(xs)),
+    "a dict": lambda xs: len({k: 1.0 for k in xs}),
+}
+
+
+def _rest(xs):
+    _, *rest = xs
+    return len(rest)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_needs_the_length_is_refused(use):
+    with pytest.raises(CarriedError, match="how long a list becomes"):
+        dflow.jit(lambda x: USES[use](evens(x)))(X)
+
+
+def test_a_length_that_depends_on_the_run():
+    assert dflow.jit(lambda x: np.array(evens(x)))(X).shape == (14,)
+    assert dflow.jit(lambda x: len(evens(x)))(X * 100) == 1
+    with pytest.raises(IndexError, match="list index out of range"):
+        dflow.jit(lambda x: evens(x)[5])(X * 100)
+    bounded = dflow.jit(lambda x, n: _bounded(x, n))
+    for n in (0, 7):
+        np.testing.assert_allclose(bounded(X, n), _bounded(X, n))
+
+
+def _bounded(x, n):
+    assert n <= 20
+    xs = []
+    for k in range(n):
+        xs.append(x * k)
+    return np.array(xs).sum() if n > 0 else 0.0
+
+
+def test_an_update_would_not_reach_the_list():
+    def updated(x):
+        x, xs = x.copy(), []
         for k in range(N):
-            xs.append(1.0)
-            if x[0] * k > 1.0:
-                break
+            if x[0] * k < 4.0:
+                y = x * k
+                xs.append(y)
+                y[0] = 1.0
+        return np.sum(np.array(xs))
+
+    with pytest.raises(TraceError):
+        dflow.jit(updated)(X)
+
+    def later(x):
+        xs = [y * x for y in evens(x)]
+        xs[1] += 1.0
+        return np.sum(np.array(xs))
+
+    with pytest.raises(CarriedError):
+        dflow.jit(later)(X)
+
+
+def test_a_while_loop_has_no_greatest_length():
+    def halves(x):
+        xs, y = [], x[2]
+        while y > 0.1:
+            xs.append(y)
+            y = y / 2
         return len(xs)
 
-    with pytest.raises(TraceError, match="a list from outside grows or shrinks"):
-        dflow.jit(until)(X)
+    with pytest.raises(CarriedError, match="a list from outside grows or shrinks"):
+        dflow.jit(halves)(X)
