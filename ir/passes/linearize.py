@@ -274,12 +274,14 @@ class _Split:
         choice = choose(inner.b.ops, known, needed, self.again, self.once(inner), self.instead)
         if choice.saved:
             b.loc = inner.b.loc
+            before = len(inner.b.ops)
             position = inner.position()
             assert position is not None
             there = b.args[0] if inner.base is None else b.add(inner.base, b.args[0])
             for v in choice.saved:
                 env[v] = inner.save(v, position, count)(b, there, env)
                 env[v].hint = v.hint
+            inner.b.ops = _early(inner.b.ops[:before], inner.b.ops[before:])
         return _close(b, choice.recomputed, block, b.args[1:], env)
 
     def nonlinear_for(
@@ -354,6 +356,18 @@ def _static_count(op: Op) -> int | None:
 
 def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
     return substitute(t, env)
+
+
+def _early(ops: list[Op], saving: list[Op]) -> list[Op]:
+    """``ops`` with each of the operations ``saving`` as soon as there is what it takes: before that is updated in place,
+    which would have to copy it."""
+    place = {r: n for n, op in enumerate(ops, 1) for r in op.results}
+    after: dict[int, list[Op]] = {}
+    for op in saving:
+        n = max((place.get(v, 0) for v in op.uses()), default=0)
+        place.update(dict.fromkeys(op.results, n))
+        after.setdefault(n, []).append(op)
+    return [each for n, op in enumerate([None, *ops]) for each in (*([op] if op else []), *after.get(n, ()))]
 
 
 def _close(

@@ -133,5 +133,5 @@ def _create(b: Builder, cell: Cell) -> Value:
     if cell.type == INDEX:
         return b.index(0)
     if cell.type.grows:
-        return b.emit("sequence", *([cell.capacity] if cell.capacity else []), type=cell.type)
+        return b.emit("tape", *([cell.capacity] if cell.capacity else []), type=cell.type)
     return b.emit("empty", type=cell.type)
