@@ -74,8 +74,8 @@ define(
 define(
     OpDef(
         "tape",
-        "a new sequence with unspecified elements (the reference evaluator gives zeros); the operand, if any, is how many"
-        " to make room for",
+        "a new sequence with unspecified elements (the reference evaluator gives zeros); the operand, if any, is how"
+        " many to make room for",
         _sequence_infer,
         _sequence,
         lambda b, attrs, xs, ys, ts: [None],

@@ -359,8 +359,8 @@ def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
 
 
 def _early(ops: list[Op], saving: list[Op]) -> list[Op]:
-    """``ops`` with each of the operations ``saving`` as soon as there is what it takes: before that is updated in place,
-    which would have to copy it."""
+    """``ops`` with each of the operations ``saving`` as soon as there is what it takes: before that is updated in
+    place, which would have to copy it."""
     place = {r: n for n, op in enumerate(ops, 1) for r in op.results}
     after: dict[int, list[Op]] = {}
     for op in saving:
