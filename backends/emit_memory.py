@@ -6,8 +6,9 @@ times, so two of them are declared distinct only when their bytes are (see ``emi
 A large arena is kept between calls: a call takes it from a global by an atomic exchange, so that no two calls have the
 same one, and puts it back. Pages that the kernel has to map anew would cost more than many a program.
 
-A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero, but for tapes. So a position below
-the capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice its size.
+A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero, but for tapes. So a position
+below the capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice
+its size.
 Its block of memory, whose size stands before its first element, is kept between calls, as the arena is: a new call has
 it with the capacity zero, and clears as much of it as it grows into.
 """

@@ -60,8 +60,8 @@ def data(module: ir.Module, prefix: str, x: Value) -> ir.GlobalVariable:
 
 def grow(module: ir.Module) -> ir.Function:
     """``grow(pointer, capacity, position, bytes of a row, whether it is a tape)``: the sequence with room for the row
-    at the position, moved and, unless it is a tape, zero in its new part, or NULL; and its capacity, at least twice that
-    before, or all that the block has room for."""
+    at the position, moved and, unless it is a tape, zero in its new part, or NULL; and its capacity, at least twice
+    that before, or all that the block has room for."""
     t = ir.LiteralStructType([PTR, I64])
     f, fresh = _once(module, "dflow.grow", ir.FunctionType(t, [PTR, I64, I64, I64, I1]))
     if not fresh:
