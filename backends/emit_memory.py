@@ -16,7 +16,7 @@ it with the capacity zero, and clears as much of it as it grows into.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +70,7 @@ class Memory:
     """The buffers of the function that ``e`` writes."""
 
     held: Mapping[tuple[Buffer, ir.Value], ir.Value] = {}
+    reserved: Mapping[tuple[Value, Value], None] = {}
     scopes: Scopes | None = None
 
     def __init__(self, e: Emitter):
@@ -211,13 +212,18 @@ class Memory:
         if (known := self.held.get((self.buffers[x], position))) is not None:
             return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
-        if any(self.e.env.get(known) is position for known in self.certain.get(x, ())):
+        if any(self.e.env.get(known) is position for known in self._surely(x)):
             return self._row(heap, position)
         if write or heap.is_large:
             self.reserve(heap, position)
             return self._row(heap, position)
         inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))
         return b.select(inside, self._row(heap, position), zeros(self.e.module))
+
+    def _surely(self, x: Value) -> Iterator[Value]:
+        """Positions that certainly exist."""
+        yield from self.certain.get(x, ())
+        yield from (position for y, position in self.reserved if y is x)
 
     def _row(self, heap: Heap, position: ir.Value) -> ir.Value:
         # Not inbounds: the address may be made for a position beyond the end.

@@ -40,7 +40,7 @@ from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
 from dflow.ir.types import TensorType
 
 LONG = 1 << 17  # so many iterations in all: a tape of one float each is a megabyte
-UNKNOWN = 1000  # iterations that are supposed where the count is not static
+UNKNOWN, NESTED = 1000, 30  # iterations that are supposed where the count is not static; those of an inner loop
 
 
 @dataclass
@@ -144,7 +144,7 @@ class _Split:
         part = starts.pop(0) if op.name == "update" else op.result
         runs, results = self.finished[loop]
         made_elsewhere = part.op is None or all(part.op is not each for each in frame.b.ops)
-        if made_elsewhere or less_in_parts(whole.type, runs, part.type, _runs(frame)):
+        if made_elsewhere or less_in_parts(whole.type, runs, part.type, frame.runs):
             return
         final = results.setdefault(position, Value(whole.type))
         index = {"index": op.attrs["index"]}
@@ -206,10 +206,14 @@ class _Split:
         inner.exact = frame.exact and static is not None
         most = self.trips.get(op) if static is None else static
         inner.trips = None if most is None or frame.trips is None else frame.trips * most
+        if static is not None:
+            inner.runs *= static
+        else:
+            inner.runs *= 0.5 * most if most is not None else UNKNOWN if frame.nearest_loop() is None else NESTED
         inner.counter = Value(INDEX, "k")
         args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
         for arg in args:
-            self.carried.add(arg, _runs(inner))
+            self.carried.add(arg, inner.runs)
         total, inner.base = self.base(frame, static)
         self.env.update(zip((carried[i] for i in plain), args))
         linear_types = [_renamed(carried[i].type, self.env) for i in linear]
@@ -218,7 +222,7 @@ class _Split:
         body = op.regions[-1]
         if op.name == "for":
             self.env[body.args[0]] = inner.counter
-        self.finished[op] = _runs(frame), {}
+        self.finished[op] = frame.runs, {}
         self.block(inner, inner_lb, body)
         block = inner_lb.finish([self.env[body.results[i]] for i in linear])
         capacity = self.env[op.operands[0]] if op.name == "for" else None
@@ -251,7 +255,7 @@ class _Split:
 
     def once(self, frame: Frame) -> Callable[[Op], bool]:
         """Which operations of a region are not repeated in the linear part."""
-        return lambda op: self.carried.better_in_parts(op, _runs(frame))
+        return lambda op: self.carried.better_in_parts(op, frame.runs)
 
     def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
         """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
@@ -324,11 +328,6 @@ class _Split:
         return outs[0], outs[1 : 1 + len(args)]
 
 
-def _runs(frame: Frame) -> float:
-    """How often a region runs in all, as far as that is known."""
-    return UNKNOWN if frame.trips is None else frame.trips if frame.exact else 0.5 * frame.trips
-
-
 def _trips(block: Block) -> dict[Op, int]:
     """How often loops run at most, where that is known but not the count."""
     if all(op.name != "for" or _static_count(op) is not None for op in walk(block)):
@@ -343,7 +342,7 @@ def _runs_again(frame: Frame, op: Op) -> bool:
     for inner in walk(Block((), [op], ())):
         if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):
             return False
-    return (frame.trips or UNKNOWN) * (_static_count(op) or 0) >= LONG
+    return frame.runs * (_static_count(op) or 0) >= LONG
 
 
 def _static_count(op: Op) -> int | None:

@@ -44,6 +44,7 @@ class Frame:
         self.b = Builder()
         self.trips = trips  # how often the region runs in all at most, when that is known
         self.exact = exact  # whether it is just as often
+        self.runs: float = 1.0 if parent is None else parent.runs  # how often it is supposed to run in all
         self.base: Value | None = None  # the position of the first iteration of this loop; None for 0
         self.counter: Value | None = None
         self.offsets: dict[Value, tuple[Value, Read]] = {}
