@@ -243,7 +243,7 @@ class _Split:
 
     def loop_again(self, frame: Frame, lb: Builder, op: Op) -> None:
         """A nested loop with tapes that are values of ``frame`` like others, which come from running it again."""
-        local, inner_lb = Frame(), Builder(loc=op.loc)
+        local, inner_lb = Frame(runs=frame.runs), Builder(loc=op.loc)
         local.b = frame.b
         before = len(frame.b.ops)
         self.loop(local, inner_lb, op)
@@ -342,7 +342,7 @@ def _runs_again(frame: Frame, op: Op) -> bool:
     for inner in walk(Block((), [op], ())):
         if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):
             return False
-    return frame.runs * (_static_count(op) or 0) >= LONG
+    return frame.runs / frame.begun * (_static_count(op) or 0) >= LONG
 
 
 def _static_count(op: Op) -> int | None:
