@@ -31,7 +31,7 @@ MOST_THREADS = 512
 OWN = 16  # elements of a tensor that every thread has a copy of
 SHARED_BYTES = 40 << 10
 LONE = 32  # elements up to which every thread adds up all of them
-IN_ORDER = frozenset({"argsort", "cholesky", "lu", "triangular_solve", "qr", "scatter", "sequence"})
+IN_ORDER = frozenset({"argsort", "cholesky", "lu", "triangular_solve", "qr", "scatter", "sequence", "tape"})
 CONTROL = frozenset({"for", "while", "if", "check"})
 
 

@@ -16,7 +16,7 @@ from dflow.backends.emit_core import Check
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
 
-FAILING = frozenset({"check", "guard", "sequence"})
+FAILING = frozenset({"check", "guard", "sequence", "tape"})
 
 
 class Context:
