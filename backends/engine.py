@@ -31,12 +31,12 @@ from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import SharedCode, shared_names
-from dflow.backends.straight import call_repeated, vectorizes
+from dflow.backends.straight import call_repeated, is_straight, vectorizes
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
 
-COMPILING = threading.Lock()  # LLVM's context and its target machines serve one thread at a time
+COMPILING = threading.RLock()  # LLVM's context and its target machines serve one thread at a time
 _NUMBER = itertools.count()
 
 
@@ -81,37 +81,62 @@ def _linker() -> llvm.LLJIT:
 
 
 def optimize(
-    module: ir.Module | str, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
+    module: ir.Module | str,
+    target: llvm.TargetMachine,
+    level: int = 2,
+    vectorize: bool = True,
+    straight: bool = False,
 ) -> llvm.ModuleRef:
     """The module (or its text), checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if
-    ``vectorize``.
+    ``vectorize``. Of what is ``straight``, passes of ours have left little to do.
 
     The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
     functions, on which code generation would abort the process. Such a module is optimized without it.
     """
+    parsed = _parsed(module, target)
+    if straight and level:
+        _simplify(parsed, target)
+        return parsed
+    slp = vectorize and level > 1
+    _run(parsed, target, level, slp)
+    try:
+        parsed.verify()
+    except RuntimeError:
+        if not slp:
+            raise
+        return optimize(module, target, level, vectorize=False)
+    return parsed
+
+
+def _parsed(module: ir.Module | str, target: llvm.TargetMachine) -> llvm.ModuleRef:
     if isinstance(module, str):
         text = f'target triple = "{target.triple}"\ntarget datalayout = "{target.target_data}"\n{module}'
     else:
         module.triple, module.data_layout = target.triple, str(target.target_data)
         text = str(module)
-    made = _optimized(text, target, level, slp=vectorize and level > 1)
-    try:
-        made.verify()
-    except RuntimeError:
-        made = _optimized(text, target, level, slp=False)
-        made.verify()
-    return made
-
-
-def _optimized(text: str, target: llvm.TargetMachine, level: int, slp: bool) -> llvm.ModuleRef:
     parsed = llvm.parse_assembly(text)
     parsed.verify()
+    return parsed
+
+
+def _run(module: llvm.ModuleRef, target: llvm.TargetMachine, level: int, slp: bool) -> None:
+    """LLVM's own list of passes."""
     tuning = llvm.create_pipeline_tuning_options(speed_level=level)
     tuning.loop_vectorization = tuning.loop_interleaving = level > 1
     tuning.slp_vectorization = slp
     builder = llvm.create_pass_builder(target, tuning)
-    builder.getModulePassManager().run(parsed, builder)
-    return parsed
+    builder.getModulePassManager().run(module, builder)
+
+
+def _simplify(module: llvm.ModuleRef, target: llvm.TargetMachine) -> None:
+    """Of LLVM's list, what straight code wants: a fifth of the time, and code as fast."""
+    builder = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=2))
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, builder)
 
 
 @dataclass(frozen=True)
@@ -285,7 +310,7 @@ def generate(
     clock.append(time.perf_counter())
     with COMPILING:
         target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize, is_straight(plan.function))
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
@@ -314,36 +339,40 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
     return builder.link(_linker(), f"dflow{next(_NUMBER)}")
 
 
-def _load_for_good(
-    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int]
+def load_for_good(
+    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int], level: int = 2
 ) -> dict[str, int]:
+    """The addresses of functions that many programs share: those that ``make`` names beside the module that has them.
+    ``which`` says which module that is, ``symbols`` are addresses that it refers to.
+
+    Of LLVM's passes none run; ``level`` is asked of code generation. The code stays in the process until it ends, in
+    whatever order an interpreter forgets its modules: objects may outlive them, and threads sleep in it.
+    """
     key = object_cache.digest("shared", which)
     data = object_cache.read(key)
     if data is None:
         module, wanted = make()
-        target = machine()
-        data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
+        with COMPILING:
+            target = machine(optimize_level=level)
+            data = ",".join(wanted).encode() + b"\n" + target.emit_object(_parsed(module, target))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
-    tracker = load(code, names, symbols)
-    _FOR_GOOD.append(tracker)
+    with COMPILING:
+        tracker = load(code, names, symbols)
+    for kept in (_linker(), tracker):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     return {name: int(tracker[name]) for name in names}
 
 
 @functools.cache
 def _pool() -> dict[str, int]:
-    """The symbols of the pool of threads. Its workers sleep in its code until the process ends, so that no order in
-    which an interpreter forgets its modules may unload it."""
+    """The symbols of the pool of threads."""
     names = (thread_pool.SYMBOL, thread_pool.LIMIT)
-    found = _load_for_good("thread pool", lambda: (thread_pool.text(), names), {})
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_linker()))
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_FOR_GOOD[-1]))
-    return threads.symbols(found)
+    return threads.symbols(load_for_good("thread pool", lambda: (thread_pool.text(), names), {}))
 
 
-_FOR_GOOD: list[Any] = []
-_SHARED = SharedCode(_load_for_good)
+_SHARED = SharedCode(load_for_good)
 
 
 def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
