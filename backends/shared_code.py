@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
-
-from dflow.backends.mathlib.trigonometry import define_guard, define_long_way, define_vector_forms
+if TYPE_CHECKING:
+    from llvmlite import ir
 
 TOGETHER = (("sin", "cos"), ("tan",))  # in one module: the derivative of one is the other
 
 # (key, a module with the names of its functions, addresses that these refer to, level) -> addresses of the functions
-Load = Callable[[str, Callable[[], tuple[ir.Module | str, Sequence[str]]], Mapping[str, int], int], Mapping[str, int]]
-Define = Callable[[ir.Module, str, str], Sequence[ir.Function]]
+Load = Callable[[str, Callable[[], tuple[Any, Sequence[str]]], Mapping[str, int], int], Mapping[str, int]]
 
 
 def shared_names(module: ir.Module) -> list[str]:
@@ -46,18 +45,21 @@ class SharedCode:
         """Vector forms apart: straight code has no use for them. The long ways apart: a long block waits for each of
         its operations however it is compiled, and compiles in half of the time where little is asked for."""
 
-        def load(kind: str, define: Define, symbols: Mapping[str, int], level: int) -> Mapping[str, int]:
+        def load(kind: str, symbols: Mapping[str, int], level: int) -> Mapping[str, int]:
             key = ".".join((kind, dtype, *functions))
-            return self._load(key, lambda: _module(dtype, functions, define), symbols, level)
+            return self._load(key, lambda: _module(kind, dtype, functions), symbols, level)
 
         if vector:
-            return load("vectors", define_vector_forms, self._guards(dtype, functions, False), 2)
-        long_ways = load("long ways", lambda *which: [define_long_way(*which)], {}, 0)
-        return load("guards", define_guard, long_ways, 2)
+            return load("vectors", self._guards(dtype, functions, False), 2)
+        return load("guards", load("long ways", {}, 0), 2)
 
 
-def _module(dtype: str, functions: Sequence[str], define: Define) -> tuple[ir.Module, list[str]]:
+def _module(kind: str, dtype: str, functions: Sequence[str]) -> tuple[ir.Module, list[str]]:
+    from llvmlite import ir  # where it is not found on disk
+
+    from dflow.backends.mathlib.trigonometry import DEFINITIONS
+
     module = ir.Module(f"dflow.guards.{dtype}")
-    made = [f for name in functions for f in define(module, name, dtype)]
+    made = [f for name in functions for f in DEFINITIONS[kind](module, name, dtype)]
     module.globals.pop("llvm.compiler.used", None)
     return module, [f.name for f in made if f.blocks]

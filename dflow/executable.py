@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
-from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
+from dflow.backends.engine import CompiledFunction, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
 from dflow.effort import is_long
@@ -21,6 +21,9 @@ from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.signature import LeafType, as_array, leaf_type
+
+if TYPE_CHECKING:
+    from dflow.backends.generation import Generated
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
@@ -113,6 +116,8 @@ class Executable(NativeCallable):
         return CompiledFunction(object, self.stages.signature, make, symbols, self.stages.in_place)
 
     def _generate(self, spec: EntrySpec | None) -> Generated:
+        from dflow.backends.generation import generate  # where no program on disk does
+
         def extend(module: Any, kernel: Any) -> list[str]:
             assert spec is not None
             entry.add_entry(module, kernel, spec, _ENTRY)

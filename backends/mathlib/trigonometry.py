@@ -150,12 +150,12 @@ def define_guard(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
     return [guard, write_guard(guard)]
 
 
-def define_long_way(module: ir.Module, name: str, dtype: str) -> ir.Function:
+def define_long_way(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
     """What the guard of a function calls where the argument is huge, with its body."""
     full_name = f"dflow.{name}.guard.{dtype}.long"
     function = module.globals.get(full_name) or new_function(module, full_name, FORMATS[dtype].float_type)
     write_long_way(function, lambda huge: FROM_REDUCED[name](huge, reduced_huge(huge)))
-    return function
+    return [function]
 
 
 def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
@@ -164,6 +164,10 @@ def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Fun
     for form in forms:
         write_vector_form(form, guard)
     return forms
+
+
+# What stands in modules of their own, by its kind.
+DEFINITIONS = {"guards": define_guard, "long ways": define_long_way, "vectors": define_vector_forms}
 
 
 def reduced_huge(x: Expr) -> Reduced:
