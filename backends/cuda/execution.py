@@ -27,7 +27,7 @@ from dflow.backends.cuda.plan import (
 )
 from dflow.backends.cuda.records import Records
 from dflow.backends.cuda.timeline import active
-from dflow.backends.engine import compile_function
+from dflow.backends.generation import compile_function
 from dflow.ir.core import Function
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from dflow.backends.cuda.context import Context, Needs, outer_values
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
-from dflow.backends.emit import by_value
 from dflow.backends.emit_core import EMITTERS, Domain, Emitter, Index, Options
 from dflow.backends.emit_types import I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, strides, to_storage
+from dflow.backends.interface import by_value
 from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Op, Value
 

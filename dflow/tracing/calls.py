@@ -29,10 +29,17 @@ from dflow.tracing.special_methods import method as special_method
 
 
 def dispatch() -> Any:
-    """What knows NumPy's functions on traced arrays: ``get(function)``."""
-    import dflow.numpy
+    """What knows NumPy's functions on traced arrays: ``get(function)``, and tables of them, full."""
+    found = _dispatch()
+    found.fill()
+    return found
 
-    return dflow.numpy.dispatch
+
+def _dispatch() -> Any:
+    """The same, with tables that have what programs so far needed."""
+    from dflow.numpy import dispatch
+
+    return dispatch
 
 
 def unsupported(name: str) -> TraceError:
@@ -45,14 +52,14 @@ def unsupported(name: str) -> TraceError:
 
 def call_numpy(function: Any, args: Any, kwargs: Any) -> Any:
     """A NumPy function on traced arrays."""
-    return dispatch().get(function)(*args, **kwargs)
+    return _dispatch().get(function)(*args, **kwargs)
 
 
 def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
     """A ufunc, or a method of one, on traced arrays."""
     if method == "at":
         return _at(ufunc, *inputs)
-    ours = dispatch().get(ufunc)
+    ours = _dispatch().get(ufunc)
     run = ours if method == "__call__" else getattr(ours, method, None)
     if run is None:
         raise unsupported(f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}"))
@@ -106,6 +113,8 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         earlier.refuse(*args)
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
+    if isinstance(function, np.ufunc):
+        return _call_native(function, args, kwargs)
     if type(function) in dispatch().CALLABLES and (any_traced(args) or any_traced(kwargs.values())):
         return dispatch().get(function)(*args, **kwargs)
     if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
@@ -116,7 +125,7 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return call(function.__wrapped__, *args, **kwargs)  # traced values are no keys of a cache
     if isinstance(function, type):
         return _call_class(function, args, kwargs)
-    if isinstance(function, types.BuiltinFunctionType | np.ufunc):
+    if isinstance(function, types.BuiltinFunctionType):
         return _call_native(function, args, kwargs)
     method = type(function).__call__
     if isinstance(method, types.FunctionType) and is_user_code(method):
@@ -254,13 +263,16 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return None
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
-    if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
+    if _is_random(owner) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
         raise _random(function)
     if function in ONCE:
         raise _once(function)
     for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
         if isinstance(target, np.ndarray):
             raise captured_update(target)
+    if isinstance(function, np.ufunc):
+        traced = any_traced(args) or any_traced(tuple(kwargs.values()))
+        return (_dispatch().get(function) if traced else function)(*args, **kwargs)
     if function in math_functions():
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
@@ -286,7 +298,6 @@ def _method_of_growing(function: Any, owner: list[Any], args: Any) -> Any:
 
 
 CONTAINERS = (list, dict, set, deque)
-RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
 
 
@@ -300,6 +311,12 @@ def _once(function: Any) -> TraceError:
         f"{function.__name__}() would be called once, while tracing, and never when the program runs",
         mend="call it outside, and pass its result as an argument",
     )
+
+
+def _is_random(x: Any) -> bool:
+    """Whether it is a generator of random numbers; NumPy's are looked up by name, as to import them takes 8 ms."""
+    names = [c.__name__ for c in type(x).__mro__ if c.__module__.startswith("numpy.random")]
+    return isinstance(x, random.Random) or not {"Generator", "RandomState"}.isdisjoint(names)
 
 
 def _random(function: Any) -> TraceError:
@@ -334,6 +351,6 @@ def fresh(array: np.ndarray[Any, Any]) -> Any:
 
 def math_functions() -> dict[Any, Any]:
     """From the functions of ``math`` and ``cmath`` to those on traced numbers."""
-    import dflow.numpy
+    from dflow.numpy import cmath_functions, math_functions  # noqa: F401 (the one fills the table of the other)
 
-    return dflow.numpy.math_functions.MATH
+    return math_functions.MATH
