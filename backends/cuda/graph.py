@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dflow.backends.cuda.execution import Execution
 
 FIRST_DRIVER = 12040  # with conditional nodes
+NON_BLOCKING = 1  # a stream that does not keep in step with the default stream
 WORDS = SLOT // 8
 SET_CONDITION = """\
 .version 7.0
@@ -298,22 +299,38 @@ class _Chain:
 
 
 class Captured:
-    """What a stream was given, as a graph."""
+    """What a stream was given, as a graph.
+
+    The stream is one of its own that nothing else is done on, and that the default stream does not wait for. So other
+    threads may go on meanwhile, and so may memory be given back at any time.
+    """
 
     def __init__(self, run: Execution, segment: Segment):
         self.device, self.name = run.device, run.program.plan.name
-        call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        call("cuStreamBeginCapture", run.stream, mode)
+        call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        stream = int(call("cuStreamCreate", NON_BLOCKING))
         try:
-            run.enqueue(segment)
-        except BaseException:
-            run.cu.cuStreamEndCapture(run.stream)
-            raise
-        graph = call("cuStreamEndCapture", run.stream)
-        try:
-            self.executable = call("cuGraphInstantiate", graph, 0)
+            graph = self._capture(run, segment, stream, mode)
+            try:
+                self.executable = call("cuGraphInstantiate", graph, 0)
+            finally:
+                run.cu.cuGraphDestroy(graph)
         finally:
-            run.cu.cuGraphDestroy(graph)
+            run.cu.cuStreamDestroy(stream)
+
+    def _capture(self, run: Execution, segment: Segment, stream: int, mode: Any) -> Any:
+        usual, call = run.stream, run.device.call
+        with run.libraries.elsewhere(stream):
+            call("cuStreamBeginCapture", stream, mode)
+            run.stream = stream
+            try:
+                run.enqueue(segment)
+            except BaseException:
+                run.cu.cuStreamEndCapture(stream)
+                raise
+            finally:
+                run.stream = usual
+            return call("cuStreamEndCapture", stream)
 
     def launch(self, stream: int) -> None:
         code = self.device.cu.cuGraphLaunch(self.executable, stream)[0]
