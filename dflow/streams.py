@@ -22,6 +22,7 @@ class Stream:
     def handle(self) -> int:
         """The driver's handle, which is another one after a fault of the device."""
         if self._made is None or self._made[0] != self.device.generation:
+            self.device.activate()
             self._made = self.device.generation, int(self.device.call("cuStreamCreate", 0))
         return self._made[1]
 

@@ -165,7 +165,7 @@ class Device:
         """A function of the driver, as ``Driver.call``; after a fault the device is made usable again."""
         code, *values = getattr(self.cu, name)(*args)
         if code:
-            raise self.failed(code, "earlier work")
+            raise self.failed(code, "earlier work" if int(code) in _LOST else name)
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def attribute(self, name: str) -> int:

@@ -67,9 +67,9 @@ _NOT_READY = 600
 class Allocation:
     """A piece of device memory, given back when nothing refers to it any more.
 
-    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive, until the work that
-    uses the memory is done: that library may have streams which do not wait for ours. ``version`` counts the updates in
-    place.
+    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive, until the work
+    that uses the memory is done: that library may have streams which do not wait for ours. ``version`` counts the
+    updates in place.
     """
 
     __slots__ = ("__weakref__", "device", "generation", "owner", "pointer", "size", "stream", "version")
