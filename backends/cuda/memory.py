@@ -41,10 +41,10 @@ class _Held:
             with device.current():
                 event = device.driver.call("cuEventCreate", 2)  # without timing
                 device.driver.call("cuEventRecord", event, stream)
+                self._waiting.append((device, device.generation, event, owner))
+                self.release()
         except Exception:  # the context is gone, and the work with it; or the interpreter goes down
             return
-        self._waiting.append((device, device.generation, event, owner))
-        self.release()
 
     def release(self) -> None:
         """Lets go of all that is not used any more."""
