@@ -210,6 +210,11 @@ class Device:
         if self.reads_host_pages:
             self.synchronize(stream)
 
+    def give_back(self, generation: int, name: str, handle: Any) -> None:
+        """Calls a function that destroys what belongs to a context; it is gone already when the context is."""
+        if generation == self.generation:
+            getattr(self.cu, name)(handle)
+
     def synchronize(self, stream: int | None = None) -> None:
         """Waits until all work of a stream is done. Raises KernelFault for a fault in it."""
         code = self.cu.cuStreamSynchronize(self.stream if stream is None else stream)[0]

@@ -163,6 +163,7 @@ class Graph:
 
     def __init__(self, run: Execution, segment: Segment):
         self.device, self.table, self.name = run.device, run.table, run.program.plan.name
+        self.generation = self.device.generation
         self.nodes: list[_Node] = []
         self.kept: list[Any] = []  # memory that parameters lie in
         self._seen: bytes | None = self.table.key()
@@ -206,8 +207,8 @@ class Graph:
 
     def destroy(self) -> None:
         if self.executable is not None:
-            self.device.cu.cuGraphExecDestroy(self.executable)
-        self.device.cu.cuGraphDestroy(self.graph)
+            self.device.give_back(self.generation, "cuGraphExecDestroy", self.executable)
+        self.device.give_back(self.generation, "cuGraphDestroy", self.graph)
 
 
 class _Chain:
@@ -307,6 +308,7 @@ class Captured:
 
     def __init__(self, run: Execution, segment: Segment):
         self.device, self.name = run.device, run.program.plan.name
+        self.generation = generation = self.device.generation
         call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
         stream = int(call("cuStreamCreate", NON_BLOCKING))
         try:
@@ -314,9 +316,9 @@ class Captured:
             try:
                 self.executable = call("cuGraphInstantiate", graph, 0)
             finally:
-                run.cu.cuGraphDestroy(graph)
+                run.device.give_back(generation, "cuGraphDestroy", graph)
         finally:
-            run.cu.cuStreamDestroy(stream)
+            run.device.give_back(generation, "cuStreamDestroy", stream)
 
     def _capture(self, run: Execution, segment: Segment, stream: int, mode: Any) -> Any:
         usual, call = run.stream, run.device.call
@@ -326,7 +328,7 @@ class Captured:
             try:
                 run.enqueue(segment)
             except BaseException:
-                run.cu.cuStreamEndCapture(stream)
+                run.device.give_back(self.generation, "cuStreamEndCapture", stream)
                 raise
             finally:
                 run.stream = usual
@@ -338,4 +340,4 @@ class Captured:
             raise self.device.failed(code, self.name)
 
     def destroy(self) -> None:
-        self.device.cu.cuGraphExecDestroy(self.executable)
+        self.device.give_back(self.generation, "cuGraphExecDestroy", self.executable)

@@ -52,7 +52,7 @@ class Libraries:
     )
 
     def __init__(self, device: Device, stream: int):
-        self.device, self.stream = device, stream
+        self.device, self.stream, self.generation = device, stream, device.generation
         self.lock = threading.RLock()
         self.blas = importlib.import_module("nvmath.bindings.cublas")
         self.solver = importlib.import_module("nvmath.bindings.cusolverDn")
@@ -75,7 +75,8 @@ class Libraries:
             try:
                 yield
             finally:
-                self._work_on(self.stream)
+                if self.generation == self.device.generation:
+                    self._work_on(self.stream)
 
     @classmethod
     def of(cls, device: Device, stream: int) -> Libraries | None:

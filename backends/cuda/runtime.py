@@ -170,8 +170,9 @@ class Program:
             return
         try:
             if self._loaded is not None:
-                for work in self._loaded.workspaces.values():
-                    drop_graphs(work)
+                if self._loaded.generation == self.device.generation:
+                    for work in self._loaded.workspaces.values():
+                        drop_graphs(work)
                 self._loaded.workspaces.clear()
         finally:
             self._lock.release()
