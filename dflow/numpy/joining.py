@@ -353,6 +353,9 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
     steps = diff.__wrapped__(wrap(flat(lift(ary).value)))
     if to_end is None and to_begin is None:
         return steps
+    for name, e in (("to_begin", to_begin), ("to_end", to_end)):
+        if e is not None and not np.can_cast(lift(e).dtype, steps.dtype, "same_kind"):
+            raise TypeError(f"dtype of `{name}` must be compatible with input `ary` under the `same_kind` rule.")
     ends = [None if e is None else s.as_dtype(wrap(flat(lift(e).value)), steps.dtype) for e in (to_begin, to_end)]
     return concatenate.__wrapped__([p for p in (ends[0], steps, ends[1]) if p is not None])
 
