@@ -86,7 +86,7 @@ def if_(
 
 def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> Arm:
     """Traces one branch in a region of its own."""
-    inner = Region(BRANCH, region())
+    inner = Region(BRANCH, region(), reach=snapshot)
     with entered(inner):
         assume(inner.known, pred, holds)
         try:
