@@ -42,6 +42,12 @@ class CarriedError(TraceError):
     unroll = True
 
 
+class OnceError(TraceError):
+    """Something would happen once, while tracing, that is to happen in every run of a loop or branch."""
+
+    unroll = True
+
+
 class TraceIndexError(TraceError, IndexError):
     """An index that is known while tracing lies outside."""
 

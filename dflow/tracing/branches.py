@@ -98,7 +98,7 @@ def _appended(arms: Sequence[Arm], snapshot: Snapshot, test: Array) -> list[Any]
 
 def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> Arm:
     """Traces one branch in a region of its own."""
-    inner = Region(BRANCH, region())
+    inner = Region(BRANCH, region(), reach=snapshot)
     with entered(inner):
         assume(inner.known, pred, holds)
         try:

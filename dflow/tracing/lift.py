@@ -11,6 +11,7 @@ from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of, kind_of
+from dflow.records import has
 from dflow.tracing import array as _array
 from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
@@ -48,7 +49,7 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
-    if hasattr(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
+    if has(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     raise failure(
         TraceError,

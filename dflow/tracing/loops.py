@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
+from dflow.tracing.iterators import leave_alone, take_from, taken_from
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
@@ -37,7 +38,9 @@ def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
             if not traced_condition(holds):
                 if not holds:
                     return
-                if not tried and (loop.flags or (turns == LONG and start and start.emits(turns))):
+                if not tried and (
+                    loop.flags or (turns == LONG and start and start.emits(turns) and start.can_be_restored())
+                ):
                     tried = True
                     if turns and start:
                         start.restore()
@@ -59,12 +62,17 @@ class _Start:
         self.loop = loop
         self.values = loop.get()
         self.snapshot = Snapshot([*self.values, *loop.uses()])
+        self.taken = taken_from(self.snapshot)
         self.region = region()
         self.mark = self.region.mark()
 
     def emits(self, turns: int) -> bool:
         """Whether every iteration has added to the program."""
         return len(self.region.builder.ops) - self.mark.ops >= turns
+
+    def can_be_restored(self) -> bool:
+        """What has been taken from an iterator since cannot be put back."""
+        return taken_from(self.snapshot) == self.taken
 
     def restore(self) -> None:
         self.region.back_to(self.mark)
@@ -93,6 +101,8 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     loop = Loop(get, put, *facts)
     sequence = as_sequence(iterable) if tracing() else None
     if sequence is None:
+        if isinstance(iterable, Iterator) and tracing():
+            take_from(iterable)
         return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
@@ -139,6 +149,8 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         elif not stop:
             others.run()
     except DflowError:
+        if not start.can_be_restored():
+            raise
         start.restore()
         return False
     return True
@@ -147,11 +159,18 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
 def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
     """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it."""
     around = loop.get, loop.put, loop.names, loop.live, loop.uses
-    for item in items:
+    iterator = iter(items)
+    while True:
         stop = loop.stopped()
-        if not traced_condition(stop):
-            if stop:
-                return
+        traced = traced_condition(stop)
+        if not traced and stop:
+            return
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        if not traced:
             body(item)
         else:
+            leave_alone(iterator)
             if_(stop, lambda: None, functools.partial(body, item), *around)

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import CarriedError, TraceError, failure
+from dflow.errors import TraceError, failure
 from dflow.tracing import earlier, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
-from dflow.tracing.context import TRACE, builder, region
+from dflow.tracing.context import builder
+from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, not_, test
 from dflow.tracing.numbers import stands_for
@@ -187,12 +188,8 @@ def type_(*args: Any) -> type:
 
 
 def next_(*args: Any) -> Any:
-    if region().kind != TRACE:
-        raise failure(
-            CarriedError,
-            "next() inside a branch or loop that is traced would be called once only",
-            mend="loop over the sequence with `for`",
-        )
+    if args:
+        take_from(args[0])
     return next(*args)
 
 

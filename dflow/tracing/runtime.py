@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -32,6 +33,7 @@ from dflow.tracing.special_methods import (
     in_place,
     iterated,
     managed,
+    refuse_unfollowed,
     set_attribute,
     truth_value,
     unary,
@@ -151,6 +153,8 @@ def setitem(value: Any, base: Any, index: Any) -> None:
         if static is None or static.ndim:
             raise refuse_items(type(base).__name__, index)
         index = static.item()
+    if not isinstance(base, Array | list | dict | deque | bytearray):
+        refuse_unfollowed(base)
     base[index] = value
 
 

@@ -258,7 +258,7 @@ class TracedLoop:
         return state
 
     def trace_body(self) -> Region:
-        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.here.root().filled])
+        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.here.root().filled], reach=self.outside)
         inner.loop = self
         self.body_region = inner
         with entered(inner):
@@ -302,7 +302,8 @@ class TracedLoop:
         for n in self.loop.flags:
             for x in outs.get(n, (None, []))[1]:
                 flags[n] = slot_array(x) if isinstance(x, Slot) else x
-        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.region.changed()])
+        carried = [*self.own_cells(), *self.region.changed()]
+        inner = Region(LOOP, self.here, carried=carried, reach=self.outside)
         with entered(inner):
             self.put(self.start_state(flags))
             objects = Snapshot(self.uses, self.loop.names, self.places)
@@ -321,7 +322,7 @@ class TracedLoop:
     def test_is_traced(self) -> bool:
         """Whether the condition after one iteration is known only when the program runs."""
         assert self.test is not None
-        with entered(Region(BRANCH, self.region)):
+        with entered(Region(BRANCH, self.region, reach=self.outside)):
             return traced_condition(self.test())
 
     def condition(self) -> Any:
