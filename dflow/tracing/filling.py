@@ -57,8 +57,8 @@ class Filling(Stacks):
     def refused(self) -> DflowError:
         return failure(
             CarriedError,
-            f"a list that the loop at {self.traced.where} fills is used in a way that cannot be traced: it is very long, "
-            "or how long it becomes is known only when the program runs",
+            f"a list that the loop at {self.traced.where} fills is used in a way that cannot be traced: it is very "
+            "long, or how long it becomes is known only when the program runs",
             mend="use np.array(xs), len(xs), xs[k] or `for x in xs`; return np.array(xs)",
         )
 
