@@ -2,25 +2,41 @@
 
 Each of them runs once, and what takes time is to compile them. Where numbers follow one another there is nothing to
 vectorize, and a math function that is called twice need not be there twice: a call takes a nanosecond of the twenty of
-a sine.
+a sine. Arrays of a few elements may be among the numbers where there are many: their loops are written out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 
 from llvmlite import ir
 
-from dflow.ir.core import Function, walk
+from dflow.ir.core import Function, Op, walk
 
 LONG = 3000  # instructions in a block
+MANY = 60  # operations of a program
+FEW = 3  # elements of an array, too few for a vector
+SMALL = 16  # elements of an array that is only moved
+MOVES = frozenset({"extract", "update", "update_add", "copy", "constant", "broadcast", "reshape", "empty"})
 
 
 def is_straight(f: Function) -> bool:
-    """Whether ``f`` has numbers alone, and neither loops nor branches."""
-    scalar = all(t.is_scalar for t in (*f.arg_types, *f.result_types))
-    return scalar and all(not op.regions and all(v.type.is_scalar for v in op.results) for op in f.body.ops)
+    """Whether ``f`` has neither loops nor branches: numbers alone, or many operations, some of them on small arrays."""
+    if not all(v.type.is_scalar for v in (*f.args, *f.results)) and len(f.body.ops) < MANY:
+        return False
+    return all(map(_is_straight, f.body.ops))
+
+
+def _is_straight(op: Op) -> bool:
+    arrays = [v.type for v in (*op.operands, *op.results) if not v.type.is_scalar]
+    if not arrays:
+        return not op.regions
+    if op.name == "extract":  # may read few of many
+        arrays = [t for t in arrays if t is op.result.type]
+    most = SMALL if op.name in MOVES else FEW if op.name == "kernel" else 0
+    return all(t.is_static and prod(t.static_shape) <= most for t in arrays)
 
 
 def vectorizes(f: Function, module: ir.Module) -> bool:

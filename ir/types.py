@@ -31,6 +31,12 @@ class DType:
     kind: str
     bits: int
 
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, DType) and self.name == other.name)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
     @property
     def numpy(self) -> np.dtype[Any]:
         found = _NUMPY.get(self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dflow.ir.core import Block, Value, substitute, walk
+from dflow.ir.passes.rewrite import has_sizes
 
 
 def rename(block: Block, env: Mapping[Value, Value]) -> None:
@@ -12,10 +13,13 @@ def rename(block: Block, env: Mapping[Value, Value]) -> None:
     if not env:
         return
     for op in walk(block):
-        op.operands = tuple(env.get(v, v) for v in op.operands)
-        op.attrs = {k: substitute(v, env) for k, v in op.attrs.items()}
+        if any(v in env for v in op.operands):
+            op.operands = tuple(env.get(v, v) for v in op.operands)
+        if any(map(has_sizes, op.attrs.values())):
+            op.attrs = {k: substitute(v, env) for k, v in op.attrs.items()}
         for r in op.results:
-            r.type = substitute(r.type, env)
+            if r.type.shape:
+                r.type = substitute(r.type, env)
         for inner in op.regions:
             inner.results = tuple(env.get(v, v) for v in inner.results)
             for a in inner.args:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value
-from dflow.ir.passes.rewrite import Env, append_copy, constant_of, open_block, rebuild, rename
+from dflow.ir.passes.rewrite import Env, append_copy, constant_of, has, open_block, rebuild, rename
 from dflow.ir.types import I64, scalar
 
 
 def counted(f: Function) -> Function:
-    return rebuild(f, _fill)
+    return rebuild(f, _fill) if has(f, "while") else f
 
 
 def _fill(b: Builder, block: Block, env: Env) -> None:

@@ -32,6 +32,8 @@ def dce(f: Function, quiet: bool = False) -> Function:
     for r in f.results:
         live.need(r)
     live.run()
+    if not alias.to and all(op in live.ops and not op.regions for op in f.body.ops):
+        return f
     sweep = _Sweep(alias, live)
     return rebuild(f, sweep.fill)
 

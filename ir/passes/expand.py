@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, walk
-from dflow.ir.passes.rewrite import Env, append_copy, rebuild, rebuild_region, rename
+from dflow.ir.passes.rewrite import Env, append_copy, has, rebuild, rebuild_region, rename
 from dflow.ir.registry import NoDerivativeError
 
 
@@ -54,4 +54,4 @@ def _expanded(f: Function, late: bool) -> Function:
             else:
                 append_copy(b, op, env, [rebuild_region(r, env, fill) for r in op.regions])
 
-    return rebuild(f, fill)
+    return rebuild(f, fill) if has(f, "custom") else f

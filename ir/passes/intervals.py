@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dflow.ir.core import Value
-from dflow.ir.types import BOOL, DType, Size
+from dflow.ir.types import SIGNED, UNSIGNED, DType, Size
 
 Interval = tuple[int, int]
 
@@ -22,7 +22,7 @@ NEWEST = 3  # bounds of a base that are tried
 TERMS = 6  # terms of a form
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Form:
     constant: int
     terms: dict[Value, int] = field(default_factory=dict)
@@ -30,6 +30,8 @@ class Form:
     def __add__(self, other: Form | int) -> Form:
         if isinstance(other, int):
             return Form(self.constant + other, self.terms)
+        if not self.terms or not other.terms:
+            return Form(self.constant + other.constant, self.terms or other.terms)
         terms = dict(self.terms)
         for v, c in other.terms.items():
             terms[v] = terms.get(v, 0) + c
@@ -48,15 +50,20 @@ class Form:
         return Form(self.constant, {w: c for w, c in self.terms.items() if w is not v})
 
 
+_RANGES: dict[str, Interval] = {
+    "bool": (0, 1),
+    **{t.name: (-(2 ** (t.bits - 1)), 2 ** (t.bits - 1) - 1) for t in SIGNED},
+    **{t.name: (0, 2**t.bits - 1) for t in UNSIGNED},
+}
+
+
 def type_range(dtype: DType) -> Interval:
-    if dtype == BOOL:
-        return 0, 1
-    return (-(2 ** (dtype.bits - 1)), 2 ** (dtype.bits - 1) - 1) if dtype.kind == "i" else (0, 2**dtype.bits - 1)
+    return _RANGES.get(dtype.name) or (0, 2**dtype.bits - 1)
 
 
 def counts(dtype: DType) -> bool:
     """Whether values of this type have intervals."""
-    return dtype.is_integer or dtype == BOOL
+    return dtype.name in _RANGES
 
 
 def hull(x: Interval, y: Interval) -> Interval:

@@ -30,6 +30,8 @@ FOLLOW = frozenset({"broadcast", "iota"})
 
 
 def licm(f: Function) -> Function:
+    if not any(op.regions for op in f.body.ops):
+        return f
     frame = _Motion().region(f.body, {}, "function", True)
     return Function(f.name, frame.block, f.linear, f.loc)
 

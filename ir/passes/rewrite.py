@@ -25,6 +25,11 @@ def has_effect(op: Op) -> bool:
     return op.name in EFFECTS or OPS[op.name].effect
 
 
+def has(f: Function, *names: str) -> bool:
+    """Whether there are operations of one of these names; most passes are about few of them."""
+    return any(op.name in names for op in walk(f.body))
+
+
 def rename(values: Sequence[Value], env: Mapping[Value, Value]) -> list[Value]:
     return [env.get(v, v) for v in values]
 
@@ -50,16 +55,17 @@ def append_copy(
     results: Sequence[Value] | None = None,
 ) -> Op:
     """Appends ``op`` with values renamed, around new regions; ``operands`` and ``results`` (old values) select."""
-    new = []
-    for r in op.results if results is None else results:
-        env[r] = v = Value(r.type, r.hint)
-        new.append(v)
+    old = op.results if results is None else results
+    new = [Value(r.type, r.hint) for r in old]
+    env.update(zip(old, new))
     if op.name == "if":
-        _merge(op.results if results is None else results, new, regions, env)
+        _merge(old, new, regions, env)
     for v in new:  # a size in a type may be another result
-        if has_sizes(v.type):
+        if v.type.shape and has_sizes(v.type):
             v.type = substitute(v.type, env)
-    attrs = {k: substitute(a, env) if has_sizes(a) else a for k, a in op.attrs.items()}
+    attrs = op.attrs
+    if attrs and any(map(has_sizes, attrs.values())):
+        attrs = {k: substitute(a, env) if has_sizes(a) else a for k, a in attrs.items()}
     copy = Op(op.name, rename(op.operands if operands is None else operands, env), new, attrs, regions, op.loc)
     b.ops.append(copy)
     return copy

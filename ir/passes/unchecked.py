@@ -20,7 +20,7 @@ from functools import reduce
 from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes.linear_forms import emit, plus, terms
-from dflow.ir.passes.rewrite import Env, constant_of, has_effect, rebuild_loops, rename
+from dflow.ir.passes.rewrite import Env, constant_of, has, has_effect, rebuild_loops, rename
 from dflow.ir.types import I64, scalar
 
 LARGEST_STEP = 16  # times a number of iterations it does not overflow
@@ -29,7 +29,7 @@ SHORTEST = 8  # iterations, where that is known
 
 
 def unchecked(f: Function) -> Function:
-    return rebuild_loops(f, _both)
+    return rebuild_loops(f, _both) if has(f, "for") else f
 
 
 def _both(b: Builder, loop: Op, body: Block, env: Env) -> bool:
