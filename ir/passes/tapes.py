@@ -52,7 +52,7 @@ class Frame:
         self.b = Builder()
         self.trips = trips  # how often the region runs in all at most, when that is known
         self.exact = exact  # whether it is just as often
-        self.runs = runs if parent is None else parent.runs  # how often it is supposed to run in all
+        self.runs: float = runs if parent is None else parent.runs  # how often it is supposed to run in all
         self.begun: float = self.runs if parent is None else parent.begun  # how often its tapes are begun anew
         self.base: Value | None = None  # the position of the first iteration of this loop; None for 0
         self.counter: Value | None = None
