@@ -62,17 +62,6 @@ def same_memory(op: Op) -> Value | None:
     return op.operands[1] if op.name == "update" and is_whole(op) else None
 
 
-def takes_once(op: Op, operand: int) -> bool:
-    """Whether a product with a vector takes each element of an operand just once."""
-    if op.name != "matmul" or op.result.type.dtype in HALVES:
-        return False
-    x, y = op.operands
-    made = op.operands[operand].op
-    if made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL:
-        return False  # a copy, which leaves the loops around, is read faster
-    return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
-
-
 def _makes_elements(op: Op) -> bool:
     """Whether ``op`` makes a tensor whose elements kernels can compute."""
     if len(op.results) != 1 or not op.result.type.rank or op.result.type.grows:
@@ -139,7 +128,8 @@ class Demand:
 
     def is_folded(self, op: Op) -> bool:
         """Whether a product with a vector computes elements of an operand itself."""
-        return any(v in self._inlined and v not in self.stored and takes_once(op, k) for k, v in enumerate(op.operands))
+        given = enumerate(op.operands)
+        return any(v in self._inlined and v not in self.stored and self._takes_once(op, k) for k, v in given)
 
     def turns(self, op: Op) -> tuple[bool, ...]:
         """Which operands of a product it takes transposed, as they lie."""
@@ -257,7 +247,7 @@ class Demand:
         """Whether a use wants the tensor in memory, whoever computes it."""
         op = use.op
         if op is not None and op.name == "matmul":
-            return not (takes_once(op, use.operand) or (self.blas and takes_turned(op, use.operand)))
+            return not (self._takes_once(op, use.operand) or (self.blas and takes_turned(op, use.operand)))
         if op is None or not (op in self._fusable or self.is_element(op) or op.name in ("reduce", "concatenate")):
             return True
         if op.name == "transpose" and self._is_taken_turned(op.result):
@@ -266,6 +256,17 @@ class Demand:
             part = op.operands[use.operand].type
             return part.shape != (1,)
         return op in self._fusable and op.result in self.stored and same_memory(op) is not None
+
+    def _takes_once(self, op: Op, operand: int) -> bool:
+        """Whether a product with a vector takes each element of an operand just once."""
+        if op.name != "matmul" or op.result.type.dtype in HALVES:
+            return False
+        x, y = op.operands
+        made = op.operands[operand].op
+        if made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL:
+            if self._loop[made] is not self._loop[op] or self._loop[op] is None:
+                return False  # a copy, which has left the loops around, is read faster
+        return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
 
     def _is_taken_turned(self, v: Value) -> bool:
         """Whether a product takes the tensor that ``v`` is transposed of."""

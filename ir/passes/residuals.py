@@ -4,7 +4,8 @@ The linear part of a region needs some values of the nonlinear part. Saving cost
 cheapest set from which the needed ones follow by *cheap* operations: a minimum vertex cut between what cannot be
 recomputed (region arguments, results of costly operations) and what is needed, weighted by bytes. Values from around
 the region, loop counters and constants are at hand anyway. (Enzyme chooses in the same way: Moses et al., SC '22.)
-Loops that ``dflow.ir.passes.linearize`` means to run again count as cheap.
+A loop that ``dflow.ir.passes.linearize`` means to run again may do so, at the cost of a byte for each iteration: less
+than its tapes would take, and more than what little of its results is needed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import MappingProxyType
 
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
+from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 
@@ -98,11 +100,18 @@ class _Region:
         for v in uses:
             enter[v], leave[v] = net.node(), net.node()
             net.edge(enter[v], leave[v], mean_bytes(v.type))
+        loops: dict[Op, int] = {}  # that run again: they cost once, whatever is needed of them
         for v, needs in uses.items():
             if needs is None:
                 net.edge(source, enter[v], INFINITE)
                 continue
-            if v not in self.instead and (cost := self._cost(self._source(v))):
+            op = self._source(v)
+            if op.name == "for":
+                if op not in loops:
+                    loops[op] = net.node()
+                    net.edge(source, loops[op], _iterations(op))
+                net.edge(loops[op], enter[v], INFINITE)
+            elif v not in self.instead and (cost := self._cost(op)):
                 net.edge(source, enter[v], cost * mean_bytes(v.type) / v.type.dtype.itemsize)
             for u in needs:
                 net.edge(leave[u], enter[v], INFINITE)
@@ -155,6 +164,12 @@ def _cost(op: Op) -> float:
     if op.name == "update" and _is_made_anew(op.operands[0]):
         return 0.0
     return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
+
+
+def _iterations(loop: Op) -> float:
+    """How many a loop of static length makes, with those of the loops inside."""
+    inside = sum(_iterations(op) for op in loop.regions[0].ops if op.name == "for")
+    return max(0, constant_of(loop.operands[0]) or 0) * max(1, inside)
 
 
 def _is_made_anew(v: Value) -> bool:
