@@ -30,6 +30,35 @@ def transform(z: Array, sign: int) -> Array:
     return _chirp(z, sign) if p == n else _split(z, p, sign)
 
 
+def of_reals(x: Array) -> Array:
+    """The frequencies that are not negative of n real numbers, not scaled.
+
+    An even n is a transform of half the size, of x[0] + i x[1], x[2] + i x[3], ...: what the even and the odd ones give
+    are its parts that are, at frequencies k and -k, conjugate and opposite to that."""
+    n = x.shape[-1]
+    kind = np.result_type(x.dtype, np.complex64)
+    if n % 2 or n < 2 * DIRECT:
+        return transform(x.astype(kind), -1)[..., : n // 2 + 1]
+    z = transform(x[..., ::2] + x[..., 1::2] * numpy.asarray(1j, kind), -1)
+    z = np.concatenate([z, z[..., :1]], -1)
+    back = np.conj(z[..., ::-1])
+    turn = _roots(numpy.arange(n // 2 + 1), n, -1, kind) * numpy.asarray(-0.5j, kind)
+    return (z + back) * numpy.asarray(0.5, z.real.dtype) + (z - back) * turn
+
+
+def to_reals(y: Array, n: int) -> Array:
+    """The n real numbers, not scaled, from their frequencies that are not negative: the way back."""
+    if n % 2 or n < 2 * DIRECT:
+        full = np.concatenate([y, np.conj(y[..., 1 : (n + 1) // 2])[..., ::-1]], -1)
+        return np.real(transform(full, 1))
+    ends = numpy.arange(n // 2 + 1) % (n // 2) == 0
+    y = np.where(ends, y.real, y)
+    front, back = y[..., :-1], np.conj(y[..., :0:-1])
+    turn = _roots(numpy.arange(n // 2), n, 1, y.dtype) * numpy.asarray(1j, y.dtype)
+    z = transform(front + back + (front - back) * turn, 1)
+    return np.stack([z.real, z.imag], -1).reshape((*z.shape[:-1], n))
+
+
 def _roots(exponents: Any, n: int, sign: int, dtype: Any) -> Any:
     """exp(sign 2 pi i e / n), the exponents reduced exactly."""
     return numpy.exp(sign * 2j * numpy.pi * (exponents % n) / n).astype(dtype)
