@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
-from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
+from dflow.backends.engine import CompiledFunction, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
 from dflow.effort import is_long
@@ -22,6 +22,9 @@ from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.signature import LeafType, as_array, leaf_type
+
+if TYPE_CHECKING:
+    from dflow.backends.generation import Generated
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
@@ -114,6 +117,8 @@ class Executable(NativeCallable):
         return CompiledFunction(object, self.stages.signature, make, symbols, self.stages.in_place)
 
     def _generate(self, spec: EntrySpec | None) -> Generated:
+        from dflow.backends.generation import generate  # where no program on disk does
+
         def extend(module: Any, kernel: Any) -> list[str]:
             assert spec is not None
             entry.add_entry(module, kernel, spec, _ENTRY)

@@ -75,7 +75,7 @@ def _reshape(e: KernelEmitter, op: Op) -> None:
         e.each(index(count), move)
 
 
-@on_device("sequence")
+@on_device("sequence", "tape")
 def _sequence(e: KernelEmitter, op: Op) -> None:
     heap = e.memory.heaps[e.memory.buffers[op.result]]
     e.memory.clear(heap)
