@@ -24,7 +24,7 @@ from dflow.backends.emit_rows import held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar, intrinsic
 from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
-from dflow.backends.emit_types import ZERO, constant, index
+from dflow.backends.emit_types import ZERO, constant, index, value_type
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import BF16, F32, HALVES, DType
@@ -138,14 +138,23 @@ def _fold(
         return
     wide = [F32 if d in HALVES else d for d in dtypes]  # sums of many f16 need the room
     start = [identity(kind, d) for kind, d in zip(combine, wide)]
+    # Sums of complex numbers are two, as LLVM makes no vectors of pairs.
+    sums = [kind == "sum" and d.kind == "c" for kind, d in zip(combine, wide)]
 
     def step(at: At, totals: Sequence[ir.Value]) -> list[ir.Value]:
         found = [convert(e.builder, d, w, v) for d, w, v in zip(dtypes, wide, element(at))]
-        return [accumulate(e, k, w, t, v) for k, w, t, v in zip(combine, wide, totals, found)]
+        return apart([accumulate(e, k, w, t, v) for k, w, t, v in zip(combine, wide, joined(totals), found)])
+
+    def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
+        return [x for v, split in zip(values, sums) for x in (parts_of(e.builder, v) if split else [v])]
+
+    def joined(values: Sequence[ir.Value]) -> list[ir.Value]:
+        rest = iter(values)
+        return [pair(e.builder, d, next(rest), next(rest)) if split else next(rest) for d, split in zip(wide, sums)]
 
     def one(at: At) -> None:
-        totals = reduce_nest(e, inner, start, lambda rest, values: step([*at, *rest], values), ops)
-        write(e, results, at, [convert(e.builder, w, d, v) for d, w, v in zip(dtypes, wide, totals)])
+        totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops)
+        write(e, results, at, [convert(e.builder, w, d, v) for d, w, v in zip(dtypes, wide, joined(totals))])
 
     points = int(np.prod([d if isinstance(d, int) else UNROLL for d in inner]))
     e.nest(kept, one, ops=max(1, points) * ops)
@@ -262,5 +271,18 @@ def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.V
         if kind in ("sum", "prod"):
             return (b.fadd if kind == "sum" else b.fmul)(total, value, flags=REASSOCIATE)
         return intrinsic(b, {"max": "llvm.maximum", "min": "llvm.minimum"}[kind], total, value)
+    if dtype.kind == "c" and kind == "sum":
+        both = zip(parts_of(b, total), parts_of(b, value))
+        return pair(b, dtype, *(b.fadd(x, y, flags=REASSOCIATE) for x, y in both))
     name = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(kind, kind)
     return emit_scalar(b, name, {}, [dtype, dtype], [total, value])
+
+
+def parts_of(b: ir.IRBuilder, z: ir.Value) -> list[ir.Value]:
+    """The real and the imaginary part of a complex number."""
+    return [b.extract_value(z, k) for k in (0, 1)]
+
+
+def pair(b: ir.IRBuilder, dtype: DType, real: ir.Value, imaginary: ir.Value) -> ir.Value:
+    first = b.insert_value(ir.Constant(value_type(dtype), ir.Undefined), real, 0)
+    return b.insert_value(first, imaginary, 1)

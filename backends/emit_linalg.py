@@ -71,7 +71,7 @@ def _product(e: Emitter, op: Op) -> None:
     is_static = all(isinstance(d, int) for d in (m, n, k))
     if e.options.blas and is_large(op):
         e.nest(batch, partial(_square if is_square(op) else _call_blas, e, op))
-    elif is_static and x.type.dtype.kind != "c" and not turned:
+    elif is_static and not turned:
         _in_tiles(e, op, batch, int(m), int(n), int(k))  # type: ignore[arg-type]
     else:
         _reduction(e, op, rows=True)
@@ -190,7 +190,13 @@ class _Tiles:
         self.e, self.batch, self.first = e, batch, first
         self.x, self.y, self.z = *op.operands, op.result
         self.dtype = self.z.type.dtype
+        # Complex numbers are two columns each, and x is one matrix of real parts and one of imaginary ones.
+        self.part = DType(f"f{self.dtype.bits // 2}", "f", self.dtype.bits // 2) if self.is_complex else self.dtype
         self.packed: dict[int, ir.Value] = {}
+
+    @property
+    def is_complex(self) -> bool:
+        return self.dtype.kind == "c"
 
     def write(self, m: int, n: int, k: int) -> None:
         if k > BLOCK:
@@ -208,7 +214,7 @@ class _Tiles:
             self.repeat(j0, j1, width, partial(self.column, m, width, p, length, add))
 
     def column(self, m: int, width: int, p: ir.Value, length: int, add: bool, j: ir.Value) -> None:
-        vector = ir.VectorType(storage_type(self.dtype), width)
+        vector = ir.VectorType(storage_type(self.part), 2 * width if self.is_complex else width)
         part = self.pack(p, length, j, vector) if m >= PACK_ROWS and length >= PACK_ROWS else None
 
         def of_y(q: ir.Value) -> ir.Value:
@@ -244,25 +250,40 @@ class _Tiles:
         i: ir.Value,
     ) -> None:
         e, rows = self.e, [self.e.add(self.first, self.e.add(i, index(r))) for r in range(height)]
-        zero = ir.Constant(vector, [constant(self.dtype, 0)] * vector.count)
+        zero = ir.Constant(vector, [constant(self.part, 0)] * vector.count)
         hints = loop_id(e.module, ("llvm.loop.unroll.count", 2)) if length > UNROLLED else None
         start = [self.vector(self.z, [r, j], vector) if add else zero for r in rows]
+        start += [zero] * len(rows) if self.is_complex else []
 
         def step(q: ir.Value, *totals: ir.Value) -> list[ir.Value]:
             row = of_y(q)
-            of_x = [splat(e.builder, e.load(self.x, [*self.batch, r, e.add(p, q)]), vector) for r in rows]
-            return [multiply_add(e.builder, self.dtype, a, row, t) for a, t in zip(of_x, totals)]
+            found = [e.load(self.x, [*self.batch, r, e.add(p, q)]) for r in rows]
+            if self.is_complex:
+                found = [e.builder.extract_value(x, k) for k in (0, 1) for x in found]
+            of_x = [splat(e.builder, x, vector) for x in found]
+            return [multiply_add(e.builder, self.part, a, row, t) for a, t in zip(of_x, totals)]
 
-        for r, total in zip(rows, e.loop(index(length), start, step, hints=hints)):
+        totals = e.loop(index(length), start, step, hints=hints)
+        if self.is_complex:
+            totals = [self.turned(real, imaginary) for real, imaginary in zip(totals, totals[len(rows) :])]
+        for r, total in zip(rows, totals):
             stored = e.builder.store(total, e.address(self.z, [*self.batch, r, j], write=True))
-            stored.align = self.dtype.itemsize
+            stored.align = self.part.itemsize
             e.memory.mark(stored, self.z)
+
+    def turned(self, real: ir.Value, imaginary: ir.Value) -> ir.Value:
+        """real + i imaginary, where i (a + ib) = -b + ia."""
+        b, t = self.e.builder, real.type
+        swapped = ir.Constant(ir.VectorType(I32, t.count), [k ^ 1 for k in range(t.count)])
+        signs = ir.Constant(t, [t.element(-1.0 if k % 2 == 0 else 1.0) for k in range(t.count)])
+        other = b.shuffle_vector(imaginary, t(ir.Undefined), swapped)
+        return b.fadd(real, b.fmul(other, signs, flags=("contract",)), flags=("contract",))
 
     def row(self, i: ir.Value, j: ir.Value) -> At:
         return [*self.batch, self.e.add(self.first, i), j]
 
     def vector(self, v: Value, at: At, t: ir.VectorType) -> ir.Value:
-        loaded = self.e.builder.load(self.e.address(v, [*self.batch, *at]), typ=t, align=self.dtype.itemsize)
+        loaded = self.e.builder.load(self.e.address(v, [*self.batch, *at]), typ=t, align=self.part.itemsize)
         self.e.memory.mark(loaded, v)
         return loaded
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
-GENERATED = {"f": 256**3, "c": 16**3}  # up to this many multiplications BLAS is no faster
+GENERATED = {"f": 256**3, "c": 256**3}  # up to this many multiplications BLAS is no faster
 NEAR = 512**2  # elements of the second factor, which the caches hold
 BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
 

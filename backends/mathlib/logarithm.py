@@ -1,7 +1,8 @@
 """log, its relatives, and the inverse hyperbolic functions.
 
-x = 2^k·m with m in [√½, √2); with s = (m - 1)/(m + 1), log m = 2·atanh(s) = 2s + s³·(2/3 + 2/5·s² + ...). All but `log`
-evaluate that in double-double (`log_pair`), so that what is added to it, or multiplied with it, does no harm.
+x = 2^k·m with m in [√½, √2); with s = (m - 1)/(m + 1), log m = 2·atanh(s) = 2s + s³·(2/3 + 2/5·s² + ...). Logarithms
+are m - 1, whose last bits are known, and a small rest (`log_tail`). Hyperbolic functions and powers evaluate the sum in
+double-double (`log_pair`), so that what is added to it, or multiplied with it, does no harm.
 """
 
 from __future__ import annotations
@@ -76,19 +77,27 @@ def at_the_ends(x: Expr, inside: Expr) -> Expr:
 
 def log(x: Expr) -> Expr:
     """Everything but s²·s·(2/3 + ...) is ready before that is: what k adds, and what is infinite or NaN."""
-    is_double = x.format is F64
-    ln2_hi, ln2_lo = (0.6931471803691238, 1.9082149292705877e-10) if is_double else (LN2_HI_F32, LN2_LO_F32)
     mantissa, k, _ = split(x)
+    high, low = log_whole(k, mantissa - 1.0)
+    return at_the_ends(x, high) + log_tail(mantissa, low)
+
+
+def log_whole(k: Expr, f: Expr) -> Pair:
+    """k·ln 2 + f - f²/2, of which the high part has but f of log(1 + f)."""
+    ln2_hi, ln2_lo = (0.6931471803691238, 1.9082149292705877e-10) if f.format is F64 else (LN2_HI_F32, LN2_LO_F32)
+    whole = k * ln2_hi  # exact, and 0 or larger than f
+    high = whole + f
+    return Pair(high, muladd(k, ln2_lo, (f - (high - whole)) - 0.5 * f * f))
+
+
+def log_tail(mantissa: Expr, low: Expr) -> Expr:
+    """``low`` and what log m has beyond f - f²/2, for f = m - 1; it is an eighth of log m, so that its rounding is an
+    eighth of a unit in the last place there."""
     f = mantissa - 1.0
     s = f / (mantissa + 1.0)
     z = s * s
     # 2s = f - s·f, and f·(1 - f/2) carries the rounding of s no further than its own correction.
-    half_square = 0.5 * f * f
-    whole = k * ln2_hi  # exact, and 0 or larger than f
-    high = whole + f
-    low = muladd(k, ln2_lo, (f - (high - whole)) - half_square)
-    tail = muladd(s * z, polynomial(z, LOG_TAIL if is_double else LOG_TAIL_F32), muladd(s, half_square, low))
-    return at_the_ends(x, high) + tail
+    return muladd(s * z, polynomial(z, LOG_TAIL if f.format is F64 else LOG_TAIL_F32), muladd(s, 0.5 * f * f, low))
 
 
 def log_of_mantissa(f: Pair) -> Pair:
@@ -136,19 +145,33 @@ def log_pair(x: Pair) -> Pair:
 
 
 def log2(x: Expr) -> Expr:
-    mantissa, k = log_parts(Pair(x, x.const(0.0)))
-    scaled = dd.multiply(mantissa, dd.constant(x, *LOG2_E))
-    return at_the_ends(x, dd.add_float(scaled, k).rounded())
+    mantissa, k, _ = split(x)
+    f = mantissa - 1.0
+    scaled = _scaled(dd.fast_two_sum(f, log_tail(mantissa, -0.5 * f * f)), LOG2_E)
+    whole = dd.fast_two_sum(k, scaled.hi)
+    return at_the_ends(x, whole.hi + (whole.lo + scaled.lo))
 
 
 def log10(x: Expr) -> Expr:
-    scaled = dd.multiply(log_pair(Pair(x, x.const(0.0))), dd.constant(x, *LOG10_E))
-    return at_the_ends(x, scaled.rounded())
+    mantissa, k, _ = split(x)
+    high, low = log_whole(k, mantissa - 1.0)
+    return at_the_ends(x, _scaled(dd.fast_two_sum(high, log_tail(mantissa, low)), LOG10_E).rounded())
+
+
+def _scaled(x: Pair, factor: tuple[float, float]) -> Pair:
+    product = dd.two_product(x.hi, x.hi.const(factor[0]))
+    return Pair(product.hi, product.lo + muladd(x.lo, factor[0], x.hi * factor[1]))
 
 
 def log1p(x: Expr) -> Expr:
-    inside = log_pair(dd.two_sum(x, x.const(1.0))).rounded()
-    ends = at_the_ends(x + 1.0, inside)
+    """log u + c/u for 1 + x = u + c; where u is large, that is lost."""
+    total = dd.two_sum(x, x.const(1.0))
+    mantissa, k, inverse = split(total.hi)
+    f = mantissa - 1.0
+    high, low = log_whole(k, f)
+    lost = (total.hi > 2.0**60).select(0.0, total.lo * inverse)
+    low = muladd(lost, 1.0 - f * (1.0 - f * (1.0 - f)), low)  # 1/m to a few bits
+    ends = at_the_ends(total.hi, high + log_tail(mantissa, low))
     return (fabs(x) < 2.0**-54).select(x, ends)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy
@@ -125,19 +126,27 @@ def rank_of(points: Value, x: Value, right: bool) -> Value:
     b, kind = builder(), x.type.with_dtype(I64)
     keys, wanted = _keys(points), _keys(x)
 
-    def halve(b: Any, k: Value, low: Value, high: Value) -> list[Value]:
-        middle = b.shr(b.add(low, high), 1)
-        point = [b.gather(key, b.min(middle, n - 1)) for key in keys]
-        searching = b.lt(low, high)
-        before = _all_precede(b, point, wanted, right)
-        return [
-            b.select(b.and_(searching, before), b.add(middle, 1), low),
-            b.select(b.and_(searching, b.not_(before)), middle, high),
-        ]
+    steps = n.bit_length()
+
+    def double(b: Any, step: Value, low: Value) -> Value:
+        """``step`` further, where the point before that is still one to count."""
+        further = b.add(low, b.broadcast_scalar(step, low.type.shape))
+        last = b.min(further, n)
+        before = _all_precede(b, [b.gather(key, b.sub(last, 1)) for key in keys], wanted, right)
+        return b.select(b.and_(before, b.eq(last, further)), further, low)
 
     if n == 0:
         return b.zeros(kind)
-    return b.for_loop(b.index(n.bit_length()), [b.zeros(kind), b.full(n, kind)], halve)[0]
+    if prod(x.type.bound) >= LONG:  # one pass over memory, or a few
+        low = b.zeros(kind)
+        for k in reversed(range(steps)):
+            low = double(b, b.index(1 << k), low)
+        return low
+
+    def body(b: Any, k: Value, low: Value) -> list[Value]:
+        return [double(b, b.shr(b.index(1 << (steps - 1)), k), low)]
+
+    return b.for_loop(b.index(steps), [b.zeros(kind)], body)[0]
 
 
 def _precedes(b: Any, point: Value, x: Value, right: bool) -> Value:

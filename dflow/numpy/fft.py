@@ -11,7 +11,7 @@ import numpy
 from dflow.numpy import dispatch
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.numpy.fourier import transform
+from dflow.numpy.fourier import of_reals, to_reals, transform
 from dflow.tracing.array import Array
 from dflow.tracing.lift import lift
 
@@ -21,7 +21,13 @@ SWAPPED = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": 
 
 def _complex(a: Any) -> Array:
     x = lift(a)
-    return x if x.dtype.kind == "c" else s.as_dtype(x, np.result_type(x.dtype, np.complex64))
+    return x if x.dtype.kind == "c" else s.as_dtype(x, np.result_type(_floating(x).dtype, np.complex64))
+
+
+def _floating(a: Any) -> Array:
+    """Real numbers of at least 32 bits; whole ones become the widest."""
+    x = lift(a)
+    return s.as_dtype(x, np.result_type(x.dtype, np.float32) if x.dtype.kind == "f" else np.float64)
 
 
 def _scale(n: int, norm: Any, inverse: bool) -> float:
@@ -43,8 +49,11 @@ def _resized(x: Array, n: int) -> Array:
 def _along(a: Any, n: Any, axis: int, norm: Any, inverse: bool) -> Array:
     x = np.moveaxis(_complex(a), axis, -1)
     x = _resized(x, x.shape[-1] if n is None else s.static_int(n, "n"))
-    size = x.shape[-1]
-    y = transform(x, 1 if inverse else -1)
+    return _scaled(transform(x, 1 if inverse else -1), x.shape[-1], axis, norm, inverse)
+
+
+def _scaled(y: Array, size: int, axis: int, norm: Any, inverse: bool) -> Array:
+    """The result of a transform of ``size`` elements, its last axis put where it was."""
     scale = _scale(size, norm, inverse)
     return np.moveaxis(y if scale == 1.0 else y * scale, -1, axis)
 
@@ -64,9 +73,9 @@ def rfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = Non
     """Of real numbers: the frequencies that are not negative."""
     if lift(a).dtype.kind == "c":
         raise TypeError("ufunc 'rfft' takes real numbers; take fft of complex ones")
-    y = np.moveaxis(_along(a, n, axis, norm, False), axis, -1)
-    size = np.moveaxis(lift(a), axis, -1).shape[-1] if n is None else s.static_int(n, "n")
-    return s.result(np.moveaxis(y[..., : size // 2 + 1], -1, axis).value, out)
+    x = np.moveaxis(_floating(a), axis, -1)
+    x = _resized(x, x.shape[-1] if n is None else s.static_int(n, "n"))
+    return s.result(_scaled(of_reals(x), x.shape[-1], axis, norm, False).value, out)
 
 
 @implements(np.fft.irfft)
@@ -77,8 +86,7 @@ def irfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = No
     if size < 1:
         raise ValueError(f"Invalid number of FFT data points ({size}) specified.")
     half = _resized(x, size // 2 + 1)
-    full = np.concatenate([half, np.conj(half[..., 1 : (size + 1) // 2])[..., ::-1]], -1)
-    return s.result(np.moveaxis(np.real(_along(full, None, -1, norm, True)), -1, axis).value, out)
+    return s.result(_scaled(to_reals(half, size), size, axis, norm, True).value, out)
 
 
 @implements(np.fft.hfft)

@@ -1,9 +1,9 @@
 """The discrete Fourier transform along the last axis, of any size, in O(n log n).
 
-Sizes up to ``DIRECT`` are a product with the matrix of the transform. Others are split by Cooley and Tukey's method:
-with n = p m, positions j = a m + b and frequencies k = c + p d, a transform of size p over a, factors
-exp(-2 pi i b c / n), and a transform of size m over b. A prime size is a convolution with a chirp, of a size that is a
-power of two (Bluestein).
+Sizes up to ``RADIX``, and primes up to ``DIRECT``, are a product with the matrix of the transform. Others are split by
+Cooley and Tukey's method: with n = p m, positions j = a m + b and frequencies k = c + p d, a transform of size p over
+a, factors exp(-2 pi i b c / n), and a transform of size m over b. A larger prime size is a convolution with a chirp, of
+a size that is a power of two (Bluestein).
 The transform is made of products with constants, so its derivatives need no rule.
 """
 
@@ -16,6 +16,7 @@ import numpy
 from dflow.tracing.array import Array
 
 np: Any = numpy
+RADIX = 8  # more would take more multiplications, less more passes
 DIRECT = 32
 
 
@@ -24,10 +25,39 @@ def transform(z: Array, sign: int) -> Array:
     n = z.shape[-1]
     if n <= 1:
         return z
-    if n <= DIRECT:
-        return z @ _roots(numpy.outer(numpy.arange(n), numpy.arange(n)), n, sign, z.dtype)
     p = _factor(n)
+    if n <= RADIX or p == n <= DIRECT:
+        return z @ _roots(numpy.outer(numpy.arange(n), numpy.arange(n)), n, sign, z.dtype)
     return _chirp(z, sign) if p == n else _split(z, p, sign)
+
+
+def of_reals(x: Array) -> Array:
+    """The frequencies that are not negative of n real numbers, not scaled.
+
+    An even n is a transform of half the size, of x[0] + i x[1], x[2] + i x[3], ...: what the even and the odd ones give
+    are its parts that are, at frequencies k and -k, conjugate and opposite to that."""
+    n = x.shape[-1]
+    kind = np.result_type(x.dtype, np.complex64)
+    if n % 2 or n < DIRECT:
+        return transform(x.astype(kind), -1)[..., : n // 2 + 1]
+    z = transform(x[..., ::2] + x[..., 1::2] * numpy.asarray(1j, kind), -1)
+    z = np.concatenate([z, z[..., :1]], -1)
+    back = np.conj(z[..., ::-1])
+    turn = _roots(numpy.arange(n // 2 + 1), n, -1, kind) * numpy.asarray(-0.5j, kind)
+    return (z + back) * numpy.asarray(0.5, z.real.dtype) + (z - back) * turn
+
+
+def to_reals(y: Array, n: int) -> Array:
+    """The n real numbers, not scaled, from their frequencies that are not negative: the way back."""
+    if n % 2 or n < DIRECT:
+        full = np.concatenate([y, np.conj(y[..., 1 : (n + 1) // 2])[..., ::-1]], -1)
+        return np.real(transform(full, 1))
+    ends = numpy.arange(n // 2 + 1) % (n // 2) == 0
+    y = np.where(ends, y.real, y)
+    front, back = y[..., :-1], np.conj(y[..., :0:-1])
+    turn = _roots(numpy.arange(n // 2), n, 1, y.dtype) * numpy.asarray(1j, y.dtype)
+    z = transform(front + back + (front - back) * turn, 1)
+    return np.stack([z.real, z.imag], -1).reshape((*z.shape[:-1], n))
 
 
 def _roots(exponents: Any, n: int, sign: int, dtype: Any) -> Any:
@@ -36,9 +66,8 @@ def _roots(exponents: Any, n: int, sign: int, dtype: Any) -> Any:
 
 
 def _factor(n: int) -> int:
-    """The largest factor that is transformed directly; else the smallest prime factor."""
-    small = [p for p in range(DIRECT, 1, -1) if n % p == 0]
-    return small[0] if small else next(p for p in range(DIRECT + 1, n + 1) if n % p == 0)
+    """The largest factor up to ``RADIX``; else the smallest prime factor."""
+    return next(p for p in (*range(RADIX, 1, -1), *range(RADIX + 1, n + 1)) if n % p == 0)
 
 
 def _split(z: Array, p: int, sign: int) -> Array:

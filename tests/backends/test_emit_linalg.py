@@ -12,7 +12,7 @@ from dflow.backends.emit_linalg import pieces
 from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
-from dflow.ir.types import F16, F32, F64, I32, I64, U8, Size, TensorType, scalar
+from dflow.ir.types import C64, C128, F16, F32, F64, I32, I64, U8, Size, TensorType, scalar
 
 SIZES = [
     (2, 2, 2),
@@ -42,6 +42,16 @@ def test_products(m, n, k, dtype, blas):
     f = product(dtype, x.shape, y.shape)
     (got,) = compile_plan(bufferize(f), options=Options(blas=blas))(x, y)
     np.testing.assert_array_equal(got, evaluate(f, [x, y])[0])  # small integers: every order of sums is exact
+
+
+@pytest.mark.parametrize("dtype", [C64, C128], ids=str)
+@pytest.mark.parametrize("m, n, k", [(2, 2, 2), (5, 7, 9), (70, 20, 300)])
+def test_complex_products(m, n, k, dtype):
+    x, y = (np.random.default_rng(k).integers(-4, 5, (2, *s)).astype(float) for s in ((m, k), (k, n)))
+    x, y = ((v[0] + 1j * v[1]).astype(dtype.numpy) for v in (x, y))
+    f = product(dtype, x.shape, y.shape)
+    (got,) = compile_plan(bufferize(f), options=Options())(x, y)
+    np.testing.assert_array_equal(got, evaluate(f, [x, y])[0])
 
 
 @pytest.mark.parametrize("blas", [True, False])

@@ -32,6 +32,7 @@ CASES = {
         (POINTS, lambda x: np.searchsorted([0, 1, 1, 2, 4], x)),
         (POINTS, lambda x: np.searchsorted([0, 1, 1, 2, 4], x, "right")),
         (POINTS, lambda x: np.searchsorted(x, [[0.7, 9], [-5, 10]])),
+        (np.tile(X, 200), lambda x: [np.searchsorted(POINTS, x, side) for side in ("left", "right")]),
     ],
     "polyval": [(X, lambda x: np.polyval([1.0, -2.0, 3.0], x)), (X, lambda x: np.polyval(x, 2))],
     "convolve": [
