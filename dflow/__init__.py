@@ -21,6 +21,7 @@ from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
 from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
 from dflow.placement import default_device, device_put
 from dflow.recompute import checkpoint
+from dflow.recompute import checkpoint as remat
 from dflow.records import field, register, struct
 from dflow.shapes import ShapeDtypeStruct, eval_shape
 from dflow.solvers import fixed_point, odeint
@@ -68,6 +69,7 @@ __all__ = [
     "register",
     "register_jvp",
     "register_vjp",
+    "remat",
     "set_threads",
     "sparse_hessian",
     "sparse_jacobian",
