@@ -26,7 +26,7 @@ if _TYPE_CHECKING:
     from dflow.implicit import custom_root
     from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
     from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
-    from dflow.recompute import checkpoint
+    from dflow.recompute import checkpoint, remat
     from dflow.shapes import ShapeDtypeStruct, eval_shape
     from dflow.solvers import fixed_point, odeint
     from dflow.sparse import sparse_hessian, sparse_jacobian
@@ -73,6 +73,7 @@ __all__ = [
     "register",
     "register_jvp",
     "register_vjp",
+    "remat",
     "set_threads",
     "sparse_hessian",
     "sparse_jacobian",
@@ -97,7 +98,7 @@ _PLACES = {
     "dflow.implicit": ("custom_root",),
     "dflow.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
     "dflow.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
-    "dflow.recompute": ("checkpoint",),
+    "dflow.recompute": ("checkpoint", "remat"),
     "dflow.shapes": ("ShapeDtypeStruct", "eval_shape"),
     "dflow.solvers": ("fixed_point", "odeint"),
     "dflow.sparse": ("sparse_hessian", "sparse_jacobian"),

@@ -20,7 +20,7 @@ from dflow.device_program import DEVICES, DeterministicProgram
 from dflow.errors import DerivativeError, failure, user_frames_only
 from dflow.ir.passes import jvp as jvp_pass
 from dflow.ir.passes import vjp as vjp_pass
-from dflow.linear_maps import Linearized, transposed
+from dflow.linear_maps import Linearized, require_pair, transposed
 from dflow.methods import after_self, decorated, taken_apart
 from dflow.program import trace_program
 from dflow.reference import BACKENDS
@@ -191,11 +191,12 @@ def _gradient(
     return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
 
 
-def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[Any, Any]:
+def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """The value of ``function(*primals)``, and its derivative in the direction ``tangents`` (forward mode).
 
     ``tangents`` has the structure and shapes of ``primals``; what cannot vary (integers) may be None there. The second
-    result has the structure of the first, with None for what cannot vary.
+    result has the structure of the first, with None for what cannot vary. With ``has_aux`` the function returns
+    ``(value, aux)``, and this returns ``(value, derivative, aux)``.
     """
 
     def inner(primals: Any, tangents: Any) -> Any:
@@ -210,11 +211,16 @@ def jvp(function: Callable[..., Any], primals: Sequence[Any], tangents: Sequence
         n = program.result_count
         rest = iter(results[n:])
         moving = [next(rest) if r.type.dtype.is_inexact else None for r in made.results[:n]]
-        return trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
+        value, out = trees.unflatten(program.out_spec, results[:n]), trees.unflatten(program.out_spec, moving)
+        if not has_aux:
+            return value, out
+        require_pair(value)
+        return value[0], out[0], value[1]
 
     with user_frames_only():
         require_tuples("jvp", primals, tangents)
-        run = shared(lambda: Jit(function, inner, "jvp", recipe=("jvp",)), function, ("jvp",))
+        recipe = ("jvp", has_aux)
+        run = shared(lambda: Jit(function, inner, "jvp", recipe=recipe), function, recipe)
         return run(tuple(primals), tuple(tangents))
 
 
@@ -240,13 +246,14 @@ def vjp(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> A
         return _linearized(function, has_aux).vjp(Arguments(function, primals, {}, keep_known=tracing()))
 
 
-def linearize(function: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
+def linearize(function: Callable[..., Any], *primals: Any, has_aux: bool = False) -> Any:
     """The value of ``function(*primals)``, and its derivative there: a linear function of tangents.
 
-    The nonlinear part is computed once, so that many directions are cheap.
+    The nonlinear part is computed once, so that many directions are cheap. With ``has_aux`` the function returns
+    ``(value, aux)``, and this returns ``(value, derivative, aux)``.
     """
     with user_frames_only():
-        return _linearized(function, False).linearize(Arguments(function, primals, {}, keep_known=tracing()))
+        return _linearized(function, has_aux).linearize(Arguments(function, primals, {}, keep_known=tracing()))
 
 
 def _linearized(function: Callable[..., Any], has_aux: bool) -> Linearized:

@@ -22,6 +22,7 @@ from dflow.ir.registry import Linear, NoDerivativeError
 from dflow.ir.rules import STOP_GRADIENT, Rule, Tangents, apply, unused_name
 from dflow.ir.types import TensorType, kind_of
 from dflow.methods import Method
+from dflow.selection import argument_names
 from dflow.signature import Arguments
 from dflow.tracing.array import Array
 from dflow.tracing.calls import call
@@ -49,11 +50,17 @@ class WithRule(Method):
 
     verb = ""
 
-    def __init__(self, function: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        nondiff_argnums: int | Sequence[int] = (),
+        nondiff_argnames: str | Sequence[str] = (),
+    ):
         functools.update_wrapper(self, function, updated=())
         self.function = function
         given = (nondiff_argnums,) if isinstance(nondiff_argnums, int) else tuple(nondiff_argnums)
-        self.nondiff_argnums = given
+        names = argument_names("nondiff_argnames", nondiff_argnames, DerivativeError)
+        self.nondiff_argnums = (*given, *(_position(function, n) for n in names))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not tracing():
@@ -97,21 +104,38 @@ class WithRule(Method):
         )
 
 
+def _position(function: Callable[..., Any], name: str) -> int:
+    names = list(inspect.signature(function).parameters)
+    if name in names:
+        return names.index(name)
+    raise failure(
+        DerivativeError,
+        f"nondiff_argnames has {name!r}, which {getattr(function, '__name__', 'the function')} does not take",
+        seen=", ".join(names) or "no arguments",
+        location=function_location(function),
+    )
+
+
 class custom_jvp(WithRule):
     """A function with a forward-mode rule; what reverse mode needs follows from it.
 
     ``@f.defjvp`` takes ``rule(primals, tangents) -> (f(*primals), tangent of that)``; the tangent must be linear in
-    ``tangents``. Integer leaves have the tangent None. Arguments that ``nondiff_argnums`` names come first, before
-    ``primals``, which lacks them; they are known while tracing. The rule may call ``f``, and is differentiated for
-    higher orders. As in JAX.
+    ``tangents``. Integer leaves have the tangent None. Arguments that ``nondiff_argnums`` (or, by name,
+    ``nondiff_argnames``) chooses come first, before ``primals``, which lacks them; they are known while tracing. The
+    rule may call ``f``, and is differentiated for higher orders. As in JAX.
 
     Raises DerivativeError when a tangent does not fit, and when ``f`` closes over a value that is differentiated.
     """
 
     verb = "defjvp"
 
-    def __init__(self, function: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()):
-        super().__init__(function, nondiff_argnums)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        nondiff_argnums: int | Sequence[int] = (),
+        nondiff_argnames: str | Sequence[str] = (),
+    ):
+        super().__init__(function, nondiff_argnums, nondiff_argnames)
         self.jvp: Callable[..., Any] | None = None
 
     def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,14 +223,19 @@ class custom_vjp(WithRule):
     """A function with a reverse-mode rule. Forward mode is refused.
 
     ``f.defvjp(fwd, bwd)``: ``fwd(*args) -> (f(*args), residuals)``, where residuals are any tree, and ``bwd(residuals,
-    cotangent) -> (cotangent, ...)``, one for each argument, None for zero. Arguments that ``nondiff_argnums`` names
-    are known while tracing; ``bwd`` takes them first. As in JAX.
+    cotangent) -> (cotangent, ...)``, one for each argument, None for zero. Arguments that ``nondiff_argnums`` (or, by
+    name, ``nondiff_argnames``) chooses are known while tracing; ``bwd`` takes them first. As in JAX.
     """
 
     verb = "defvjp"
 
-    def __init__(self, function: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()):
-        super().__init__(function, nondiff_argnums)
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        nondiff_argnums: int | Sequence[int] = (),
+        nondiff_argnames: str | Sequence[str] = (),
+    ):
+        super().__init__(function, nondiff_argnums, nondiff_argnames)
         self.pair: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:

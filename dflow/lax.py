@@ -1,4 +1,4 @@
-"""Control flow as functions: the names and signatures of ``jax.lax``.
+"""Control flow as functions, and parts of arrays: the names and signatures of ``jax.lax``.
 
 They are written as a user would write them, in plain Python, which is traced like any other. So all of them can be
 differentiated in both modes, ``while_loop`` too, and outside of traces they just run.
@@ -6,6 +6,7 @@ differentiated in both modes, ``while_loop`` too, and outside of traces they jus
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
+from dflow.custom import stop_gradient
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.ir.types import kind_of
 from dflow.recompute import checkpoint as checkpointed
@@ -284,4 +286,35 @@ def associative_scan(fn: Function, elems: Any, reverse: bool = False, axis: int 
     return trees.unflatten(spec, joined)
 
 
-__all__ = ["associative_scan", "cond", "fori_loop", "map", "scan", "switch", "while_loop"]
+_OF_ARRAYS = (  # in a module of its own, which needs dflow.numpy and is loaded when one is used
+    "clamp",
+    "dynamic_index_in_dim",
+    "dynamic_slice",
+    "dynamic_slice_in_dim",
+    "dynamic_update_slice",
+    "dynamic_update_slice_in_dim",
+    "integer_pow",
+    "rsqrt",
+    "select",
+    "select_n",
+    "top_k",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_ARRAYS:
+        return getattr(importlib.import_module("dflow.lax_arrays"), name)
+    raise AttributeError(f"module 'dflow.lax' has no attribute {name!r}")
+
+
+__all__ = [
+    "associative_scan",
+    "cond",
+    "fori_loop",
+    "map",
+    "scan",
+    "stop_gradient",
+    "switch",
+    "while_loop",
+    *_OF_ARRAYS,
+]

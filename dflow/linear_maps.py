@@ -53,6 +53,12 @@ class Parts:
         return list(self.primal.result_types[: self.program.result_count])
 
 
+def require_pair(result: Any) -> None:
+    """Raises DerivativeError where a function with ``has_aux`` does not return two things."""
+    if not (isinstance(result, tuple | list) and len(result) == 2):
+        raise failure(DerivativeError, "with has_aux=True the function returns a pair: the value and anything else")
+
+
 class LinearMap:
     """A derivative as a function: a tree, whose leaves are the residuals, so it may be an argument or a result."""
 
@@ -88,17 +94,19 @@ class Linearized:
         back = LinearMap(pull, residuals)
         return (value, back, aux) if self.has_aux else (value, back)
 
-    def linearize(self, arguments: Arguments) -> tuple[Any, Callable[..., Any]]:
-        value, _, parts, residuals = self._run(arguments)
+    def linearize(self, arguments: Arguments) -> Any:
+        value, aux, parts, residuals = self._run(arguments)
 
         def push(residuals: list[Any], *tangents: Any) -> Any:
             inputs = [t.type for t in arguments.types]
             results = _apply(parts, "linearize", residuals, tangents, arguments.args, inputs)
             rest = iter(results)
             moving = [next(rest) if t.dtype.is_inexact else None for t in parts.result_types]
-            return trees.unflatten(parts.program.out_spec, moving)
+            out = trees.unflatten(parts.program.out_spec, moving)
+            return out[0] if self.has_aux else out
 
-        return value, LinearMap(push, residuals)
+        forward = LinearMap(push, residuals)
+        return (value, forward, aux) if self.has_aux else (value, forward)
 
     def _run(self, arguments: Arguments) -> tuple[Any, Any, Parts, list[Any]]:
         """Runs the nonlinear part: the value, what comes with it, and the residuals."""
@@ -113,8 +121,7 @@ class Linearized:
         residuals = list(results[n:])
         if not self.has_aux:
             return value, None, parts, residuals
-        if not (isinstance(value, tuple) and len(value) == 2):
-            raise failure(DerivativeError, "with has_aux=True the function returns a pair: the value and anything else")
+        require_pair(value)
         return value[0], value[1], parts, residuals
 
     def _compiled(self, arguments: Arguments) -> tuple[Parts, Executable]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dflow.call_records import CallRecord
-from dflow.errors import user_frames_only
+from dflow.errors import TraceError, failure, user_frames_only
 from dflow.ir.rules import CHECKPOINT, apply
 from dflow.methods import Method
 from dflow.signature import Arguments
@@ -19,10 +19,25 @@ class checkpoint(Method):
 
     Memory for time: calls in a loop keep the arguments of each iteration instead of all that its derivative needs. It
     changes no value and no derivative. ``static_argnums`` are arguments that are known while tracing. Works as a
-    decorator; ``dflow.lax.scan(..., checkpoint=True)`` arranges a loop for it.
+    decorator; ``dflow.lax.scan(..., checkpoint=True)`` arranges a loop for it. ``prevent_cse`` is there for programs
+    of JAX, and changes nothing; a ``policy`` is refused.
     """
 
-    def __init__(self, function: Callable[..., Any], static_argnums: int | Sequence[int] = ()):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        static_argnums: int | Sequence[int] = (),
+        *,
+        policy: Any = None,
+        prevent_cse: bool = True,
+    ):
+        if policy is not None:
+            raise failure(
+                TraceError,
+                "checkpoint keeps the arguments alone, and takes no policy",
+                seen=f"policy={getattr(policy, '__name__', policy)!r}",
+                mend="leave policy out; without checkpoint a minimum cut chooses what is kept",
+            )
         functools.update_wrapper(self, function, updated=())
         self.function = function
         self.static_argnums = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
@@ -38,3 +53,6 @@ class checkpoint(Method):
 
 
 __all__ = ["checkpoint"]
+
+
+remat = checkpoint  # JAX's name for it

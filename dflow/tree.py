@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
+from dflow.errors import TraceError, failure
 from dflow.tracing.calls import call
 from dflow.tracing.lift import contains_traced
 
@@ -44,6 +45,55 @@ def reduce(function: Callable[[Any, Any], Any], tree: Any, *initial: Any) -> Any
     return functools.reduce(lambda a, b: call(function, a, b), leaves(tree), *initial)
 
 
+def all(tree: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """Whether every leaf holds (of arrays, in every place)."""
+    return functools.reduce(np.logical_and, leaves(tree, is_leaf), True)
+
+
+def transpose(outer: Any, inner: Any, tree: Any) -> Any:
+    """A tree of the structure ``outer`` whose leaves are trees of the structure ``inner``, the other way round."""
+    parts = trees.flatten(tree)[0]
+    n = inner.num_leaves
+    if len(parts) != n * outer.num_leaves:
+        raise failure(
+            TraceError,
+            "the tree has not the structure of the outer tree with inner trees for its leaves",
+            seen=f"{structure(tree)}",
+            wanted=f"{outer} of {inner}",
+        )
+    return trees.unflatten(inner, [trees.unflatten(outer, parts[k::n]) for k in range(n)])
+
+
+def flatten_with_path(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> tuple[list[tuple[tuple[Any, ...], Any]], Any]:
+    """Pairs of the way to a leaf (its keys, positions and names) and the leaf; and the structure."""
+    found, spec = trees.flatten(tree, is_leaf=is_leaf)
+    return list(zip(trees.ways(tree, is_leaf), found)), spec
+
+
+def leaves_with_path(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple[Any, ...], Any]]:
+    """The pairs of ``flatten_with_path``."""
+    return flatten_with_path(tree, is_leaf)[0]
+
+
+def map_with_path(
+    function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> Any:
+    """``map`` with the way to each leaf as the first argument."""
+    ways = trees.unflatten(structure(tree, is_leaf), [_Way(w) for w in trees.ways(tree, is_leaf)])
+    return trees.map_leaves(
+        lambda leaf, way, *more: call(function, way.keys, leaf, *more), tree, ways, *rest, is_leaf=is_leaf
+    )
+
+
+class _Way:
+    """A way to a leaf as a leaf: the tuple itself would be a tree."""
+
+    def __init__(self, keys: tuple[Any, ...]):
+        self.keys = keys
+
+
 def ravel_pytree(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     """All numbers of a tree in one vector, and the function from such a vector to a tree of its structure.
 
@@ -65,4 +115,17 @@ def ravel_pytree(tree: Any) -> tuple[Any, Callable[[Any], Any]]:
     return flat, unravel
 
 
-__all__ = ["flatten", "leaves", "map", "ravel_pytree", "reduce", "structure", "unflatten"]
+__all__ = [
+    "all",
+    "flatten",
+    "flatten_with_path",
+    "leaves",
+    "leaves_with_path",
+    "map",
+    "map_with_path",
+    "ravel_pytree",
+    "reduce",
+    "structure",
+    "transpose",
+    "unflatten",
+]

@@ -49,6 +49,11 @@ def paths(tree: Tree, root: str = "") -> list[str]:
     return [a.codify(root) for a in accessors]
 
 
+def ways(tree: Tree, is_leaf: IsLeaf = None) -> list[tuple[Any, ...]]:
+    """The keys, positions and names that lead to each leaf."""
+    return optree.tree_paths(tree, is_leaf, namespace=NAMESPACE)
+
+
 def constants(tree: Tree) -> set[int]:
     """The positions of the leaves that stand in fields marked as not differentiable."""
     accessors, _, _ = optree.tree_flatten_with_accessor(tree, namespace=NAMESPACE)
@@ -65,4 +70,5 @@ __all__ = [
     "register",
     "register_attributes",
     "unflatten",
+    "ways",
 ]

@@ -1,4 +1,4 @@
-"""Activations. At its kink ``relu`` has derivative 0."""
+"""Activations. At their kinks ``relu`` and those made of it have derivative 0; between equal bounds it is shared."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy
 
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
 
 def _floats(x: Any) -> Any:
     x = lift(x)
@@ -27,6 +29,14 @@ def relu(x: Any) -> Any:
 
 
 @own
+def relu6(x: Any) -> Any:
+    """x between 0 and 6."""
+    x = lift(x)
+    inside = (x > 0) & (x < 6)
+    return np.where(inside, x, np.where(x > 0, np.full((), 6, x.dtype), np.zeros((), x.dtype)))
+
+
+@own
 def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
     x = _floats(x)
     return np.where(x >= 0, x, negative_slope * x)
@@ -37,6 +47,19 @@ def elu(x: Any, alpha: Any = 1.0) -> Any:
     """x, or alpha (exp(x) - 1) below 0."""
     x = _floats(x)
     return np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, np.zeros((), x.dtype), x)))
+
+
+@own
+def celu(x: Any, alpha: Any = 1.0) -> Any:
+    """x, or alpha (exp(x / alpha) - 1) below 0."""
+    x = _floats(x)
+    return np.where(x > 0, x, alpha * np.expm1(np.where(x > 0, np.zeros((), x.dtype), x) / alpha))
+
+
+@own
+def selu(x: Any) -> Any:
+    """The scaled ``elu`` that keeps mean 0 and variance 1 (Klambauer et al.)."""
+    return SELU_SCALE * elu.__wrapped__(x, SELU_ALPHA)
 
 
 @own
@@ -72,6 +95,65 @@ def gelu(x: Any, approximate: bool = True) -> Any:
     if approximate:
         return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
     return 0.5 * x * wrap(s.builder().erfc((-x / math.sqrt(2.0)).value))
+
+
+@own
+def mish(x: Any) -> Any:
+    """x tanh(softplus(x))."""
+    x = _floats(x)
+    return x * np.tanh(softplus.__wrapped__(x))
+
+
+@own
+def soft_sign(x: Any) -> Any:
+    """x / (1 + abs(x))."""
+    x = _floats(x)
+    return x / (1.0 + np.abs(x))
+
+
+@own
+def squareplus(x: Any, b: Any = 4.0) -> Any:
+    """(x + sqrt(x^2 + b)) / 2."""
+    x = _floats(x)
+    return 0.5 * (x + np.sqrt(x * x + b))
+
+
+@own
+def hard_tanh(x: Any) -> Any:
+    """x between -1 and 1."""
+    x = _floats(x)
+    return np.where(x > 1.0, np.ones((), x.dtype), np.where(x < -1.0, -np.ones((), x.dtype), x))
+
+
+@own
+def hard_sigmoid(x: Any) -> Any:
+    """(x + 3) / 6 between 0 and 1."""
+    return relu6.__wrapped__(_floats(x) + 3.0) / 6.0
+
+
+@own
+def hard_silu(x: Any) -> Any:
+    """x times its hard sigmoid."""
+    x = _floats(x)
+    return x * hard_sigmoid.__wrapped__(x)
+
+
+@own
+def glu(x: Any, axis: int = -1) -> Any:
+    """The first half of ``x`` along ``axis`` times the sigmoid of the second."""
+    x = _floats(x)
+    if x.shape[axis] % 2:
+        raise ValueError(f"glu halves axis {axis}, which has an odd size: {x.shape[axis]}")
+    first, second = np.split(x, 2, axis)
+    return first * sigmoid.__wrapped__(second)
+
+
+@own
+def standardize(x: Any, axis: Any = -1, epsilon: Any = 1e-5) -> Any:
+    """``x`` less its mean, over its standard deviation (of the variance plus ``epsilon``) along ``axis``."""
+    x = _floats(x)
+    shifted = x - np.mean(x, axis=axis, keepdims=True)
+    return shifted / np.sqrt(np.mean(shifted * shifted, axis=axis, keepdims=True) + epsilon)
 
 
 @own

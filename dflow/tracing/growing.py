@@ -176,7 +176,9 @@ class Growing(Stacks):
             columns.append([_unpacked(x, leaf.packed) for x in found] if leaf.packed else found)
         structure = self.growth.structure
         items = [unflatten(structure, leaves) for leaves in zip(*columns)]
-        self.target[:] = [*([] if self.first else self.before), *items]
+        # A loop around this one looks for what is new: there the items from before stay what they are.
+        replaced = self.first and not held_outside(self.target, self.traced)
+        self.target[:] = items if replaced else [*self.before, *items[self.first :]]
         self.name_again(columns)
 
     def name_again(self, columns: Sequence[Sequence[Any]]) -> None:
