@@ -129,12 +129,12 @@ class TracedLoop:
             self.leave(v, after[v.name])
         smaller = shrinking.found(self.variables.values())
         shrinking.check(smaller, self.region, self.slots)
+        results = After(self, after)
         aliases = Aliases(self.slots, self.region, self.learnt.shared)
         aliases.check(Again)
         if self.turns is None and aliases.trades():
             self.learnt.counted = True
             raise Again
-        results = After(self, after)
         with entered(self.region):
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
             for cell, value in finals:
@@ -151,6 +151,7 @@ class TracedLoop:
             aliases.settle(self.count)
         else:
             aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
+        aliases.link(self.positive)
         results.put()
         shrinking.settle(smaller)
         return True
