@@ -16,6 +16,7 @@ from dflow.ir.core import Value
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder
 from dflow.tracing.merging import MAY_ALIAS
+from dflow.tracing.slots import value_after
 
 TRADED = "this array has been updated in a loop in which variables trade places; which of them it is, is not known"
 
@@ -25,6 +26,7 @@ class Aliases:
 
     def __init__(self, slots: Sequence[Any], inner: Region, shared: set[str]):
         self.slots = [s for s in slots if isinstance(s.initial, Array) and s.initial.ndim and s.read]
+        self.every = [s for s in slots if s.final.ndim]  # with those that iterations do not read
         self.shared = shared
         changed = set(inner.changed())
         self.written = {s.cell for s in self.slots if s.cell in changed}
@@ -35,6 +37,11 @@ class Aliases:
     def rebound(self, slot: Any) -> bool:
         return slot.final.cell is not slot.cell or bool(slot.final.steps)
 
+    def used(self, slot: Any) -> bool:
+        """Whether the body reads what is in the slot, or gives it to another variable."""
+        given = any(o.final.cell is slot.cell and (o is not slot or self.rebound(o)) for o in self.every)
+        return given or slot.cell in self.touched
+
     def check(self, again: type[Exception]) -> None:
         """Makes variables shared that need it; refuses what cannot be followed."""
         for s in self.slots:
@@ -42,7 +49,7 @@ class Aliases:
             others = [o for o in self.slots if o is not s and o.initial.cell is origin]
             touched = origin in self.touched or any(o.cell in self.touched for o in others)
             written = origin in self.outer_written or any(o.cell in self.written for o in others)
-            if (s.cell in self.written and touched) or (written and s.cell in self.touched):
+            if (s.cell in self.written and touched) or (written and self.used(s)):
                 self.shared.update((s.name, *(o.name for o in others)))
                 raise again
         self._check_rebound()
@@ -58,8 +65,9 @@ class Aliases:
             outside = s.final.cell.home is not self.inner and s.final.cell not in own
             if self.rebound(s) and outside and s not in self.aliased:
                 self.aliased.append(s)
-        for s in self.aliased:
-            if s.cell in self.written or s.final.cell in self.outer_written:
+        merged = [s for s in self.slots if any(s.final.cell in c.copies for c in self.outer_written)]
+        for s in (*self.aliased, *merged):
+            if s.cell in self.written or s.final.cell in self.outer_written or s in merged:
                 raise failure(
                     CarriedError,
                     f"variable {s.name!r} is another name of an array that the loop updates",
@@ -90,6 +98,24 @@ class Aliases:
             self._settle_counted(traded, by_cell, turns)
         else:
             self._refuse_traded()
+
+    def link(self, positive: bool) -> None:
+        """After the loop: what may be one array under two names must not be read by the one, once the other has updated
+        it. With no iteration at all (unless ``positive``) a variable is what it was."""
+        by_cell = {s.cell: s for s in self.slots}
+        for s in self.every:
+            if not self.rebound(s):
+                continue
+            others = [s.initial.cell] if isinstance(s.initial, Array) and not positive else []
+            for c in (s.final.cell, *s.final.cell.copies):
+                others += [_cell_after(o) for o in self.every if o.final.cell is c]
+                if c in by_cell:
+                    others += [h.initial.cell for h in self._holders(by_cell[c])]
+                elif not c.home.is_within(self.inner):
+                    s.cell.read_only = MAY_ALIAS
+                    others.append(c)
+            for cell in others:
+                _cell_after(s).link(cell)
 
     def _traded(self) -> tuple[list[Any], dict[Cell, Any]]:
         """The slots whose variables trade places among each other, if that is all that they do; slots by cell."""
@@ -138,6 +164,12 @@ class Aliases:
         for h in holders:
             holders += [s for s in self.slots if s.final.cell is h.cell and s not in holders]
         return holders
+
+
+def _cell_after(slot: Any) -> Cell:
+    """What the variable refers to after the loop."""
+    found = value_after(slot)
+    return found.cell
 
 
 def _chosen(turn: Value, k: int, value: Value, otherwise: Value) -> Value:

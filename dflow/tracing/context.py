@@ -43,6 +43,12 @@ class Cell:
         self.read_only: str | None = None  # why it must not be updated
         self.copies: list[Cell] = []  # cells that may be the same array under another name, as far as one can tell
 
+    def link(self, other: Cell) -> None:
+        """Once one of them is updated, the other must not be read."""
+        if other is not self and other not in self.copies:
+            self.copies.append(other)
+            other.copies.append(self)
+
 
 class Region:
     """A part of the program under construction; see the module's text."""
@@ -183,6 +189,13 @@ class Region:
         assert self.undo is not None
         while len(self.undo) > mark.undone:
             self.undo.pop()()
+
+    def is_within(self, other: Region) -> bool:
+        """Whether this region is ``other``, or stands in it."""
+        r: Region | None = self
+        while r is not None and r is not other:
+            r = r.parent
+        return r is other
 
     def root(self) -> Region:
         """The region of the whole function."""

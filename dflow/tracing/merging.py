@@ -42,7 +42,8 @@ class _Slot:
 
     values: tuple[Value, Value]
     weak: bool
-    aliases: list[Cell]
+    cells: list[Cell]  # the arrays that it may be, as the branches know them
+    aliases: list[Cell]  # those among them from outside of the branches
     shape: tuple[Any, ...] = ()
 
 
@@ -91,7 +92,6 @@ class Merge:
         self.arms = (then, orelse)
         self.before = before
         self.slots: list[_Slot] = []
-        self.counts: dict[Cell, int] = {}
         self.objects: dict[tuple[int, int], tuple[_Later, Any, Any]] = {}
         self.sizes: dict[tuple[Dim, Dim], _Chosen] = {}
         self.where = line_of_block()
@@ -180,9 +180,8 @@ class Merge:
             value = _packed(known.value, shape)
         with entered(self.arms[1 - k].region):
             filler = builder().zeros(value.type)
-        outside = known.ndim and known.cell.home is not self.arms[k].region
         values = (value, filler) if k == 0 else (filler, value)
-        self.slots.append(_Slot(values, known.weak, [known.cell] if outside else [], shape))
+        self.slots.append(_Slot(values, known.weak, *self.cells([known], [self.arms[k]]), shape))
         return _SlotNumber(len(self.slots) - 1)
 
     def watch_objects(self, results: list[Array]) -> None:
@@ -211,13 +210,14 @@ class Merge:
         for a, arm in zip(arrays, self.arms):
             with entered(arm.region):
                 values.append(_packed(_lift.convert(a.value, dtype), shape))
-        aliases = [a.cell for a, arm in zip(arrays, self.arms) if a.ndim and a.cell.home is not arm.region]
-        for cell in {a.cell for a in arrays if a.ndim}:
-            self.counts[cell] = self.counts.get(cell, 0) + 1
-            if self.counts[cell] > 1:
-                aliases.append(cell)
-        self.slots.append(_Slot((values[0], values[1]), arrays[0].weak and arrays[1].weak, aliases, shape))
+        weak = arrays[0].weak and arrays[1].weak
+        self.slots.append(_Slot((values[0], values[1]), weak, *self.cells(arrays, self.arms), shape))
         return _SlotNumber(len(self.slots) - 1)
+
+    def cells(self, arrays: Sequence[Array], arms: Sequence[Arm]) -> tuple[list[Cell], list[Cell]]:
+        """What a result may be another name of: all arrays, and those from outside of the branches."""
+        found = [(c, arm) for a, arm in zip(arrays, arms) if a.ndim for c in (a.cell, *a.cell.copies)]
+        return [c for c, _ in found], [c for c, arm in found if not c.home.is_within(arm.region)]
 
     def shape(self, a: sizes.Shape, b: sizes.Shape) -> tuple[Any, ...] | None:
         """The shape after the ``if``, None where the branches do not go together."""
@@ -247,7 +247,7 @@ class Merge:
             for d, arm in zip((x, y), self.arms):
                 with entered(arm.region):
                     values.append(builder().size(d))
-            self.slots.append(_Slot((values[0], values[1]), True, []))
+            self.slots.append(_Slot((values[0], values[1]), True, [], []))
             bound = max(d if isinstance(d, int) else d.bound for d in (x, y))  # type: ignore[union-attr]
             self.sizes[x, y] = _Chosen(len(self.slots) - 1, bound)
         return self.sizes[x, y]
@@ -264,14 +264,19 @@ class Merge:
         emitted = builder().append("if", [self.pred], regions=blocks)
         for cell, value in zip(cells, emitted[len(self.slots) :]):
             here.write(cell, value)
-        out = []
+        out: list[Array] = []
+        holders: dict[Cell, list[Cell]] = {}  # the results that may be one array
         for s, value in zip(self.slots, emitted):
             value = _unpacked(value, s.shape, emitted)
             array = _lift.wrap(value, s.weak)
             if s.aliases:
                 array.cell.read_only = MAY_ALIAS
-                for cell in s.aliases:
-                    cell.copies.append(array.cell)
+            for cell in s.aliases:
+                array.cell.link(cell)
+            for other in {id(a): a for c in s.cells for a in holders.setdefault(c, [])}.values():
+                array.cell.link(other)
+            for cell in s.cells:
+                holders[cell].append(array.cell)
             out.append(array)
         return out
 

@@ -174,12 +174,12 @@ class TracedLoop:
             self.leave(v, after[v.name])
         smaller = shrinking.found(self.variables.values())
         shrinking.check(smaller, self.region, self.slots)
+        results = After(self, after)
         aliases = Aliases(self.slots, self.region, self.learnt.shared)
         aliases.check(Again)
         if self.turns is None and aliases.trades():
             self.learnt.counted = True
             raise Again
-        results = After(self, after)
         for g in self.growing:
             g.check(set(self.region.changed()), flagged)
         with entered(self.region):
@@ -202,6 +202,7 @@ class TracedLoop:
             aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
         for g in self.growing:
             g.finish()
+        aliases.link(self.positive)
         results.put()
         shrinking.settle(smaller)
         return True
