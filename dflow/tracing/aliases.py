@@ -65,6 +65,7 @@ class Aliases:
             outside = s.final.cell.home is not self.inner and s.final.cell not in own
             if self.rebound(s) and outside and s not in self.aliased:
                 self.aliased.append(s)
+        self.aliased += [s for s in self.slots if s.final.cell.read_only and s not in self.aliased]
         merged = [s for s in self.slots if any(s.final.cell in c.copies for c in self.outer_written)]
         for s in (*self.aliased, *merged):
             if s.cell in self.written or s.final.cell in self.outer_written or s in merged:
@@ -106,6 +107,7 @@ class Aliases:
         for s in self.every:
             if not self.rebound(s):
                 continue
+            s.cell.read_only = s.cell.read_only or s.final.cell.read_only
             others = [s.initial.cell] if isinstance(s.initial, Array) and not positive else []
             for c in (s.final.cell, *s.final.cell.copies):
                 others += [_cell_after(o) for o in self.every if o.final.cell is c]

@@ -125,6 +125,8 @@ class Growing(Stacks):
         moving = any(s.cell in changed and s.final.cell is not s.cell for s in slots)
         carried = {c for s in slots for c in (s.cell, s.final.cell)}
         for x in self.appended_arrays():
+            if x.cell.read_only:  # it is an item of a list, and would be of two
+                raise self.updated()
             inside = x.cell.home is self.traced.region
             if (not inside and x.cell in changed) or (moving and x.cell in carried):
                 raise self.updated()

@@ -269,7 +269,7 @@ class Merge:
         for s, value in zip(self.slots, emitted):
             value = _unpacked(value, s.shape, emitted)
             array = _lift.wrap(value, s.weak)
-            if s.aliases:
+            if s.aliases or any(c.read_only for c in s.cells):
                 array.cell.read_only = MAY_ALIAS
             for cell in s.aliases:
                 array.cell.link(cell)
