@@ -314,6 +314,24 @@ def test_loops_over_arrays(gpu):
     assert compare(slope, *args).count("rows") == 2
 
 
+def test_loops_over_arrays_that_begin_with_numbers(gpu):
+    """No memory is filled for what each thread has in a register."""
+
+    def f(x):
+        a, b, out = np.zeros(x.shape[1]), np.full(x.shape[1], 2.5), np.full((13, x.shape[1]), 7.0)
+        kept = np.full(x.shape[1], 3.0)
+        for k in range(12):
+            a = a + x[k] * kept
+            if k % 2 == 0:
+                b = b * 2 + a
+            out[k] = a
+        return a, b, out, kept
+
+    x = numbers(12, 600)
+    assert compare(lambda x: sum(f(x)[:2]), x) == ["rows", "kernel"]
+    assert compare(f, x).count("rows") == 1
+
+
 def test_loops_over_arrays_whose_elements_meet(gpu):
     def mixed(u, n):
         for _ in range(n):
