@@ -250,9 +250,10 @@ def vectors(monkeypatch):
 
 
 def widths(f, *args):
-    """The accesses to memory in the code for these arguments."""
+    """The accesses to memory in the code for these arguments, as of plain bits: LLVM 20 says what they are."""
     ptx = dflow.jit(f, device="cuda").lower(*args).ptx()
-    return {name.replace("nc.", "") for name in re.findall(r"(?:ld|st)\.global\S*", ptx)}
+    names = re.findall(r"(?:ld|st)\.global\S*", ptx)
+    return {re.sub(r"\.[fu](\d+)$", r".b\1", name.replace("nc.", "")) for name in names}
 
 
 @pytest.mark.parametrize(("dtype", "wide"), [("f2", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")])
