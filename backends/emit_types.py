@@ -21,7 +21,7 @@ I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 # LLVM 20 has other words for some things: llvmlite 0.47 is the last with it.
-HAS_LLVM_20 = llvmlite.__version__.startswith("0.47.")
+HAS_LLVM_20 = [int(part) for part in llvmlite.__version__.split(".")[:2]] < [0, 48]
 NOT_KEPT = "nocapture" if HAS_LLVM_20 else "captures(none)"  # says that a function keeps no copy of a pointer
 
 _VALUE: dict[str, ir.Type] = {
