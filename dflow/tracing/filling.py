@@ -57,8 +57,8 @@ class Filling(Stacks):
     def refused(self) -> DflowError:
         return failure(
             CarriedError,
-            f"how long a list becomes in the loop at {self.traced.where} is known only when the program runs, and it "
-            "is used in a way that cannot be traced",
+            f"a list that the loop at {self.traced.where} fills is used in a way that cannot be traced: it is very long, "
+            "or how long it becomes is known only when the program runs",
             mend="use np.array(xs), len(xs), xs[k] or `for x in xs`; return np.array(xs)",
         )
 

@@ -28,6 +28,8 @@ from dflow.tracing.slots import Again, Slot, slot_array
 from dflow.tracing.stacks import Stacks, held_outside, put
 from dflow.tracing.state import flatten, unflatten
 
+MOST_ITEMS = 4096  # an array of more items stands for them also after the loop
+
 if TYPE_CHECKING:
     from dflow.tracing.traced_loop import TracedLoop
 
@@ -111,8 +113,9 @@ class Growing(Stacks):
 
     def check(self, changed: set[Cell], ends_early: bool) -> None:
         """Refuses items that an update after this iteration would reach: in Python it would change the list."""
-        if ends_early or not isinstance(self.traced.count, int):
-            self.of_unknown_length()
+        total = self.growth.count * self.traced.most
+        if ends_early or not isinstance(self.traced.count, int) or total > MOST_ITEMS:
+            self.to_be_filled()
         objects = [x for item in self.appended for x in containers(item)]
         if objects:
             kept = Snapshot([*self.traced.live_values(), *self.traced.uses])
@@ -131,8 +134,8 @@ class Growing(Stacks):
             if any(isinstance(a, Array) and a.ndim and a.cell in changed for a in flatten(x)[0]):
                 raise self.updated()
 
-    def of_unknown_length(self) -> None:
-        """The list is to be filled, by this loop or by one around it that it comes from."""
+    def to_be_filled(self) -> None:
+        """The list is not to have items again after the loop; by one around it, if it comes from outside of that."""
         if not held_outside(self.target, self.traced):
             self.traced.learnt.growing[id(self.target)] = self.growth.as_filled()
             raise Again
