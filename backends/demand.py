@@ -33,6 +33,7 @@ from dflow.ir.types import HALVES
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
 SHARED = 4  # kernels that may compute the same anew, where that is cheap
+LARGE = 1 << 18  # elements of a tensor that a GPU would rather not write and read again
 DEEPEST = 48  # operations on one path inside a kernel; more only lengthens live ranges (and Python's stack)
 
 
@@ -80,6 +81,14 @@ def _is_as_cheap_as_reading(op: Op) -> bool:
     return op.name in ARITHMETIC and op.result.type.dtype.kind != "c" and len(large) <= 1
 
 
+def _is_cheaper_on_a_device(op: Op) -> bool:
+    """Whether a GPU has an element sooner computed anew than written and read: functions of narrow floats, on at most
+    one tensor of the size of the result, where that is too large for the cache."""
+    t = op.result.type
+    large = {v for v in op.operands if v.op is None or v.op.name not in ("broadcast", "constant", "iota")}
+    return t.dtype.is_float and t.dtype.itemsize <= 4 and len(large) <= 1 and prod(t.bound) >= LARGE
+
+
 @dataclass
 class _Use:
     """Where a tensor is wanted. ``op`` is None for a yield."""
@@ -99,8 +108,8 @@ class _Homes:
 class Demand:
     """The decisions for one function: ``stored``, and ``is_inlined``."""
 
-    def __init__(self, f: Function, blas: bool = False):
-        self.blas = blas
+    def __init__(self, f: Function, blas: bool = False, for_device: bool = False):
+        self.blas, self.for_device = blas, for_device
         self.stored: set[Value] = set()
         self._inlined: set[Value] = set()
         self._uses: dict[Value, list[_Use]] = {}
@@ -232,10 +241,15 @@ class Demand:
         forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
         if not self._is_view(op):
-            few = len(homes.kernels) == 1 or (len(homes.kernels) <= SHARED and _is_as_cheap_as_reading(op))
-            inline = inline and v not in self.stored and not homes.again and few
+            inline = inline and v not in self.stored and not homes.again and self._may_repeat(op, len(homes.kernels))
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
+
+    def _may_repeat(self, op: Op, kernels: int) -> bool:
+        """Whether so many kernels may each compute the elements."""
+        if kernels == 1 or (kernels <= SHARED and _is_as_cheap_as_reading(op)):
+            return True
+        return self.for_device and kernels == 2 and _is_cheaper_on_a_device(op)
 
     def _asks_in_order(self, use: _Use) -> bool:
         """Whether rows of a tensor are wanted as rows, so that what is asked of an element of a window is known for

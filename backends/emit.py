@@ -32,7 +32,7 @@ from dflow.backends import (  # noqa: F401
 )
 from dflow.backends.emit_core import Emitter, Options
 from dflow.backends.emit_memory import Memory
-from dflow.backends.emit_types import I32, PTR, from_storage, storage_type, to_storage
+from dflow.backends.emit_types import I32, NOT_KEPT, PTR, from_storage, storage_type, to_storage
 from dflow.backends.interface import Check, by_value
 from dflow.backends.plan import Plan
 from dflow.ir.types import TensorType
@@ -91,7 +91,7 @@ def _describe_arguments(function: ir.Function, plan: Plan) -> None:
     for arg, t in zip(function.args, [*f.arg_types, *f.result_types]):
         if isinstance(arg.type, ir.PointerType):
             arg.add_attribute("noalias")
-            arg.add_attribute("captures(none)")
+            arg.add_attribute(NOT_KEPT)
             if t.is_static:
                 count = 1
                 for size in t.static_shape:

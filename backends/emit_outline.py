@@ -15,7 +15,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import UNROLL_POINTS, Emitter, point_count
 from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scopes import disjoint
-from dflow.backends.emit_types import PTR, VOID
+from dflow.backends.emit_types import NOT_KEPT, PTR, VOID
 from dflow.backends.plan import Buffer
 from dflow.ir.core import Op, Value, free_values, walk
 
@@ -112,7 +112,7 @@ def new_function(
     places = [*zip(buffers, pointers), *((b, row) for (b, _), row in zip(held, rows))]
     apart = [all(arg is x or disjoint(b, other) for other, x in places) for b, arg in places]
     for (_, arg), alone in zip(places, apart):
-        arg.add_attribute("captures(none)")
+        arg.add_attribute(NOT_KEPT)
         if alone and not (extra and arg in rows):  # what is given beside may be the whole sequence
             arg.add_attribute("noalias")
     outside = e.builder, e.function, e.entry, e.env, e.memory.bases, e.memory.held, e.memory.scopes

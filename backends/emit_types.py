@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import llvmlite
 import numpy as np
 from llvmlite import ir
 
@@ -18,6 +19,10 @@ PTR = ir.PointerType()
 VOID = ir.VoidType()
 I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+
+# LLVM 20 has other words for some things: llvmlite 0.47 is the last with it.
+HAS_LLVM_20 = [int(part) for part in llvmlite.__version__.split(".")[:2]] < [0, 48]
+NOT_KEPT = "nocapture" if HAS_LLVM_20 else "captures(none)"  # says that a function keeps no copy of a pointer
 
 _VALUE: dict[str, ir.Type] = {
     "bool": I1,

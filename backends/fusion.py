@@ -28,11 +28,11 @@ from dflow.ir.passes.unchecked import unchecked
 from dflow.ir.types import BF16, F32, I64, scalar
 
 
-def fuse(f: Function, blas: bool = False) -> Function:
+def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
-    transposed matrices as they lie."""
+    transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
     f = forwards(unchecked(decompose(f)))
-    return Function(f.name, _Fusion(Demand(f, blas)).block(f.body), f.linear, f.loc)
+    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
 
 
 class _Fusion:

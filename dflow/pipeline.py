@@ -90,7 +90,7 @@ class Stages:
         from dflow.backends.bufferize import bufferize  # where no program on disk does
         from dflow.backends.fusion import fuse
 
-        fused = fuse(self.optimized, blas)
+        fused = fuse(self.optimized, blas, for_device)
         self.dump.write("fuse", fused)
         if for_device:
             from dflow.backends.cuda.merge import merge  # as in `DeviceProgram`

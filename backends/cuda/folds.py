@@ -20,7 +20,7 @@ from dflow.ir.types import I64 as INDEX
 if TYPE_CHECKING:
     from dflow.backends.cuda.kernel import KernelEmitter
 
-LIGHT = 16  # operations for an element that cost little
+LIGHT = 64  # operations for an element that cost little
 
 At = list[ir.Value]
 Element = Callable[[At], list[ir.Value]]

@@ -20,7 +20,19 @@ from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
 from dflow.backends.emit_core import EMITTERS, Domain, Emitter, Index, Options
-from dflow.backends.emit_types import I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, strides, to_storage
+from dflow.backends.emit_types import (
+    HAS_LLVM_20,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    ZERO,
+    from_storage,
+    index,
+    storage_type,
+    strides,
+    to_storage,
+)
 from dflow.backends.interface import by_value
 from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Op, Value
@@ -76,7 +88,7 @@ class KernelEmitter(Emitter):
         function = ir.Function(context.module, ir.FunctionType(VOID, [_type(a) for a in wanted]), name)
         function.calling_convention = "ptx_kernel"
         function.attributes.add("nounwind")
-        add_attribute(function, f'"nvvm.maxntid"="{threads}"')
+        bound_threads(function, threads)
         super().__init__(context.plan, function, Options(blas=False, threads=False))
         self.checks = context.checks
         self.parameters = dict(zip(wanted, function.args))
@@ -311,6 +323,14 @@ class KernelEmitter(Emitter):
             return super().address(x, at, write=write)
         position = self.mul(self.dot(at, strides(x.type)), index(self.blocks * self.block_size))
         return self.offset(striped, x.type, position)
+
+
+def bound_threads(function: ir.Function, threads: int) -> None:
+    """Says how many threads a block may have, so that there are registers for all of them."""
+    if not HAS_LLVM_20:
+        add_attribute(function, f'"nvvm.maxntid"="{threads}"')
+    else:
+        function.module.add_named_metadata("nvvm.annotations", [function, "maxntidx", I32(threads)])
 
 
 def _writes_whole_rows(op: Op) -> bool:

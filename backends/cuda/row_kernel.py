@@ -23,7 +23,7 @@ from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.folds import count
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.emit_core import Domain, Index
-from dflow.backends.emit_types import ZERO, index, storage_type
+from dflow.backends.emit_types import ZERO, index, storage_type, to_storage
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
 
@@ -158,6 +158,26 @@ class _Proof:
         return True
 
 
+def find_fills(op: Op, context: Context) -> dict[Value, Value]:
+    """What the loop begins with that is a number in all elements, and wanted by nobody else: with that number. The
+    threads begin with it, and no memory is filled.
+
+    %zero = kernel { (%i) yield %0 }; %y = for %n, %zero { (%k, %a) ... }
+    """
+    buffers, shape, found = context.plan.buffers, find_rows(op, context), {}
+    made = (v for o in walk(op.regions[0]) for v in o.results if v.type.rank and v.type.shape == shape)
+    own = {buffers.get(v) for v in made}  # those that are in registers
+    for init in op.operands[1:]:
+        if init.op is None or init.op.name != "kernel" or init.type.shape != shape or buffers.get(init) not in own:
+            continue
+        if context.used_by(init) == {op}:
+            (region,) = init.op.regions
+            (v, *others) = region.results
+            if not others and not region.ops and v.op is not None and v.op.name == "constant":
+                found[init] = v
+    return found
+
+
 def emit_rows(s: Scheduler, op: Op) -> None:
     """Adds the step for such a loop to those of the scheduler."""
     shape = find_rows(op, s.context)
@@ -181,12 +201,16 @@ class RowEmitter(KernelEmitter):
         slots, made = self.slots_of(op, shape)
         given = {v for v in (*op.operands, *free_values(op.regions[0])) if v.type.rank and v not in inside}
         read = {buffers[v] for v in given if v in buffers and not (v.op is not None and v.op.name == "empty")}
+        fills = {buffers[v]: x for v, x in find_fills(op, self.context).items()}
 
         def one(k: ir.Value) -> None:
             self.row, self.is_first = self.positions(k, shape), self.builder.icmp_unsigned("==", k, ZERO)
             at = {b: super(RowEmitter, self).address(v, self.row) for v in made if (b := buffers[v]) in slots}
             for b, slot in slots.items():
-                if b in read:
+                if b in fills:
+                    dtype = b.type.dtype
+                    self.builder.store(to_storage(self.builder, dtype, self.scalar(fills[b])), slot)
+                elif b in read:
                     self._move(b, at[b], slot)
             self.own = slots
             self.op(op)

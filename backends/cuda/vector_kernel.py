@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 BYTES = 16
 WIDEST = 8  # elements
 LEAST = 1 << 18  # elements of the domain; with fewer there would be too few threads
-LONGEST = 128  # operations that are written out
+LONGEST = 320  # operations that are written out
 THREADS = 256
 MOST_BLOCKS = 1 << 16
 

@@ -11,7 +11,7 @@ from dflow.backends.cuda.fold_kernel import is_shared
 from dflow.backends.cuda.folds import as_fold, count
 from dflow.backends.cuda.lanes import Lanes, overwritten, prove, rounds
 from dflow.backends.cuda.product_kernel import is_tiled
-from dflow.backends.cuda.row_kernel import find_rows
+from dflow.backends.cuda.row_kernel import find_fills, find_rows
 from dflow.backends.cuda.row_scan import find_row_scan
 from dflow.backends.cuda.scatter_kernel import can_be_sorted
 from dflow.backends.cuda.sort_kernel import is_parallel_sort
@@ -93,6 +93,8 @@ def decide(block: Block, context: Context) -> None:
             context.dead.update(overwritten(op, context))
         elif way in ("rows", "rowscan"):
             context.dead.update(overwritten(op, context))
+            if way == "rows":
+                context.dead.update(v.op for v in find_fills(op, context) if v.op is not None)
         elif way == "host":
             for r in op.regions:
                 decide(r, context)

@@ -250,9 +250,10 @@ def vectors(monkeypatch):
 
 
 def widths(f, *args):
-    """The accesses to memory in the code for these arguments."""
+    """The accesses to memory in the code for these arguments, as of plain bits: LLVM 20 says what they are."""
     ptx = dflow.jit(f, device="cuda").lower(*args).ptx()
-    return {name.replace("nc.", "") for name in re.findall(r"(?:ld|st)\.global\S*", ptx)}
+    names = re.findall(r"(?:ld|st)\.global\S*", ptx)
+    return {re.sub(r"\.[fu](\d+)$", r".b\1", name.replace("nc.", "")) for name in names}
 
 
 @pytest.mark.parametrize(("dtype", "wide"), [("f2", "v4.b32"), ("f8", "v2.b64"), ("c8", "v4.b32"), ("c16", "v2.b64")])
@@ -312,6 +313,24 @@ def test_loops_over_arrays(gpu):
     assert compare(systems, *args, 3).count("rows") == 1
     slope = dflow.grad(lambda u, v, dt: np.sum(systems(u, v, dt, 3)[1] ** 2), (0, 1))
     assert compare(slope, *args).count("rows") == 2
+
+
+def test_loops_over_arrays_that_begin_with_numbers(gpu):
+    """No memory is filled for what each thread has in a register."""
+
+    def f(x):
+        a, b, out = np.zeros(x.shape[1]), np.full(x.shape[1], 2.5), np.full((13, x.shape[1]), 7.0)
+        kept = np.full(x.shape[1], 3.0)
+        for k in range(12):
+            a = a + x[k] * kept
+            if k % 2 == 0:
+                b = b * 2 + a
+            out[k] = a
+        return a, b, out, kept
+
+    x = numbers(12, 600)
+    assert compare(lambda x: sum(f(x)[:2]), x) == ["rows", "kernel"]
+    assert compare(f, x).count("rows") == 1
 
 
 def test_loops_over_arrays_whose_elements_meet(gpu):
