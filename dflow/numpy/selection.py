@@ -17,6 +17,7 @@ from dflow.tracing.lift import lift, wrap
 from dflow.tracing.rewrite import rewritten
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+FEW = 4  # pieces of an array that are put together as they are
 
 
 @implements(np.choose)
@@ -84,8 +85,17 @@ def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Array:
     count = before.shape[0]
     layout = _after_insertion(before, size)
     shape = tuple(count if k == at else d for k, d in enumerate(s.dims(x)))
-    both = wrap(s.join([x.value, s.expand(s.cast(new.value, x.dtype), shape)], at))
-    return np.take(both, layout, axis=at)
+    added = s.expand(s.cast(new.value, x.dtype), shape)
+    if not isinstance(layout, Array) and len(runs := _runs(layout, size)) <= FEW:
+        parts = [(x.value, run[0]) if run[0] < size else (added, run[0] - size) for run in runs]
+        return wrap(s.join([s.part(v, at, int(k), len(run)) for (v, k), run in zip(parts, runs)], at))
+    return np.take(wrap(s.join([x.value, added], at)), layout, axis=at)
+
+
+def _runs(positions: Any, size: int) -> list[Any]:
+    """Positions, not all of them none, in pieces without a gap, on one side of ``size`` each."""
+    ends = (np.diff(positions) != 1) | (positions[1:] == size)
+    return np.split(positions, np.flatnonzero(ends) + 1)
 
 
 def _positions(obj: Any, size: int) -> Any:
@@ -135,7 +145,11 @@ def delete(arr: Any, obj: Any, axis: Any = None) -> Array:
     (size,) = s.static((s.dims(x)[at],), "np.delete")
     obj = _known(obj)
     if not isinstance(obj, Array):
-        return wrap(take_value(x.value, np.delete(np.arange(size), obj), at))
+        stays = np.delete(np.arange(size), obj)
+        runs = _runs(stays, size)
+        if len(runs) <= FEW:
+            return wrap(s.join([s.part(x.value, at, int(run[0]) if len(run) else 0, len(run)) for run in runs], at))
+        return wrap(take_value(x.value, stays, at))
     if obj.dtype.kind == "b":
         return x[(*(slice(None),) * at, ~obj)]
     gone = lift(np.arange(size))[_positions(obj, size)]
