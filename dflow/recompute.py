@@ -52,4 +52,6 @@ class checkpoint(Method):
             return record.results(apply(builder(), CHECKPOINT, record.operands(), record.function.body))
 
 
-__all__ = ["checkpoint"]
+remat = checkpoint  # its other name in JAX
+
+__all__ = ["checkpoint", "remat"]

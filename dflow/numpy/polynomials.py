@@ -1,7 +1,4 @@
-"""Polynomials as arrays of coefficients, the highest power first.
-
-``numpy.polynomial`` needs little here: it is plain Python on NumPy's functions, and traced as it is.
-"""
+"""Polynomials as arrays of coefficients, the highest power first."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import numpy
 
 from dflow.ir.types import finfo
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import CALLABLES, FUNCTIONS, implements
+from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
@@ -167,19 +164,4 @@ def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
     return x
 
 
-# -- numpy.polynomial, the lowest power first ------------------------------------------------------------------------
-
-
-def trimseq(seq: Any) -> Any:
-    """The sequence itself: how many trailing zeros it has shows when the program runs, but its length is known now."""
-    return seq
-
-
-FUNCTIONS[np.polynomial.polyutils.trimseq] = trimseq
 CALLABLES[np.poly1d] = lambda p, x: np.polyval(p.coeffs, x)
-
-
-@implements(np.polynomial.polynomial.polyroots)
-def polyroots(c: Any) -> Array:
-    """All roots, sorted; as ``np.roots``, it refuses a leading coefficient of 0 when it runs."""
-    return np.sort(np.roots(_coefficients(c)[::-1]))

@@ -16,8 +16,8 @@ import numpy as np
 
 from dflow.ir.core import Value
 from dflow.numpy import support as s
+from dflow.numpy.contraction import contract
 from dflow.numpy.dispatch import implements
-from dflow.numpy.einsum import contract
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import diagonal, flat, moveaxis

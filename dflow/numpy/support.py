@@ -12,12 +12,18 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.ir.types import Dim, TensorType, dtype_of, kind_of
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, earlier, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 Shape = tuple[Dim, ...]
+
+
+def listed(items: Any) -> list[Any]:
+    """Arrays to be put together, as a list."""
+    earlier.refuse(items)
+    return list(items)
 
 
 def dims(x: Any) -> Shape:
