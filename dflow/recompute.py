@@ -52,7 +52,7 @@ class checkpoint(Method):
             return record.results(apply(builder(), CHECKPOINT, record.operands(), record.function.body))
 
 
-__all__ = ["checkpoint"]
+__all__ = ["checkpoint", "remat"]
 
 
 remat = checkpoint  # JAX's name for it

@@ -119,10 +119,15 @@ def own(f: Implementation) -> Any:
 
 
 def name_of(function: Any) -> str:
-    """``np.sum``, ``np.linalg.norm``: how a user writes it."""
+    """``np.sum``, ``np.linalg.norm``, ``scipy.signal.convolve``: how a user writes it."""
     if isinstance(function, np.ufunc):
-        return f"np.{function.__name__}"
+        special = sys.modules.get("scipy.special")
+        ours = getattr(np, function.__name__, None) is not function and hasattr(special, function.__name__)
+        return f"{'scipy.special' if ours else 'np'}.{function.__name__}"
     module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1)
+    if module.startswith("scipy."):
+        public = ".".join(part for part in module.split(".") if not part.startswith("_"))
+        return f"{public}.{getattr(function, '__qualname__', function)}"
     return f"{module}.{getattr(function, '__name__', function)}"
 
 
@@ -137,10 +142,11 @@ def refuse(name: str) -> NoReturn:
         if name.startswith("np.lib.scimath.")
         else UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
     )
+    lists = "dir(dflow.scipy.special) and dir(dflow.scipy.linalg) list" if name.startswith("scipy.") else None
     raise failure(
         TraceError,
         f"{name} is not supported on traced arrays; {hint or 'write it with functions that are'}",
-        mend="dir(dflow.numpy) lists the supported functions",
+        mend=f"{lists or 'dir(dflow.numpy) lists'} the supported functions",
     )
 
 

@@ -4,6 +4,8 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.signal
+import scipy.special
 
 import dflow
 from dflow.errors import DflowError
@@ -94,3 +96,12 @@ def test_what_numpy_refuses(case):
             function(x.copy())
     with pytest.raises(DflowError, match=message):
         dflow.jit(function)(x.copy())
+
+
+def test_functions_of_scipy_are_named_as_they_are_imported():
+    for function, name in (
+        (scipy.special.betainc, "scipy.special.betainc"),
+        (scipy.signal.convolve, "scipy.signal.convolve"),
+    ):
+        with pytest.raises(DflowError, match=rf"{name} is not supported(.|\n)*dflow.scipy.special"):
+            dflow.jit(lambda x, function=function: function(x, x, x))(A)
