@@ -188,6 +188,9 @@ def clip(
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
     x = lift(x)
+    if x.dtype.kind == "c":
+        parts = (nan_to_num.__wrapped__(p.__wrapped__(x), True, nan, posinf, neginf).value for p in (real, imag))
+        return s.result(builder().emit("complex", *parts), None if copy else x)
     if kind_of(x.dtype) != "f":
         return s.result(x.value, None if copy else x)
     limits, b, v = finfo(x.dtype), builder(), x.value
