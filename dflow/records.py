@@ -189,7 +189,7 @@ def is_record(x: Any) -> bool:
     cls = type(x)
     if cls in _registered:
         return True
-    if isinstance(x, _NO_RECORDS) or hasattr(cls, "__array__") or hasattr(cls, "__dlpack__"):
+    if isinstance(x, _NO_RECORDS) or any(hasattr(cls, name) for name in _OF_ARRAYS):
         return False
     package = (cls.__module__ or "").partition(".")[0]
     if package == "builtins":  # what `exec` makes has no module of its own
@@ -204,6 +204,8 @@ _NO_RECORDS = (
     type, types.ModuleType, types.FunctionType, types.MethodType, types.GeneratorType, BaseException, enum.Enum,
     int, float, complex, str, bytes, list, tuple, dict, set, frozenset, deque, np.ndarray, np.generic,
 )  # fmt: skip
+
+_OF_ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 
 def holds_numbers(x: Any, _inside: frozenset[int] = frozenset()) -> bool:

@@ -55,7 +55,7 @@ class Region:
 
     __slots__ = (
         *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "learnt", "local", "made"),
-        *("name", "outside", "parent", "reach", "sizes", "taken", "undo", "unrolled", "watched"),
+        *("filled", "loop", "name", "outside", "parent", "reach", "sizes", "taken", "undo", "unrolled", "watched"),
     )
 
     def __init__(
@@ -89,6 +89,8 @@ class Region:
         self.taken: dict[int, tuple[Any, int]] = {}  # iterators, and how often an item was taken (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
+        self.loop: Any = None  # the loop of which this is the body
+        self.filled: list[Cell] = []  # the lengths of lists that loops fill (of a trace)
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 
     def read(self, cell: Cell) -> Value:

@@ -13,7 +13,7 @@ from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of, kind_of
 from dflow.records import has
 from dflow.tracing import array as _array
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.sizes import Shape
 
@@ -23,6 +23,12 @@ Array = Any  # dflow.tracing.array.Array, which itself needs this module
 def wrap(value: Value, weak: bool = False) -> Array:
     """A traced array that refers to ``value``."""
     return _array.Array(Cell(value, region()), value.type, weak=weak)
+
+
+class Placeholder:
+    """The base of what stands for traced items of a list."""
+
+    __slots__ = ()
 
 
 def lift(x: Any, like_dtype: Any = None) -> Array:
@@ -81,10 +87,15 @@ def supported(dtype: np.dtype[Any]) -> bool:
 
 def stacked(items: Sequence[Any]) -> Array:
     """A (nested) list of numbers and arrays as one new array, as ``np.array`` makes it."""
+    found = rows.stacked(items)
+    if found is None and len(items) and isinstance(items[0], Placeholder):
+        found = _earlier().stacked(items)
+    if found is not None:
+        return found
     if not contains_traced(items):
         return lift(np.array(items))
-    rows = [lift(i) for i in items]
-    values = promote(*rows)[1]
+    parts = [lift(i) for i in items]
+    values = promote(*parts)[1]
     shapes = list(dict.fromkeys(v.type.shape for v in values))
     shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None
     if shape is None or any(1 in s for s in shapes if s != shape):
@@ -95,11 +106,17 @@ def stacked(items: Sequence[Any]) -> Array:
     return wrap(b.concatenate(*values, axis=0))
 
 
+def _earlier() -> Any:
+    from dflow.tracing import earlier
+
+    return earlier
+
+
 def contains_traced(x: Any) -> bool:
     """Whether ``x`` is a traced array or a (nested) list or tuple with one in it."""
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
-    return isinstance(x, _array.Array)
+    return isinstance(x, _array.Array | Placeholder)
 
 
 def any_traced(values: Any) -> bool:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from dflow.errors import CarriedError, DflowError, UndefinedError
+from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
 from dflow.tracing.iterators import leave_alone, take_from, taken_from
@@ -14,13 +14,13 @@ from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
-from dflow.tracing.traced_loop import TracedLoop
+from dflow.tracing.stacks import held_outside
+from dflow.tracing.traced_loop import MOST_UNROLLED, TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
 SHORT = 4  # loops of so many iterations or fewer are unrolled, ...
 DEEP = 3  # ... those with no more levels of loops than this, ...
 MOST_COPIES = 32  # ... as long as no code is repeated more often than this in all
-MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
 
 def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
@@ -109,13 +109,16 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
         return _copied(loop, sequence, body)
     before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
+    traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
     try:
-        traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
         traced.run()
     except DflowError as e:
         loop.put(before)
         snapshot.restore()
-        if static and isinstance(e, CarriedError | UndefinedError) and _peeled(loop, sequence, body):
+        if any(held_outside(target, traced) for target, *_ in e.appended):
+            raise
+        peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
+        if static and peels and _peeled(loop, sequence, body):
             return None
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
@@ -142,7 +145,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
-            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live)
+            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live, loop.uses)
         elif not stop:
             others.run()
     except DflowError:
@@ -155,6 +158,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
 
 def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
     """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it."""
+    around = loop.get, loop.put, loop.names, loop.live, loop.uses
     iterator = iter(items)
     while True:
         stop = loop.stopped()
@@ -169,4 +173,4 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
             body(item)
         else:
             leave_alone(iterator)
-            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.live)
+            if_(stop, lambda: None, functools.partial(body, item), *around)

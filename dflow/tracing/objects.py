@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from dflow.errors import CarriedError, TraceError, failure
+from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.ir.core import Location
 from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custom, is_record, with_attributes
 from dflow.tracing.array import Array
@@ -345,7 +345,7 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
     )
 
 
-def resized(place: Place, where: str) -> Exception:
+def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
     return failure(
         CarriedError,

@@ -18,6 +18,7 @@ import numpy as np
 
 from dflow.errors import OnceError, failure
 from dflow.records import is_record
+from dflow.tracing import earlier
 from dflow.tracing.array import Array
 from dflow.tracing.context import TRACE, region, tracing
 from dflow.tracing.lift import contains_traced
@@ -125,13 +126,14 @@ def in_place(op: str, x: Any, y: Any) -> Any:
 def truth_value(x: Any) -> Any:
     """What a condition looks at: ``x``, or for an object of the user's what its ``__bool__`` or ``__len__`` says."""
     if type(x) in PLAIN:
-        return x
+        return x if earlier.earlier(x) is None else earlier.length(x) > 0
     run = method(x, "__bool__") or method(x, "__len__")
     return x if run is None else run()
 
 
 def iterated(x: Any) -> Any:
     """``x``, or for an object of the user's what its ``__iter__`` gives."""
+    earlier.refuse(x)
     run = method(x, "__iter__")
     if run is not None:
         x = run()
