@@ -195,6 +195,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     if px.type.rank != 1 or px.type.shape != py.type.shape:
         raise ValueError(f"fp and xp are not of the same length: {s.show(py.type.shape)} and {s.show(px.type.shape)}")
     b, (n,) = builder(), s.static(px.type.shape, "np.interp")
+    if n == 0:
+        raise ValueError("array of sample points is empty")
     ends = [
         s.part(py, 0, k) if e is None else s.cast(lift(e).value, np.float64) for k, e in ((0, left), (n - 1, right))
     ]

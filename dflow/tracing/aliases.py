@@ -26,7 +26,9 @@ class Aliases:
 
     def __init__(self, slots: Sequence[Any], inner: Region, shared: set[str]):
         self.slots = [s for s in slots if isinstance(s.initial, Array) and s.initial.ndim and s.read]
-        self.every = [s for s in slots if s.final.ndim]  # with those that iterations do not read
+        self.every = [
+            s for s in slots if isinstance(s.final, Array) and s.final.ndim
+        ]  # with those that iterations do not read
         self.shared = shared
         changed = set(inner.changed())
         self.written = {s.cell for s in self.slots if s.cell in changed}

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from traced_numpy import agrees, traced
 
+import dflow
+
 X = np.array([0.3, 1.2, 1.9, 3.5, 4.0])
 M = np.arange(12.0).reshape(3, 4) ** 1.5 % 5
 POINTS = np.array([-1.0, 0.0, 0.5, 1.0, 2.5, 4.0, 9.0])
@@ -92,3 +94,14 @@ def test_cumulative():
 def test_errors_tell(f, message):
     with pytest.raises((TypeError, ValueError), match=message):
         traced(f, X)
+
+
+def test_interp_without_points():
+    with pytest.raises(ValueError, match="array of sample points is empty"):
+        dflow.jit(lambda a: np.interp(2.0, a, a))(np.zeros(0))
+
+
+def test_nan_to_num_of_complex_numbers():
+    x = np.array([np.inf + 1j, complex(-np.inf, -np.inf), np.nan + 0j, 1 + 2j])
+    given = {"nan": 2.0, "posinf": 5.0}
+    assert np.array_equal(dflow.jit(lambda x: np.nan_to_num(x, **given))(x), np.nan_to_num(x, **given))
