@@ -20,6 +20,7 @@ from llvmlite import ir
 
 from dflow.backends import (  # noqa: F401
     emit_control,
+    emit_extremes,
     emit_indexing,
     emit_kernel,
     emit_lapack,

@@ -12,7 +12,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
-from dflow.backends.emit_rows import held_rows
+from dflow.backends.emit_rows import held_rows, reserved_rows
 from dflow.backends.emit_types import ZERO
 from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
@@ -57,7 +57,7 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
         return yields
 
     totals = sums(body, carried)
-    with held_rows(e, body, [count]):
+    with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
         return e.loop(count, inits, run, hints=hints(e, body, count, totals))
 
 

@@ -6,8 +6,9 @@ times, so two of them are declared distinct only when their bytes are (see ``emi
 A large arena is kept between calls: a call takes it from a global by an atomic exchange, so that no two calls have the
 same one, and puts it back. Pages that the kernel has to map anew would cost more than many a program.
 
-A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero. So a position below the
-capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice its size.
+A sequence is ``{pointer, capacity}``; all of its memory that was never written is zero, but for tapes. So a position
+below the capacity needs no further test, reading beyond gives zeros, and writing beyond makes it grow to at least twice
+its size.
 Its block of memory, whose size stands before its first element, is kept between calls, as the arena is: a new call has
 it with the capacity zero, and clears as much of it as it grows into.
 """
@@ -15,7 +16,7 @@ it with the capacity zero, and clears as much of it as it grows into.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -57,6 +58,7 @@ class Heap:
     capacity: ir.Value
     row_bytes: int
     kept: ir.Value
+    is_tape: bool
 
     @property
     def is_large(self) -> bool:
@@ -68,6 +70,7 @@ class Memory:
     """The buffers of the function that ``e`` writes."""
 
     held: Mapping[tuple[Buffer, ir.Value], ir.Value] = {}
+    reserved: Mapping[tuple[Value, Value], None] = {}
     scopes: Scopes | None = None
 
     def __init__(self, e: Emitter):
@@ -187,11 +190,16 @@ class Memory:
     def _make_heap(self, buffer: Buffer) -> Heap:
         e = self.e
         row_bytes = max(1, strides(buffer.type)[0] * buffer.type.dtype.itemsize)
-        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes, self._keeper("sequence"))
+        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes, self._keeper("sequence"), self._is_tape(buffer))
         with e.builder.goto_block(e.entry):
             e.builder.store(e.builder.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel"), heap.pointer)
             e.builder.store(ZERO, heap.capacity)
         return heap
+
+    def _is_tape(self, buffer: Buffer) -> bool:
+        """Whether nothing need be zero before it is written."""
+        makers = {v.op.name for v, found in self.buffers.items() if found is buffer and v.op is not None}
+        return makers <= {"tape", "update", "update_add", "for", "while", "if"}
 
     def _keeper(self, what: str) -> ir.GlobalVariable:
         name = self.e.module.get_unique_name(f"{self.e.function.name}.{what}")
@@ -204,13 +212,18 @@ class Memory:
         if (known := self.held.get((self.buffers[x], position))) is not None:
             return known
         heap, b = self.heaps[self.buffers[x]], self.e.builder
-        if any(self.e.env.get(known) is position for known in self.certain.get(x, ())):
+        if any(self.e.env.get(known) is position for known in self._surely(x)):
             return self._row(heap, position)
         if write or heap.is_large:
             self.reserve(heap, position)
             return self._row(heap, position)
         inside = b.icmp_signed("<", position, b.load(heap.capacity, typ=I64))
         return b.select(inside, self._row(heap, position), zeros(self.e.module))
+
+    def _surely(self, x: Value) -> Iterator[Value]:
+        """Positions that certainly exist."""
+        yield from self.certain.get(x, ())
+        yield from (position for y, position in self.reserved if y is x)
 
     def _row(self, heap: Heap, position: ir.Value) -> ir.Value:
         # Not inbounds: the address may be made for a position beyond the end.
@@ -224,7 +237,7 @@ class Memory:
         capacity = b.load(heap.capacity, typ=I64)
         with b.if_then(b.icmp_signed(">=", position, capacity), likely=False):
             pointer = b.load(heap.pointer, typ=PTR)
-            made = b.call(grow(self.e.module), [pointer, capacity, position, index(heap.row_bytes)])
+            made = b.call(grow(self.e.module), [pointer, capacity, position, index(heap.row_bytes), I1(heap.is_tape)])
             moved = b.extract_value(made, 0)
             self.require_memory(moved)
             b.store(moved, heap.pointer)
@@ -244,6 +257,8 @@ class Memory:
 
     def clear(self, heap: Heap) -> None:
         """All zeros again."""
+        if heap.is_tape:
+            return
         b = self.e.builder
         capacity = b.load(heap.capacity, typ=I64)
         with b.if_then(b.icmp_signed(">", capacity, ZERO)):
@@ -277,7 +292,7 @@ class Memory:
         return made
 
 
-@emits("sequence")
+@emits("sequence", "tape")
 def _sequence(e: Emitter, op: Op) -> None:
     """What an earlier round of a loop has left in the buffer is cleared."""
     heap = e.memory.heaps[e.memory.buffers[op.result]]

@@ -12,7 +12,7 @@ from dflow.ir.core import Value
 ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
 ARENA_ALIGNMENT = 64
 HEADER = 64  # bytes before the first element of a sequence
-MOST_KEPT = 1 << 26  # larger blocks of sequences are not kept
+MOST_KEPT = 1 << 28  # larger blocks of sequences are not kept
 DETAILS = 3  # numbers in an error record
 
 LIBC = {
@@ -59,13 +59,14 @@ def data(module: ir.Module, prefix: str, x: Value) -> ir.GlobalVariable:
 
 
 def grow(module: ir.Module) -> ir.Function:
-    """``grow(pointer, capacity, position, bytes of a row)``: the sequence with room for the row at the position, moved
-    and zero in its new part, or NULL; and its capacity, at least twice that before."""
+    """``grow(pointer, capacity, position, bytes of a row, whether it is a tape)``: the sequence with room for the row
+    at the position, moved and, unless it is a tape, zero in its new part, or NULL; and its capacity, at least twice
+    that before, or all that the block has room for."""
     t = ir.LiteralStructType([PTR, I64])
-    f, fresh = _once(module, "dflow.grow", ir.FunctionType(t, [PTR, I64, I64, I64]))
+    f, fresh = _once(module, "dflow.grow", ir.FunctionType(t, [PTR, I64, I64, I64, I1]))
     if not fresh:
         return f
-    pointer, capacity, position, row = f.args
+    pointer, capacity, position, row, tape = f.args
     b = ir.IRBuilder(f.append_basic_block("entry"))
     least, doubled = b.add(position, index(1)), b.shl(capacity, index(1))
     new = b.select(b.icmp_signed(">", doubled, least), doubled, least)
@@ -78,7 +79,8 @@ def grow(module: ir.Module) -> ir.Function:
 
     def clear_rest(p: ir.Value) -> None:
         added = b.sub(new_bytes, old_bytes)
-        b.call(fill_bytes(module), [b.gep(p, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
+        with b.if_then(b.not_(tape)):
+            b.call(fill_bytes(module), [b.gep(p, [old_bytes], source_etype=I8), I8(0), added, I1(0)])
 
     def require(p: ir.Value) -> None:
         with b.if_then(b.icmp_unsigned("==", p, PTR(None)), likely=False):
@@ -86,6 +88,8 @@ def grow(module: ir.Module) -> ir.Function:
 
     with b.if_then(b.icmp_unsigned("!=", pointer, PTR(None))):
         room = b.load(_shifted(b, pointer, -HEADER), typ=I64)
+        with b.if_then(b.and_(tape, b.icmp_unsigned(">=", room, b.mul(least, row)))):
+            b.ret(b.insert_value(b.insert_value(t(ir.Undefined), pointer, 0), b.udiv(room, row), 1))
         fits = b.icmp_unsigned(">=", room, new_bytes)
         with b.if_then(fits):
             clear_rest(pointer)

@@ -143,7 +143,7 @@ class _Parts:
     def _sequence(self, b: Buffer, pointer: ir.Value, capacity: ir.Value) -> Heap:
         """A sequence, which does not grow, as it is when the loop begins."""
         e, outer = self.e, self.e.memory.heaps[b]
-        made = Heap(e.slot(PTR), e.slot(I64), outer.row_bytes, outer.kept)
+        made = Heap(e.slot(PTR), e.slot(I64), outer.row_bytes, outer.kept, outer.is_tape)
         e.builder.store(pointer, made.pointer)
         e.builder.store(capacity, made.capacity)
         return made

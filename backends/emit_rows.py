@@ -1,7 +1,7 @@
-"""Rows of sequences whose address is found once, before the loop that goes over them.
+"""Rows of sequences whose address is found once, before the loop that goes over them, and room that is made once.
 
-Every access to a sequence asks whether it reaches as far, and may move it. In a loop over one row that would be asked
-for each element, and nothing could be vectorized.
+Every access to a sequence asks whether it reaches as far, and may move it. In a loop over one row, or from row to row,
+that would be asked for each element, and nothing could be vectorized.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_types import ZERO, index
+from dflow.backends.reserved import ACCESSES
 from dflow.ir.core import Block, Op, Value, walk
+from dflow.ir.passes.linear_forms import Terms, terms
+from dflow.ir.passes.rewrite import has_effect
 from dflow.ir.types import Dim
 
 
@@ -41,6 +44,50 @@ def held_rows(e: Emitter, body: Block, sizes: Sequence[Dim | ir.Value]) -> Itera
         found.append((x, e.env[start], e.memory.row(x, position, write=False)))
     with _held(e, found):
         yield
+
+
+@contextmanager
+def reserved_rows(e: Emitter, body: Block, first: ir.Value, count: ir.Value) -> Iterator[None]:
+    """``count`` rounds of ``body`` from the one with the number ``first`` on, with room made before for the rows that
+    each of them reads or writes from position to position. No round may stop at an error."""
+    found: dict[tuple[Value, Value], None] = {}
+    if e.vectorizes and e.memory.heaps and (rows := _stepping(body)) and not any(map(has_effect, walk(body))):
+        b = e.builder
+        last = e.add(first, b.sub(count, index(1)))
+        for (x, position), place in rows.items():
+            if position in e.memory.certain.get(x, ()):
+                continue
+            found[x, position] = None
+            with b.if_then(b.icmp_signed(">", count, ZERO)):
+                end = last if place[body.args[0]] > 0 else first
+                e.memory.reserve(e.memory.heaps[e.memory.buffers[x]], _sum(e, place, body.args[0], end))
+    before = e.memory.reserved
+    e.memory.reserved = {**before, **found}
+    yield
+    e.memory.reserved = before
+
+
+def _stepping(body: Block) -> dict[tuple[Value, Value], Terms]:
+    """Sequences and positions that each round of ``body`` reads or writes: the number of the round, and what is known
+    before the loop."""
+    inside = {*body.args[1:], *(r for op in body.ops for r in op.results)}
+    found = {}
+    for op in body.ops:
+        if op.name in ACCESSES and op.operands[0].type.grows and op.attrs["index"][0] == "at":
+            position = op.operands[1 if op.name == "extract" else 2]
+            place = terms(position)
+            if body.args[0] in place and inside.isdisjoint(place):
+                found[op.operands[0], position] = place
+    return found
+
+
+def _sum(e: Emitter, place: Terms, k: Value, round_: ir.Value) -> ir.Value:
+    """The position ``place`` in a round."""
+    total: ir.Value = ZERO
+    for v, c in place.items():
+        number = index(1) if v is None else round_ if v is k else e.env[v]
+        total = e.add(total, e.mul(number, index(c)))
+    return total
 
 
 @contextmanager

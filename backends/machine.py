@@ -16,6 +16,9 @@ COMPILING = threading.RLock()  # LLVM's context and its target machines serve on
 def _initialize() -> None:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
+    # Whether two rows overlap is asked before each loop over them. Asked once for all rounds of the loop around, as
+    # LLVM prefers, they would: the rows of a triangular system pass each other.
+    llvm.set_option("dflow", "-hoist-runtime-checks=false")
 
 
 def _tuning() -> str:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from dflow.ir.core import Block, Function, Op, Value, walk
+from dflow.ir.passes.rewrite import SEQUENCES
 
 ACCESSES = frozenset({"extract", "update", "update_add"})
 
@@ -25,7 +26,7 @@ def certain(f: Function) -> dict[Value, set[Value]]:
     loops = {block: op for op in walk(f.body) if op.name == "for" for block in op.regions}
     for x, position in _accesses(f):
         made = _made(x, loops)
-        counts = made.op.operands if made.op is not None and made.op.name == "sequence" else ()
+        counts = made.op.operands if made.op is not None and made.op.name in SEQUENCES else ()
         if any(_is_below(position, count, loops) for count in counts):
             found[x].add(position)
     return dict(found)

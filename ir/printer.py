@@ -18,7 +18,9 @@ from dflow.ir.rules import Rule
 from dflow.ir.types import DType, Size, TensorType, type_of_array
 
 # Attributes that repeat the result annotation, which is printed in their place.
-ANNOTATED = {"constant": "type", "empty": "type", "sequence": "type", "call": "types", "reverse_only": "types"}
+ANNOTATED = dict.fromkeys(("constant", "empty", "sequence", "tape"), "type") | dict.fromkeys(
+    ("call", "reverse_only"), "types"
+)
 # The word before the second region.
 SECOND_REGION = {"if": "else", "while": "do"}
 

@@ -15,7 +15,7 @@ from dflow.backends.interface import Check, by_value
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
 
-FAILING = frozenset({"check", "guard", "sequence"})
+FAILING = frozenset({"check", "guard", "sequence", "tape"})
 
 
 class Context:

@@ -13,9 +13,11 @@ from __future__ import annotations
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context
 from dflow.ir.core import Op, Value, attribute_values, walk
+from dflow.ir.passes.rewrite import SEQUENCES
 from dflow.ir.types import I64
 
 LANE_BITS = 36
+MOST_PARTS = 1 << (63 - LANE_BITS)
 PASSING = frozenset({"for", "while", "if"})
 INDEXED = {"extract": 1, "update": 2, "update_add": 2}  # tensors before the indices
 
@@ -114,7 +116,7 @@ class _Offset:
     def _is_placed(self, op: Op) -> bool:
         """Whether an operation touches the sequences at such places only."""
         touched = [v for v in (*op.operands, *op.results) if self.plan.buffers.get(v) in self.sequences]
-        if op.name in PASSING or op.name == "sequence" or not touched:
+        if op.name in PASSING or op.name in SEQUENCES or not touched:
             return True
         starts = op.operands[INDEXED.get(op.name, 0) :]
         if op.name == "copy":

@@ -19,6 +19,7 @@ from dflow.backends.cuda.tile_kernel import find_tiles
 from dflow.backends.cuda.vector_kernel import find_vectors
 from dflow.backends.plan import Plan
 from dflow.ir.core import Block, Op, walk
+from dflow.ir.passes.rewrite import SEQUENCES
 from dflow.ir.registry import OPS
 
 WIDE = 4096  # elements from which an operation is a kernel of its own; one block does less than that as fast
@@ -43,7 +44,7 @@ Way = Literal[
 
 def points(op: Op, context: Context) -> int:
     """How many threads an operation has something to do for."""
-    if op.name == "sequence":
+    if op.name in SEQUENCES:
         return context.places.lanes(context.plan.buffers[op.result])
     if op.name == "kernel":
         domain = op.attrs["domain"]
@@ -97,7 +98,7 @@ def decide(block: Block, context: Context) -> None:
                 decide(r, context)
     context.spared.update(spared(block, context))
     for op in block.ops:  # the loops that split sequences come after the operations that make them
-        if op.name == "sequence" and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
+        if op.name in SEQUENCES and context.places.lanes(context.plan.buffers[op.result]) >= WIDE:
             context.ways[op] = "grid"
 
 

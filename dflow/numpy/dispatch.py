@@ -19,6 +19,7 @@ from dflow.errors import AxisError, DflowError, MatrixError, ShapeError, TraceEr
 from dflow.numpy import eager
 from dflow.tracing.array import Array
 from dflow.tracing.context import tracing
+from dflow.tracing.lift import Placeholder
 
 Implementation = Callable[..., Any]
 
@@ -38,7 +39,7 @@ UNSUPPORTED: dict[str, str] = {
 
 def holds_traced(x: Any) -> bool:
     """Whether a traced array stands in an argument (a list or tuple is searched)."""
-    if isinstance(x, Array):
+    if isinstance(x, Array | Placeholder):
         return True
     return isinstance(x, list | tuple) and any(map(holds_traced, x))
 

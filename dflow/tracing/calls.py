@@ -19,12 +19,12 @@ import numpy as np
 from dflow.errors import DflowError, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
-from dflow.tracing import templates
+from dflow.tracing import earlier, templates
 from dflow.tracing.context import region, tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
 from dflow.tracing.rewrite import is_user_code, rewritten
-from dflow.tracing.special_methods import attribute
+from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
 
 
@@ -97,8 +97,9 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
+        looks = function in LOOKING
     except TypeError:  # not hashable
-        takes_functions, special, name = False, None, None
+        takes_functions, special, name, looks = False, None, None, False
     if name is not None and args:
         own = special_method(args[0], name)
         if own is not None:
@@ -108,6 +109,8 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
         return special(*args, **kwargs)
+    if looks:
+        earlier.refuse(*args)
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
     if isinstance(function, np.ufunc):
@@ -137,8 +140,11 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs)
 
 
-_ITERATORS = (f for f in vars(itertools).values() if isinstance(f, type))
+_ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
 TAKING_FUNCTIONS = frozenset([map, filter, sorted, min, max, iter, functools.reduce, *_ITERATORS])
+
+# What goes through the items of a list by itself.
+LOOKING = frozenset([tuple, set, frozenset, dict, iter, map, filter, functools.reduce, *_ITERATORS])
 
 
 def _callback(x: Any) -> Any:
@@ -148,6 +154,7 @@ def _callback(x: Any) -> Any:
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     """What is neither the user's nor ours: it may not know what to do with traced values."""
+    earlier.refuse(getattr(function, "__self__", None))
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:
@@ -243,6 +250,8 @@ def _is_numpy(function: Any) -> bool:
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, list) and earlier.earlier(owner) is not None:
+        return _method_of_growing(function, owner, args)
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
         region().root().outside.require_unchanged(None, owner)
@@ -274,6 +283,18 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
+
+
+def _method_of_growing(function: Any, owner: list[Any], args: Any) -> Any:
+    """A method of a list that grows in a traced loop."""
+    if function.__name__ not in ("append", "extend", "copy"):
+        earlier.refuse(owner)
+    fills = earlier.filling(owner)
+    if fills is None or function.__name__ == "copy":
+        return function(*args)
+    for x in args if function.__name__ == "append" else iterated(args[0]):
+        fills.append(x)
+    return None
 
 
 CONTAINERS = (list, dict, set, deque)

@@ -73,6 +73,17 @@ define(
 )
 define(
     OpDef(
+        "tape",
+        "a new sequence with unspecified elements (the reference evaluator gives zeros); the operand, if any, is how"
+        " many to make room for",
+        _sequence_infer,
+        _sequence,
+        lambda b, attrs, xs, ys, ts: [None],
+        attributes=("type",),
+    )
+)
+define(
+    OpDef(
         "iota",
         "0, 1, ..., size - 1",
         _iota_infer,

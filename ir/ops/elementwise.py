@@ -53,9 +53,16 @@ def _mul_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
     return list(_product_jvp(b, attrs, xs, ys, ts))
 
 
-def _quotient_by_divisor(b: Any, z: Any, x: Any, y: Any) -> Any:
-    """-x / y²; a reciprocal is squared, where any other quotient is divided once more."""
-    return b.neg(b.mul(z, z) if _is_one(x) else b.div(z, y))
+def _quotient_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    """(t - z u) / y, by the reciprocal of y: one division for both derivatives, and none where y stands outside of a
+    loop. A reciprocal is squared."""
+    (x, y), (z,), (t, u) = xs, ys, ts
+    if t is None and _is_one(x):
+        return [b.mul(b.neg(b.mul(z, z)), u)]
+    r = b.div(1.0, y)
+    if t is None:
+        return [b.mul(b.neg(b.mul(z, r)), u)]
+    return [b.mul(r, t if u is None else b.sub(t, b.mul(z, u)))]
 
 
 def _is_one(x: Value) -> bool:
@@ -130,7 +137,7 @@ elementwise(
     FLOATS,
     arity=2,
     linear=((0,),),
-    partials=(lambda b, z, x, y: b.div(1.0, y), _quotient_by_divisor),
+    jvp=_quotient_jvp,
     transpose=lambda b, attrs, xs, cts: [b.div(cts[0], xs[1]), None],
     samples=(A, B),
     kinks=([1.0, -1.0, 0.0], [0.0, 0.0, 0.0]),

@@ -26,7 +26,7 @@ from dflow.ir.types import TensorType
 COMMUTATIVE = frozenset({"add", "mul", "and", "or", "xor", "eq", "ne", "hypot"})
 MIRRORED = {"gt": "lt", "ge": "le"}
 # Each gives memory of its own.
-FRESH = frozenset({"empty", "sequence", "copy"})
+FRESH = frozenset({"empty", "sequence", "tape", "copy"})
 # Tensors of these are as cheap to make as to copy.
 REMADE = frozenset({"broadcast", "iota"})
 

@@ -15,7 +15,7 @@ from dflow.ir.types import dtype_of
 
 LARGEST = 64  # elements of a folded result
 # Constants already, or (a repeated scalar) better than a table of numbers.
-_KEPT = frozenset({"constant", "empty", "sequence", "iota", "broadcast", "copy", "check", "call"})
+_KEPT = frozenset({"constant", "empty", "sequence", "tape", "iota", "broadcast", "copy", "check", "call"})
 
 
 def fold_constants(b: Simplifier, name: str, attrs: Mapping[str, Any], operands: Sequence[Value]) -> Value | None:

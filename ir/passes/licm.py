@@ -24,7 +24,7 @@ from dflow.ir.passes.structure import entries, span
 from dflow.ir.registry import OPS
 
 # They stand where they are used ...
-STAY = frozenset({"empty", "sequence", "copy"})
+STAY = frozenset({"empty", "sequence", "tape", "copy"})
 # ... and these too, but may be repeated elsewhere.
 FOLLOW = frozenset({"broadcast", "iota"})
 

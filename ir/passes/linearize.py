@@ -40,7 +40,7 @@ from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
 from dflow.ir.types import TensorType
 
 LONG = 1 << 17  # so many iterations in all: a tape of one float each is a megabyte
-UNKNOWN = 1000  # iterations that are supposed where the count is not static
+UNKNOWN, NESTED = 1000, 30  # iterations that are supposed where the count is not static; those of an inner loop
 
 
 @dataclass
@@ -144,7 +144,7 @@ class _Split:
         part = starts.pop(0) if op.name == "update" else op.result
         runs, results = self.finished[loop]
         made_elsewhere = part.op is None or all(part.op is not each for each in frame.b.ops)
-        if made_elsewhere or less_in_parts(whole.type, runs, part.type, _runs(frame)):
+        if made_elsewhere or less_in_parts(whole.type, runs, part.type, frame.runs):
             return
         final = results.setdefault(position, Value(whole.type))
         index = {"index": op.attrs["index"]}
@@ -206,10 +206,14 @@ class _Split:
         inner.exact = frame.exact and static is not None
         most = self.trips.get(op) if static is None else static
         inner.trips = None if most is None or frame.trips is None else frame.trips * most
+        if static is not None:
+            inner.runs *= static
+        else:
+            inner.runs *= 0.5 * most if most is not None else UNKNOWN if frame.nearest_loop() is None else NESTED
         inner.counter = Value(INDEX, "k")
         args = [Value(_renamed(carried[i].type, self.env), carried[i].hint) for i in plain]
         for arg in args:
-            self.carried.add(arg, _runs(inner))
+            self.carried.add(arg, inner.runs)
         total, inner.base = self.base(frame, static)
         self.env.update(zip((carried[i] for i in plain), args))
         linear_types = [_renamed(carried[i].type, self.env) for i in linear]
@@ -218,7 +222,7 @@ class _Split:
         body = op.regions[-1]
         if op.name == "for":
             self.env[body.args[0]] = inner.counter
-        self.finished[op] = _runs(frame), {}
+        self.finished[op] = frame.runs, {}
         self.block(inner, inner_lb, body)
         block = inner_lb.finish([self.env[body.results[i]] for i in linear])
         capacity = self.env[op.operands[0]] if op.name == "for" else None
@@ -239,7 +243,7 @@ class _Split:
 
     def loop_again(self, frame: Frame, lb: Builder, op: Op) -> None:
         """A nested loop with tapes that are values of ``frame`` like others, which come from running it again."""
-        local, inner_lb = Frame(), Builder(loc=op.loc)
+        local, inner_lb = Frame(runs=frame.runs), Builder(loc=op.loc)
         local.b = frame.b
         before = len(frame.b.ops)
         self.loop(local, inner_lb, op)
@@ -251,7 +255,7 @@ class _Split:
 
     def once(self, frame: Frame) -> Callable[[Op], bool]:
         """Which operations of a region are not repeated in the linear part."""
-        return lambda op: self.carried.better_in_parts(op, _runs(frame))
+        return lambda op: self.carried.better_in_parts(op, frame.runs)
 
     def base(self, frame: Frame, static: int | None) -> tuple[Cell | None, Value | None]:
         """Where the positions of a loop in ``frame`` begin, and the running total that must be kept for it, if any."""
@@ -274,12 +278,14 @@ class _Split:
         choice = choose(inner.b.ops, known, needed, self.again, self.once(inner), self.instead)
         if choice.saved:
             b.loc = inner.b.loc
+            before = len(inner.b.ops)
             position = inner.position()
             assert position is not None
             there = b.args[0] if inner.base is None else b.add(inner.base, b.args[0])
             for v in choice.saved:
                 env[v] = inner.save(v, position, count)(b, there, env)
                 env[v].hint = v.hint
+            inner.b.ops = _early(inner.b.ops[:before], inner.b.ops[before:])
         return _close(b, choice.recomputed, block, b.args[1:], env)
 
     def nonlinear_for(
@@ -322,11 +328,6 @@ class _Split:
         return outs[0], outs[1 : 1 + len(args)]
 
 
-def _runs(frame: Frame) -> float:
-    """How often a region runs in all, as far as that is known."""
-    return UNKNOWN if frame.trips is None else frame.trips if frame.exact else 0.5 * frame.trips
-
-
 def _trips(block: Block) -> dict[Op, int]:
     """How often loops run at most, where that is known but not the count."""
     if all(op.name != "for" or _static_count(op) is not None for op in walk(block)):
@@ -341,7 +342,7 @@ def _runs_again(frame: Frame, op: Op) -> bool:
     for inner in walk(Block((), [op], ())):
         if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):
             return False
-    return (frame.trips or UNKNOWN) * (_static_count(op) or 0) >= LONG
+    return frame.runs / frame.begun * (_static_count(op) or 0) >= LONG
 
 
 def _static_count(op: Op) -> int | None:
@@ -354,6 +355,18 @@ def _static_count(op: Op) -> int | None:
 
 def _renamed(t: TensorType, env: dict[Value, Value]) -> TensorType:
     return substitute(t, env)
+
+
+def _early(ops: list[Op], saving: list[Op]) -> list[Op]:
+    """``ops`` with each of the operations ``saving`` as soon as there is what it takes: before that is updated in
+    place, which would have to copy it."""
+    place = {r: n for n, op in enumerate(ops, 1) for r in op.results}
+    after: dict[int, list[Op]] = {}
+    for op in saving:
+        n = max((place.get(v, 0) for v in op.uses()), default=0)
+        place.update(dict.fromkeys(op.results, n))
+        after.setdefault(n, []).append(op)
+    return [each for n, op in enumerate([None, *ops]) for each in (*([op] if op else []), *after.get(n, ()))]
 
 
 def _close(

@@ -15,6 +15,7 @@ Env = MutableMapping[Value, Value]
 
 UPDATES = frozenset({"update", "update_add", "scatter", "scatter_add"})
 LOOPS = frozenset({"for", "while"})
+SEQUENCES = frozenset({"sequence", "tape"})  # what makes them
 # A call is taken to have an effect, since its callee may check something.
 EFFECTS = frozenset({"call"})
 

@@ -38,12 +38,22 @@ class Cell:
 class Frame:
     """A region of the nonlinear part under construction, with the current values of cells in it."""
 
-    def __init__(self, parent: Frame | None = None, *, loop: bool = False, trips: int | None = 1, exact: bool = True):
+    def __init__(
+        self,
+        parent: Frame | None = None,
+        *,
+        loop: bool = False,
+        trips: int | None = 1,
+        exact: bool = True,
+        runs: float = 1.0,
+    ):
         self.parent = parent
         self.loop = loop
         self.b = Builder()
         self.trips = trips  # how often the region runs in all at most, when that is known
         self.exact = exact  # whether it is just as often
+        self.runs: float = runs if parent is None else parent.runs  # how often it is supposed to run in all
+        self.begun: float = self.runs if parent is None else parent.begun  # how often its tapes are begun anew
         self.base: Value | None = None  # the position of the first iteration of this loop; None for 0
         self.counter: Value | None = None
         self.offsets: dict[Value, tuple[Value, Read]] = {}
@@ -133,5 +143,5 @@ def _create(b: Builder, cell: Cell) -> Value:
     if cell.type == INDEX:
         return b.index(0)
     if cell.type.grows:
-        return b.emit("sequence", *([cell.capacity] if cell.capacity else []), type=cell.type)
+        return b.emit("tape", *([cell.capacity] if cell.capacity else []), type=cell.type)
     return b.emit("empty", type=cell.type)

@@ -334,4 +334,4 @@ def _is_zero(v: Value) -> bool:
         return _is_zero(op.operands[0])
     if op.name == "update":
         return _is_zero(op.operands[0]) and _is_zero(op.operands[1])
-    return op.name in ("sequence", "empty")
+    return op.name in ("sequence", "tape", "empty")
