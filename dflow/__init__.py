@@ -10,13 +10,9 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from dflow import debug
-from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
-from dflow.placement import default_device, device_put
-from dflow.records import field, register, struct
-
 if _TYPE_CHECKING:
-    from dflow import lax, tree
+    from dflow import debug, lax, tree
+    from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
     from dflow.backends.threads import set_threads, threads
     from dflow.batching import vmap
     from dflow.check import check_grads
@@ -26,7 +22,9 @@ if _TYPE_CHECKING:
     from dflow.implicit import custom_root
     from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
     from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
+    from dflow.placement import default_device, device_put
     from dflow.recompute import checkpoint, remat
+    from dflow.records import field, register, struct
     from dflow.shapes import ShapeDtypeStruct, eval_shape
     from dflow.solvers import fixed_point, odeint
     from dflow.sparse import sparse_hessian, sparse_jacobian
@@ -87,8 +85,9 @@ __all__ = [
 ]
 
 # What is imported when it is asked for: modules, and the names of others.
-_MODULES = ("interop", "lax", "nn", "numpy", "random", "scipy", "tree")
+_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "random", "scipy", "tree")
 _PLACES = {
+    "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
     "dflow.backends.threads": ("set_threads", "threads"),
     "dflow.batching": ("vmap",),
     "dflow.check": ("check_grads",),
@@ -98,7 +97,9 @@ _PLACES = {
     "dflow.implicit": ("custom_root",),
     "dflow.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
     "dflow.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
+    "dflow.placement": ("default_device", "device_put"),
     "dflow.recompute": ("checkpoint", "remat"),
+    "dflow.records": ("field", "register", "struct"),
     "dflow.shapes": ("ShapeDtypeStruct", "eval_shape"),
     "dflow.solvers": ("fixed_point", "odeint"),
     "dflow.sparse": ("sparse_hessian", "sparse_jacobian"),

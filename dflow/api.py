@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from dflow import debug as debug  # which gives `breakpoint()` its meaning in traced code
 from dflow import trees
 from dflow.derivatives import (
     check_holomorphic,

@@ -17,11 +17,15 @@ MOST_LINES = 500
 ALLOWED = {"ir": ("dflow.ir",), "backends": ("dflow.ir", "dflow.backends"), "dflow": ("dflow",)}
 
 PROGRAM = """
-import numpy as np, dflow, dflow.ir, dflow.backends
+import sys, dflow
+assert not {"numpy", "llvmlite", "dflow.api"} & {*sys.modules}  # what names need is imported with them
+assert all(hasattr(dflow, name) for name in dflow.__all__) and {*dflow.__all__} <= {*dir(dflow)}
+import numpy as np, dflow.ir, dflow.backends
 print(dflow.__file__)
 print(float(dflow.grad(lambda x: np.sin(x) * x)(1.0)))
+assert "dflow.numpy.namespace" not in sys.modules  # ufuncs do without
 assert dflow.scipy.special.expit(0.0) == 0.5 and "nn" in dir(dflow)
-import sys; assert "ml_dtypes" not in sys.modules  # which only programs with bfloat16 need
+assert "ml_dtypes" not in sys.modules  # which only programs with bfloat16 need
 """
 
 

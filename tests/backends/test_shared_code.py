@@ -7,7 +7,9 @@ import pytest
 
 import dflow.ir.ops  # noqa: F401
 from dflow.backends.bufferize import bufferize
+from dflow.backends.fusion import fuse
 from dflow.backends.generation import compile_plan
+from dflow.backends.straight import is_straight
 from dflow.ir.builder import Builder
 from dflow.ir.types import F32, F64, TensorType
 
@@ -37,3 +39,22 @@ def test_straight_code_has_what_it_repeats_once():
     assert compiled.llvm.count("@dflow.sin.f64(") == 3
     assert "@dflow.exp.f64" not in compiled.llvm
     np.testing.assert_allclose(compiled(0.3)[0], np.sin(np.exp(np.sin(0.3))), 1e-15)
+
+
+def test_long_straight_code_has_small_arrays():
+    b = Builder([TensorType(F64, (3,))])
+    (x,) = b.args
+    y = x
+    for _ in range(40):
+        y = b.update(b.mul(b.sin(y), x), b.extract(y, b.index(0), index=("at",)), b.index(1), index=("at",))
+    f = bufferize(fuse(b.function("f", [y]))).function
+    assert is_straight(f)
+    compiled = compile_plan(bufferize(fuse(b.function("f", [y]))))
+    defined = [line for line in compiled.llvm.splitlines() if line.startswith("define")]
+    assert sum("@dflow.sin.f64(" in line for line in defined) == 1
+    start = wanted = np.array([0.3, 0.4, 0.5])
+    for _ in range(40):
+        first = wanted[0]
+        wanted = np.sin(wanted) * start
+        wanted[1] = first
+    np.testing.assert_allclose(compiled(start)[0], wanted, 1e-13)
