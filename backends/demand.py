@@ -264,7 +264,8 @@ class Demand:
         x, y = op.operands
         made = op.operands[operand].op
         if made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL:
-            if self._loop[made] is not self._loop[op] or self._loop[op] is None:
+            loop = self._loop[op]
+            if loop is None or self._loop[made] is not loop:
                 return False  # a copy, which has left the loops around, is read faster
         return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
 
