@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dflow.backends.emit import by_value
+from dflow.backends.interface import by_value
 from dflow.ir.types import Size, TensorType
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from llvmlite import ir
 
 from dflow.backends import (  # noqa: F401
     emit_control,
+    emit_extremes,
     emit_indexing,
     emit_kernel,
     emit_lapack,
@@ -29,9 +30,10 @@ from dflow.backends import (  # noqa: F401
     emit_sort,
     emit_spectra,
 )
-from dflow.backends.emit_core import Check, Emitter, Options
-from dflow.backends.emit_memory import OUT_OF_MEMORY, Memory
+from dflow.backends.emit_core import Emitter, Options
+from dflow.backends.emit_memory import Memory
 from dflow.backends.emit_types import I32, PTR, from_storage, storage_type, to_storage
+from dflow.backends.interface import Check, by_value
 from dflow.backends.plan import Plan
 from dflow.ir.types import TensorType
 
@@ -45,11 +47,6 @@ class Emitted:
     function: ir.Function
     checks: tuple[Check, ...]
     release: ir.Function | None = None
-
-
-def by_value(t: TensorType) -> bool:
-    """Whether an argument of this type comes by value."""
-    return t.is_scalar and t.dtype.kind != "c"
 
 
 def signature(args: Sequence[TensorType], results: Sequence[TensorType]) -> ir.FunctionType:
@@ -103,4 +100,4 @@ def _describe_arguments(function: ir.Function, plan: Plan) -> None:
     function.attributes.add("nounwind")
 
 
-__all__ = ["OUT_OF_MEMORY", "Check", "Emitted", "Options", "by_value", "emit", "signature"]
+__all__ = ["Emitted", "Options", "emit", "signature"]

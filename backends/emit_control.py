@@ -9,11 +9,12 @@ from functools import partial
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import Check, Emitter, emits
+from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows, reserved_rows
 from dflow.backends.emit_types import ZERO
+from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value, walk
 

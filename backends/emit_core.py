@@ -26,9 +26,10 @@ from dflow.backends.emit_types import (
     strides,
     to_storage,
 )
+from dflow.backends.interface import Check
 from dflow.backends.mathlib import MATH_FUNCTIONS
 from dflow.backends.plan import Plan
-from dflow.ir.core import Block, Location, Op, Value
+from dflow.ir.core import Block, Op, Value
 from dflow.ir.registry import OPS
 from dflow.ir.types import Dim, Size, TensorType
 
@@ -51,15 +52,6 @@ class Part:
 Domain = Sequence[Dim | Part]  # of a nest of loops
 Index = Sequence[ir.Value]
 Body = Callable[[list[ir.Value]], None]
-
-
-@dataclass(frozen=True)
-class Check:
-    """What an error code means."""
-
-    error: str
-    message: str
-    location: Location | None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dflow.backends.emit_core import Domain, Emitter, cost, emits, point_count, 
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_rows import held_rows
-from dflow.backends.emit_scalar import convert, emit_scalar, int_compare, intrinsic, is_nan
+from dflow.backends.emit_scalar import convert, emit_scalar, intrinsic
 from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index
@@ -264,36 +264,3 @@ def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.V
         return intrinsic(b, {"max": "llvm.maximum", "min": "llvm.minimum"}[kind], total, value)
     name = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(kind, kind)
     return emit_scalar(b, name, {}, [dtype, dtype], [total, value])
-
-
-# --- positions of extremes
-
-
-@emits("argmax", "argmin")
-def _arg(e: Emitter, op: Op) -> None:
-    (x,), axis = op.operands, op.attrs["axis"]
-    sign, dtype = (">" if op.name == "argmax" else "<"), x.type.dtype
-    kept = [d for k, d in enumerate(x.type.shape) if k != axis]
-
-    def better(v: ir.Value, best: ir.Value) -> ir.Value:
-        b = e.builder
-        if not dtype.is_float:
-            return int_compare(b, dtype, sign, v, best)
-        # Not "not ordered and at most": the first NaN wins, and nothing wins against it.
-        return b.and_(b.not_(is_nan(b, best)), b.or_(b.fcmp_ordered(sign, v, best), is_nan(b, v)))
-
-    def one(at: At) -> None:
-        def whole(k: ir.Value) -> At:
-            return [*at[:axis], k, *at[axis:]]
-
-        def step(k: ir.Value, best: ir.Value, position: ir.Value) -> list[ir.Value]:
-            v = e.load(x, whole(k))
-            wins = better(v, best)
-            return [e.builder.select(wins, v, best), e.builder.select(wins, k, position)]
-
-        first = e.load(x, whole(ZERO))
-        _, position = e.loop(e.size(x.type.shape[axis]), [first, ZERO], step)
-        write(e, op.results, at, [position])
-
-    length = x.type.bound[axis]
-    in_parts(e, op, kept, length, lambda d: e.nest(d, one, ops=UNROLL))

@@ -19,8 +19,8 @@ from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_lapack import INTEGER, Scratch
 from dflow.backends.emit_parts import LEAST, in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
-from dflow.backends.emit_types import I8, I32, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
-from dflow.backends.large_products import BLAS, inner_size, is_large
+from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
+from dflow.backends.large_products import BLAS, inner_size, is_large, is_square
 from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Op, Value
 from dflow.ir.types import BF16, F32, HALVES, Dim, DType
@@ -31,6 +31,7 @@ TILE_BYTES = 64  # of a row of the tile
 BLOCK = 256  # along the inner axis
 UNROLLED = 64  # iterations of a loop that gains by it, and may go away
 GROUP = 64  # rows that a thread does at a time, at most
+MIRRORED = 32  # rows and columns of a block that is copied to the other side of the diagonal
 PACK_ROWS = 48  # fewer are not worth a copy
 
 
@@ -69,7 +70,7 @@ def _product(e: Emitter, op: Op) -> None:
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
     if e.options.blas and is_large(op):
-        e.nest(batch, lambda at: _call_blas(e, op, at))
+        e.nest(batch, partial(_square if is_square(op) else _call_blas, e, op))
     elif is_static and x.type.dtype.kind != "c" and not turned:
         _in_tiles(e, op, batch, int(m), int(n), int(k))  # type: ignore[arg-type]
     else:
@@ -114,20 +115,61 @@ def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
 
 def _call_blas(e: Emitter, op: Op, batch: At) -> None:
     """BLAS stores columns where we store rows, so it is asked for the transposed product: z' = y' x'."""
-    (x, y), z, b = op.operands, op.result, e.builder
-    dtype = z.type.dtype
-    name = f"dflow_blas_{BLAS[dtype.name]}"
-    function = e.module.globals.get(name) or ir.Function(e.module, ir.FunctionType(VOID, [PTR] * 13), name)
+    (x, y), z = op.operands, op.result
     m, n, k = (e.size(d) for d in (*z.type.shape[-2:], inner_size(op)))
-    one, zero = (_passed(e, constant(dtype, v)) for v in (1, 0))
-    how = {
-        v: _passed(e, I8(ord("T" if t else "N"))) for v, t in zip((0, 1), op.attrs.get("transposed", (False, False)))
-    }
-    sizes = [_passed(e, s if s.type == INTEGER else b.trunc(s, INTEGER)) for s in (n, m, k)]
-    start = [*batch, ZERO, ZERO]
-    steps = {v: _passed(e, INTEGER(max(1, strides(v.type)[-2]))) for v in (x, y, z)}
-    at = {v: e.address(v, start, write=v is z) for v in (x, y, z)}
-    b.call(function, [how[1], how[0], *sizes, one, at[y], steps[y], at[x], steps[x], zero, at[z], steps[z]])
+    one, zero = (constant(z.type.dtype, v) for v in (1, 0))
+    how = ["T" if t else "N" for t in op.attrs.get("transposed", (False, False))]
+    (at_x, step_x), (at_y, step_y), (at_z, step_z) = (_matrix(e, v, batch, v is z) for v in (x, y, z))
+    name = BLAS[z.type.dtype.name]
+    _call(e, name, how[1], how[0], n, m, k, one, at_y, step_y, at_x, step_x, zero, at_z, step_z)
+
+
+def _square(e: Emitter, op: Op, batch: At) -> None:
+    """A matrix by itself transposed: the elements below the diagonal, in half of the time, and then those above it."""
+    x, z = op.operands[0], op.result
+    n, k = e.size(z.type.shape[-1]), e.size(inner_size(op))
+    one, zero = (constant(z.type.dtype, v) for v in (1, 0))
+    (at_x, step_x), (at_z, step_z) = (_matrix(e, v, batch, v is z) for v in (x, z))
+    name = BLAS[z.type.dtype.name].replace("gemm", "syrk")
+    _call(e, name, "U", "N" if op.attrs["transposed"][0] else "T", n, k, one, at_x, step_x, zero, at_z, step_z)
+
+    def block(rows: ir.Value, columns: ir.Value) -> None:
+        end = _least(e, e.add(rows, index(MIRRORED)), n)
+
+        def row(i: ir.Value) -> None:
+            def element(j: ir.Value) -> None:
+                e.store(z, [*batch, j, i], e.load(z, [*batch, i, j]))
+
+            e.steps(columns, _least(e, i, e.add(columns, index(MIRRORED))), 1, element)
+
+        e.steps(rows, end, 1, row)
+
+    e.steps(ZERO, n, MIRRORED, lambda i: e.steps(ZERO, e.add(i, index(1)), MIRRORED, lambda j: block(i, j)))
+
+
+def _least(e: Emitter, x: ir.Value, y: ir.Value) -> ir.Value:
+    return e.builder.select(e.builder.icmp_signed("<", x, y), x, y)
+
+
+def _matrix(e: Emitter, v: Value, batch: At, write: bool) -> tuple[ir.Value, ir.Value]:
+    """Where a matrix begins, and how far its rows are apart."""
+    return e.address(v, [*batch, ZERO, ZERO], write=write), INTEGER(max(1, strides(v.type)[-2]))
+
+
+def _call(e: Emitter, name: str, *args: ir.Value | str) -> None:
+    """A function of BLAS, which takes all by address: letters, numbers and arrays."""
+    symbol = f"dflow_blas_{name}"
+    t = ir.FunctionType(VOID, [PTR] * len(args))
+    function = e.module.globals.get(symbol) or ir.Function(e.module, t, symbol)
+    e.builder.call(function, [_address(e, a) for a in args])
+
+
+def _address(e: Emitter, a: ir.Value | str) -> ir.Value:
+    if isinstance(a, str):
+        return _passed(e, I8(ord(a)))
+    if a.type == PTR:
+        return a
+    return _passed(e, e.builder.trunc(a, INTEGER) if a.type == I64 != INTEGER else a)
 
 
 def _passed(e: Emitter, value: ir.Value) -> ir.Value:

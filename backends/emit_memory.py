@@ -41,12 +41,12 @@ from dflow.backends.emit_once import (
 )
 from dflow.backends.emit_scopes import Scopes
 from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, index, storage_type, strides
+from dflow.backends.interface import OUT_OF_MEMORY
 from dflow.backends.plan import Buffer
 from dflow.backends.reserved import certain
 from dflow.ir.core import Op, Value
 
 SMALL_ARENA = 4096  # up to this size the arena is on the stack
-OUT_OF_MEMORY = -1  # the error code
 _NOTHING = nullcontext()
 
 

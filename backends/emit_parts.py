@@ -17,8 +17,9 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Domain, Emitter, Part
+from dflow.backends.emit_memory import SMALL_ARENA
 from dflow.backends.emit_outline import can_move, needs, new_function
-from dflow.backends.emit_types import I32, I64, ONE, PTR, VOID, ZERO, index, storage_type, strides
+from dflow.backends.emit_types import I8, I32, I64, ONE, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.core import Op, Value
 from dflow.ir.types import HALVES, Dim, Size
@@ -30,6 +31,8 @@ MOST = 64  # parts
 MANY = 32  # the size of an axis that is cut before all others are looked at
 ALIGNED = 64  # elements: parts of the innermost axis are a multiple
 WIDE = 2048  # the same where all rows of a matrix are read, part by part: narrow parts of rows are slow to find
+LINE = 64  # bytes that caches hold together: no two threads write to the same
+MOST_ROOM = 1 << 24  # bytes that the parts of a nest may have to work in
 PARTIAL_BYTES = 1 << 15  # of the results of all parts of a reduction
 Combine = Callable[[ir.Value, ir.Value], ir.Value]  # of two totals one
 
@@ -54,6 +57,39 @@ def in_parts(e: Emitter, op: Op, domain: Domain, ops: int, write: Callable[[Doma
         write(domain)
     else:
         _call_parts(e, op, domain, cut, lambda part, k: write(part))
+
+
+def with_memory(
+    e: Emitter,
+    op: Op,
+    domain: Domain,
+    ops: int,
+    room: int,
+    write: Callable[[Domain, ir.Value], None],
+) -> None:
+    """The same for ``write(domain, memory)``, which needs ``room`` bytes to work in: each part has its own."""
+    room = -(-room // LINE) * LINE
+    most = MOST_ROOM // room
+    cut = _cut(e, op, domain, ops, range(len(domain)), -1) if most > 1 else None
+    if cut is not None:
+        cut = replace(cut, parts=min(cut.parts, most))
+    total = room * (1 if cut is None else cut.parts)
+    on_stack = total <= SMALL_ARENA
+    if on_stack:
+        memory = e.slot(ir.ArrayType(I8, total))
+        memory.align = LINE
+    else:
+        memory = e.memory.borrow(total)
+
+    def part(inner: Domain, k: ir.Value, whole: ir.Value) -> None:
+        write(inner, e.builder.gep(whole, [e.mul(k, index(room))], source_etype=I8))
+
+    if cut is None:
+        write(domain, memory)
+    else:
+        _call_parts(e, op, domain, cut, part, [memory])
+    if not on_stack:
+        e.memory.give_back(memory)
 
 
 def fold_in_parts(
@@ -254,4 +290,4 @@ def _bytes(r: Value) -> int:
     return _count(r) * r.type.dtype.itemsize
 
 
-__all__ = ["fold_in_parts", "in_parts", "lengths", "run_parts"]
+__all__ = ["fold_in_parts", "in_parts", "lengths", "run_parts", "with_memory"]

@@ -381,9 +381,19 @@ def _float_to_int(b: ir.IRBuilder, target: DType, x: ir.Value) -> ir.Value:
         is_large = b.fcmp_ordered(">=", x, x.type(2.0**63))
         return b.select(is_large, _saturate(b, "llvm.fptoui.sat", x, I64), _saturate(b, "llvm.fptosi.sat", x, I64))
     through = ir.IntType(32 if target.kind == "i" and target.bits <= 32 else 64)
-    wide = _saturate(b, "llvm.fptosi.sat", x, through)
+    wide = _saturated(b, x, through)
     t = value_type(target)
     return wide if t == through else b.trunc(wide, t)
+
+
+def _saturated(b: ir.IRBuilder, x: ir.Value, t: ir.IntType) -> ir.Value:
+    """``llvm.fptosi.sat``, of which LLVM makes no vectors: NaN is 0, and what lies outside the nearest there is."""
+    end = 1 << (t.width - 1)
+    low, high = x.type(float(-end)), x.type(float(end))
+    below, above = b.fcmp_ordered("<", x, low), b.fcmp_ordered(">=", x, high)
+    outside = b.or_(b.or_(below, above), is_nan(b, x))
+    found = b.fptosi(b.select(outside, x.type(0.0), x), t)
+    return b.select(below, t(-end), b.select(above, t(end - 1), found))
 
 
 def _saturate(b: ir.IRBuilder, name: str, x: ir.Value, t: ir.Type) -> ir.Value:

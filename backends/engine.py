@@ -1,12 +1,11 @@
-"""From a function or a plan to machine code in memory, and to a callable that goes there through ctypes.
+"""Machine code in memory, and callables that go there through ctypes.
 
-    compiled = compile_function(f)
     compiled(x, y)                     a tuple of NumPy results; raises what a failed check asks for
-    compiled.llvm, compiled.asm        what became of it, made when asked for
+    compiled.llvm, compiled.asm        what it was made from, made when asked for
 
 All code of a process shares one linker (ORC), each function being a library of its own, which is unloaded with its
 `CompiledFunction`. Code refers to addresses of the process (libc, BLAS, CPython) by symbol, so that the same object
-code serves in another process.
+code serves in another process. What generates code (`generation.py`) is not imported where all is found on disk.
 """
 
 from __future__ import annotations
@@ -14,142 +13,34 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import platform
-import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
 
 from dflow.backends import blas, object_cache, result_memory, thread_pool, threads
-from dflow.backends.emit import OUT_OF_MEMORY, Check, Emitted, Options, by_value, emit
+from dflow.backends.interface import OUT_OF_MEMORY, Check, by_value
+from dflow.backends.machine import COMPILING, machine, parsed_module
 from dflow.backends.object_code import ObjectCode
-from dflow.backends.plan import Plan
-from dflow.backends.shared_code import SharedCode, shared_names
-from dflow.backends.straight import call_repeated, vectorizes
+from dflow.backends.shared_code import SharedCode
 from dflow.ir.core import Function
 from dflow.ir.failures import made
 from dflow.ir.types import TensorType
 
-COMPILING = threading.Lock()  # LLVM's context and its target machines serve one thread at a time
+if TYPE_CHECKING:
+    from llvmlite import ir
+
+    from dflow.backends.generation import Generated, Timings
+
 _NUMBER = itertools.count()
-
-
-def lower(f: Function) -> Plan:
-    """Fusion and bufferization."""
-    from dflow.backends.bufferize import bufferize
-    from dflow.backends.fusion import fuse
-
-    return bufferize(fuse(f))
-
-
-@functools.cache
-def _initialize() -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    # Whether two rows overlap is asked before each loop over them. Asked once for all rounds of the loop around, as
-    # LLVM prefers, they would: the rows of a triangular system pass each other.
-    llvm.set_option("dflow", "-hoist-runtime-checks=false")
-
-
-def _tuning() -> str:
-    """Loops that read or write in strides are vectorized without instructions for it, which are slower than single
-    loads and stores: otherwise LLVM prefers vectors across rows to those along them."""
-    return ",+prefer-no-gather,+prefer-no-scatter" if platform.machine().lower() in ("x86_64", "amd64") else ""
-
-
-@functools.cache
-def machine(
-    cpu: str = "host", triple: str | None = None, optimize_level: int = 2, position_independent: bool = True
-) -> llvm.TargetMachine:
-    """A target machine. ``cpu``: ``"host"`` for this one with all its features, or a name that LLVM knows."""
-    _initialize()
-    target = llvm.Target.from_triple(triple or llvm.get_process_triple())
-    features = llvm.get_host_cpu_features().flatten() + _tuning() if cpu == "host" else ""
-    name = llvm.get_host_cpu_name() if cpu == "host" else cpu
-    return target.create_target_machine(
-        cpu=name, features=features, opt=optimize_level, reloc="pic" if position_independent else "default"
-    )
 
 
 @functools.cache
 def _linker() -> llvm.LLJIT:
     # The linker owns its target machine, so this is not the one that code generation uses.
     return llvm.create_lljit_compiler(machine.__wrapped__())
-
-
-def optimize(
-    module: ir.Module | str, target: llvm.TargetMachine, level: int = 2, vectorize: bool = True
-) -> llvm.ModuleRef:
-    """The module (or its text), checked by LLVM's verifier and optimized; to vectors of neighbouring numbers too, if
-    ``vectorize``.
-
-    The result is checked too: LLVM 22's vectorizer of straight-line code (SLP) makes invalid code of some large
-    functions, on which code generation would abort the process. Such a module is optimized without it.
-    """
-    if isinstance(module, str):
-        text = f'target triple = "{target.triple}"\ntarget datalayout = "{target.target_data}"\n{module}'
-    else:
-        module.triple, module.data_layout = target.triple, str(target.target_data)
-        text = str(module)
-    made = _optimized(text, target, level, slp=vectorize and level > 1)
-    try:
-        made.verify()
-    except RuntimeError:
-        made = _optimized(text, target, level, slp=False)
-        made.verify()
-    return made
-
-
-def _optimized(text: str, target: llvm.TargetMachine, level: int, slp: bool) -> llvm.ModuleRef:
-    parsed = llvm.parse_assembly(text)
-    parsed.verify()
-    tuning = llvm.create_pipeline_tuning_options(speed_level=level)
-    tuning.loop_vectorization = tuning.loop_interleaving = level > 1
-    tuning.slp_vectorization = slp
-    builder = llvm.create_pass_builder(target, tuning)
-    builder.getModulePassManager().run(parsed, builder)
-    return parsed
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Milliseconds of each stage of a compilation."""
-
-    emit: float = 0
-    optimize: float = 0
-    generate: float = 0
-
-    @property
-    def total(self) -> float:
-        return self.emit + self.optimize + self.generate
-
-
-@dataclass(frozen=True)
-class Generated:
-    """What became of a plan."""
-
-    object: ObjectCode
-    emitted: Emitted
-    optimized: llvm.ModuleRef
-    timings: Timings
-
-    @property
-    def llvm(self) -> str:
-        """LLVM's assembly language after optimization."""
-        with COMPILING:
-            return str(self.optimized)
-
-    @property
-    def asm(self) -> str:
-        """The processor's assembly language."""
-        with COMPILING:
-            return str(machine().emit_assembly(self.optimized))
 
 
 class CompiledFunction:
@@ -236,69 +127,6 @@ def raise_error(checks: Sequence[Check], code: int, details: tuple[int, ...]) ->
     raise error
 
 
-def compile_function(
-    f: Function,
-    *,
-    name: str | None = None,
-    optimize_level: int = 2,
-    options: Options | None = None,
-    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
-    symbols: Mapping[str, int] | None = None,
-) -> CompiledFunction:
-    """Lowers, emits, optimizes and loads ``f``; see `compile_plan`."""
-    return compile_plan(
-        lower(f), name=name, optimize_level=optimize_level, options=options, extend=extend, symbols=symbols
-    )
-
-
-def compile_plan(
-    plan: Plan,
-    *,
-    name: str | None = None,
-    optimize_level: int = 2,
-    options: Options | None = None,
-    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
-    symbols: Mapping[str, int] | None = None,
-) -> CompiledFunction:
-    """Emits, optimizes and loads ``plan``.
-
-    ``extend(module, function)`` may add functions to the module (a native entry); it returns the names whose addresses
-    are wanted (`CompiledFunction.addresses`). ``symbols`` are addresses that those functions refer to.
-    """
-    made = generate(plan, name=name, optimize_level=optimize_level, options=options, extend=extend)
-    return CompiledFunction(made.object, plan.function, lambda: made, symbols or {}, plan.in_place)
-
-
-def generate(
-    plan: Plan,
-    *,
-    name: str | None = None,
-    optimize_level: int = 2,
-    options: Options | None = None,
-    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
-) -> Generated:
-    """Emits and optimizes ``plan``, and generates machine code; see `compile_plan`."""
-    name = name or f"dflow.{plan.function.name}"  # "free" would be taken for the one of libc
-    clock = [time.perf_counter()]
-    emitted = emit(plan, name, options=options)
-    wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
-    release = emitted.release.name if emitted.release else None
-    call_repeated(plan.function, emitted.module)
-    vectorize = vectorizes(plan.function, emitted.module)
-    clock.append(time.perf_counter())
-    with COMPILING:
-        target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize)
-        clock.append(time.perf_counter())
-        code = target.emit_object(optimized)
-        imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]
-    clock.append(time.perf_counter())
-    wanted += [release] if release else []
-    shared = [name for name in shared_names(emitted.module) if name.encode() + b"\0" in code]
-    made = ObjectCode(name, code, emitted.checks, tuple(wanted), tuple(shared), tuple(imports), release)
-    return Generated(made, emitted, optimized, Timings(*((b - a) * 1e3 for a, b in itertools.pairwise(clock))))
-
-
 def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
@@ -317,36 +145,40 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
     return builder.link(_linker(), f"dflow{next(_NUMBER)}")
 
 
-def _load_for_good(
-    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int]
+def load_for_good(
+    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int], level: int = 2
 ) -> dict[str, int]:
+    """The addresses of functions that many programs share: those that ``make`` names beside the module that has them.
+    ``which`` says which module that is, ``symbols`` are addresses that it refers to.
+
+    Of LLVM's passes none run; ``level`` is asked of code generation. The code stays in the process until it ends, in
+    whatever order an interpreter forgets its modules: objects may outlive them, and threads sleep in it.
+    """
     key = object_cache.digest("shared", which)
     data = object_cache.read(key)
     if data is None:
         module, wanted = make()
-        target = machine()
-        data = ",".join(wanted).encode() + b"\n" + target.emit_object(optimize(module, target, 0))
+        with COMPILING:
+            target = machine(optimize_level=level)
+            data = ",".join(wanted).encode() + b"\n" + target.emit_object(parsed_module(module, target))
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
-    tracker = load(code, names, symbols)
-    _FOR_GOOD.append(tracker)
+    with COMPILING:
+        tracker = load(code, names, symbols)
+    for kept in (_linker(), tracker):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))
     return {name: int(tracker[name]) for name in names}
 
 
 @functools.cache
 def _pool() -> dict[str, int]:
-    """The symbols of the pool of threads. Its workers sleep in its code until the process ends, so that no order in
-    which an interpreter forgets its modules may unload it."""
+    """The symbols of the pool of threads."""
     names = (thread_pool.SYMBOL, thread_pool.LIMIT)
-    found = _load_for_good("thread pool", lambda: (thread_pool.text(), names), {})
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_linker()))
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_FOR_GOOD[-1]))
-    return threads.symbols(found)
+    return threads.symbols(load_for_good("thread pool", lambda: (thread_pool.text(), names), {}))
 
 
-_FOR_GOOD: list[Any] = []
-_SHARED = SharedCode(_load_for_good)
+_SHARED = SharedCode(load_for_good)
 
 
 def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
@@ -382,16 +214,4 @@ def _checked(a: Any, t: TensorType, position: int) -> Any:
     return array
 
 
-__all__ = [
-    "CompiledFunction",
-    "Generated",
-    "Timings",
-    "compile_function",
-    "compile_plan",
-    "generate",
-    "load",
-    "lower",
-    "machine",
-    "optimize",
-    "raise_error",
-]
+__all__ = ["CompiledFunction", "load", "load_for_good", "raise_error"]

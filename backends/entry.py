@@ -37,13 +37,13 @@ from dflow.backends.pyabi import ELEMENTS, I8, I32, I64, PTR, at, data, field, f
 
 NULL = ir.Constant(PTR, None)
 # Python's own objects for rank-0 leaves, each exactly one type.
-PYTHON_DTYPES = ("f64", "i64", "bool")
+PYTHON_DTYPES = ("f64", "i64", "bool", "c128")
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One argument or result. ``python``: a Python float, int or bool; otherwise an ndarray, or at rank 0 a NumPy
-    scalar (as an argument also a rank-0 ndarray)."""
+    """One argument or result. ``python``: a Python float, int, bool or complex; otherwise an ndarray, or at rank 0 a
+    NumPy scalar (as an argument also a rank-0 ndarray)."""
 
     dtype: str
     shape: tuple[int, ...] = ()
@@ -53,13 +53,20 @@ class Leaf:
         if pyabi.element(self.dtype) is None:
             raise ValueError(f"no element type {self.dtype!r}; known are {', '.join(ELEMENTS)}")
         if self.python and (self.shape or self.dtype not in PYTHON_DTYPES):
-            raise ValueError(f"a Python object has rank 0 and dtype f64, i64 or bool, not {self.dtype}{self.shape}")
+            raise ValueError(
+                f"a Python object has rank 0 and dtype f64, i64, bool or c128, not {self.dtype}{self.shape}"
+            )
         if not self.shape and self.llvm is None:
             raise ValueError(f"{self.dtype} has no rank-0 form in the kernel ABI")
 
     @property
     def llvm(self) -> ir.Type | None:
         return ELEMENTS[self.dtype].llvm
+
+    @property
+    def by_value(self) -> bool:
+        """Whether a kernel gets the value, and not a pointer to it."""
+        return not self.shape and not self.dtype.startswith("c")
 
     @property
     def bytes(self) -> int:
@@ -118,7 +125,7 @@ def symbols(dtypes: Iterable[str] = ()) -> dict[str, int]:
 
 def add_entry(module: ir.Module, kernel: ir.Function, spec: EntrySpec, name: str) -> ir.Function:
     """Add to `module` the entry `name` of `kernel`, as described at the top of this file."""
-    wanted = [leaf.llvm if not leaf.shape else PTR for leaf in spec.args] + [PTR] * (len(spec.results) + 1)
+    wanted = [leaf.llvm if leaf.by_value else PTR for leaf in spec.args] + [PTR] * (len(spec.results) + 1)
     signature = ir.FunctionType(I32, wanted)
     if kernel.function_type != signature:
         raise TypeError(f"kernel {kernel.name} is {kernel.function_type}, but its spec wants {signature}")
@@ -179,17 +186,22 @@ class _Writer:
         self.require(self.equal(count, ir.Constant(I64, len(self.spec.args))))
 
     def read(self, i: int, leaf: Leaf) -> ir.Value:
-        """The kernel's argument `i`: a value at rank 0, else a data pointer."""
+        """The kernel's argument `i`: a value at rank 0 (but for complex numbers), else a data pointer."""
         arg = field(self.builder, self.args, 8 * i, PTR)
         if leaf.shape:
             return self.read_array(arg, leaf)
         if not leaf.python:
             return self.read_scalar(arg, leaf)
-        return {"f64": self.read_float, "i64": self.read_int, "bool": self.read_bool}[leaf.dtype](arg)
+        readers = {"f64": self.read_float, "i64": self.read_int, "bool": self.read_bool, "c128": self.read_complex}
+        return readers[leaf.dtype](arg)
 
     def read_float(self, arg: ir.Value) -> ir.Value:
         self.require_type(arg, "PyFloat_Type")
         return field(self.builder, arg, pyabi.FLOAT_VALUE, ir.DoubleType())
+
+    def read_complex(self, arg: ir.Value) -> ir.Value:
+        self.require_type(arg, "PyComplex_Type")
+        return at(self.builder, arg, pyabi.COMPLEX_VALUE)
 
     def read_bool(self, arg: ir.Value) -> ir.Value:
         is_true = self.equal(arg, data(self.module, "_Py_TrueStruct"))
@@ -220,11 +232,13 @@ class _Writer:
         return self.either(is_short, decode, convert)
 
     def read_scalar(self, arg: ir.Value, leaf: Leaf) -> ir.Value:
-        """The value of a NumPy scalar or a rank-0 array."""
+        """The value of a NumPy scalar or a rank-0 array, or where it is."""
         is_scalar = self.equal(self.type_of(arg), data(self.module, leaf.symbol))
         place = self.either(
             is_scalar, lambda: at(self.builder, arg, pyabi.SCALAR_VALUE), lambda: self.read_array(arg, leaf)
         )
+        if not leaf.by_value:
+            return place
         value = self.builder.load(place, typ=leaf.llvm)
         if leaf.dtype == "bool":  # a view of other bytes can hold more than 0 and 1
             value = self.builder.zext(self.builder.icmp_unsigned("!=", value, ir.Constant(I8, 0)), I8)
@@ -289,7 +303,7 @@ class _Writer:
             chosen = self.builder.select(is_true, *(data(self.module, name) for name in names))
             self.builder.call(function(self.module, "Py_IncRef"), [chosen])
             self.builder.store(chosen, slot)
-        elif leaf.python:
+        elif leaf.python and leaf.dtype != "c128":
             name = "PyFloat_FromDouble" if leaf.dtype == "f64" else "PyLong_FromLongLong"
             self.hold(self.builder.call(function(self.module, name), [value]), slot)
         else:

@@ -31,6 +31,13 @@ def is_large(op: Op) -> bool:
     return m * n * k > GENERATED[dtype.kind] or n * k > NEAR
 
 
+def is_square(op: Op) -> bool:
+    """Whether a product is of a matrix by itself transposed, and so symmetric."""
+    x, y = op.operands
+    turned_x, turned_y = op.attrs.get("transposed", (False, False))
+    return x is y and turned_x != turned_y
+
+
 def turned(v: Value) -> Value | None:
     """The tensor that ``v`` is with its last two axes exchanged, if it is made so."""
     op, n = v.op, v.type.rank

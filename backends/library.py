@@ -26,11 +26,13 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.c_header import header
-from dflow.backends.emit import OUT_OF_MEMORY, Check, Options, emit
+from dflow.backends.emit import Options, emit
 from dflow.backends.emit_core import untyped
 from dflow.backends.emit_lapack import Unavailable
 from dflow.backends.emit_types import I8, I32, I64, PTR
-from dflow.backends.engine import COMPILING, lower, machine, optimize
+from dflow.backends.generation import lower
+from dflow.backends.interface import OUT_OF_MEMORY, Check
+from dflow.backends.machine import COMPILING, machine, optimize
 from dflow.backends.mathlib import complete
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function, walk

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dflow.backends.emit import Check
+from dflow.backends.interface import Check
 from dflow.ir.core import Location
 
 

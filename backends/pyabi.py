@@ -29,7 +29,7 @@ I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 
 # PyObject and its built-in kin.
 OB_TYPE = 8
-FLOAT_VALUE = 16
+FLOAT_VALUE = COMPLEX_VALUE = 16
 LONG_TAG = 16  # ob_size up to 3.11, lv_tag from 3.12 on
 LONG_DIGIT = 24
 LONG_HAS_TAG = sys.version_info >= (3, 12)
@@ -82,8 +82,8 @@ ELEMENTS = {
     "u16": Element(np.uint16, I16),
     "u8": Element(np.uint8, I8),
     "bool": Element(np.bool_, I8),
-    "c64": Element(np.complex64, None),
-    "c128": Element(np.complex128, None),
+    "c64": Element(np.complex64, ir.LiteralStructType([ir.FloatType()] * 2)),
+    "c128": Element(np.complex128, ir.LiteralStructType([ir.DoubleType()] * 2)),
 }
 
 _FUNCTIONS = {
@@ -110,6 +110,7 @@ _FALLBACK_NAME = sys.intern("_fallback")
 _OBJECTS: dict[str, Any] = {
     "PyFloat_Type": float,
     "PyLong_Type": int,
+    "PyComplex_Type": complex,
     "_Py_TrueStruct": True,
     "_Py_FalseStruct": False,
     "_Py_NoneStruct": None,
@@ -174,7 +175,7 @@ def symbols() -> dict[str, int]:
 
 def abi_key() -> str:
     """Names the layouts that generated code relies on: a part of the key of any cache of machine code."""
-    return f"{sys.implementation.cache_tag}-numpy{_numpy_abi_version():x}-{sys.platform}-entry1"
+    return f"{sys.implementation.cache_tag}-numpy{_numpy_abi_version():x}-{sys.platform}-entry2"
 
 
 @functools.cache
@@ -202,7 +203,10 @@ def _is_known_build() -> bool:
 
 def _floats() -> bool:
     x = 1.5
-    return _peek(x, OB_TYPE, ctypes.c_size_t) == id(float) and _peek(x, FLOAT_VALUE, ctypes.c_double) == x
+    z = complex(x, 2.5)
+    parts = tuple(_peek(z, COMPLEX_VALUE + k, ctypes.c_double) for k in (0, 8))
+    is_float = _peek(x, OB_TYPE, ctypes.c_size_t) == id(float) and _peek(x, FLOAT_VALUE, ctypes.c_double) == x
+    return is_float and parts == (z.real, z.imag)
 
 
 def _ints() -> bool:
@@ -223,7 +227,9 @@ def _types() -> bool:
     class Heap:
         pass
 
-    return all(_peek(t, TYPE_FLAGS, ctypes.c_ulong) == t.__flags__ for t in (int, float, type, np.ndarray, Heap))
+    return all(
+        _peek(t, TYPE_FLAGS, ctypes.c_ulong) == t.__flags__ for t in (int, float, complex, type, np.ndarray, Heap)
+    )
 
 
 def _arrays() -> bool:

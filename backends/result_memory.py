@@ -67,7 +67,8 @@ _KEPT: list[Any] = []  # for as long as the process lives: arrays may outlive th
 @functools.cache
 def address() -> int:
     """The address of ``dflow_new_large_array(dtype, rank, shape)``, which returns a new array."""
-    from dflow.backends.engine import load, machine
+    from dflow.backends.engine import load
+    from dflow.backends.machine import machine
 
     key = object_cache.digest("result memory", str(limit()))
     code = object_cache.read(key)

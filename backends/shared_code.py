@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from llvmlite import ir
-
-from dflow.backends.mathlib.trigonometry import define_guard, define_vector_forms
+if TYPE_CHECKING:
+    from llvmlite import ir
 
 TOGETHER = (("sin", "cos"), ("tan",))  # in one module: the derivative of one is the other
 
-# (key, a module with the names of its functions, addresses that these refer to) -> addresses of the functions
-Load = Callable[[str, Callable[[], tuple[ir.Module | str, Sequence[str]]], Mapping[str, int]], Mapping[str, int]]
+# (key, a module with the names of its functions, addresses that these refer to, level) -> addresses of the functions
+Load = Callable[[str, Callable[[], tuple[Any, Sequence[str]]], Mapping[str, int], int], Mapping[str, int]]
 
 
 def shared_names(module: ir.Module) -> list[str]:
@@ -26,8 +26,8 @@ def shared_names(module: ir.Module) -> list[str]:
 
 
 class SharedCode:
-    """The addresses of shared functions. ``load(key, make, symbols)`` loads, for good, the functions of the module that
-    ``make`` gives with their names; ``key`` says which module that is."""
+    """The addresses of shared functions. ``load(key, make, symbols, level)`` loads, for good, the functions of the
+    module that ``make`` gives with their names; ``key`` says which module that is."""
 
     def __init__(self, load: Load):
         self._load = load
@@ -42,18 +42,24 @@ class SharedCode:
         return found
 
     def _load_guards(self, dtype: str, functions: tuple[str, ...], vector: bool) -> Mapping[str, int]:
-        """Vector forms apart: straight code has no use for them."""
-        scalar = self._guards(dtype, functions, False) if vector else {}
-        key = ".".join(("vectors" if vector else "guards", dtype, *functions))
-        return self._load(key, lambda: _module(dtype, functions, vector), scalar)
+        """Vector forms apart: straight code has no use for them. The long ways apart: a long block waits for each of
+        its operations however it is compiled, and compiles in half of the time where little is asked for."""
+
+        def load(kind: str, symbols: Mapping[str, int], level: int) -> Mapping[str, int]:
+            key = ".".join((kind, dtype, *functions))
+            return self._load(key, lambda: _module(kind, dtype, functions), symbols, level)
+
+        if vector:
+            return load("vectors", self._guards(dtype, functions, False), 2)
+        return load("guards", load("long ways", {}, 0), 2)
 
 
-def _module(dtype: str, functions: Sequence[str], vector: bool) -> tuple[ir.Module, list[str]]:
+def _module(kind: str, dtype: str, functions: Sequence[str]) -> tuple[ir.Module, list[str]]:
+    from llvmlite import ir  # where it is not found on disk
+
+    from dflow.backends.mathlib.trigonometry import DEFINITIONS
+
     module = ir.Module(f"dflow.guards.{dtype}")
-    define = define_vector_forms if vector else define_guard
-    names = [f.name for name in functions for f in define(module, name, dtype)]
-    module.globals.pop("llvm.compiler.used")
-    for f in module.functions:
-        if f.blocks and f.name not in names:  # what is long waits for each of its operations, however it is compiled
-            f.attributes.add("optnone")
-    return module, names
+    made = [f for name in functions for f in DEFINITIONS[kind](module, name, dtype)]
+    module.globals.pop("llvm.compiler.used", None)
+    return module, [f.name for f in made if f.blocks]

@@ -20,7 +20,6 @@ import ctypes
 import functools
 from collections.abc import Callable, Iterator
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 
 from dflow.backends.pyabi import (
@@ -69,20 +68,10 @@ class Fields(ctypes.Structure):
 def addresses() -> dict[str, int]:
     """Compile the shared functions; name to address. They are never freed: an object that outlives this module at
     interpreter exit may still be called."""
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    module = llvm.parse_assembly(str(_build_module()))
+    from dflow.backends.engine import load_for_good  # which loads programs, whose entries call these
+
     # Without optimization: 1 ns more for each array of a call, 5 ms less before the first call.
-    machine = llvm.Target.from_default_triple().create_target_machine(opt=0)
-    engine = llvm.create_mcjit_compiler(module, machine)
-    table = symbols()
-    for value in [*module.functions, *module.global_variables]:
-        if value.is_declaration:
-            engine.add_global_mapping(value, table[value.name])
-    engine.finalize_object()
-    found = {name: engine.get_function_address(name) for name in SIGNATURES}
-    engine.detach()
-    return found
+    return load_for_good("trampoline", lambda: (_build_module(), list(SIGNATURES)), symbols(), 0)
 
 
 def _build_module() -> ir.Module:

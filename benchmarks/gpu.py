@@ -23,7 +23,7 @@ from benchmarks.arrays.programs import (
     transcendental,
 )
 from benchmarks.libraries import rewired
-from benchmarks.measure import Table, Time, measure, peer
+from benchmarks.measure import Budget, Queued, Table, Time, attempt, duration, measure, peer
 from dflow.backends.cuda import driver
 
 PEERS = ("JAX", "CuPy", "PyTorch")
@@ -68,61 +68,85 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         yield f"Monte Carlo, {name}", monte_carlo, (to(paths),), n * paths.size
 
 
-def run(scale: int = 1 << 25) -> Iterator[Table]:
-    """Nothing without a device."""
+def run(scale: int = 1 << 25, seconds: float = float("inf")) -> Iterator[Table]:
+    """Tables, each after every row. Nothing without a device; no more rows after so many seconds."""
+    where = opened()
+    if where is None:
+        return
+    budget = Budget(seconds)
+    yield from calls(where)
+    for part in (arrays, products, additions):
+        yield from part(scale, where, budget)
+    if budget.left_out:
+        print(f"the time was up: {budget.left_out} rows are left out", flush=True)
+
+
+def opened() -> str | None:
+    """What figures depend on; None, and that is told, without a device."""
     try:
         device = driver.device()
     except driver.DeviceError as e:
         print(f"no figures for a GPU: {e}", flush=True)
-        return
-    where = f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
-    yield arrays(scale, where)
-    yield products(scale, where)
-    yield additions(scale, where)
-    yield calls(where)
+        return None
+    return f"On {device.name}, {device.target}, driver for CUDA {driver.version_text(device.driver.version)}."
 
 
-def arrays(scale: int, where: str) -> Table:
-    table = Table("Arrays on a GPU", ["what", "dflow", "GB/s", "of the copy", *PEERS, "gradient / value"])
-    speed = 0.0
-    for title, function, args, size in cases(scale):
-        times = measure(contestants(function, args), rounds=5)
-        mine = size / times["dflow"].median / 1e9
-        if function is copy:
-            speed = mine
-        slower = gradient(function, args, times["dflow"])
-        peers = [times.get(name, "-") for name in PEERS]
-        table.rows.append((title, times["dflow"], f"{mine:.4g}", f"{mine / speed:.3g}", *peers, slower))
+def arrays(scale: int, where: str, budget: Budget) -> Iterator[Table]:
+    table = Table("Arrays on a GPU", ["what", "dflow", "GB/s", "of the driver's copy", *PEERS, "gradient / value"])
     table.note = f"Bytes are what must at least be moved; ratios are of medians. {where}"
-    return table
+    speed, title = attempt("the driver's copy", lambda: driver_copy(scale)), "copy by the driver, f64"
+    if speed is not None:
+        table.rows.append((title, speed, f"{16 * scale / speed.median / 1e9:.4g}", "1", *["-"] * (len(PEERS) + 1)))
+    for title, function, args, size in cases(scale):
+        if budget.is_spent():
+            continue
+        times = attempt(title, lambda f=function, a=args: measure(contestants(f, a), rounds=5))
+        if not times:
+            continue
+        mine = size / times["dflow"].median / 1e9
+        part = f"{mine / (16 * scale / speed.median / 1e9):.3g}" if speed is not None else "-"
+        slower = attempt(f"gradient of {title}", lambda f=function, a=args, t=times: gradient(f, a, t["dflow"])) or "-"
+        peers = [times.get(name, "-") for name in PEERS]
+        table.rows.append((title, times["dflow"], f"{mine:.4g}", part, *peers, slower))
+        yield table
 
 
-def products(scale: int, where: str) -> Table:
+def driver_copy(scale: int) -> Time:
+    """As many f64 as an array has, from one place on the device to another."""
+    x = dflow.device_put(np.random.default_rng(0).normal(size=scale))
+    y = x.copy()
+    return measure({"copy": Queued(lambda: y.fill(x), lambda result: y.block_until_ready())}, rounds=5)["copy"]
+
+
+def products(scale: int, where: str, budget: Budget) -> Iterator[Table]:
     """Products of matrices and vectors, in 10^9 additions and multiplications a second.
 
     No matrix has more than ``scale`` elements."""
-    table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS])
+    table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS], note=where)
     r = np.random.default_rng(0)
     shapes = [(1, n, n, n) for n in (16, 128, 256, 512, 1024, 2048)]
     shapes += [(1, 64, 64, 1 << 18), (512, 64, 64, 64), (1, 4096, 1, 4096), (1, 1, 4096, 4096)]
     for dtype in (np.float32, np.float64):
         for batch, m, n, k in (s for s in shapes if s[0] * max(s[1] * s[3], s[3] * s[2], s[1] * s[2]) <= scale):
+            if budget.is_spent():
+                continue
             x, y = r.normal(size=(batch, m, k)).astype(dtype), r.normal(size=(batch, k, n)).astype(dtype)
-            times = measure(contestants(multiply, (x, y)), rounds=5)
-            speed = f"{2 * batch * m * n * k / times['dflow'].median / 1e9:.4g}"
             title = f"{batch} times {m} x {k} x {n}, {np.dtype(dtype).name}"
-            table.rows.append((title, times["dflow"], speed, *(times.get(name, "-") for name in PEERS)))
-    table.note = where
-    return table
+            times = attempt(title, lambda x=x, y=y: measure(contestants(multiply, (x, y)), rounds=5))
+            if times:
+                speed = f"{2 * batch * m * n * k / times['dflow'].median / 1e9:.4g}"
+                table.rows.append((title, times["dflow"], speed, *(times.get(name, "-") for name in PEERS)))
+                yield table
 
 
 def multiply(x, y):
     return np.matmul(x, y)
 
 
-def additions(scale: int, where: str) -> Table:
+def additions(scale: int, where: str, budget: Budget) -> Iterator[Table]:
     """Additions at computed places: by atomics, and in a fixed order."""
     table = Table("Additions at computed places on a GPU", ["what", "dflow", "10^9 / s"])
+    table.note = f"{scale} additions to {1 << 16} places, f64. {where}"
     r = np.random.default_rng(0)
     weights = r.normal(size=scale)
     for title, places in (
@@ -130,20 +154,26 @@ def additions(scale: int, where: str) -> Table:
         ("in order", np.sort(r.integers(0, 1 << 16, scale))),
     ):
         args = dflow.device_put((places, weights))
+        expected = histogram(places, weights)
         for how, deterministic in (("", False), (", deterministic", True)):
+            if budget.is_spent():
+                continue
             run = waiting(dflow.jit(histogram, device="cuda", deterministic=deterministic), args)
-            np.testing.assert_allclose(np.asarray(run()), histogram(places, weights), rtol=1e-9, atol=1e-9)
-            took = measure({"dflow": run}, rounds=5)["dflow"]
-            table.rows.append((f"{title}{how}", took, f"{scale / took.median / 1e9:.4g}"))
-    table.note = f"{scale} additions to {1 << 16} places, f64. {where}"
-    return table
+            took = attempt(f"{title}{how}", lambda run=run, expected=expected: checked(run, expected))
+            if took is not None:
+                table.rows.append((f"{title}{how}", took, f"{scale / took.median / 1e9:.4g}"))
+                yield table
 
 
-def calls(where: str) -> Table:
+def checked(run: Callable[[], Any], expected: np.ndarray) -> Time:
+    np.testing.assert_allclose(np.asarray(run()), expected, rtol=1e-9, atol=1e-9)
+    return measure({"dflow": run}, rounds=5)["dflow"]
+
+
+def calls(where: str) -> Iterator[Table]:
     """What a call costs beside its work: of one kernel, and of a chain of them that is replayed as a graph."""
-    table = Table("Calls of programs on a GPU", ["what", "dflow"])
+    table = Table("Calls of programs on a GPU", ["what", "dflow", "for each kernel"], note=where)
     small = dflow.device_put(np.ones(1000))
-    one = dflow.jit(copy, device="cuda")
     count = 64
 
     def several(x):
@@ -151,66 +181,70 @@ def calls(where: str) -> Table:
             x = np.cumsum(x) * 0.5
         return x
 
-    many = dflow.jit(several, device="cuda")
-    launches = len(many.lower(small).launches().launches)
-    times = measure({"one": lambda: one(small), "many": waiting(many, (small,))}, rounds=9)
-    table.rows.append(("one kernel, not waited for", times["one"]))
-    table.rows.append((f"{launches} kernels, waited for", times["many"]))
-    table.note = where
-    return table
+    for title, function in (("one kernel", copy), ("a chain", several)):
+        run = dflow.jit(function, device="cuda")
+        launches = len(run.lower(small).launches().launches) * (count if function is several else 1)
+        for how, call in (("not waited for", waiting(run, (small,))), ("waited for", waiting(run, (small,)).__call__)):
+            took = attempt(title, lambda call=call: measure({"dflow": call}, rounds=9)["dflow"])
+            if took is not None:
+                table.rows.append((f"{title}, {how}", took, duration(took.median / launches)))
+                yield table
 
 
-def waiting(function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
-    return lambda: function(*args).block_until_ready()
+def waiting(function: Callable[..., Any], args: tuple[Any, ...]) -> Queued:
+    return Queued(lambda: function(*args), lambda result: result.block_until_ready())
 
 
 def contestants(function: FunctionType, args: tuple[Any, ...]) -> dict[str, Callable[[], Any]]:
-    """Calls of the function by all that can run it on the device, which give the same."""
-    found = {"dflow": waiting(dflow.jit(function, device="cuda"), dflow.device_put(args))}
-    jax, cupy, torch = (peer(name) for name in ("jax", "cupy", "torch"))
-    if jax and jax.default_backend() == "gpu":
-        found["JAX"] = in_jax(jax, function, args)
-    if cupy:
-        found["CuPy"] = in_cupy(cupy, function, args)
-    if torch and torch.cuda.is_available() and function in _TORCH:
-        found["PyTorch"] = in_torch(torch, _TORCH[function](torch), args)
+    """Calls of the function by all that can run it on the device, which give the same.
+
+    Raises AssertionError where dflow gives something else; others are left out then, and it is told."""
     expected = function(*args)
     close, scale = 1e-9 if args[0].dtype == np.float64 else 2e-4, max(1.0, float(np.max(np.abs(expected))))
-    for call in found.values():
+
+    def agrees(call: Callable[[], Any]) -> bool:
         result = call()
         result = result.cpu().numpy() if hasattr(result, "cpu") else result.get() if hasattr(result, "get") else result
         np.testing.assert_allclose(np.asarray(result), expected, rtol=close, atol=close * scale)
+        return True
+
+    found: dict[str, Callable[[], Any]] = {"dflow": waiting(dflow.jit(function, device="cuda"), dflow.device_put(args))}
+    agrees(found["dflow"])
+    for name, make in _PEERS.items():
+        call = attempt(f"{name}, {function.__name__}", lambda make=make: make(function, args))
+        if call is not None and attempt(f"{name}, {function.__name__}", lambda call=call: agrees(call)):
+            found[name] = call
     return found
 
 
-def in_jax(jax: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
+def in_jax(function: FunctionType, args: tuple[Any, ...]) -> Queued | None:
+    jax = peer("jax")
+    if not jax or jax.default_backend() != "gpu":
+        return None
     jax.config.update("jax_enable_x64", True)
     there, compiled = [jax.numpy.asarray(x) for x in args], jax.jit(rewired(function, {"np": jax.numpy}))
-    return lambda: compiled(*there).block_until_ready()
+    return Queued(lambda: compiled(*there), lambda result: result.block_until_ready())
 
 
-def in_cupy(cupy: Any, function: FunctionType, args: tuple[Any, ...]) -> Callable[[], Any]:
+def in_cupy(function: FunctionType, args: tuple[Any, ...]) -> Queued | None:
+    cupy = peer("cupy")
+    if not cupy:
+        return None
     there = [cupy.asarray(x) for x in args]
     run = FunctionType(function.__code__, {"np": cupy}, function.__name__)
-
-    def call() -> Any:
-        result = run(*there)
-        cupy.cuda.get_current_stream().synchronize()
-        return result
-
-    return call
+    return Queued(lambda: run(*there), lambda result: cupy.cuda.get_current_stream().synchronize())
 
 
-def in_torch(torch: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> Callable[[], Any]:
-    there = [torch.from_numpy(x).cuda() for x in args]
-    compiled = torch.compile(function)
+def in_torch(function: FunctionType, args: tuple[Any, ...]) -> Queued | None:
+    torch = peer("torch")
+    if not torch or not torch.cuda.is_available() or function not in _TORCH:
+        return None
+    there, run = [torch.from_numpy(x).cuda() for x in args], _TORCH[function](torch)
+    compiled = run if run is torch.matmul else torch.compile(run)
+    return Queued(lambda: compiled(*there), lambda result: torch.cuda.synchronize())
 
-    def call() -> Any:
-        result = compiled(*there)
-        torch.cuda.synchronize()
-        return result
 
-    return call
+_PEERS = {"JAX": in_jax, "CuPy": in_cupy, "PyTorch": in_torch}
 
 
 def _normalized(torch: Any) -> Callable[..., Any]:

@@ -11,8 +11,8 @@ import numpy as np
 
 import dflow
 from benchmarks import gpu_lorenz
-from benchmarks.measure import Table, Time, measure, peer
-from dflow.backends.cuda import driver
+from benchmarks.gpu import opened
+from benchmarks.measure import Budget, Table, Time, attempt, measure, peer
 
 SIZES = tuple(1 << k for k in (10, 13, 16, 18, 20, 23))
 PEERS = ("JAX", "PyTorch", "Numba", "CUDA by hand")
@@ -57,24 +57,32 @@ def adaptive(rho, until):
     return x + y + z
 
 
-def run(systems: int = 1 << 20, steps: int = 1000, until: float = 1.0, rounds: int = 5) -> Iterator[Table]:
-    """``systems``: the most in an ensemble."""
-    try:
-        device = driver.device()
-    except driver.DeviceError as e:
-        print(f"no figures for a GPU: {e}", flush=True)
+def run(
+    systems: int = 1 << 20, steps: int = 1000, until: float = 1.0, rounds: int = 5, seconds: float = float("inf")
+) -> Iterator[Table]:
+    """``systems``: the most in an ensemble. Tables, each after every row; no more rows after so many seconds."""
+    where = opened()
+    if where is None:
         return
-    version = driver.version_text(device.driver.version)
-    where = f"f64. On {device.name}, {device.target}, driver for CUDA {version}. Ratios are of medians."
-    for kind, solve, amount, title in (
-        ("fixed", fixed, steps, f"{steps} steps of order 4"),
-        ("adaptive", adaptive, until, f"adapted steps to time {until}"),
-    ):
+    budget, tables = Budget(seconds), list[Table]()
+    kinds = (("fixed", fixed, steps, f"{steps} steps of order 4"), ("adaptive", adaptive, until, f"to time {until}"))
+    for _, _, _, title in kinds:
         columns = ["systems", "dflow", "of the hand's", "gradient", "gradient / value", *PEERS, "JAX's gradient"]
-        table = Table(f"Ensembles of Lorenz systems on a GPU, {title}", columns, note=where)
-        for count in [n for n in SIZES if n <= systems] or [systems]:
-            table.rows.append(row(kind, solve, amount, np.linspace(0.0, 21.0, count), rounds))
-        yield table
+        tables.append(Table(f"Ensembles of Lorenz systems on a GPU, {title}", columns))
+        tables[-1].note = f"f64. {where} Ratios are of medians."
+    for count in [n for n in SIZES if n <= systems] or [systems]:
+        rho = np.linspace(0.0, 21.0, count)
+        for (kind, solve, amount, title), table in zip(kinds, tables):
+            if budget.is_spent():
+                continue
+            made = attempt(
+                f"{count} systems, {title}", lambda k=kind, s=solve, a=amount, r=rho: row(k, s, a, r, rounds)
+            )
+            if made is not None:
+                table.rows.append(made)
+                yield table
+    if budget.left_out:
+        print(f"the time was up: {budget.left_out} rows are left out", flush=True)
 
 
 def row(kind: str, solve: Callable[..., Any], amount: Any, rho: np.ndarray, rounds: int) -> tuple[Any, ...]:
@@ -95,20 +103,36 @@ def contestants(kind: str, solve: Callable[..., Any], amount: Any, rho: np.ndarr
     together = dflow.jit(lambda rho: dflow.vmap(lambda r: solve(r, amount))(rho), device="cuda")
     alone = dflow.jit(lambda rho: dflow.vmap(dflow.grad(lambda r: solve(r, amount)))(rho), device="cuda")
     found = {"dflow": lambda: together(there).block_until_ready().numpy}
-    jax, torch, numba, cupy = (peer(name) for name in ("jax", "torch", "numba.cuda", "cupy"))
-    if jax and jax.default_backend() == "gpu":
-        found["JAX"] = gpu_lorenz.in_jax(jax, kind, rho, amount)
-    if torch and torch.cuda.is_available() and kind == "fixed":
-        found["PyTorch"] = gpu_lorenz.in_torch(torch, rho, amount)
-    if numba and numba.is_available():
-        found["Numba"] = gpu_lorenz.in_numba(numba, solve, rho, amount)
-    if cupy:
-        found["CUDA by hand"] = gpu_lorenz.by_hand(cupy, kind, rho, amount)
     few = slice(0, None, max(1, len(rho) // 8))
     expected = np.array([solve(r, amount) for r in rho[few]])
-    for call in found.values():
+
+    def agrees(call: Callable[[], Any]) -> bool:
         np.testing.assert_allclose(call()()[few], expected, rtol=1e-6)
+        return True
+
+    agrees(found["dflow"])
+    for name, make in peers(kind, solve, amount, rho).items():
+        call = attempt(name, make)
+        if call is not None and attempt(name, lambda call=call: agrees(call)):
+            found[name] = call
     found["gradient"] = lambda: alone(there).block_until_ready()
     if "JAX" in found:
-        found["JAX's gradient"] = gpu_lorenz.in_jax(jax, kind, rho, amount, slope=True)
+        slope = attempt("JAX's gradient", lambda: gpu_lorenz.in_jax(peer("jax"), kind, rho, amount, slope=True))
+        if slope is not None and attempt("JAX's gradient", slope) is not None:
+            found["JAX's gradient"] = slope
     return found
+
+
+def peers(kind: str, solve: Callable[..., Any], amount: Any, rho: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """How to make the calls of those that are installed and see a GPU."""
+    jax, torch, numba, cupy = (peer(name) for name in ("jax", "torch", "numba.cuda", "cupy"))
+    made: dict[str, Callable[[], Any]] = {}
+    if cupy:
+        made["CUDA by hand"] = lambda: gpu_lorenz.by_hand(cupy, kind, rho, amount)
+    if jax and jax.default_backend() == "gpu":
+        made["JAX"] = lambda: gpu_lorenz.in_jax(jax, kind, rho, amount)
+    if numba and numba.is_available():
+        made["Numba"] = lambda: gpu_lorenz.in_numba(numba, solve, rho, amount)
+    if torch and torch.cuda.is_available() and kind == "fixed":
+        made["PyTorch"] = lambda: gpu_lorenz.in_torch(torch, rho, amount)
+    return made

@@ -18,6 +18,7 @@ import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("dflow", "numpy", "scipy", "llvmlite", "numba", "jax", "torch", "casadi", "autograd")
+GPU_PACKAGES = ("cuda-bindings", "nvmath-python", "cupy-cuda13x", "cupy-cuda12x", "numba-cuda", "triton")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,36 @@ class Time:
 
     def __str__(self) -> str:
         return f"{duration(self.least)} ({duration(self.median)})"
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What is given to a GPU: ``start`` returns before it is done, ``finish`` waits for what the last call gave.
+
+    Many calls are timed together, so that the time is that of the GPU, or of a call where that takes longer.
+    """
+
+    start: Callable[[], Any]
+    finish: Callable[[Any], Any]
+
+    def __call__(self) -> Any:
+        result = self.start()
+        self.finish(result)
+        return result
+
+
+class Budget:
+    """Seconds for a group of benchmarks: rows that would begin later are left out."""
+
+    def __init__(self, seconds: float = float("inf")):
+        self._until = time.monotonic() + seconds
+        self.left_out = 0
+
+    def is_spent(self) -> bool:
+        """Whether the next row is left out, which is counted then."""
+        spent = time.monotonic() > self._until
+        self.left_out += spent
+        return spent
 
 
 @dataclass(frozen=True)
@@ -106,10 +137,14 @@ def _calls(run: Callable[[], Any], seconds: float, clock: Callable[[], float]) -
 
 
 def _once(run: Callable[[], Any], count: int, clock: Callable[[], float]) -> float:
-    turns = range(count)
+    turns, is_queued = range(count), isinstance(run, Queued)
+    call = run.start if isinstance(run, Queued) else run
+    result = None
     start = clock()
     for _ in turns:
-        run()
+        result = call()
+    if is_queued:
+        run.finish(result)
     return (clock() - start) / count
 
 
@@ -123,22 +158,40 @@ def ratio(a: Time, b: Time) -> str:
 
 
 def peer(name: str) -> Any:
-    """A package to compare with, or None when it is not installed."""
+    """A package to compare with, or None when it is not installed, or does not load."""
     try:
         return importlib.import_module(name)
     except ImportError:
         return None
+    except Exception as e:  # packages for GPUs fail in many ways
+        tell(f"{name} does not load", e)
+        return None
+
+
+def attempt(what: str, do: Callable[[], Any]) -> Any:
+    """What ``do`` gives; None where it fails, which is told: others go on."""
+    try:
+        return do()
+    except Exception as e:
+        tell(what, e)
+        return None
+
+
+def tell(what: str, e: Exception) -> None:
+    lines = [line for line in str(e).splitlines() if line.strip()]
+    print(f"{what}: {type(e).__name__}: {' '.join(lines[:3])[:300]}", flush=True)
 
 
 def machine() -> dict[str, str]:
     """What the figures depend on."""
     facts = {"processor": _processor(), "cores": str(os.cpu_count()), "system": platform.platform(terse=True)}
     facts["python"] = platform.python_version()
-    for package in PACKAGES:
+    for package in (*PACKAGES, *GPU_PACKAGES):
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            facts[package] = "not installed"
+            if package in PACKAGES:
+                facts[package] = "not installed"
     return facts
 
 
@@ -150,12 +203,12 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def write(group: str, tables: Sequence[Table]) -> None:
-    """Writes ``results/GROUP.json`` and ``results/GROUP.md``."""
-    RESULTS.mkdir(exist_ok=True)
+def write(group: str, tables: Sequence[Table], folder: Path = RESULTS) -> None:
+    """Writes ``GROUP.json`` and ``GROUP.md`` in the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
     facts = machine()
     data = {"machine": facts, "tables": [asdict(t) for t in tables]}
-    (RESULTS / f"{group}.json").write_text(json.dumps(data, indent=1) + "\n")
+    (folder / f"{group}.json").write_text(json.dumps(data, indent=1) + "\n")
     listed = "; ".join(f"{k}: {v}" for k, v in facts.items())
     text = [f"## {group}", f"Times of one call: the shortest (the median). {listed}.", *map(str, tables)]
-    (RESULTS / f"{group}.md").write_text("\n\n".join(text) + "\n")
+    (folder / f"{group}.md").write_text("\n\n".join(text) + "\n")

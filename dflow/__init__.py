@@ -8,26 +8,31 @@ import pathlib as _pathlib
 if not (_pathlib.Path(__file__).parent / "ir").is_dir():
     __path__.append(str(_pathlib.Path(__file__).parent.parent))
 
-from dflow import debug, lax, tree
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
+from dflow import debug
 from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
-from dflow.backends.threads import set_threads, threads
-from dflow.batching import vmap
-from dflow.check import check_grads
-from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
-from dflow.device import Array, from_dlpack
-from dflow.export import compile_library
-from dflow.implicit import custom_root
-from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
-from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
 from dflow.placement import default_device, device_put
-from dflow.recompute import checkpoint
 from dflow.records import field, register, struct
-from dflow.shapes import ShapeDtypeStruct, eval_shape
-from dflow.solvers import fixed_point, odeint
-from dflow.sparse import sparse_hessian, sparse_jacobian
-from dflow.streams import Stream
-from dflow.tracing.printing import print
-from dflow.tree import ravel_pytree
+
+if _TYPE_CHECKING:
+    from dflow import lax, tree
+    from dflow.backends.threads import set_threads, threads
+    from dflow.batching import vmap
+    from dflow.check import check_grads
+    from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
+    from dflow.device import Array, from_dlpack
+    from dflow.export import compile_library
+    from dflow.implicit import custom_root
+    from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+    from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
+    from dflow.recompute import checkpoint
+    from dflow.shapes import ShapeDtypeStruct, eval_shape
+    from dflow.solvers import fixed_point, odeint
+    from dflow.sparse import sparse_hessian, sparse_jacobian
+    from dflow.streams import Stream
+    from dflow.tracing.printing import print
+    from dflow.tree import ravel_pytree
 
 __version__ = "0.1.0"
 
@@ -80,14 +85,38 @@ __all__ = [
     "vmap",
 ]
 
-_LOADED_WHEN_USED = ("interop", "nn", "numpy", "random", "scipy")
+# What is imported when it is asked for: modules, and the names of others.
+_MODULES = ("interop", "lax", "nn", "numpy", "random", "scipy", "tree")
+_PLACES = {
+    "dflow.backends.threads": ("set_threads", "threads"),
+    "dflow.batching": ("vmap",),
+    "dflow.check": ("check_grads",),
+    "dflow.custom": ("custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
+    "dflow.device": ("Array", "from_dlpack"),
+    "dflow.export": ("compile_library",),
+    "dflow.implicit": ("custom_root",),
+    "dflow.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
+    "dflow.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
+    "dflow.recompute": ("checkpoint",),
+    "dflow.shapes": ("ShapeDtypeStruct", "eval_shape"),
+    "dflow.solvers": ("fixed_point", "odeint"),
+    "dflow.sparse": ("sparse_hessian", "sparse_jacobian"),
+    "dflow.streams": ("Stream",),
+    "dflow.tracing.printing": ("print",),
+    "dflow.tree": ("ravel_pytree",),
+}
+_PLACE = {name: place for place, names in _PLACES.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    if name in _LOADED_WHEN_USED:
+    if name in _MODULES:
         return _importlib.import_module(f"dflow.{name}")
+    if name in _PLACE:
+        found = getattr(_importlib.import_module(_PLACE[name]), name)
+        globals()[name] = found
+        return found
     raise AttributeError(f"module 'dflow' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOADED_WHEN_USED})
+    return sorted({*globals(), *_MODULES, *_PLACE})

@@ -22,6 +22,7 @@ from dflow import dlpack
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.memory import Allocation, allocate
 from dflow.device_operators import DeviceOperators
+from dflow.records import has
 from dflow.signature import LeafType, OnDevice, array_leaf
 from dflow.streams import current_device, current_stream, ordinal_of, wait
 
@@ -241,17 +242,20 @@ class Array(DeviceOperators, OnDevice):
     def order(self, stream: int) -> None:
         """Lets later work on ``stream`` wait for what makes this array."""
         if stream != self.memory.stream:
+            self.memory.check()
             wait(self.memory.device, stream, self.memory.stream)
 
     def used(self, stream: int) -> None:
         """Lets the memory be given back only after the work that ``stream`` has so far."""
         if stream != self.memory.stream:
+            self.memory.check()
             wait(self.memory.device, self.memory.stream, stream)
 
     # --- contents
 
     def copy(self) -> Array:
         device, stream = self.memory.device, self.memory.stream
+        self.memory.check()
         device.activate()
         made = Array(allocate(device, self.nbytes, stream), 0, self.dtype, self.shape, self.later)
         made.fill(self)
@@ -329,9 +333,7 @@ def _put_back(x: np.ndarray[Any, Any], device: str) -> Array:
 
 def is_on_device(x: Any) -> bool:
     """Whether an array is in the memory of a GPU, ours or another library's."""
-    return isinstance(x, Array) or (
-        not isinstance(x, np.ndarray | np.generic) and hasattr(x, "__cuda_array_interface__")
-    )
+    return isinstance(x, Array) or (not isinstance(x, np.ndarray | np.generic) and has(x, "__cuda_array_interface__"))
 
 
 def taken(x: Any) -> Array:
@@ -352,8 +354,16 @@ def taken(x: Any) -> Array:
     stream = facts.get("stream")
     if stream is not None:
         wait(device, device.stream, stream)
+    _check_address(pointer, dtype)
     memory = Allocation(device, math.prod(shape) * dtype.itemsize, device.stream, pointer, owner=x)
     return Array(memory, 0, dtype, shape, writable=not read_only)
+
+
+def _check_address(pointer: int, dtype: np.dtype[Any]) -> None:
+    """A GPU reads a number at multiples of its size alone."""
+    size = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    if pointer % size:
+        raise ValueError(f"an array of {dtype} begins at the address {pointer:#x}, no multiple of {size}; pass a copy")
 
 
 def from_dlpack(x: Any) -> Array:
@@ -368,6 +378,7 @@ def from_dlpack(x: Any) -> Array:
             f"the array has its elements in another order than row by row (shape {given.shape}, strides "
             f"{given.strides}); pass a contiguous copy"
         )
+    _check_address(given.pointer, given.dtype)
     size = math.prod(given.shape) * given.dtype.itemsize
     memory = Allocation(device, size, device.stream, given.pointer, owner=given)
     return Array(memory, 0, given.dtype, given.shape, writable=given.is_writable)
@@ -379,5 +390,5 @@ def moved(x: np.ndarray[Any, Any], device: driver.Device, stream: int) -> Array:
     x = np.ascontiguousarray(x)
     made = Array(allocate(device, x.nbytes, stream), 0, x.dtype, shape)
     if x.nbytes:
-        device.call("cuMemcpyHtoDAsync", made.pointer, x.ctypes.data, x.nbytes, stream)
+        device.upload(made.pointer, x.ctypes.data, x.nbytes, stream)
     return made

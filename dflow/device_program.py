@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dflow.backends.cuda import driver
-from dflow.backends.emit import by_value
+from dflow.backends.interface import by_value
 from dflow.device import Array, Later, is_on_device, moved, taken
 from dflow.errors import run_time_error
 from dflow.executable import Executable, Mismatch, Updated, check_apart, check_writable

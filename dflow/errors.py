@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from types import CodeType, FrameType, TracebackType
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ class DflowError(Exception):
     """
 
     unroll = False
+    appended: Sequence[Any] = ()  # lists that become longer in a branch, with what is appended and the condition
     facts: ClassVar[dict[str, Any]] = {}  # the parts of the message, to tell it again with another line
 
 
@@ -36,6 +38,12 @@ class NeedsStatic(TraceError):
 
 class CarriedError(TraceError):
     """What a loop carries from one iteration to the next changes its type or its structure."""
+
+    unroll = True
+
+
+class OnceError(TraceError):
+    """Something would happen once, while tracing, that is to happen in every run of a loop or branch."""
 
     unroll = True
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dflow.backends import entry, object_cache
 from dflow.backends.callable import NativeCallable
-from dflow.backends.engine import CompiledFunction, Generated, generate, raise_error
+from dflow.backends.engine import CompiledFunction, raise_error
 from dflow.backends.entry import EntrySpec, Leaf
 from dflow.backends.object_code import ObjectCode
 from dflow.effort import is_long
@@ -21,6 +22,9 @@ from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 from dflow.pipeline import Stages
 from dflow.signature import LeafType, as_array, leaf_type
+
+if TYPE_CHECKING:
+    from dflow.backends.generation import Generated
 
 _ENTRY = "dflow_entry"
 Updated = Sequence[tuple[int, int]]
@@ -113,6 +117,8 @@ class Executable(NativeCallable):
         return CompiledFunction(object, self.stages.signature, make, symbols, self.stages.in_place)
 
     def _generate(self, spec: EntrySpec | None) -> Generated:
+        from dflow.backends.generation import generate  # where no program on disk does
+
         def extend(module: Any, kernel: Any) -> list[str]:
             assert spec is not None
             entry.add_entry(module, kernel, spec, _ENTRY)
@@ -121,7 +127,12 @@ class Executable(NativeCallable):
         return generate(self.stages.plan, name="dflow_program", extend=extend if spec else None)
 
     def _fallback(self, *leaves: Any) -> Any:
-        raise Mismatch(self.types, leaves)
+        """Arrays that lie otherwise in memory are copied, where nothing is written to them."""
+        kept = {position for position, _ in self.updated}
+        plain = [x if k in kept else _plain(x) for k, x in enumerate(leaves)]
+        if all(map(operator.is_, plain, leaves)):
+            raise Mismatch(self.types, leaves)
+        return self(*plain)
 
     def __repr__(self) -> str:
         return f"<dflow machine code of {self.stages.signature.name}({', '.join(map(str, self.types))})>"
@@ -151,6 +162,11 @@ class Executable(NativeCallable):
             raise_error(self.compiled.checks, record[0], record[1:])
         except Exception as e:
             raise run_time_error(e, getattr(e, "location", None)) from None
+
+
+def _plain(x: Any) -> Any:
+    """An array of the same elements, one behind the other in memory."""
+    return x.copy("C") if type(x) is np.ndarray and not x.flags.c_contiguous else x
 
 
 def _leaf(t: TensorType, python: bool) -> Leaf:
@@ -190,7 +206,7 @@ def check_apart(leaves: Sequence[Any], position: int, names: Sequence[str]) -> N
 
 
 def _has_other_scalars(args: Sequence[TensorType], results: Sequence[TensorType]) -> bool:
-    """Whether there are scalars that the native entry does not take (f16) or does not pass (complex numbers)."""
+    """Whether there are scalars that the native entry does not take (f16) or does not pass (bf16, in some versions)."""
     halves = any(t.is_scalar and t.dtype.name == "f16" for t in args)
     return halves or not all(entry.passes(t.dtype.name) for t in (*args, *results) if t.is_scalar)
 

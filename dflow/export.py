@@ -24,7 +24,7 @@ from dflow.transform import Jit, Lowered
 Wrt = int | str | Sequence[int | str]
 
 KINDS = ("value", "grad", "value_and_grad")
-ASK = "import sys; from dflow.backends.engine import machine; machine(cpu=sys.argv[1], triple=sys.argv[2] or None)"
+ASK = "import sys; from dflow.backends.machine import machine; machine(cpu=sys.argv[1], triple=sys.argv[2] or None)"
 
 
 def compile_library(

@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import Generated
-from dflow.backends.fusion import fuse
-from dflow.backends.plan import Plan
 from dflow.collecting import fewer_collections
 from dflow.errors import DerivativeError, failure
 from dflow.ir.core import Function
 from dflow.ir.passes import PASSES, Check, optimize
 from dflow.ir.passes.expand import expand, expand_late, has_late
 from dflow.ir.registry import NoDerivativeError
+
+if TYPE_CHECKING:
+    from dflow.backends.generation import Generated
+    from dflow.backends.plan import Plan
 
 STAGES = ("traced", "optimized", "lowered")
 _numbers = itertools.count(1)
@@ -87,6 +87,9 @@ class Stages:
 
     def lower(self, in_place: Mapping[int, int], blas: bool = False, for_device: bool = False) -> Plan:
         """The plan with just these results left in the memory of arguments."""
+        from dflow.backends.bufferize import bufferize  # where no program on disk does
+        from dflow.backends.fusion import fuse
+
         fused = fuse(self.optimized, blas)
         self.dump.write("fuse", fused)
         if for_device:

@@ -19,6 +19,7 @@ from typing import Any, dataclass_transform
 import numpy as np
 import optree
 
+from dflow.errors import TraceError, failure
 from dflow.ir.types import kind_of
 
 NAMESPACE = "dflow"
@@ -91,6 +92,38 @@ def register_attributes(cls: type) -> None:
     _registered.add(cls)
 
 
+def register_container(cls: type) -> None:
+    """Makes instances of a class derived from ``dict`` or ``list`` nodes whose children are what stands in them.
+
+    They have no attributes, or the items are the attributes: ``self.__dict__ = self``. Raises TraceError for others.
+    """
+
+    def apart(x: Any) -> tuple[list[Any], Any, tuple[Any, ...]]:
+        items = x if isinstance(x, dict) else dict(enumerate(x))
+        linked = getattr(x, "__dict__", None) is x
+        if not linked and (own := attributes(x)):
+            raise failure(
+                TraceError,
+                f"a {cls.__name__} is a {'dict' if isinstance(x, dict) else 'list'} and has attributes besides",
+                seen=", ".join(own),
+                mend="make it a plain class that has the container for an attribute",
+            )
+        return [*items.values()], (tuple(items), linked), tuple(items)
+
+    def together(kept: Any, children: Any) -> Any:
+        keys, linked = kept
+        base: Any = dict if issubclass(cls, dict) else list
+        made: Any = base.__new__(cls)
+        dict.update(made, zip(keys, children)) if isinstance(made, dict) else list.extend(made, children)
+        if linked:
+            object.__setattr__(made, "__dict__", made)
+        return made
+
+    entry: Any = optree.MappingEntry if issubclass(cls, dict) else optree.SequenceEntry
+    optree.register_pytree_node(cls, apart, together, path_entry_type=entry, namespace=NAMESPACE)
+    _registered.add(cls)
+
+
 def is_registered(cls: type) -> bool:
     return cls in _registered
 
@@ -101,10 +134,11 @@ def is_custom(cls: type) -> bool:
 
 
 def registered_anew(leaves: Iterable[Any]) -> bool:
-    """Registers the classes of leaves that are records with numbers; whether there are any."""
-    fresh = {type(x) for x in leaves if not is_registered(type(x)) and is_record(x) and holds_numbers(x)}
+    """Registers the classes of leaves that are records or containers with numbers; whether there are any."""
+    kinds = [x for x in leaves if isinstance(x, dict | list) or is_record(x)]
+    fresh = {type(x) for x in kinds if not is_registered(type(x)) and holds_numbers(x)}
     for cls in fresh:
-        register_attributes(cls)
+        (register_container if issubclass(cls, dict | list) else register_attributes)(cls)
     return any(map(is_registered, fresh))
 
 
@@ -145,21 +179,33 @@ def marks(cls: type) -> dict[str, str | None]:
     return {f.name: f.metadata.get("dflow") for f in fields}
 
 
+def has(x: Any, name: str) -> bool:
+    """Whether an object or its class has a name; a ``__getattr__`` of the user's, which may have any, is not asked."""
+    return hasattr(type(x), name) or name in getattr(x, "__dict__", ())
+
+
 def is_record(x: Any) -> bool:
     """Whether ``x`` is an object whose attributes are data: of a dataclass, an attrs class, or a user's plain class."""
     cls = type(x)
     if cls in _registered:
         return True
-    if isinstance(x, _NO_RECORDS) or hasattr(cls, "__array__") or hasattr(cls, "__dlpack__"):
+    if isinstance(x, _NO_RECORDS) or any(hasattr(cls, name) for name in _OF_ARRAYS):
         return False
     package = (cls.__module__ or "").partition(".")[0]
-    return cls is types.SimpleNamespace or (package not in LIBRARIES and package not in sys.stdlib_module_names)
+    if package == "builtins":  # what `exec` makes has no module of its own
+        return bool(cls.__flags__ & _HEAP_TYPE)
+    if (cls.__module__, cls.__name__) in _NAMESPACES:
+        return True
+    return package not in LIBRARIES and package not in sys.stdlib_module_names
 
 
+_NAMESPACES = {("types", "SimpleNamespace"), ("argparse", "Namespace")}
 _NO_RECORDS = (
     type, types.ModuleType, types.FunctionType, types.MethodType, types.GeneratorType, BaseException, enum.Enum,
     int, float, complex, str, bytes, list, tuple, dict, set, frozenset, deque, np.ndarray, np.generic,
 )  # fmt: skip
+
+_OF_ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 
 def holds_numbers(x: Any, _inside: frozenset[int] = frozenset()) -> bool:

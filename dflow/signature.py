@@ -15,6 +15,7 @@ import numpy as np
 from dflow import trees
 from dflow.errors import RangeError, TraceError, failure
 from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
+from dflow.records import has
 from dflow.tracing.array import Array
 from dflow.tracing.lift import is_plain
 
@@ -77,9 +78,9 @@ _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}
 def as_array(x: Any) -> np.ndarray[Any, Any]:
     """An array-like of another library as a NumPy array, by one of the two protocols for that."""
     try:
-        return np.from_dlpack(x) if hasattr(x, "__dlpack__") and not hasattr(x, "__array__") else np.asarray(x)
+        return np.from_dlpack(x) if has(x, "__dlpack__") and not has(x, "__array__") else np.asarray(x)
     except (TypeError, RuntimeError):
-        if "bfloat16" not in str(getattr(x, "dtype", "")) or not hasattr(x, "__dlpack__"):
+        if "bfloat16" not in str(getattr(x, "dtype", "")) or not has(x, "__dlpack__"):
             raise
     from dflow.dlpack import bfloat16_on_host
 
@@ -98,10 +99,10 @@ def leaf_type(x: Any) -> LeafType | None:
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
-        if hasattr(x, "__cuda_array_interface__"):
+        if has(x, "__cuda_array_interface__"):
             facts = x.__cuda_array_interface__
             return LeafType(TensorType(dtype_of(np.dtype(facts["typestr"])), tuple(facts["shape"])))
-        if not (hasattr(x, "__array__") or hasattr(x, "__dlpack__")):
+        if not (has(x, "__array__") or has(x, "__dlpack__")):
             return None
         x = as_array(x)
     elif isinstance(x, np.ndarray) and not is_plain(x):
@@ -238,7 +239,7 @@ class Arguments:
                 wanted="a plain NumPy array",
                 mend=f"pass {name}.filled(...) of a masked array, np.asarray({name}) of others",
             )
-        seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if hasattr(x, "dtype") else f" {x!r}"[:80])
+        seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if has(x, "dtype") else f" {x!r}"[:80])
         function = getattr(self.function, "__name__", "the function")
         random = isinstance(x, np.random.Generator | np.random.RandomState)
         raise failure(

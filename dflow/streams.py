@@ -15,8 +15,16 @@ class Stream:
 
     def __init__(self, device: str = "cuda"):
         self.device = current_device(ordinal_of(device))
-        self.handle = int(self.device.call("cuStreamCreate", 0))
+        self._made: tuple[int, int] | None = None
         self._tokens: list[Any] = []
+
+    @property
+    def handle(self) -> int:
+        """The driver's handle, which is another one after a fault of the device."""
+        if self._made is None or self._made[0] != self.device.generation:
+            self.device.activate()
+            self._made = self.device.generation, int(self.device.call("cuStreamCreate", 0))
+        return self._made[1]
 
     def __enter__(self) -> Stream:
         self._tokens.append(_stream.set(self))
@@ -53,6 +61,7 @@ def ordinal_of(device: str) -> int:
 
 def wait(device: driver.Device, later: int, earlier: int) -> None:
     """Lets work on one stream wait for the work that another has so far."""
+    device.activate()
     call = device.call
     event = call("cuEventCreate", 2)  # without timing
     call("cuEventRecord", event, earlier)

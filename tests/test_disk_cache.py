@@ -11,7 +11,7 @@ import pytest
 
 import dflow
 from dflow import sharing
-from dflow.backends import engine, object_cache
+from dflow.backends import generation, object_cache
 from dflow.backends.object_code import ObjectCode
 
 
@@ -25,13 +25,13 @@ def cache(tmp_path, monkeypatch):
 def compiled(monkeypatch):
     """The names of the programs that LLVM has seen."""
     seen = []
-    plain = engine.generate
+    plain = generation.generate
 
     def generate(plan, **options):
         seen.append(plan.function.name)
         return plain(plan, **options)
 
-    monkeypatch.setattr("dflow.executable.generate", generate)
+    monkeypatch.setattr("dflow.backends.generation.generate", generate)
     return seen
 
 
@@ -177,7 +177,7 @@ def test_object_code_survives_as_bytes():
     def pick(x, i):
         return x[i]
 
-    made = engine.generate(dflow.jit(pick).lower(X, 1).stages.plan)
+    made = generation.generate(dflow.jit(pick).lower(X, 1).stages.plan)
     assert ObjectCode.from_bytes(made.object.to_bytes()) == made.object
     assert made.object.checks
 
@@ -185,10 +185,10 @@ def test_object_code_survives_as_bytes():
 def test_another_process_finds_it(cache):
     script = """
 import numpy as np, dflow
-from dflow.backends import engine
+from dflow.backends import generation
 calls = []
-plain = engine.optimize
-engine.optimize = lambda *a, **k: calls.append(1) or plain(*a, **k)
+plain = generation.optimize
+generation.optimize = lambda *a, **k: calls.append(1) or plain(*a, **k)
 def f(x):
     return np.sin(x) ** 2
 print(float(dflow.grad(f)(0.7)).hex(), len(calls))

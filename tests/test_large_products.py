@@ -24,6 +24,15 @@ def test_transposed_operands_are_not_copied(f, gemms):
     np.testing.assert_allclose(dflow.jit(f)(A, B), f(A, B), rtol=1e-9, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", ["f8", "c16"])
+def test_a_matrix_by_itself_transposed(dtype):
+    x = (A * (1 if dtype == "f8" else 1 - 2j))[:, :301].copy()
+    for f in (lambda x: x.T @ x, lambda x: x @ x.T):
+        found = dflow.jit(f)(x)
+        np.testing.assert_allclose(found, f(x), rtol=1e-9, atol=1e-7)
+        np.testing.assert_array_equal(found, found.T)
+
+
 def test_what_is_overwritten_is_copied_before():
     def f(a, b):
         c = a.copy()

@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.context import Context, Needs
-from dflow.backends.cuda.cooperative import WARP, barrier, block_totals, shared
+from dflow.backends.cuda.cooperative import WARP, Line, barrier, block_totals, shared
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.device_ops import adds_atomically
 from dflow.backends.cuda.fold_kernel import Sharing
@@ -26,6 +26,7 @@ from dflow.backends.cuda.plan import Pointer
 from dflow.backends.emit_kernel import write
 from dflow.backends.emit_types import I8, I64, ZERO
 from dflow.ir.core import Block, Op, walk
+from dflow.ir.types import DType
 
 MOST_THREADS = 512
 OWN = 16  # elements of a tensor that every thread has a copy of
@@ -92,6 +93,7 @@ class BlockEmitter(KernelEmitter):
     def __init__(self, context: Context, needs: Needs, threads: int, targets: Sequence[Pointer]):
         self.layout = Layout(context, needs)
         self.spreading = False
+        self.lines: dict[tuple[DType, ...], Line] = {}
         self.unsynced = True  # whether some thread may still read what others are about to write
         buffers = (context.plan.buffers.get(r) for op in needs.ops for r in op.results)
         self.written = {b for b in buffers if b is not None}
@@ -202,11 +204,20 @@ class BlockEmitter(KernelEmitter):
             sharing.begin()
             more = lambda k: sharing.add_element(element([*kept, *self.positions(k, fold.inner)]))  # noqa: E731
             self.stride(self.product(fold.inner), more)
-            totals = block_totals(self, sharing.join, fold.dtypes, sharing.values())
+            totals = block_totals(self, sharing.join, fold.dtypes, sharing.values(), self._line(fold.dtypes))
             self._hand_out(fold, kept, fold.given(b, totals))
 
         KernelEmitter.nest(self, fold.kept, one, ops=1 << 20)
         self.unsynced = True
+
+    def _line(self, dtypes: Sequence[DType]) -> Line | None:
+        """Where the warps meet: the same places for all folds, of which there may be many."""
+        if self.block_size == WARP:
+            return None
+        key = tuple(dtypes)
+        if key not in self.lines:
+            self.lines[key] = Line(self, dtypes, self.block_size // WARP)
+        return self.lines[key]
 
     def _hand_out(self, fold: Fold, kept: list[ir.Value], values: list[ir.Value]) -> None:
         b = self.builder

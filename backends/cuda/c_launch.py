@@ -34,7 +34,7 @@ from dflow.backends.cuda.plan import (
     chosen,
 )
 from dflow.backends.cuda.ptx import DEFAULT
-from dflow.backends.emit import by_value
+from dflow.backends.interface import by_value
 from dflow.backends.library import LibraryError, check_names
 from dflow.backends.plan import Plan
 

@@ -11,7 +11,7 @@ from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.plan import LaunchPlan, Step
 from dflow.backends.cuda.ptx import DEFAULT, check_target, to_ptx
 from dflow.backends.cuda.schedule import Scheduler
-from dflow.backends.engine import lower
+from dflow.backends.generation import lower
 from dflow.backends.plan import Plan
 from dflow.ir.core import Function
 

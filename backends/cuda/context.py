@@ -11,8 +11,7 @@ from dflow.backends import plan as tensors
 from dflow.backends.cuda.places import Places
 from dflow.backends.cuda.plan import Kernel, Pointer
 from dflow.backends.cuda.tails import Tail
-from dflow.backends.emit import by_value
-from dflow.backends.emit_core import Check
+from dflow.backends.interface import Check, by_value
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
 

@@ -73,10 +73,13 @@ def warp_totals(e: KernelEmitter, join: Join, totals: Sequence[ir.Value]) -> lis
     return list(totals)
 
 
-def block_totals(e: KernelEmitter, join: Join, dtypes: Sequence[DType], totals: Sequence[ir.Value]) -> list[ir.Value]:
+def block_totals(
+    e: KernelEmitter, join: Join, dtypes: Sequence[DType], totals: Sequence[ir.Value], line: Line | None = None
+) -> list[ir.Value]:
     """What the threads of a block have, combined; all of them get it, and all must come here.
 
-    Before the next call, or another use of what was read, there must be a barrier.
+    Before the next call, or another use of ``line`` (else there are places for this call alone), there must be a
+    barrier.
     """
     b = e.builder
     totals = warp_totals(e, join, totals)
@@ -84,7 +87,7 @@ def block_totals(e: KernelEmitter, join: Join, dtypes: Sequence[DType], totals: 
     if warps == 1:
         return totals
     me = e.register("tid.x")
-    line = Line(e, dtypes, warps)
+    line = line or Line(e, dtypes, warps)
     with b.if_then(b.icmp_unsigned("==", b.and_(me, index(WARP - 1)), ZERO)):
         line.put(b.lshr(me, index(5)), totals)
     barrier(e)

@@ -34,6 +34,7 @@ LANES = 4096  # matrices from which a thread has one each, unless they are large
 LANE_SIZE = 128
 BATCHED_SIZE = 256  # rows up to which a stack is one call
 PRODUCT = 1 << 20  # multiplications from which a product is the library's
+LARGEST = 1 << 31  # the libraries count in 32 bits
 THIN = 8  # rows or columns below which a product is bound by memory
 BLOCK, MOST_BLOCKS = 256, 1 << 16
 FLOATS = frozenset({"f32", "f64", "c64", "c128"})
@@ -45,6 +46,8 @@ def is_dense(op: Op) -> bool:
     if x is None or x.rank < 2 or not all(v.type.is_static for v in (*op.operands, *op.results)):
         return False
     *batch, m, n = x.static_shape
+    if max(math.prod(batch), *(d for v in (*op.operands, *op.results) for d in v.type.static_shape)) >= LARGEST:
+        return False
     if op.name == "matmul":
         sizes = (m, n, op.result.type.static_shape[-1])
         return (

@@ -10,13 +10,13 @@ from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.device_memory import RELAXED
 from dflow.backends.cuda.folds import as_fold
 from dflow.backends.cuda.kernel import KernelEmitter, on_device
+from dflow.backends.cuda.merge_sort import MERGE_COST, sorter
 from dflow.backends.emit_core import cost, untyped
 from dflow.backends.emit_indexing import gathered_index, whole_index
 from dflow.backends.emit_kernel import fold, write
 from dflow.backends.emit_once import data
 from dflow.backends.emit_pointwise import _reshaped
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_sort import MERGE_COST, sorter
 from dflow.backends.emit_types import I64, PTR, ZERO, constant, from_storage, index, storage_type, to_storage
 from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import DType

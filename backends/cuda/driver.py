@@ -10,9 +10,11 @@ CUDA does not survive a fork: what a child process inherits cannot be used, and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 OLDEST_DRIVER = 11020  # the first with the stream-ordered allocator
@@ -129,6 +131,8 @@ class Device:
         self.name = driver.call("cuDeviceGetName", 100, self.handle).partition(b"\0")[0].decode()
         self.capability = (self.attribute("COMPUTE_CAPABILITY_MAJOR"), self.attribute("COMPUTE_CAPABILITY_MINOR"))
         self.has_pools = bool(self.attribute("MEMORY_POOLS_SUPPORTED"))
+        # Copies from the host's memory may then go on after the call, for the device reads that memory itself.
+        self.reads_host_pages = bool(self.attribute("PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES"))
         self._open()
 
     def _open(self) -> None:
@@ -148,11 +152,20 @@ class Device:
         if code:
             raise self.failed(code, "earlier work")
 
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Makes the context current for a while: for what is done at any time in any thread, such as giving back."""
+        self.driver.call("cuCtxPushCurrent", self.context)
+        try:
+            yield
+        finally:
+            self.driver.call("cuCtxPopCurrent")
+
     def call(self, name: str, *args: Any) -> Any:
         """A function of the driver, as ``Driver.call``; after a fault the device is made usable again."""
         code, *values = getattr(self.cu, name)(*args)
         if code:
-            raise self.failed(code, "earlier work")
+            raise self.failed(code, "earlier work" if int(code) in _LOST else name)
         return values[0] if len(values) == 1 else tuple(values) or None
 
     def attribute(self, name: str) -> int:
@@ -191,6 +204,17 @@ class Device:
             )
         raise self.driver.error(code, f"loading compiled code. {detail}")
 
+    def upload(self, to: int, source: int, size: int, stream: int) -> None:
+        """Copies from memory of the host that may be changed or given back as soon as this returns."""
+        self.call("cuMemcpyHtoDAsync", to, source, size, stream)
+        if self.reads_host_pages:
+            self.synchronize(stream)
+
+    def give_back(self, generation: int, name: str, handle: Any) -> None:
+        """Calls a function that destroys what belongs to a context; it is gone already when the context is."""
+        if generation == self.generation:
+            getattr(self.cu, name)(handle)
+
     def synchronize(self, stream: int | None = None) -> None:
         """Waits until all work of a stream is done. Raises KernelFault for a fault in it."""
         code = self.cu.cuStreamSynchronize(self.stream if stream is None else stream)[0]
@@ -212,9 +236,10 @@ class Device:
         """Makes the context anew after a fault; whether it worked."""
         with self.lock:
             self.generation += 1
+            self.cu.cuDevicePrimaryCtxReset(self.handle)  # which may report the fault once more
             try:
-                self.driver.call("cuDevicePrimaryCtxReset", self.handle)
                 self._open()
+                self.driver.call("cuStreamSynchronize", self.stream)
             except DeviceError:
                 return False
             return True

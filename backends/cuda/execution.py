@@ -10,6 +10,7 @@ import numpy as np
 
 from dflow.backends.cuda.driver import DeviceError, DeviceOutOfMemory, KernelFault
 from dflow.backends.cuda.graph import Captured, Graph, Segment
+from dflow.backends.cuda.libraries import Libraries
 from dflow.backends.cuda.plan import (
     Counter,
     Dense,
@@ -27,7 +28,7 @@ from dflow.backends.cuda.plan import (
 )
 from dflow.backends.cuda.records import Records
 from dflow.backends.cuda.timeline import active
-from dflow.backends.engine import compile_function
+from dflow.backends.generation import compile_function
 from dflow.ir.core import Function
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class Execution:
         self.stream = stream
         self.table = program.table
         self.counters: dict[int, int] = {}
+
+    @functools.cached_property
+    def libraries(self) -> Libraries:
+        """Those that do the routines, with the handles of the stream that this pass began with."""
+        return self.program.libraries(self.stream)
 
     def start(self) -> Any:
         """Enqueues all work; the record that will hold the error, or None when there can be none."""
@@ -165,7 +171,7 @@ class Execution:
         room = self.work.room
         assert room is not None
         addresses = [self.addresses[p.buffer] + p.offset for p in s.memory]
-        self.program.libraries(self.stream).run(s, addresses, room.pointer, room.size)
+        self.libraries.run(s, addresses, room.pointer, room.size)
         if timeline:
             timeline.end(self.device, self.stream, before, s.routine, f"{s.dtype}{list(s.sizes)}")
 

@@ -36,6 +36,7 @@ NARROW = 8  # columns of a product, with fewer of which the rows of the first fa
 FEW = 32  # elements up to which one thread is enough for a result
 MANY_RESULTS = 1 << 17  # from here on one thread a result is enough where that reads memory side by side
 MOST_BLOCKS = 1 << 16
+SHARED_BYTES = 40 << 10  # of a block, for what its threads have combined
 
 
 def is_shared(op: Op) -> bool:
@@ -68,7 +69,8 @@ def emit_fold(s: Scheduler, op: Op) -> None:
     fold = as_fold(op)
     assert fold is not None
     kept, inner = count(fold.kept), count(fold.inner)
-    columns = min(WARP, 1 << (kept - 1).bit_length()) if _reads_along_results(op) else 1
+    has_room = THREADS * sum(d.itemsize for d in fold.dtypes) <= SHARED_BYTES
+    columns = min(WARP, 1 << (kept - 1).bit_length()) if _reads_along_results(op) and has_room else 1
     group = WARP if columns == 1 and inner <= 1024 and kept >= THREADS // WARP else THREADS
     tiles = -(-kept // columns)
     parts = max(1, min(inner * columns // (group * EACH), MOST_GROUPS // tiles)) if group == THREADS else 1

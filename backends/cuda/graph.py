@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dflow.backends.cuda.execution import Execution
 
 FIRST_DRIVER = 12040  # with conditional nodes
+NON_BLOCKING = 1  # a stream that does not keep in step with the default stream
 WORDS = SLOT // 8
 SET_CONDITION = """\
 .version 7.0
@@ -162,6 +163,7 @@ class Graph:
 
     def __init__(self, run: Execution, segment: Segment):
         self.device, self.table, self.name = run.device, run.table, run.program.plan.name
+        self.generation = self.device.generation
         self.nodes: list[_Node] = []
         self.kept: list[Any] = []  # memory that parameters lie in
         self._seen: bytes | None = self.table.key()
@@ -205,8 +207,8 @@ class Graph:
 
     def destroy(self) -> None:
         if self.executable is not None:
-            self.device.cu.cuGraphExecDestroy(self.executable)
-        self.device.cu.cuGraphDestroy(self.graph)
+            self.device.give_back(self.generation, "cuGraphExecDestroy", self.executable)
+        self.device.give_back(self.generation, "cuGraphDestroy", self.graph)
 
 
 class _Chain:
@@ -298,22 +300,39 @@ class _Chain:
 
 
 class Captured:
-    """What a stream was given, as a graph."""
+    """What a stream was given, as a graph.
+
+    The stream is one of its own that nothing else is done on, and that the default stream does not wait for. So other
+    threads may go on meanwhile, and so may memory be given back at any time.
+    """
 
     def __init__(self, run: Execution, segment: Segment):
         self.device, self.name = run.device, run.program.plan.name
-        call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        call("cuStreamBeginCapture", run.stream, mode)
+        self.generation = generation = self.device.generation
+        call, mode = run.device.call, run.cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
+        stream = int(call("cuStreamCreate", NON_BLOCKING))
         try:
-            run.enqueue(segment)
-        except BaseException:
-            run.cu.cuStreamEndCapture(run.stream)
-            raise
-        graph = call("cuStreamEndCapture", run.stream)
-        try:
-            self.executable = call("cuGraphInstantiate", graph, 0)
+            graph = self._capture(run, segment, stream, mode)
+            try:
+                self.executable = call("cuGraphInstantiate", graph, 0)
+            finally:
+                run.device.give_back(generation, "cuGraphDestroy", graph)
         finally:
-            run.cu.cuGraphDestroy(graph)
+            run.device.give_back(generation, "cuStreamDestroy", stream)
+
+    def _capture(self, run: Execution, segment: Segment, stream: int, mode: Any) -> Any:
+        usual, call = run.stream, run.device.call
+        with run.libraries.elsewhere(stream):
+            call("cuStreamBeginCapture", stream, mode)
+            run.stream = stream
+            try:
+                run.enqueue(segment)
+            except BaseException:
+                run.device.give_back(self.generation, "cuStreamEndCapture", stream)
+                raise
+            finally:
+                run.stream = usual
+            return call("cuStreamEndCapture", stream)
 
     def launch(self, stream: int) -> None:
         code = self.device.cu.cuGraphLaunch(self.executable, stream)[0]
@@ -321,4 +340,4 @@ class Captured:
             raise self.device.failed(code, self.name)
 
     def destroy(self) -> None:
-        self.device.cu.cuGraphExecDestroy(self.executable)
+        self.device.give_back(self.generation, "cuGraphExecDestroy", self.executable)

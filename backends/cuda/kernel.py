@@ -19,9 +19,9 @@ from dflow.backends.cuda.context import Context, Needs, outer_values
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
-from dflow.backends.emit import by_value
 from dflow.backends.emit_core import EMITTERS, Domain, Emitter, Index, Options
 from dflow.backends.emit_types import I32, I64, PTR, VOID, ZERO, from_storage, index, storage_type, strides, to_storage
+from dflow.backends.interface import by_value
 from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Op, Value
 
@@ -92,6 +92,8 @@ class KernelEmitter(Emitter):
     def make_memory(self) -> DeviceMemory:
         return DeviceMemory(self)
 
+    stays_together = False  # whether the threads of a block count on each other, while a thread may fail
+
     # --- what is known from outside
 
     def _scalar(self, v: Value) -> Argument:
@@ -155,7 +157,11 @@ class KernelEmitter(Emitter):
         if self.context.fails:
             clean, failed = self.new_block("clean"), b.block
             what = b.load(self.parameters[Pointer(ERROR)], typ=I64)
-            b.cbranch(b.icmp_signed("==", what, ZERO), clean, self.exit)
+            is_clean = b.icmp_signed("==", what, ZERO)
+            if self.stays_together:  # another block may fail while the threads of this one begin
+                f = self.module.declare_intrinsic("llvm.nvvm.barrier0.and", (), ir.FunctionType(I32, [I32]))
+                is_clean = b.icmp_signed("!=", b.call(f, [b.zext(is_clean, I32)]), I32(0))
+            b.cbranch(is_clean, clean, self.exit)
             self.status.add_incoming(I32(2), failed)
             b.position_at_end(clean)
 

@@ -35,7 +35,7 @@ class LaneEmitter(KernelEmitter):
     """Writes a parallel loop."""
 
     def __init__(self, lanes: Lanes, context: Context, *args: Any, **options: Any):
-        self.lanes = lanes
+        self.lanes, self.stays_together = lanes, bool(lanes.scans)
         super().__init__(context, *args, **options)
 
     def find_pointers(self) -> dict[Key, Pointer]:

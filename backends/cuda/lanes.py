@@ -25,7 +25,7 @@ from dflow.backends import plan as tensors
 from dflow.backends.affine import Form, Forms, add, enter_all, scale
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.device_ops import ATOMIC
-from dflow.backends.cuda.offsets import find_offset
+from dflow.backends.cuda.offsets import MOST_PARTS, find_offset
 from dflow.backends.cuda.private import is_private, whole_sum
 from dflow.backends.rounds import SUMMED, Accesses, Sum, step_of
 from dflow.ir.core import Op, Value, walk
@@ -163,9 +163,9 @@ class _Proof:
 
     @property
     def _is_counted(self) -> bool:
-        """Whether the number of rounds is known now."""
+        """Whether the number of rounds is known now, and leaves a place for each of them."""
         count = self.op.operands[0].op
-        return count is not None and count.name == "constant"
+        return count is not None and count.name == "constant" and rounds(self.op) < MOST_PARTS
 
     def _scan(self, a: Value, yielded: Value) -> Scan | None:
         op = yielded.op

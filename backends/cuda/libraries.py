@@ -12,11 +12,12 @@ be recorded in a graph. Numbers of 32 bits are all that the routines take; nothi
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -51,16 +52,31 @@ class Libraries:
     )
 
     def __init__(self, device: Device, stream: int):
-        self.device, self.stream = device, stream
-        self.lock = threading.Lock()
+        self.device, self.stream, self.generation = device, stream, device.generation
+        self.lock = threading.RLock()
         self.blas = importlib.import_module("nvmath.bindings.cublas")
         self.solver = importlib.import_module("nvmath.bindings.cusolverDn")
         self.handle = self.blas.create()
         self.solver_handle = self.solver.create()
         self.room = allocate(device, WORKSPACE[device.capability >= (9, 0)], stream)
+        self._work_on(stream)
+
+    def _work_on(self, stream: int) -> None:
         self.blas.set_stream(self.handle, stream)  # which takes away the workspace, so that comes later
         self.blas.set_workspace(self.handle, self.room.pointer, self.room.size)
         self.solver.set_stream(self.solver_handle, stream)
+
+    @contextlib.contextmanager
+    def elsewhere(self, stream: int) -> Iterator[None]:
+        """Gives the work to another stream for a while, in which other threads wait. What is recorded of it must run on
+        the stream of these handles, whose memory it works in."""
+        with self.lock:
+            self._work_on(stream)
+            try:
+                yield
+            finally:
+                if self.generation == self.device.generation:
+                    self._work_on(self.stream)
 
     @classmethod
     def of(cls, device: Device, stream: int) -> Libraries | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections import deque
 from typing import Any, Protocol
 
 from dflow.backends.cuda.driver import Device, DeviceError, DeviceOutOfMemory
@@ -29,11 +30,46 @@ def register_cache(cache: Cache) -> None:
     _caches.add(cache)
 
 
+class _Held:
+    """What belongs to other libraries, until the work is done that our streams had when it was not needed any more."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Device, int, Any, Any]] = deque()
+
+    def keep(self, owner: Any, device: Device, stream: int) -> None:
+        try:
+            with device.current():
+                event = device.driver.call("cuEventCreate", 2)  # without timing
+                device.driver.call("cuEventRecord", event, stream)
+                self._waiting.append((device, device.generation, event, owner))
+                self.release()
+        except Exception:  # the context is gone, and the work with it; or the interpreter goes down
+            return
+
+    def release(self) -> None:
+        """Lets go of all that is not used any more."""
+        while self._waiting:
+            try:
+                device, generation, event, _ = first = self._waiting.popleft()
+            except IndexError:  # another thread took it
+                return
+            if generation == device.generation:
+                if int(device.cu.cuEventQuery(event)[0]) == _NOT_READY:
+                    self._waiting.appendleft(first)
+                    return
+                device.cu.cuEventDestroy(event)
+
+
+_held = _Held()
+_NOT_READY = 600
+
+
 class Allocation:
     """A piece of device memory, given back when nothing refers to it any more.
 
-    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive. ``version`` counts
-    the updates in place.
+    ``owner`` is an object of another library that the memory belongs to; then it is only kept alive, until the work
+    that uses the memory is done: that library may have streams which do not wait for ours. ``version`` counts the
+    updates in place.
     """
 
     __slots__ = ("__weakref__", "device", "generation", "owner", "pointer", "size", "stream", "version")
@@ -50,7 +86,10 @@ class Allocation:
 
     def __del__(self) -> None:
         device = getattr(self, "device", None)
-        if device is None or self.owner is not None or self.generation != device.generation or sys.is_finalizing():
+        if device is None or self.generation != device.generation or sys.is_finalizing():
+            return
+        if self.owner is not None:
+            _held.keep(self.owner, device, self.stream)
             return
         try:  # contextlib.suppress takes half a microsecond more, and this is done in every call
             if device.has_pools:
@@ -94,6 +133,7 @@ def release_caches(device: Device) -> None:
         cache.release()
     gc.collect()
     device.synchronize()
+    _held.release()
     if device.has_pools:
         device.call("cuMemPoolTrimTo", device.pool, 0)
 

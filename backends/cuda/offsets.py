@@ -17,6 +17,7 @@ from dflow.ir.passes.rewrite import SEQUENCES
 from dflow.ir.types import I64
 
 LANE_BITS = 36
+MOST_PARTS = 1 << (63 - LANE_BITS)
 PASSING = frozenset({"for", "while", "if"})
 INDEXED = {"extract": 1, "update": 2, "update_add": 2}  # tensors before the indices
 

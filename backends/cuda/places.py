@@ -13,8 +13,8 @@ import numpy as np
 
 from dflow.backends import plan as tensors
 from dflow.backends.cuda.plan import Buffer, ErrorRecord, Place, Pointer, buffer_bytes
-from dflow.backends.emit import by_value
 from dflow.backends.emit_types import strides
+from dflow.backends.interface import by_value
 from dflow.ir.core import Op, Value
 from dflow.ir.types import TensorType
 

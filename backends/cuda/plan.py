@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dflow.backends.emit_core import Check
+from dflow.backends.interface import Check
 from dflow.ir.core import Function
 from dflow.ir.types import DType, TensorType
 

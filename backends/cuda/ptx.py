@@ -8,7 +8,7 @@ import re
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from dflow.backends.engine import COMPILING
+from dflow.backends.machine import COMPILING
 from dflow.backends.mathlib import complete
 
 TRIPLE = "nvptx64-nvidia-cuda"

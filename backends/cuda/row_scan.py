@@ -142,6 +142,8 @@ def emit_row_scan(s: Scheduler, op: Op) -> None:
 class RowScanEmitter(RowEmitter):
     """Writes such a loop."""
 
+    stays_together = True
+
     def scan(self, op: Op, shape: tuple[int, ...], scans: dict[int, Running], scanner: Scanner, first: bool) -> None:
         """The kernel that adds up what each chunk adds, if it is the ``first``; else the loop."""
         self.scanned, self.scans, self.rooms = op, scans, scanner.rooms

@@ -170,8 +170,9 @@ class Program:
             return
         try:
             if self._loaded is not None:
-                for work in self._loaded.workspaces.values():
-                    drop_graphs(work)
+                if self._loaded.generation == self.device.generation:
+                    for work in self._loaded.workspaces.values():
+                        drop_graphs(work)
                 self._loaded.workspaces.clear()
         finally:
             self._lock.release()
@@ -203,12 +204,12 @@ class Program:
             return
         cu = self.device.cu
         try:
-            if not cu.cuCtxSetCurrent(self.device.context)[0]:  # else there was a fault, which others shall hear of
+            with self.device.current():  # unless there was a fault, which others shall hear of
                 for stream, work in loaded.workspaces.items():
                     cu.cuStreamSynchronize(stream)
                     drop_graphs(work)
                 cu.cuModuleUnload(loaded.module)
-        except Exception:  # the interpreter goes down, and the driver with it
+        except Exception:  # so too when the interpreter goes down, and the driver with it
             pass
 
     def libraries(self, stream: int) -> Libraries:

@@ -45,8 +45,8 @@ from dflow.backends.cuda.tails import add_result, find_tails
 from dflow.backends.cuda.tile_kernel import emit_tiles
 from dflow.backends.cuda.vector_kernel import emit_vectors
 from dflow.backends.cuda.work import decide, is_nothing, needs_host, points
-from dflow.backends.emit import by_value
 from dflow.backends.emit_types import ZERO, to_storage
+from dflow.backends.interface import by_value
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute
 from dflow.ir.types import BOOL, I64
 

@@ -30,7 +30,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self.launches: list[Launched] = []
-        self._events: list[tuple[Device, str, str, Any, Any]] = []
+        self._events: list[tuple[Device, int, str, str, Any, Any]] = []
         self._token: Token[Timeline | None] | None = None
 
     def __enter__(self) -> Timeline:
@@ -48,7 +48,7 @@ class Timeline:
 
     def end(self, device: Device, stream: int, before: Any, kernel: str, what: str) -> None:
         """Marks the time after a launch."""
-        self._events.append((device, kernel, what, before, self._mark(device, stream)))
+        self._events.append((device, device.generation, kernel, what, before, self._mark(device, stream)))
 
     def _mark(self, device: Device, stream: int) -> Any:
         event = device.call("cuEventCreate", 0)
@@ -56,16 +56,17 @@ class Timeline:
         return event
 
     def _collect(self) -> None:
-        """Waits for the launches, and reads their times."""
+        """Waits for the launches, and reads their times. After a fault, those before it are not known."""
+        self._events = [event for event in self._events if event[1] == event[0].generation]
         if not self._events:
             return
-        first = self._events[0][3]
-        for device, kernel, what, before, after in self._events:
+        first = self._events[0][4]
+        for device, _, kernel, what, before, after in self._events:
             call = device.call
             call("cuEventSynchronize", after)
             start, end = (1e3 * call("cuEventElapsedTime", first, e) for e in (before, after))
             self.launches.append(Launched(kernel, what, start, end))
-        for device, _, _, *events in self._events:
+        for device, _, _, _, *events in self._events:
             for event in events:
                 device.call("cuEventDestroy", event)
         self._events = []

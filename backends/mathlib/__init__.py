@@ -101,5 +101,6 @@ def complete(module: ir.Module) -> None:
             guard = module.globals.get(f"dflow.{name}.guard.{dtype}")
             if guard is not None and not guard.blocks:
                 made = trigonometry.define_guard(module, name, dtype)
+                trigonometry.define_long_way(module, name, dtype)
                 for function in made + trigonometry.define_vector_forms(module, name, dtype):
                     function.linkage = "internal"

@@ -42,11 +42,15 @@ def declare_guard(module: ir.Module, name: str, fmt: Format) -> list[ir.Function
     return [module.globals[n] for n in (scalar, *forms)]
 
 
-def write_guard(scalar: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
-    """Its body; `long_way` works in f64."""
-    builder, is_huge = compare_with_bound(scalar)
-    builder = long_function(builder, is_huge)
-    x = builder.function.args[0]
+def write_guard(scalar: ir.Function) -> ir.Function:
+    """Its body; what comes back is the function that it calls where |x| is huge."""
+    return call_long_way(*compare_with_bound(scalar))
+
+
+def write_long_way(function: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
+    """The body of a function that a guard calls; `long_way` works in f64."""
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    x = function.args[0]
     result = long_way(Expr(builder, x).to_f64())
     builder.ret((result if x.type == F64.float_type else result.to_f32()).value)
 
@@ -54,7 +58,9 @@ def write_guard(scalar: ir.Function, long_way: Callable[[Expr], Expr]) -> None:
 def write_vector_form(form: ir.Function, scalar: ir.Function) -> None:
     builder, is_huge = compare_with_bound(form)
     mask = builder.bitcast(is_huge, ir.IntType(form.args[0].type.count))
-    builder = long_function(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
+    function = call_long_way(builder, builder.icmp_unsigned("!=", mask, mask.type(0)))
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
     args, before, loop = builder.function.args, builder.block, builder.append_basic_block("lane")
     builder.branch(loop)
     builder.position_at_end(loop)
@@ -95,9 +101,9 @@ def compare_with_bound(function: ir.Function) -> tuple[ir.IRBuilder, ir.Value]:
     return builder, builder.fcmp_ordered(">", magnitude, bound)
 
 
-def long_function(builder: ir.IRBuilder, condition: ir.Value) -> ir.IRBuilder:
+def call_long_way(builder: ir.IRBuilder, condition: ir.Value) -> ir.Function:
     """Has a guard return its second argument where `condition` fails; where it holds, what a function of its own gives,
-    which the builder that comes back writes. So the short way needs neither registers of the long one nor its code."""
+    which comes back without a body. So the short way needs neither registers of the long one nor its code."""
     guard = builder.function
     long_block, short_block = (builder.append_basic_block(name) for name in ("long_way", "short_way"))
     builder.cbranch(condition, long_block, short_block)
@@ -105,9 +111,8 @@ def long_function(builder: ir.IRBuilder, condition: ir.Value) -> ir.IRBuilder:
     builder.ret(guard.args[1])
     builder.position_at_end(long_block)
     function = new_function(guard.module, f"{guard.name}.long", guard.args[0].type)
-    function.linkage = "internal"
     builder.ret(builder.call(function, guard.args, tail=True))
-    return ir.IRBuilder(function.append_basic_block("entry"))
+    return function
 
 
 def keep(module: ir.Module, function: ir.Function) -> None:

@@ -17,7 +17,14 @@ from llvmlite import ir
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
 from dflow.backends.mathlib.expr import F64, FORMATS, Expr, fabs, fma, polynomial, round_to_integer
-from dflow.backends.mathlib.guard import declare_guard, guarded, write_guard, write_vector_form
+from dflow.backends.mathlib.guard import (
+    declare_guard,
+    guarded,
+    new_function,
+    write_guard,
+    write_long_way,
+    write_vector_form,
+)
 from dflow.backends.mathlib.huge_argument import reduce_huge
 
 TWO_OVER_PI = 0.6366197723675814
@@ -138,10 +145,17 @@ def trigonometric(name: str, x: Expr) -> Expr:
 
 
 def define_guard(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
-    """The guard of a function, with its body."""
+    """The guard of a function, with its body, and what it calls without one."""
     guard, *_ = declare_guard(module, name, FORMATS[dtype])
-    write_guard(guard, lambda huge: FROM_REDUCED[name](huge, reduced_huge(huge)))
-    return [guard]
+    return [guard, write_guard(guard)]
+
+
+def define_long_way(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
+    """What the guard of a function calls where the argument is huge, with its body."""
+    full_name = f"dflow.{name}.guard.{dtype}.long"
+    function = module.globals.get(full_name) or new_function(module, full_name, FORMATS[dtype].float_type)
+    write_long_way(function, lambda huge: FROM_REDUCED[name](huge, reduced_huge(huge)))
+    return [function]
 
 
 def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:
@@ -150,6 +164,10 @@ def define_vector_forms(module: ir.Module, name: str, dtype: str) -> list[ir.Fun
     for form in forms:
         write_vector_form(form, guard)
     return forms
+
+
+# What stands in modules of their own, by its kind.
+DEFINITIONS = {"guards": define_guard, "long ways": define_long_way, "vectors": define_vector_forms}
 
 
 def reduced_huge(x: Expr) -> Reduced:

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compiled(module: Module, values: list[Any]) -> tuple[Any, ...]:
-    from dflow.backends.engine import compile_function  # the reference evaluator needs no LLVM
+    from dflow.backends.generation import compile_function  # the reference evaluator needs no LLVM
 
     f = inline_calls(module)
     for v in (*f.args, *f.results):

@@ -22,6 +22,7 @@ from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
+FEW, LONG = 16, 512  # weights of a filter that are written out, and elements that are worth it
 
 
 def along(axis: int, part: slice) -> tuple[slice, ...]:
@@ -255,11 +256,16 @@ def _convolved(x: Value, y: Value, mode: str, turned: bool = False) -> Value:
     long, short, size = (x, y, min(m, n)) if m >= n else (y, x, min(m, n))
     b, length = builder(), max(m, n)
 
-    def body(b: Any, k: Value, total: Value) -> list[Value]:
+    def add(b: Any, k: Value, total: Value) -> Value:
         weight = b.broadcast_scalar(b.extract(short, k, index=("at",)), long.type.shape)
-        return [b.update_add(total, b.mul(long, weight), k, index=(("slice", length, 1),))]
+        return b.update_add(total, b.mul(long, weight), k, index=(("slice", length, 1),))
 
-    (full,) = b.for_loop(b.index(size), [b.zeros(long.type.with_shape((length + size - 1,)))], body)
+    full = b.zeros(long.type.with_shape((length + size - 1,)))
+    if size <= FEW and length >= LONG:
+        for k in range(size):
+            full = add(b, b.index(k), full)
+    else:
+        (full,) = b.for_loop(b.index(size), [full], lambda b, k, total: [add(b, k, total)])
     kept = {
         "full": (0, length + size - 1),
         "same": ((size - (not turned)) // 2, length),

@@ -27,6 +27,10 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: Any 
     the largest element is not known, and it is ``minlength``, or must be given. Elements that are not below it raise
     IndexError."""
     at = lift(x)
+    if at.ndim != 1:
+        raise ValueError(f"object {'too deep' if at.ndim else 'of too small depth'} for desired array")
+    if not contains_traced(minlength) and minlength < 0:
+        raise ValueError("'minlength' must not be negative")
     if length is None:
         if contains_traced(x) and minlength:
             length = minlength
@@ -220,6 +224,8 @@ def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ..
 def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: str = "C") -> Array:
     """The flat position of each index; ``mode`` says what is done with positions outside: raise, wrap or clip."""
     modes = mode if isinstance(mode, tuple) else (mode,) * len(dims)
+    if 0 in dims and any(np.size(i) for i in multi_index):
+        raise ValueError("cannot unravel if shape has zero entries (is empty).")
     parts = [_brought_inside(s.as_dtype(i, np.int64), n, m) for i, n, m in zip(multi_index, dims, modes, strict=True)]
     pairs = list(zip(parts, dims))
     total = lift(np.int64(0))

@@ -17,7 +17,7 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, earlier, rows, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
@@ -168,7 +168,10 @@ def built(x: Any, dtype: Any = None) -> Value:
         return builder().constant(plain if plain.ndim else plain[()])
     if isinstance(x, Array):
         return s.cast(x.value, dtype or x.dtype)
-    return stack.__wrapped__([wrap(built(e, dtype)) for e in x], dtype=dtype).value
+    found = rows.run(x) if earlier.earlier(x) is None else earlier.stacked(x)
+    if found is not None:
+        return s.cast(found.value, dtype or found.dtype)
+    return stack.__wrapped__([e if isinstance(e, Array) else wrap(built(e, dtype)) for e in x], dtype=dtype).value
 
 
 @creates(np.copy)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from dflow.errors import AxisError, DflowError, MatrixError, ShapeError, TraceEr
 from dflow.numpy import eager
 from dflow.tracing.array import Array
 from dflow.tracing.context import tracing
+from dflow.tracing.lift import Placeholder
 
 Implementation = Callable[..., Any]
 
@@ -37,7 +39,7 @@ UNSUPPORTED: dict[str, str] = {
 
 def holds_traced(x: Any) -> bool:
     """Whether a traced array stands in an argument (a list or tuple is searched)."""
-    if isinstance(x, Array):
+    if isinstance(x, Array | Placeholder):
         return True
     return isinstance(x, list | tuple) and any(map(holds_traced, x))
 
@@ -127,6 +129,7 @@ def name_of(function: Any) -> str:
 def refuse(name: str) -> NoReturn:
     """Raises the error for a function that is not supported, with the reason or names like it."""
     short = name.rpartition(".")[2]
+    fill()
     known = {full.rpartition(".")[2]: full for full in sorted(map(name_of, (*FUNCTIONS, *UFUNCS)), reverse=True)}
     near = [known[n] for n in difflib.get_close_matches(short, known, 3, 0.75)]
     hint = (
@@ -151,20 +154,38 @@ class TracedUfunc:
         return UFUNCS[self.ufunc](*args, **kwargs)
 
     def __getattr__(self, method: str) -> Implementation:
+        fill()
         found = UFUNC_METHODS.get((self.ufunc, method))
         if found is None:
             raise AttributeError(method)
         return located(found)
 
 
+# What fills the tables: always, and where a module has been imported whose functions may be meant.
+_PARTS = {
+    "numpy": "dflow.numpy.namespace",
+    "numpy.fft": "dflow.numpy.fft",
+    "numpy.polynomial": "dflow.numpy.series",
+    "scipy": "dflow.scipy",
+}
+
+
+def fill() -> None:
+    """Fills the tables, which have what has been imported until then."""
+    for theirs, ours in _PARTS.items():
+        if theirs in sys.modules and ours not in sys.modules:
+            importlib.import_module(ours)
+
+
 def get(function: Any) -> Any:
     """What stands for a NumPy function or ufunc on traced arrays; one that is not supported raises when called."""
     if function is None:
         return None
+    if isinstance(function, np.ufunc):  # most are in one module
+        importlib.import_module("dflow.numpy.elementwise")
     found = _find(function)
-    if found is None and "scipy" in sys.modules:
-        import dflow.scipy  # noqa: F401  (fills the tables with SciPy's functions, where one may be meant)
-
+    if found is None:
+        fill()
         found = _find(function)
     return found or (lambda *args, **kwargs: refuse(name_of(function)))
 

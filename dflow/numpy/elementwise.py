@@ -88,7 +88,12 @@ def loop_dtypes(ufunc: np.ufunc, arrays: Sequence[Array], dtype: Any, casting: A
 def _finish(v: Value, out: Any, where: Any) -> Array:
     """Applies ``where=`` (elements that it leaves out stay as they were, or zero in a fresh result) and ``out=``."""
     if where is not True:
-        old = s.full((), 0, v.type.dtype.numpy) if out is None else s.cast(lift(out).value, v.type.dtype)
+        (out,) = out if isinstance(out, tuple) else (out,)
+        if out is None:
+            old = s.full((), 0, v.type.dtype.numpy)
+        else:
+            old = lift(out).value
+            v = s.cast_to(v, old.type.dtype.numpy)
         v = builder().select(*s.broadcast(s.cast(lift(where).value, bool), v, old))
     return s.result(v, out)
 
@@ -175,6 +180,10 @@ def clip(
     a: Any, /, min: Any = None, max: Any = None, out: Any = None, *, a_min: Any = None, a_max: Any = None
 ) -> Array:
     low, high = a_min if min is None else min, a_max if max is None else max
+    if lift(a).dtype.kind in "iu":  # Python integers beyond the dtype bound nothing
+        limits = np.iinfo(lift(a).dtype)
+        low = None if type(low) is int and low <= limits.min else low
+        high = None if type(high) is int and high >= limits.max else high
     bounds = [lift(x) for x in (low, high) if x is not None]
     dtype = s.result_type(lift(a), *bounds)
     v = s.cast_operand(lift(a), dtype)
@@ -188,6 +197,9 @@ def clip(
 @implements(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Array:
     x = lift(x)
+    if x.dtype.kind == "c":
+        parts = (nan_to_num.__wrapped__(p.__wrapped__(x), True, nan, posinf, neginf).value for p in (real, imag))
+        return s.result(builder().emit("complex", *parts), None if copy else x)
     if kind_of(x.dtype) != "f":
         return s.result(x.value, None if copy else x)
     limits, b, v = finfo(x.dtype), builder(), x.value

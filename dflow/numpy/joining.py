@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, earlier, rows, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -33,7 +34,12 @@ def promoted(arrays: Sequence[Any], dtype: Any = None, casting: Any = "same_kind
 def concatenate(
     arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
 ) -> Array:
-    values = promoted(list(arrays), dtype, casting)
+    arrays = s.listed(arrays)
+    found = _rows(arrays, dtype, casting) if axis in (0, None) and arrays and np.ndim(arrays[0]) else None
+    if found is not None:
+        n, m, *rest = found.type.static_shape
+        return s.result(s.reshaped(found, (math.prod((n, m, *rest)),) if axis is None else (n * m, *rest)), out)
+    values = promoted(arrays, dtype, casting)
     if not values:
         raise ValueError("need at least one array to concatenate")
     if axis is None:
@@ -62,7 +68,12 @@ def _check_fit(first: s.Shape, shape: s.Shape, axis: int, k: int) -> None:
 
 @implements(np.stack)
 def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind") -> Array:
-    values = promoted(list(arrays), dtype, casting)
+    whole = earlier.stacked(arrays)
+    arrays = s.listed(arrays) if whole is None else []
+    found = _rows(arrays, dtype, casting) if whole is None else promoted([whole], dtype, casting)[0]
+    if found is not None:
+        return s.result(_first_axis_at(found, s.one_axis(axis, found.type.rank)), out)
+    values = promoted(arrays, dtype, casting)
     if not values:
         raise ValueError("need at least one array to stack")
     shape = values[0].type.shape
@@ -71,6 +82,17 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
         raise ValueError(f"all input arrays must have the same shape, got {listed}")
     at = s.one_axis(axis, len(shape) + 1)
     return s.result(s.join([_with_axis(v, at) for v in values], at), out)
+
+
+def _rows(arrays: Sequence[Any], dtype: Any, casting: Any) -> Value | None:
+    """The array of which the arrays are the rows, if a loop has filled a list with them."""
+    found = rows.run(arrays)
+    return None if found is None else promoted([found], dtype, casting)[0]
+
+
+def _first_axis_at(v: Value, axis: int) -> Value:
+    others = list(range(1, v.type.rank))
+    return v if axis == 0 else builder().transpose(v, perm=(*others[:axis], 0, *others[axis:]))
 
 
 def _with_axis(v: Value, axis: int) -> Value:
@@ -83,11 +105,19 @@ def _each(convert: Any, arrays: Any) -> list[Array]:
 
 @implements(np.vstack)
 def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
+    whole = earlier.stacked(tup)
+    tup = s.listed(tup) if whole is None else tup
+    if whole.ndim == 2 if whole is not None else rows.run(tup) is not None and np.ndim(tup[0]) == 1:
+        return stack.__wrapped__(tup, 0, dtype=dtype, casting=casting)
     return concatenate.__wrapped__(_each(atleast_2d, tup), 0, dtype=dtype, casting=casting)
 
 
 @implements(np.hstack)
 def hstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
+    tup = s.listed(tup)
+    if rows.run(tup) is not None and np.ndim(tup[0]) < 2:
+        join = concatenate if np.ndim(tup[0]) else stack
+        return join.__wrapped__(tup, dtype=dtype, casting=casting)
     arrays = _each(atleast_1d, tup)
     axis = 0 if arrays and arrays[0].ndim == 1 else 1
     return concatenate.__wrapped__(arrays, axis, dtype=dtype, casting=casting)
@@ -100,6 +130,9 @@ def dstack(tup: Any) -> Array:
 
 @implements(np.column_stack)
 def column_stack(tup: Any) -> Array:
+    tup = s.listed(tup)
+    if rows.run(tup) is not None and np.ndim(tup[0]) == 1:
+        return stack.__wrapped__(tup, 1)
     columns = [x if x.ndim > 1 else wrap(_with_axis(flat(x.value), 1)) for x in map(lift, tup)]
     return concatenate.__wrapped__(columns, 1)
 
@@ -320,6 +353,9 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
     steps = diff.__wrapped__(wrap(flat(lift(ary).value)))
     if to_end is None and to_begin is None:
         return steps
+    for name, e in (("to_begin", to_begin), ("to_end", to_end)):
+        if e is not None and not np.can_cast(lift(e).dtype, steps.dtype, "same_kind"):
+            raise TypeError(f"dtype of `{name}` must be compatible with input `ary` under the `same_kind` rule.")
     ends = [None if e is None else s.as_dtype(wrap(flat(lift(e).value)), steps.dtype) for e in (to_begin, to_end)]
     return concatenate.__wrapped__([p for p in (ends[0], steps, ends[1]) if p is not None])
 

@@ -10,11 +10,11 @@ from dflow.numpy import dispatch
 from dflow.numpy.chains import matrix_power, multi_dot
 from dflow.numpy.factorizations import cholesky, eig, eigh, eigvals, eigvalsh, qr, svd, svdvals
 from dflow.numpy.norms import cond, matrix_norm, norm, vector_norm
-from dflow.numpy.products import cross, matmul, matrix_trace, outer, tensordot, vecdot
+from dflow.numpy.products import cross_of_three, matmul, matrix_trace, outer, tensordot, vecdot
 from dflow.numpy.shapes import matrix_diagonal, matrix_transpose
 from dflow.numpy.systems import det, inv, lstsq, matrix_rank, pinv, slogdet, solve, tensorinv, tensorsolve
 
-diagonal, trace = matrix_diagonal, matrix_trace
+diagonal, trace, cross = matrix_diagonal, matrix_trace, cross_of_three
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ def array_equiv(a1: Any, a2: Any) -> Array:
 def _nan_position(plain: Any, worst: float, name: str) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = EVERYTHING) -> Array:
         x = lift(a)
-        if kind_of(x.dtype) == "f":
+        if kind_of(x.dtype) in "fc":
             missing = np.isnan(x)
             empty = np.any(np.all(missing, axis=axis))
             builder().check(builder().not_(empty.value), error="ValueError", message="All-NaN slice encountered")

@@ -90,7 +90,10 @@ def cond(x: Any, p: Any = None) -> Array:
     if p in (None, 2, -2):
         d = singular_parts(v)[1]
         ends = [s.part(d, d.type.rank - 1, k) for k in (0, d.type.static_shape[-1] - 1)]
-        return apply(np.divide, *map(wrap, ends if p != -2 else ends[::-1]))
+        nothing = b.and_(*(b.eq(end, 0.0) for end in ends))
+        low, high = (b.select(nothing, b.full(1.0, end.type), end) for end in reversed(ends))
+        found = apply(np.divide, *map(wrap, (high, low) if p != -2 else (low, high))).value
+        return wrap(b.select(nothing, b.full(np.inf, found.type), found))
     packed, *rest = b.append("lu", [v])
     pivots = diagonal(b, packed)
     regular = reduced(b, "all", b.ne(pivots, 0.0), 1)

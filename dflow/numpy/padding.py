@@ -87,6 +87,8 @@ def _strip(v: Value, axis: int, width: Any, ends: Any, mode: str, side: int) -> 
     kind = v.type.dtype.numpy
     if mode != "linear_ramp" or not n:
         return s.expand(s.cast(lift(end).value, kind), shape)
+    if v.type.shape[axis] == 0:
+        raise ValueError(f"can't extend empty axis {axis} using modes other than 'constant' or 'empty'")
     edge = np.moveaxis(
         wrap(s.part(v, axis, 0 if side == 0 else s.static(v.type.shape, "np.pad")[axis] - 1, 1)), axis, 0
     )[0]

@@ -1,7 +1,4 @@
-"""Polynomials as arrays of coefficients, the highest power first.
-
-``numpy.polynomial`` needs little here: it is plain Python on NumPy's functions, and traced as it is.
-"""
+"""Polynomials as arrays of coefficients, the highest power first."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import numpy
 
 from dflow.ir.types import finfo
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import CALLABLES, FUNCTIONS, implements
+from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
@@ -152,37 +149,19 @@ def _covariance(left: Array, scale: Array, residuals: Array, freedom: int, cov: 
 
 @implements(np.trim_zeros)
 def trim_zeros(filt: Any, trim: str = "fb", axis: Any = None) -> Array:
-    """The vector without zeros at its ends; how long it is shows when the program runs."""
+    """The array without zeros at the ends of its axes; how large it is shows when the program runs."""
     x = lift(filt)
     if sorted(trim.lower()) not in (["f"], ["b"], ["b", "f"]):
         raise ValueError(f"unexpected character(s) in `trim`: {trim!r}")
     axes = s.some_axes(axis, x.ndim)
     if not axes:
         return x
-    if x.ndim != 1:
-        raise ValueError("np.trim_zeros of a traced array takes a vector")
-    place, mask = np.arange(x.size), x != 0
-    if "f" in trim.lower():
-        ahead = np.cumsum(mask) > 0
-    else:
-        ahead = place >= 0
-    behind = np.cumsum(mask[::-1])[::-1] > 0 if "b" in trim.lower() else place >= 0
-    return x[ahead & behind]
+    masks = [np.any(x != 0, axis=tuple(j for j in range(x.ndim) if j != k)) for k in axes]
+    for axis, mask in zip(axes, masks):
+        ahead = np.cumsum(mask) > 0 if "f" in trim.lower() else mask | True
+        behind = np.cumsum(mask[::-1])[::-1] > 0 if "b" in trim.lower() else mask | True
+        x = np.compress(ahead & behind, x, axis=axis)
+    return x
 
 
-# -- numpy.polynomial, the lowest power first ------------------------------------------------------------------------
-
-
-def trimseq(seq: Any) -> Any:
-    """The sequence itself: how many trailing zeros it has shows when the program runs, but its length is known now."""
-    return seq
-
-
-FUNCTIONS[np.polynomial.polyutils.trimseq] = trimseq
 CALLABLES[np.poly1d] = lambda p, x: np.polyval(p.coeffs, x)
-
-
-@implements(np.polynomial.polynomial.polyroots)
-def polyroots(c: Any) -> Array:
-    """All roots, sorted; as ``np.roots``, it refuses a leading coefficient of 0 when it runs."""
-    return np.sort(np.roots(_coefficients(c)[::-1]))

@@ -16,8 +16,8 @@ import numpy as np
 
 from dflow.ir.core import Value
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import UFUNCS, implements
-from dflow.numpy.einsum import contract
+from dflow.numpy.contraction import contract
+from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import diagonal, flat, moveaxis
@@ -146,6 +146,8 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Array:
     else:
         left, right = (tuple(np.atleast_1d(k).tolist()) for k in axes)
     left, right = tuple(s.one_axis(k, m) for k in left), tuple(s.one_axis(k, n) for k in right)
+    if len(set(left)) < len(left) or len(set(right)) < len(right):
+        raise ValueError("duplicate axes are not allowed in tensordot")
     if [x.type.shape[k] for k in left] != [y.type.shape[k] for k in right]:
         shapes = f"{s.show(x.type.shape)} over {left}, {s.show(y.type.shape)} over {right}"
         raise ValueError(f"shape-mismatch for sum: {shapes}")
@@ -218,21 +220,33 @@ def kron(a: Any, b: Any) -> Array:
     return wrap(s.reshaped(product, tuple(math.prod(pair) for pair in zip(rows, columns))))
 
 
-@implements(np.cross, np.linalg.cross)
+@implements(np.cross)
 def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: Any = None) -> Array:
     if axis is not None:
         axisa = axisb = axisc = axis
     x, y = operands(a, b)
     x, y = (moveaxis.__wrapped__(wrap(v), k, -1).value for v, k in ((x, axisa), (y, axisb)))
-    if x.type.shape[-1] != 3 or y.type.shape[-1] != 3:
+    if not {x.type.shape[-1], y.type.shape[-1]} <= {2, 3}:
         raise ValueError(
-            "incompatible dimensions for cross product (both dimensions must be 3): shapes "
+            "incompatible dimensions for cross product (dimension must be 2 or 3): shapes "
             f"{s.show(x.type.shape)} and {s.show(y.type.shape)}"
         )
-    (x0, x1, x2), (y0, y1, y2) = ([wrap(s.part(v, v.type.rank - 1, k)) for k in range(3)] for v in (x, y))
+    (x0, x1, *x3), (y0, y1, *y3) = (
+        [wrap(s.part(v, v.type.rank - 1, k)) for k in range(v.type.shape[-1])] for v in (x, y)
+    )
+    if not x3 and not y3:  # vectors of a plane: the component across it
+        return x0 * y1 - x1 * y0
+    x2, y2 = (w[0] if w else 0 for w in (x3, y3))
     parts = [(x1 * y2 - x2 * y1), (x2 * y0 - x0 * y2), (x0 * y1 - x1 * y0)]
     z = wrap(s.join([s.reshaped(p.value, (*s.dims(p), 1)) for p in parts], parts[0].ndim))
     return moveaxis.__wrapped__(z, -1, axisc)
+
+
+@implements(np.linalg.cross)
+def cross_of_three(x1: Any, x2: Any, /, *, axis: int = -1) -> Array:
+    if {lift(x).shape[axis] for x in (x1, x2)} != {3}:
+        raise ValueError("Both input arrays must be (arrays of) 3-dimensional vectors")
+    return cross.__wrapped__(x1, x2, axis=axis)
 
 
 @implements(np.trace)
@@ -245,8 +259,14 @@ def matrix_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Array:
     return trace.__wrapped__(x, offset, -2, -1, dtype)
 
 
-UFUNCS[np.matvec] = lambda x1, x2, /, **kw: wrap(_matvec(*operands(x1, x2)))
-UFUNCS[np.vecmat] = lambda x1, x2, /, **kw: wrap(_vecmat(*operands(x1, x2)))
+@implements(np.matvec)
+def matvec(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None) -> Array:
+    return s.result(_matvec(*operands(x1, x2, dtype=dtype)), out)
+
+
+@implements(np.vecmat)
+def vecmat(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None) -> Array:
+    return s.result(_vecmat(*operands(x1, x2, dtype=dtype)), out)
 
 
 def _matvec(x: Value, y: Value) -> Value:
@@ -255,5 +275,6 @@ def _matvec(x: Value, y: Value) -> Value:
 
 
 def _vecmat(x: Value, y: Value) -> Value:
+    x = _conjugated(x)
     z = matrix_product(s.reshaped(x, (*x.type.shape[:-1], 1, x.type.shape[-1])), y)
     return s.reshaped(z, (*z.type.shape[:-2], z.type.shape[-1]))

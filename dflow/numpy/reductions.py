@@ -59,7 +59,7 @@ def reduce(
     v = s.cast(x.value, {"sum": accumulator, "prod": accumulator}.get(kind, lambda x, d: x.dtype)(x, dtype))
     if kind in ("any", "all"):
         v = s.cast(v, bool)
-    axes = s.some_axes(axis, v.type.rank)
+    axes = () if not v.type.rank and axis in (0, -1) else s.some_axes(axis, v.type.rank)
     if v.type.dtype.kind == "c" and kind in ("max", "min"):
         return _one_by_one(ufunc, v, axes, out, keepdims, initial, where)
     if given(where) and where is not True:

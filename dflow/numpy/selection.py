@@ -11,7 +11,6 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.numpy.joining import take_value
 from dflow.numpy.shapes import flat, moveaxis
-from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -33,7 +32,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
         inside = np.all((at >= 0) & (at < n))
         builder().check(inside.value, error="ValueError", message="invalid entry in choice array")
     found = np.broadcast_arrays(at, *arrays)[1]
-    found = s.as_dtype(found, dtypes.result_type(*(c.dtype for c in arrays)))
+    found = s.as_dtype(found, s.result_type(*arrays))
     for k, choice in enumerate(arrays[1:], 1):
         found = np.where(at == k, choice, found)
     return s.result(found.value, out)
@@ -167,6 +166,9 @@ def putmask(a: Array, /, mask: Any, values: Any) -> None:
 def place(arr: Array, mask: Any, vals: Any) -> None:
     """The first elements of ``vals``, over and over, where the mask holds."""
     mask = s.as_dtype(mask, bool)
+    if not np.size(vals):
+        builder().check(np.all(~mask).value, error="ValueError", message="Cannot insert from an empty array!")
+        return
     rank = np.cumsum(mask.reshape(-1)).reshape(mask.shape) - 1
     arr[...] = np.where(mask, s.as_dtype(_cycled(vals, rank), arr.dtype), arr)
 

@@ -28,7 +28,7 @@ def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = N
     x = lift(a).copy() if copy else lift(a)
     wanted = shape if newshape is None else newshape
     target = resolve_shape(s.dims(x), wanted if isinstance(wanted, tuple | list) else (wanted,))
-    if order == "F":
+    if order in ("F", "f"):
         return reverse_axes(reverse_axes(x).reshaped_view(target[::-1]))
     _row_major("reshape", order)
     return x.reshaped_view(target)
@@ -75,7 +75,7 @@ def _cannot_reshape(shape: s.Shape, wanted: Sequence[Any]) -> ValueError:
 
 
 def _row_major(name: str, order: str) -> None:
-    if order not in ("C", "A", "K"):
+    if order not in ("C", "A", "K", "c", "a", "k"):
         raise ValueError(f"np.{name}: order must be one of 'C', 'F', 'A', or 'K' (got {order!r})")
 
 
@@ -91,9 +91,9 @@ def reverse_axes(x: Array) -> Array:
 @implements(np.ravel)
 def ravel(a: Any, order: str = "C") -> Array:
     x = lift(a)
-    if order != "F":
+    if order not in ("F", "f"):
         _row_major("ravel", order)
-    x = reverse_axes(x) if order == "F" else x
+    x = reverse_axes(x) if order in ("F", "f") else x
     return x.reshaped_view(resolve_shape(s.dims(x), (-1,)) if 0 not in s.dims(x) else (0,))
 
 
@@ -327,13 +327,21 @@ def diagflat(v: Any, k: int = 0) -> Array:
     return diag.__wrapped__(wrap(flat(lift(v).value)), k)
 
 
+def _diagonal_places(shape: tuple[int, ...], wrap: bool) -> tuple[np.ndarray[Any, Any], ...]:
+    if len(shape) > 2 or not wrap:
+        return (np.arange(min(shape)),) * len(shape)
+    return np.unravel_index(np.arange(0, math.prod(shape), shape[1] + 1), shape)  # another diagonal below a free row
+
+
 @implements(np.fill_diagonal)
 def fill_diagonal(a: Any, val: Any, wrap: bool = False) -> None:
     x, b = lift(a), builder()
     shape = s.static(s.dims(x), "np.fill_diagonal")
-    if len(shape) < 2 or wrap or (len(shape) > 2 and len(set(shape)) > 1):
-        raise ValueError(f"np.fill_diagonal takes 2 axes here, or more of one size, without wrap; got shape {shape}")
-    count = min(shape)
-    places = [b.constant(np.arange(count))] * len(shape)
+    if len(shape) < 2:
+        raise ValueError("array must be at least 2-d")
+    if len(shape) > 2 and len(set(shape)) > 1:
+        raise ValueError("All dimensions of input must be of equal length")
+    places = [b.constant(np.ascontiguousarray(k)) for k in _diagonal_places(shape, wrap)]
+    count = places[0].type.shape[0]
     values = s.expand(s.cast_operand(lift(val), x.dtype), (count,))
     s.store(a, b.scatter(x.value, values, *places))

@@ -63,7 +63,7 @@ def _axis_last(a: Any, axis: Any) -> tuple[Array, int]:
 
 
 def _known_kind(kind: Any) -> None:
-    if kind not in (None, "quicksort", "mergesort", "heapsort", "stable"):
+    if kind is not None and (not isinstance(kind, str) or kind[:1].lower() not in ("q", "m", "h", "s")):
         raise ValueError(f"sort kind must be one of 'quicksort', 'heapsort', 'mergesort' or 'stable', got {kind!r}")
 
 
@@ -200,6 +200,8 @@ def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ..
 
 @implements(np.argwhere, extra=SIZED)
 def argwhere(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
+    if not np.ndim(a):  # one place without coordinates, or none
+        return argwhere.__wrapped__(np.reshape(lift(a), (1,)), size=size, fill_value=fill_value)[:, :0]
     return np.stack(nonzero.__wrapped__(a, size=size, fill_value=fill_value), -1)
 
 

@@ -173,11 +173,11 @@ def _without_nan(row: tuple[str, np.ufunc, Any], substitute: Any) -> Any:
         where: Any = True,
     ) -> Array:
         x = lift(a)
-        if kind_of(x.dtype) == "f":
+        if kind_of(x.dtype) in "fc":
             missing = apply(np.isnan, x)
             y = builder().select(missing.value, s.full(s.dims(x), substitute, x.dtype), x.value)
             value = reduce(row, wrap(y), axis, dtype, None, keepdims, initial, where)
-            if row in (MAX, MIN):
+            if row in (MAX, MIN) and not given(initial):
                 empty = reduce(ALL, missing, axis, keepdims=keepdims)
                 nothing = s.full(s.dims(value), np.nan, x.dtype)
                 value = wrap(builder().select(empty.value, nothing, value.value))
@@ -233,9 +233,12 @@ def nanvar(
     keepdims: Any = False,
     *,
     where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
 ) -> Array:
+    ddof = _ddof(ddof, correction)
     filled, present = _present(a, where)
-    found = var.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    found = var.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present, mean=mean)
     return _with_freedom(found, present, axis, ddof, keepdims, out)
 
 
@@ -249,9 +252,12 @@ def nanstd(
     keepdims: Any = False,
     *,
     where: Any = True,
+    mean: Any = None,
+    correction: Any = None,
 ) -> Array:
+    ddof = _ddof(ddof, correction)
     filled, present = _present(a, where)
-    found = std.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present)
+    found = std.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present, mean=mean)
     return _with_freedom(found, present, axis, ddof, keepdims, out)
 
 

@@ -12,12 +12,18 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.ir.types import Dim, TensorType, dtype_of, kind_of
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, earlier, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 Shape = tuple[Dim, ...]
+
+
+def listed(items: Any) -> list[Any]:
+    """Arrays to be put together, as a list."""
+    earlier.refuse(items)
+    return list(items)
 
 
 def dims(x: Any) -> Shape:
@@ -208,12 +214,17 @@ def store(out: Any, v: Value) -> Array:
         (out,) = out
     if not isinstance(out, Array):
         raise TypeError(f"out must be an array of the traced function, not {type(out).__name__}")
-    if not same_shape(dims(out), v.type.shape):
+    if not same_shape(dims(out), sizes.joint(dims(out), v.type.shape) or ()):
         raise ValueError(f"output array has shape {show(dims(out))}, the result has shape {show(v.type.shape)}")
-    if not dtypes.can_cast(v.type.dtype.numpy, out.dtype, "same_kind"):
-        raise TypeError(f"Cannot cast output from {v.type.dtype.numpy} to {out.dtype} with casting rule 'same_kind'")
-    out[...] = wrap(cast(v, out.dtype))
+    out[...] = wrap(cast_to(v, out.dtype))
     return out
+
+
+def cast_to(v: Value, dtype: Any) -> Value:
+    """``v`` as a ufunc writes it to an array of ``dtype``. Raises TypeError where NumPy does not cast."""
+    if not dtypes.can_cast(v.type.dtype.numpy, dtype, "same_kind"):
+        raise TypeError(f"Cannot cast output from {v.type.dtype.numpy} to {dtype} with casting rule 'same_kind'")
+    return cast(v, dtype)
 
 
 def result(v: Value, out: Any = None) -> Array:

@@ -71,8 +71,12 @@ def sign(b: Any, z: Value) -> Value:
     x, y = parts(b, z)
     size = absolute(b, z)
     origin = b.eq(size, 0.0)
-    size, zero = b.select(origin, b.full(1.0, size.type), size), b.zeros(size.type)
-    return joined(b, *(b.select(origin, zero, b.div(p, size)) for p in (x, y)))
+    one, zero = b.full(1.0, size.type), b.zeros(size.type)
+    far = b.not_(b.eq(b.isinf(x), b.isinf(y)))  # one part is infinite, and the direction is that of an axis
+    size = b.select(b.or_(origin, far), one, size)
+    x, y = (b.select(far, b.select(b.isinf(p), b.copysign(one, p), zero), p) for p in (x, y))
+    nan = b.or_(b.isnan(b.real(z)), b.isnan(b.imag(z)))
+    return joined(b, *(b.select(origin, zero, b.select(nan, b.add(x, y), b.div(p, size))) for p in (x, y)))
 
 
 def reciprocal(b: Any, z: Value) -> Value:
@@ -174,7 +178,9 @@ def power(b: Any, z: Value, w: Value) -> Value:
     one, zero = b.full(1.0, x.type), b.zeros(x.type)
     base = joined(b, b.select(origin, one, x), b.select(origin, zero, y))
     found = exp(b, multiply(b, w, log(b, base)))
-    at_zero = joined(b, b.select(once, one, zero), zero)
+    lost = b.or_(b.not_(b.eq(v, 0.0)), b.not_(b.ge(u, 0.0)))
+    undefined = b.select(lost, b.full(math.nan, x.type), zero)
+    at_zero = joined(b, b.select(once, one, undefined), undefined)
     return b.select(origin, at_zero, found)
 
 
@@ -297,7 +303,8 @@ def arctanh(b: Any, z: Value) -> Value:
 def compare(strict: str, last: str) -> Rule:
     def rule(b: Any, z: Value, w: Value) -> Value:
         (x, y), (u, v) = parts(b, z), parts(b, w)
-        return b.or_(b.emit(strict, x, u), b.and_(b.eq(x, u), b.emit(last, y, v)))
+        ordered = b.and_(b.eq(y, y), b.eq(v, v))  # a NaN beside it, and a number has no place
+        return b.or_(b.and_(b.emit(strict, x, u), ordered), b.and_(b.eq(x, u), b.emit(last, y, v)))
 
     return rule
 

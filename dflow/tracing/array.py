@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
+from dflow.errors import CarriedError, NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType, kind_of
 from dflow.tracing import index as _index
@@ -64,7 +64,7 @@ class Array(Operators):
     def assign(self, value: Value) -> None:
         """Replaces the contents; all that refer to the same cell see it."""
         if self.cell.read_only:
-            raise failure(TraceError, self.cell.read_only, mend="copy the array (x.copy()) before updating it")
+            raise failure(CarriedError, self.cell.read_only, mend="copy the array (x.copy()) before updating it")
         for other in self.cell.copies:
             other.poison = "this array may be another name of an array that has been updated since"
         here = region()

@@ -74,7 +74,9 @@ def if_(
     places = list({**arms[0].places, **arms[1].places})
     for p in places:
         if snapshot.then(p) is MISSING and not all(p in arm.places for arm in arms):
-            raise resized(p, "branch")
+            error = resized(p, "branch")
+            error.appended = _appended(arms, snapshot, test)
+            raise error
     for arm in arms:
         arm.after += tuple(arm.places.get(p, snapshot.then(p)) for p in places)
     merge = Merge(pred, arms[0], arms[1], snapshot)
@@ -84,9 +86,19 @@ def if_(
         place.put(load(value))
 
 
+def _appended(arms: Sequence[Arm], snapshot: Snapshot, test: Array) -> list[Any]:
+    """The lists that become longer in a branch: what is appended there, and the condition."""
+    found: dict[int, Any] = {}
+    for arm in arms:
+        for place, value in arm.places.items():
+            if type(place.owner) is list and snapshot.then(place) is MISSING:
+                found.setdefault(id(place.owner), (place.owner, [], test))[1].append(value)
+    return list(found.values())
+
+
 def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snapshot) -> Arm:
     """Traces one branch in a region of its own."""
-    inner = Region(BRANCH, region())
+    inner = Region(BRANCH, region(), reach=snapshot)
     with entered(inner):
         assume(inner.known, pred, holds)
         try:

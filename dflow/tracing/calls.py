@@ -19,20 +19,27 @@ import numpy as np
 from dflow.errors import DflowError, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
-from dflow.tracing import templates
+from dflow.tracing import earlier, templates
 from dflow.tracing.context import region, tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
 from dflow.tracing.rewrite import is_user_code, rewritten
-from dflow.tracing.special_methods import attribute
+from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
 
 
 def dispatch() -> Any:
-    """What knows NumPy's functions on traced arrays: ``get(function)``."""
-    import dflow.numpy
+    """What knows NumPy's functions on traced arrays: ``get(function)``, and tables of them, full."""
+    found = _dispatch()
+    found.fill()
+    return found
 
-    return dflow.numpy.dispatch
+
+def _dispatch() -> Any:
+    """The same, with tables that have what programs so far needed."""
+    from dflow.numpy import dispatch
+
+    return dispatch
 
 
 def unsupported(name: str) -> TraceError:
@@ -45,14 +52,14 @@ def unsupported(name: str) -> TraceError:
 
 def call_numpy(function: Any, args: Any, kwargs: Any) -> Any:
     """A NumPy function on traced arrays."""
-    return dispatch().get(function)(*args, **kwargs)
+    return _dispatch().get(function)(*args, **kwargs)
 
 
 def call_ufunc(ufunc: Any, method: str, inputs: Any, kwargs: Any) -> Any:
     """A ufunc, or a method of one, on traced arrays."""
     if method == "at":
         return _at(ufunc, *inputs)
-    ours = dispatch().get(ufunc)
+    ours = _dispatch().get(ufunc)
     run = ours if method == "__call__" else getattr(ours, method, None)
     if run is None:
         raise unsupported(f"np.{ufunc.__name__}" + ("" if method == "__call__" else f".{method}"))
@@ -90,8 +97,9 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
+        looks = function in LOOKING
     except TypeError:  # not hashable
-        takes_functions, special, name = False, None, None
+        takes_functions, special, name, looks = False, None, None, False
     if name is not None and args:
         own = special_method(args[0], name)
         if own is not None:
@@ -101,8 +109,12 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
         return special(*args, **kwargs)
+    if looks:
+        earlier.refuse(*args)
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
+    if isinstance(function, np.ufunc):
+        return _call_native(function, args, kwargs)
     if type(function) in dispatch().CALLABLES and (any_traced(args) or any_traced(kwargs.values())):
         return dispatch().get(function)(*args, **kwargs)
     if isinstance(function, types.MethodType) and isinstance(function.__func__, types.FunctionType):
@@ -113,7 +125,7 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return call(function.__wrapped__, *args, **kwargs)  # traced values are no keys of a cache
     if isinstance(function, type):
         return _call_class(function, args, kwargs)
-    if isinstance(function, types.BuiltinFunctionType | np.ufunc):
+    if isinstance(function, types.BuiltinFunctionType):
         return _call_native(function, args, kwargs)
     method = type(function).__call__
     if isinstance(method, types.FunctionType) and is_user_code(method):
@@ -128,8 +140,11 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs)
 
 
-_ITERATORS = (f for f in vars(itertools).values() if isinstance(f, type))
+_ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
 TAKING_FUNCTIONS = frozenset([map, filter, sorted, min, max, iter, functools.reduce, *_ITERATORS])
+
+# What goes through the items of a list by itself.
+LOOKING = frozenset([tuple, set, frozenset, dict, iter, map, filter, functools.reduce, *_ITERATORS])
 
 
 def _callback(x: Any) -> Any:
@@ -139,6 +154,7 @@ def _callback(x: Any) -> Any:
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     """What is neither the user's nor ours: it may not know what to do with traced values."""
+    earlier.refuse(getattr(function, "__self__", None))
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:
@@ -234,6 +250,8 @@ def _is_numpy(function: Any) -> bool:
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
     owner = getattr(function, "__self__", None)
+    if isinstance(owner, list) and earlier.earlier(owner) is not None:
+        return _method_of_growing(function, owner, args)
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
         region().root().outside.require_unchanged(None, owner)
@@ -245,13 +263,16 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return None
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
-    if isinstance(owner, RANDOM) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
+    if _is_random(owner) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):
         raise _random(function)
     if function in ONCE:
         raise _once(function)
     for target in (kwargs.get("out"), *(args[:1] if function in WRITERS else ())):
         if isinstance(target, np.ndarray):
             raise captured_update(target)
+    if isinstance(function, np.ufunc):
+        traced = any_traced(args) or any_traced(tuple(kwargs.values()))
+        return (_dispatch().get(function) if traced else function)(*args, **kwargs)
     if function in math_functions():
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
@@ -264,8 +285,19 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
+def _method_of_growing(function: Any, owner: list[Any], args: Any) -> Any:
+    """A method of a list that grows in a traced loop."""
+    if function.__name__ not in ("append", "extend", "copy"):
+        earlier.refuse(owner)
+    fills = earlier.filling(owner)
+    if fills is None or function.__name__ == "copy":
+        return function(*args)
+    for x in args if function.__name__ == "append" else iterated(args[0]):
+        fills.append(x)
+    return None
+
+
 CONTAINERS = (list, dict, set, deque)
-RANDOM = (random.Random, np.random.Generator, np.random.RandomState)
 WRITERS = (np.copyto, np.put, np.place, np.putmask, np.fill_diagonal, np.put_along_axis)
 
 
@@ -279,6 +311,12 @@ def _once(function: Any) -> TraceError:
         f"{function.__name__}() would be called once, while tracing, and never when the program runs",
         mend="call it outside, and pass its result as an argument",
     )
+
+
+def _is_random(x: Any) -> bool:
+    """Whether it is a generator of random numbers; NumPy's are looked up by name, as to import them takes 8 ms."""
+    names = [c.__name__ for c in type(x).__mro__ if c.__module__.startswith("numpy.random")]
+    return isinstance(x, random.Random) or not {"Generator", "RandomState"}.isdisjoint(names)
 
 
 def _random(function: Any) -> TraceError:
@@ -313,6 +351,6 @@ def fresh(array: np.ndarray[Any, Any]) -> Any:
 
 def math_functions() -> dict[Any, Any]:
     """From the functions of ``math`` and ``cmath`` to those on traced numbers."""
-    import dflow.numpy
+    from dflow.numpy import cmath_functions, math_functions  # noqa: F401 (the one fills the table of the other)
 
-    return dflow.numpy.math_functions.MATH
+    return math_functions.MATH

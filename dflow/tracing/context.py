@@ -49,7 +49,7 @@ class Region:
 
     __slots__ = (
         *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "learnt", "local", "made"),
-        *("name", "outside", "parent", "sizes", "undo", "unrolled", "watched"),
+        *("filled", "loop", "name", "outside", "parent", "reach", "sizes", "taken", "undo", "unrolled", "watched"),
     )
 
     def __init__(
@@ -59,6 +59,7 @@ class Region:
         builder: LearningBuilder | None = None,
         name: str = "",
         carried: Iterable[Cell] = (),
+        reach: Any = None,
     ):
         self.kind = kind
         self.parent = parent
@@ -78,8 +79,12 @@ class Region:
         self.constants: dict[int, tuple[Any, Any, Value]] = {}  # NumPy arrays lifted already (of a trace)
         self.learnt: dict[Any, Any] = {}  # what loops have found out (of a trace)
         self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
+        self.reach = reach  # a snapshot of what can be reached from around (of a loop or branch)
+        self.taken: dict[int, tuple[Any, int]] = {}  # iterators, and how often an item was taken (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
+        self.loop: Any = None  # the loop of which this is the body
+        self.filled: list[Cell] = []  # the lengths of lists that loops fill (of a trace)
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 
     def read(self, cell: Cell) -> Value:

@@ -173,6 +173,8 @@ class Expressions(ast.NodeTransformer):
         saved = self.checked, self.outer_checked
         self.checked, self.outer_checked = self.checked - hidden, self.outer_checked - hidden
         new = self.generic_visit(node)
+        for g in new.generators:
+            g.iter = call("iterated", node, g.iter)
         self.checked, self.outer_checked = saved
         return new
 
@@ -185,9 +187,11 @@ class Expressions(ast.NodeTransformer):
             return located(
                 ast.Assign(node.targets, self._named(node.targets[0].id, self.visit(node.value), node)), node
             )
-        if not any(isinstance(n, ast.Subscript | ast.Attribute) for t in node.targets for n in nodes_of(t)):
-            return self.generic_visit(node)
         value = self.visit(node.value)
+        if any(isinstance(t, ast.Tuple | ast.List) for t in node.targets) and not isinstance(node.value, ast.Tuple):
+            value = call("unpacked", node.value, value)
+        if not any(isinstance(n, ast.Subscript | ast.Attribute) for t in node.targets for n in nodes_of(t)):
+            return located(ast.Assign([self.visit(t) for t in node.targets], value), node)
         if len(node.targets) == 1 and isinstance(node.targets[0], ast.Subscript | ast.Attribute):
             return self._set_part(node.targets[0], value)
         name = self._temporary()
@@ -252,8 +256,10 @@ class Expressions(ast.NodeTransformer):
         for target in node.targets:
             if isinstance(target, ast.Name) and target.id in self.checked:
                 out.append(assign(target.id, call("Undefined", node, ast.Constant(target.id)), node))
-            else:
-                out.append(located(ast.Delete([target]), node))
+                continue
+            if isinstance(target, ast.Subscript):
+                out.append(located(ast.Expr(call("unpacked", target, self.visit(target.value))), node))
+            out.append(located(ast.Delete([target]), node))
         return out
 
     def visit_Assert(self, node: ast.Assert) -> Any:

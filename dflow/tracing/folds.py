@@ -1,10 +1,17 @@
-"""``sum``, ``min``, ``max``, ``any``, ``all`` of generator expressions, as the loops that they are; see ``rewrite``.
+"""List comprehensions, and ``sum``, ``min``, ``max``, ``any``, ``all`` of generator expressions, as the loops that they
+are; see ``rewrite``.
 
     sum(x[i] for i in r if p(i))    ->    def fold(total):
                                               for i in r:
                                                   if p(i):
                                                       total = total + x[i]
                                               return total
+
+    [x[i] for i in r]               ->    def collected(r):
+                                              items = []
+                                              for i in r:
+                                                  items.append(x[i])
+                                              return items
 
 The function stands at the start of the one around it, whose variables it sees as the expression does. So the loop can
 be one of the program, of any length.
@@ -19,7 +26,8 @@ from dflow.tracing.jumps import assign, load, located, runtime
 from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS, nodes_of
 
 FOLDS = ("sum", "min", "max", "any", "all")
-TOTAL, FIRST = "_dflow_total", "_dflow_first"
+TOTAL, FIRST, ITEMS, SOURCE = "_dflow_total", "_dflow_first", "_dflow_items", "_dflow_source"
+FRAMES = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}  # calls that look at the frame around them
 
 
 class Folds:
@@ -34,6 +42,8 @@ class Folds:
         return [*new[:doc], *self.functions, *new[doc:]]
 
     def _copy(self, node: Any) -> Any:
+        if _is_list(node):
+            return self._list(node)
         if not isinstance(node, ast.AST) or isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)):
             return node
         if _is_fold(node):
@@ -52,6 +62,35 @@ class Folds:
         args = [node.func, thunk, load(name), *map(self._copy, start)]
         return located(ast.Call(runtime("fold", node), args, []), node)
 
+    def _list(self, node: ast.ListComp) -> ast.expr:
+        """The first iterable, evaluated where the comprehension stands; the comprehension; and the loop, both of it."""
+        name = f"_dflow_list_{len(self.functions)}"
+        first, *others = node.generators
+        source = ast.comprehension(first.target, load(SOURCE), first.ifs, 0)
+        inner = located(ast.ListComp(node.elt, [source, *others]), node)
+        self.functions.append(_collector(name, inner))
+        plain = ast.Lambda(_one(SOURCE), inner)
+        return located(ast.Call(runtime("collected", node), [self._copy(first.iter), plain, load(name)], []), node)
+
+
+def _one(name: str) -> ast.arguments:
+    return ast.arguments([], [ast.arg(name)], None, [], [], None, [])
+
+
+def _is_list(node: Any) -> bool:
+    if not isinstance(node, ast.ListComp) or any(g.is_async for g in node.generators):
+        return False
+    odd = ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom
+    return not any(isinstance(n, odd) or (isinstance(n, ast.Name) and n.id in FRAMES) for n in nodes_of(node))
+
+
+def _collector(name: str, comprehension: ast.ListComp) -> ast.stmt:
+    add = ast.Call(ast.Attribute(load(ITEMS), "append", ast.Load()), [comprehension.elt], [])
+    loop = _loops(comprehension, [located(ast.Expr(add), comprehension.elt)])
+    start = assign(ITEMS, ast.List([], ast.Load()), comprehension)
+    last = located(ast.Return(load(ITEMS)), comprehension)
+    return located(ast.FunctionDef(name, _one(SOURCE), [start, *loop, last], []), comprehension)
+
 
 def _is_fold(node: Any) -> bool:
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FOLDS):
@@ -68,12 +107,17 @@ def _is_fold(node: Any) -> bool:
 
 def _function(name: str, fold: str, generator: ast.GeneratorExp | ast.ListComp) -> ast.stmt:
     inner, last, start = _parts(fold, generator.elt)
-    for g in reversed(generator.generators):
+    body = [*start, *_loops(generator, inner), last]
+    return located(ast.FunctionDef(name, _one(TOTAL), body, []), generator)
+
+
+def _loops(node: ast.GeneratorExp | ast.ListComp, inner: list[ast.stmt]) -> list[ast.stmt]:
+    """The loops and conditions of a comprehension around what is done with an element."""
+    for g in reversed(node.generators):
         for test in reversed(g.ifs):
             inner = [located(ast.If(test, inner, []), test)]
         inner = [located(ast.For(g.target, g.iter, inner, []), g.iter)]
-    parameters = ast.arguments([], [ast.arg(TOTAL)], None, [], [], None, [])
-    return located(ast.FunctionDef(name, parameters, [*start, *inner, last], []), generator)
+    return inner
 
 
 def _parts(fold: str, element: ast.expr) -> tuple[list[ast.stmt], ast.stmt, list[ast.stmt]]:

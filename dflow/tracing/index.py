@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import NeedsStatic, ShapeError, TraceError, TraceIndexError, failure
+from dflow.errors import NeedsStatic, TraceError, TraceIndexError, failure
 from dflow.ir.types import I64, Dim
 from dflow.tracing import array as _array
 from dflow.tracing import lift as _lift
@@ -41,7 +41,10 @@ class _Axis:
 
 def resolve(shape: Shape, index: Any) -> Part:
     """Where ``x[index]`` leads for an ``x`` of ``shape``."""
-    axes = _axes(shape, _expanded(shape, index))
+    items = _expanded(shape, index)
+    if any(isinstance(i, _Truth) for i in items):
+        return _with_truths(shape, items)
+    axes = _axes(shape, items)
     if any(a.kind == "array" for a in axes):
         return _advanced(axes)
     if any(a.kind == "stride" for a in axes):
@@ -55,6 +58,20 @@ def resolve(shape: Shape, index: Any) -> Part:
     return Part(tuple(steps), after, True)
 
 
+@dataclass(frozen=True)
+class _Truth:
+    """A truth value among the indices: a mask of a new axis of size 1. ``positions`` are those where it holds."""
+
+    positions: Any
+
+
+def _with_truths(shape: Shape, items: list[Any]) -> Part:
+    rest = iter(shape)
+    wider = tuple(1 if isinstance(i, _Truth) else next(rest) for i in items if i is not None)
+    part = _advanced(_axes(wider, [i.positions if isinstance(i, _Truth) else i for i in items]))
+    return Part((Reshape(shape, wider), *part.steps), part.shape, False)
+
+
 def _expanded(shape: Shape, index: Any) -> list[Any]:
     """The index as one entry an axis (and ``None`` for new axes): tuples, Ellipsis and masks spelled out."""
     items: list[Any] = []
@@ -65,7 +82,9 @@ def _expanded(shape: Shape, index: Any) -> list[Any]:
             items.extend(_mask_indices(item, shape[_taken(items, shape) :]))
         else:
             items.append(item)
-    axes = len(items) - sum(i is None for i in items) - sum(i is Ellipsis for i in items)
+    if sum(i is Ellipsis for i in items) > 1:
+        raise failure(TraceIndexError, "an index can only have a single ellipsis ('...')")
+    axes = sum(_takes_axis(i) for i in items)
     if axes > len(shape):
         raise failure(
             TraceIndexError,
@@ -74,8 +93,12 @@ def _expanded(shape: Shape, index: Any) -> list[Any]:
     fill = [slice(None)] * (len(shape) - axes)
     for k, item in enumerate(items):
         if item is Ellipsis:
-            return [*items[:k], *fill, *(i for i in items[k + 1 :] if i is not Ellipsis)]
+            return [*items[:k], *fill, *items[k + 1 :]]
     return items + fill
+
+
+def _takes_axis(item: Any) -> bool:
+    return not (item is None or item is Ellipsis or isinstance(item, _Truth))
 
 
 def _is_mask(item: Any) -> bool:
@@ -84,20 +107,20 @@ def _is_mask(item: Any) -> bool:
 
 def _taken(items: list[Any], shape: Shape) -> int:
     """How many axes the entries before a mask take (a mask behind an Ellipsis is fitted when it is used)."""
-    return len(shape) if any(i is Ellipsis for i in items) else sum(i is not None for i in items)
+    return len(shape) if any(i is Ellipsis for i in items) else sum(map(_takes_axis, items))
 
 
 def _mask_indices(mask: Any, shape: Shape) -> list[Any]:
     static = _lift.static_value(mask)
     if static is None and not mask.ndim:
-        return [None, *masks.nonzero(builder().reshape(mask.value, shape=(1,)))]
+        return [_Truth(*masks.nonzero(builder().reshape(mask.value, shape=(1,))))]
     if static is None:
         if len(shape) < mask.ndim:
             return masks.nonzero(mask.value)
         fitted = masks.fitted(mask, shape)
         # Masks of one axis by themselves, as masks of arrays of other (equal) sizes give the same positions.
         return masks.inside(masks.nonzero(mask.value if mask.ndim == 1 else fitted), shape)
-    return list(np.nonzero(static)) if static.ndim else [None, np.nonzero(static[None])[0]]
+    return list(np.nonzero(static)) if static.ndim else [_Truth(*np.nonzero(static[None]))]
 
 
 def _axes(shape: Shape, items: list[Any]) -> list[_Axis]:
@@ -215,7 +238,7 @@ def _advanced(axes: list[_Axis]) -> Part:
     shape = sizes.joint(*shapes)
     if shape is None:
         seen = " ".join(map(sizes.show, shapes))
-        raise failure(ShapeError, f"index arrays could not be broadcast together with shapes {seen}")
+        raise failure(TraceIndexError, f"index arrays could not be broadcast together with shapes {seen}")
     kept = [a for a in axes if a.kind != "new"]
     first = [k for k, a in enumerate(kept) if a.kind == "array"]
     others = [k for k, a in enumerate(kept) if a.kind != "array"]

@@ -11,8 +11,9 @@ from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of, kind_of
+from dflow.records import has
 from dflow.tracing import array as _array
-from dflow.tracing import dtypes, sizes
+from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.sizes import Shape
 
@@ -22,6 +23,12 @@ Array = Any  # dflow.tracing.array.Array, which itself needs this module
 def wrap(value: Value, weak: bool = False) -> Array:
     """A traced array that refers to ``value``."""
     return _array.Array(Cell(value, region()), value.type, weak=weak)
+
+
+class Placeholder:
+    """The base of what stands for traced items of a list."""
+
+    __slots__ = ()
 
 
 def lift(x: Any, like_dtype: Any = None) -> Array:
@@ -42,7 +49,7 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
-    if hasattr(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
+    if has(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     raise failure(
         TraceError,
@@ -80,10 +87,15 @@ def supported(dtype: np.dtype[Any]) -> bool:
 
 def stacked(items: Sequence[Any]) -> Array:
     """A (nested) list of numbers and arrays as one new array, as ``np.array`` makes it."""
+    found = rows.stacked(items)
+    if found is None and len(items) and isinstance(items[0], Placeholder):
+        found = _earlier().stacked(items)
+    if found is not None:
+        return found
     if not contains_traced(items):
         return lift(np.array(items))
-    rows = [lift(i) for i in items]
-    values = promote(*rows)[1]
+    parts = [lift(i) for i in items]
+    values = promote(*parts)[1]
     shapes = list(dict.fromkeys(v.type.shape for v in values))
     shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None
     if shape is None or any(1 in s for s in shapes if s != shape):
@@ -94,11 +106,17 @@ def stacked(items: Sequence[Any]) -> Array:
     return wrap(b.concatenate(*values, axis=0))
 
 
+def _earlier() -> Any:
+    from dflow.tracing import earlier
+
+    return earlier
+
+
 def contains_traced(x: Any) -> bool:
     """Whether ``x`` is a traced array or a (nested) list or tuple with one in it."""
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
-    return isinstance(x, _array.Array)
+    return isinstance(x, _array.Array | Placeholder)
 
 
 def any_traced(values: Any) -> bool:

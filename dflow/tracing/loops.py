@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from dflow.errors import CarriedError, DflowError, UndefinedError
+from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import region, tracing
+from dflow.tracing.iterators import leave_alone, take_from, taken_from
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
-from dflow.tracing.traced_loop import TracedLoop
+from dflow.tracing.stacks import held_outside
+from dflow.tracing.traced_loop import MOST_UNROLLED, TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
 SHORT = 4  # loops of so many iterations or fewer are unrolled, ...
 DEEP = 3  # ... those with no more levels of loops than this, ...
 MOST_COPIES = 32  # ... as long as no code is repeated more often than this in all
-MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
 
 def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
@@ -37,7 +38,9 @@ def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
             if not traced_condition(holds):
                 if not holds:
                     return
-                if not tried and (loop.flags or (turns == LONG and start and start.emits(turns))):
+                if not tried and (
+                    loop.flags or (turns == LONG and start and start.emits(turns) and start.can_be_restored())
+                ):
                     tried = True
                     if turns and start:
                         start.restore()
@@ -59,12 +62,17 @@ class _Start:
         self.loop = loop
         self.values = loop.get()
         self.snapshot = Snapshot([*self.values, *loop.uses()])
+        self.taken = taken_from(self.snapshot)
         self.region = region()
         self.mark = self.region.mark()
 
     def emits(self, turns: int) -> bool:
         """Whether every iteration has added to the program."""
         return len(self.region.builder.ops) - self.mark.ops >= turns
+
+    def can_be_restored(self) -> bool:
+        """What has been taken from an iterator since cannot be put back."""
+        return taken_from(self.snapshot) == self.taken
 
     def restore(self) -> None:
         self.region.back_to(self.mark)
@@ -93,19 +101,24 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     loop = Loop(get, put, *facts)
     sequence = as_sequence(iterable) if tracing() else None
     if sequence is None:
+        if isinstance(iterable, Iterator) and tracing():
+            take_from(iterable)
         return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
         return _copied(loop, sequence, body)
     before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
+    traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
     try:
-        traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
         traced.run()
     except DflowError as e:
         loop.put(before)
         snapshot.restore()
-        if static and isinstance(e, CarriedError | UndefinedError) and _peeled(loop, sequence, body):
+        if any(held_outside(target, traced) for target, *_ in e.appended):
+            raise
+        peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
+        if static and peels and _peeled(loop, sequence, body):
             return None
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
@@ -132,10 +145,12 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
-            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live)
+            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live, loop.uses)
         elif not stop:
             others.run()
     except DflowError:
+        if not start.can_be_restored():
+            raise
         start.restore()
         return False
     return True
@@ -143,11 +158,19 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
 
 def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
     """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it."""
-    for item in items:
+    around = loop.get, loop.put, loop.names, loop.live, loop.uses
+    iterator = iter(items)
+    while True:
         stop = loop.stopped()
-        if not traced_condition(stop):
-            if stop:
-                return
+        traced = traced_condition(stop)
+        if not traced and stop:
+            return
+        try:
+            item = next(iterator)
+        except StopIteration:
+            return
+        if not traced:
             body(item)
         else:
-            if_(stop, lambda: None, functools.partial(body, item), loop.get, loop.put, loop.names, loop.live)
+            leave_alone(iterator)
+            if_(stop, lambda: None, functools.partial(body, item), *around)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from dflow.errors import NeedsStatic, ShapeError, failure
+from dflow.errors import NeedsStatic, TraceIndexError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import I64, Dim, Size, TensorType
 from dflow.tracing import lift as _lift
@@ -15,12 +15,12 @@ from dflow.tracing.sizes import Shape
 
 
 def fitted(mask: Any, shape: Shape) -> Value:
-    """A mask of the leading axes of ``shape``, under their sizes. Raises ShapeError when it does not fit."""
+    """A mask of the leading axes of ``shape``, under their sizes. Raises IndexError when it does not fit."""
     wanted = shape[: mask.ndim]
     own = mask.type.shape
     if len(own) != len(wanted) or any(sizes.agreed(a, b) is None for a, b in zip(own, wanted)):
         raise failure(
-            ShapeError, f"a mask of shape {sizes.show(own)} does not fit an array of shape {sizes.show(shape)}"
+            TraceIndexError, f"a mask of shape {sizes.show(own)} does not fit an array of shape {sizes.show(shape)}"
         )
     return sizes.recast(mask.value, wanted)
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import optree
 
-from dflow.errors import CarriedError, TraceError, failure
+from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.ir.core import Location
-from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, is_custom, is_record, with_attributes
+from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custom, is_record, with_attributes
 from dflow.tracing.array import Array
 from dflow.tracing.context import Region
 from dflow.tracing.state import Undefined, flatten, same
@@ -90,6 +90,8 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
 
         def like(p: Parts) -> Any:
             new = copy.copy(x)
+            if getattr(x, "__dict__", None) is x:
+                object.__setattr__(new, "__dict__", new)
             put_parts(new, p)
             return new
 
@@ -143,7 +145,8 @@ class Place:
 
     @property
     def name(self) -> PartName:
-        kind = getattr(self.owner, "__name__", None) or type(self.owner).__name__
+        named = isinstance(self.owner, type | types.ModuleType | types.FunctionType)
+        kind = (self.owner if named else type(self.owner)).__name__
         if isinstance(self.owner, list | deque | dict):
             return PartName(f"{kind}[{self.key!r}]", self)
         if isinstance(self.owner, types.CellType):
@@ -215,6 +218,9 @@ class Snapshot:
     def __contains__(self, x: Any) -> bool:
         return id(x) in self.saved
 
+    def reaches(self, x: Any) -> bool:
+        return id(x) in self._seen
+
     def _visit(self, x: Any) -> None:
         todo = [x]
         while todo:
@@ -236,7 +242,7 @@ class Snapshot:
             return [f for f in vars(x).values() if isinstance(f, types.FunctionType)] if _is_users(x) else ()
         if isinstance(x, tuple):
             return x if len(x) <= MOST_ITEMS else ()
-        if hasattr(x, "__wrapped__"):  # a compiled function, a cached one
+        if has(x, "__wrapped__"):  # a compiled function, a cached one
             return (x.__wrapped__,)
         if not isinstance(x, list | dict | set | deque | bytearray) and not is_record(x):
             return ()
@@ -339,7 +345,7 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
     )
 
 
-def resized(place: Place, where: str) -> Exception:
+def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
     return failure(
         CarriedError,

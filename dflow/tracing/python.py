@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import CarriedError, TraceError, failure
-from dflow.tracing import printing
+from dflow.errors import TraceError, failure
+from dflow.tracing import earlier, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
-from dflow.tracing.context import TRACE, builder, region
+from dflow.tracing.context import builder
+from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, not_, test
 from dflow.tracing.numbers import stands_for
 from dflow.tracing.operators import numpy_functions
+from dflow.tracing.rewrite import rewritten
 from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
 from dflow.tracing.special_methods import (
@@ -27,6 +29,7 @@ from dflow.tracing.special_methods import (
     attribute,
     binary,
     dispatched,
+    iterated,
     set_attribute,
     truth_value,
     unary,
@@ -37,6 +40,8 @@ from dflow.tracing.state import Undefined, describe, flatten, is_number, unflatt
 def len_(x: Any) -> Any:
     if isinstance(x, Array) and x.ndim:
         return x.shape[0]
+    if earlier.earlier(x) is not None:
+        return earlier.length(x)
     return x.length if isinstance(x, Indexable) else len(x)
 
 
@@ -54,14 +59,18 @@ def _static_integer(x: Any) -> Any:
     return x if known is None else int(known)
 
 
+_TRACED = (Array, Indexable, list, tuple)
+_SEQUENCES = (*_TRACED, range)
+
+
 def enumerate_(x: Any, start: Any = 0) -> Any:
-    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    inner = as_sequence(x) if isinstance(x, _SEQUENCES) else None
     return enumerate(x, start) if inner is None else Enumerated(inner, start)
 
 
 def zip_(*parts: Any, strict: bool = False) -> Any:
     inner = [as_sequence(p) for p in parts]
-    known = parts and all(i is not None for i in inner) and any(isinstance(p, Array | Indexable) for p in parts)
+    known = parts and all(i is not None for i in inner) and any(isinstance(p, _TRACED) for p in parts)
     if not known:
         return zip(*parts, strict=strict)
     lengths = [i.length for i in inner if i is not None]
@@ -71,16 +80,22 @@ def zip_(*parts: Any, strict: bool = False) -> Any:
 
 
 def reversed_(x: Any) -> Any:
-    inner = as_sequence(x) if isinstance(x, Array | Indexable | range) else None
+    inner = as_sequence(x) if isinstance(x, _SEQUENCES) else None
     return reversed(x) if inner is None else Reversed(inner)
+
+
+def _as_written(function: Any) -> Any:
+    return rewritten(function)
 
 
 def sum_(x: Any, /, start: Any = 0) -> Any:
     if isinstance(x, Array) and x.ndim:
         total = numpy_functions().sum(x, axis=0)
         return total if isinstance(start, int) and start == 0 else start + total
+    if as_sequence(x) is not None and isinstance(x, list | tuple):
+        return _as_written(totals.total)(x, start)
     total = start
-    for item in x:
+    for item in iterated(x):
         total = binary("add", total, item)
     return total
 
@@ -92,7 +107,10 @@ def _extreme(name: str, plain: Any) -> Any:
     def extreme(*args: Any, key: Any = None, **default: Any) -> Any:
         if len(args) == 1 and isinstance(args[0], Array) and args[0].ndim == 1 and key is None and not default:
             return getattr(numpy_functions(), name)(args[0])
-        items = list(args[0]) if len(args) == 1 else list(args)
+        grown = as_sequence(args[0]) if len(args) == 1 and isinstance(args[0], list | tuple) else None
+        if grown is not None and not default:
+            return _as_written(getattr(totals, name))(args[0], key or (lambda x: x))
+        items = list(iterated(args[0])) if len(args) == 1 else list(args)
         traced = contains_traced(items)
         if not items or (key is None and not traced and all(type(i) in PLAIN for i in items)):
             return plain(*args, key=key, **default)
@@ -112,7 +130,7 @@ def _extreme(name: str, plain: Any) -> Any:
 
 def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
     """``sorted``: by traced numbers too, where the items are alike."""
-    items = list(items)
+    items = list(iterated(items))
     keys = items if key is None else [key(i) for i in items]
     if not contains_traced(keys):
         order = sorted(range(len(items)), key=keys.__getitem__, reverse=reverse)
@@ -170,12 +188,8 @@ def type_(*args: Any) -> type:
 
 
 def next_(*args: Any) -> Any:
-    if region().kind != TRACE:
-        raise failure(
-            CarriedError,
-            "next() inside a branch or loop that is traced would be called once only",
-            mend="loop over the sequence with `for`",
-        )
+    if args:
+        take_from(args[0])
     return next(*args)
 
 
@@ -225,7 +239,7 @@ def all_(items: Any) -> Any:
 
 def _any_all(items: Any, op: str, start: bool) -> Any:
     found: Any = start
-    for x in items:
+    for x in iterated(items):
         if not traced_condition(x):
             if bool(x) is not start:
                 return not start

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, walk
 from dflow.ir.failures import error_class
+from dflow.tracing import earlier, rows
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
@@ -20,9 +22,10 @@ from dflow.tracing.calls import call, captured_update, dispatch
 from dflow.tracing.context import builder, current, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
-from dflow.tracing.loops import for_, while_
+from dflow.tracing.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.objects import Place, outside_change
 from dflow.tracing.printing import joined, message_of
+from dflow.tracing.sequences import as_sequence, most_iterations
 from dflow.tracing.special_methods import (
     BINARY,
     attribute,
@@ -30,6 +33,7 @@ from dflow.tracing.special_methods import (
     in_place,
     iterated,
     managed,
+    refuse_unfollowed,
     set_attribute,
     truth_value,
     unary,
@@ -55,6 +59,20 @@ def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any]
     if not tracing() or function not in (sum, min, max, any, all):
         return call(function, generator(), *start)
     return loop(*start) if start else loop(0 if function is sum else UNSET)
+
+
+def collected(items: Any, comprehension: Callable[[Any], list[Any]], loop: Callable[[Any], list[Any]]) -> list[Any]:
+    """A list comprehension over ``items``: while tracing, the loop that it is, if it is a long one."""
+    sequence = as_sequence(items) if tracing() else None
+    most = 0 if sequence is None else most_iterations(sequence.length)
+    if most <= LONG and (sequence is None or most == 0 or isinstance(sequence.length, int)):
+        return comprehension(iterated(items))
+    if most <= MOST_UNROLLED:
+        return loop(items)
+    try:
+        return loop(items)
+    except DflowError:  # Python can run it, however long it takes
+        return comprehension(iterated(items))
 
 
 def better(name: str, first: Any, best: Any, x: Any) -> Any:
@@ -86,9 +104,14 @@ def getitem(base: Any, index: Any) -> Any:
     run = special_method(base, "__getitem__")
     if run is not None:
         return run(index)
+    if earlier.earlier(base) is not None:
+        return earlier.item(base, index)
     if not isinstance(base, Array) and _traced_index(index):
         if isinstance(base, np.ndarray):
             return _lift.lift(base)[index]
+        found = rows.columns(base)
+        if found is not None and isinstance(index, Array):
+            return found.item(index)
         if isinstance(base, list | tuple | str | range | dict):
             static = _lift.static_value(index) if isinstance(index, Array) else None
             if static is None:
@@ -99,7 +122,10 @@ def getitem(base: Any, index: Any) -> Any:
     try:
         return base[index]
     except IndexError as e:
-        raise located(e) from None
+        error = located(e)
+        if isinstance(error, DflowError) and isinstance(base, list):  # in the first iteration, it may be another way
+            error.unroll = True
+        raise error from None
 
 
 def located(error: Exception) -> Exception:
@@ -119,11 +145,16 @@ def setitem(value: Any, base: Any, index: Any) -> None:
     table = isinstance(base, dict) and not isinstance(value, Array) and index not in base  # may be filled while tracing
     if isinstance(base, list | dict) and not table and tracing() and base in region().root().outside:
         raise outside_change(base, Place(base, index).name)
+    grows = earlier.earlier(base)
+    if grows is not None:
+        raise grows.refused()
     if isinstance(base, list | dict) and isinstance(index, Array):
         static = _lift.static_value(index)
         if static is None or static.ndim:
             raise refuse_items(type(base).__name__, index)
         index = static.item()
+    if not isinstance(base, Array | list | dict | deque | bytearray):
+        refuse_unfollowed(base)
     base[index] = value
 
 
@@ -131,6 +162,11 @@ def augment(op: str, old: Any, value: Any) -> Any:
     """``x op= value``."""
     if isinstance(old, np.ndarray) and tracing():
         raise captured_update(old)
+    fills = earlier.filling(old)
+    if fills is not None and op == "add":
+        for x in iterated(value):
+            fills.append(x)
+        return old
     return in_place(op, old, value)
 
 
@@ -194,6 +230,12 @@ def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
             )
 
 
+def unpacked(x: Any) -> Any:
+    """What is assigned to several targets."""
+    earlier.refuse(x)
+    return x
+
+
 def filler(name: str) -> Undefined:
     return Undefined(name, filler=True)
 
@@ -223,6 +265,7 @@ __all__ = [
     "call",
     "caught",
     "choose",
+    "collected",
     "compare",
     "comparison",
     "filler",
@@ -247,6 +290,7 @@ __all__ = [
     "truth_value",
     "trying",
     "unary",
+    "unpacked",
     "values",
     "while_",
 ]

@@ -9,9 +9,9 @@ import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.tracing import lift as _lift
-from dflow.tracing import sizes
+from dflow.tracing import rows, sizes
 from dflow.tracing.array import Array
-from dflow.tracing.context import builder
+from dflow.tracing.context import builder, region, tracing
 
 
 class Indexable:
@@ -77,11 +77,11 @@ class Rows(Indexable):
 
     def item(self, k: Any) -> Any:
         if isinstance(k, Array):  # inside by construction
-            return self.array[_Inside(k)]
+            return self.array[Inside(k)]
         return self.array[k]
 
 
-class _Inside(Array):
+class Inside(Array):
     """A traced position that needs no check."""
 
     __slots__ = ()
@@ -119,6 +119,46 @@ class Reversed(Indexable):
         return self.inner.item(self.length - 1 - k)
 
 
+MOST = 1 << 20  # sequences that may be longer have no bound of use
+
+
+def most_iterations(count: Any) -> int:
+    """How often a loop of ``count`` iterations runs, at most; 0 when that is not known."""
+    if isinstance(count, int):
+        return count
+    bound = region().known.interval(count.value)[1] if isinstance(count, Array) else None
+    return int(bound) if bound is not None and bound <= MOST else 0
+
+
+class Items(Indexable):
+    """The items of a list that a loop has filled."""
+
+    def __init__(self, columns: rows.Columns):
+        self.columns, self.length = columns, len(columns.items)
+
+    def item(self, k: Any) -> Any:
+        return self.columns.item(Inside(k)) if isinstance(k, Array) else self.columns.items[k]
+
+
+class Filled(Indexable):
+    """A list that grows, or one whose length depends on the run."""
+
+    def __init__(self, items: list[Any]):
+        self.grows, self.length = items, _earlier().length(items)
+        if len(items) > 1:
+            raise _earlier().earlier(items).refused()
+
+    def item(self, k: Any) -> Any:
+        grows = _earlier().earlier(self.grows)
+        return grows.item(_lift.lift(k))
+
+
+def _earlier() -> Any:
+    from dflow.tracing import earlier
+
+    return earlier
+
+
 def as_sequence(x: Any) -> Indexable | None:
     """``x`` as something to loop over by position; None for what only Python can iterate over."""
     if isinstance(x, Indexable):
@@ -129,4 +169,10 @@ def as_sequence(x: Any) -> Indexable | None:
         return Rows(x)
     if isinstance(x, np.ndarray) and x.ndim and _lift.supported(x.dtype):
         return Rows(_lift.lift(x))
-    return None
+    if not tracing():
+        return None
+    grows = _earlier().earlier(x)
+    if grows is not None:
+        return Filled(x) if grows.growth.filled or len(x) == 1 else None
+    found = rows.columns(x)
+    return None if found is None else Items(found)

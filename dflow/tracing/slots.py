@@ -142,6 +142,7 @@ class Learnt:
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
     shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
+    growing: dict[int, Any] = field(default_factory=dict)  # lists to which every iteration appends
     counted: bool = False  # whether the iterations of a `while` are to be counted
 
     def copy(self) -> Learnt:

@@ -10,13 +10,17 @@ import dataclasses
 import functools
 import operator
 import types
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from dflow.errors import OnceError, failure
+from dflow.records import is_record
+from dflow.tracing import earlier
 from dflow.tracing.array import Array
-from dflow.tracing.context import region, tracing
+from dflow.tracing.context import TRACE, region, tracing
 from dflow.tracing.lift import contains_traced
 from dflow.tracing.objects import Place, outside_change, parts
 from dflow.tracing.rewrite import is_user_code, rewritten
@@ -122,13 +126,14 @@ def in_place(op: str, x: Any, y: Any) -> Any:
 def truth_value(x: Any) -> Any:
     """What a condition looks at: ``x``, or for an object of the user's what its ``__bool__`` or ``__len__`` says."""
     if type(x) in PLAIN:
-        return x
+        return x if earlier.earlier(x) is None else earlier.length(x) > 0
     run = method(x, "__bool__") or method(x, "__len__")
     return x if run is None else run()
 
 
 def iterated(x: Any) -> Any:
     """``x``, or for an object of the user's what its ``__iter__`` gives."""
+    earlier.refuse(x)
     run = method(x, "__iter__")
     if run is not None:
         x = run()
@@ -202,6 +207,7 @@ def set_attribute(value: Any, x: Any, name: str) -> None:
         return
     run = method(x, "__setattr__")
     if run is None:
+        refuse_unfollowed(x)
         setattr(x, name, value)
     else:
         run(name, value)
@@ -215,6 +221,23 @@ def _refuse_outside(x: Any, name: str, value: Any) -> None:
         x in region().root().outside and (contains_traced(value) or name in parts(x))
     ):
         raise outside_change(x, Place(x, name).name)
+
+
+def refuse_unfollowed(x: Any) -> None:
+    """A block that is traced stands for many runs of it: what it changes must be of a kind that is followed.
+
+    What stands in a list or dict is, but not attributes that a class derived from them adds.
+    """
+    if not tracing() or region().kind == TRACE or isinstance(x, Array | BaseException):
+        return
+    container = isinstance(x, list | dict | set | deque)
+    items = type(x).__setattr__ is not object.__setattr__ or getattr(x, "__dict__", None) is x
+    if not (items if container else is_record(x)):
+        raise failure(
+            OnceError,
+            f"a {type(x).__name__} is changed in a loop or branch that is traced, where that would happen once only",
+            mend="use a list, a dict, an array, or a class of your own",
+        )
 
 
 def _in_classes(classes: tuple[type, ...], name: str) -> Any:

@@ -14,6 +14,7 @@ from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
 from dflow.tracing.array import Array
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
+from dflow.tracing.earlier import Earlier
 from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
@@ -133,6 +134,8 @@ def _result(x: Any) -> Array:
         raise x.error()
     if isinstance(x, Array | bool | int | float | complex | np.ndarray | np.generic):
         return lift(x)
+    if isinstance(x, Earlier):
+        raise x.growing.refused()
     kind = "str" if isinstance(x, Text) else type(x).__name__
     raise failure(
         TraceError,

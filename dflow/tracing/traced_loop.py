@@ -22,9 +22,12 @@ from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
+from dflow.tracing.filling import Filling, filled
+from dflow.tracing.growing import Growing, grown
 from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown
 from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
+from dflow.tracing.sequences import most_iterations
 from dflow.tracing.slots import (
     Again,
     Learnt,
@@ -37,9 +40,11 @@ from dflow.tracing.slots import (
     has_value,
     slot_array,
 )
+from dflow.tracing.stacks import Stacks
 from dflow.tracing.state import Undefined, describe, flatten, is_number, line_of_block, same, unflatten
 
 MOST_ATTEMPTS = 32
+MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
 
 
 class TracedLoop:
@@ -64,6 +69,7 @@ class TracedLoop:
         self.where = line_of_block()
         self.here = region()
         self.uses = [*loop.get(), *loop.uses()]
+        self.growing: list[Stacks] = []
         self.look()
 
     def look(self) -> None:
@@ -77,6 +83,11 @@ class TracedLoop:
 
     def get(self) -> list[Any]:
         return [*self.loop.get(), *(p.get() for p in self.places)]
+
+    def live_values(self) -> list[Any]:
+        """What stands now in the variables that later iterations or what comes after the loop may read."""
+        live = {*self.live_in, *self.live_out}
+        return [value for name, value in zip(self.names, self.get()) if name in live]
 
     def put(self, values: Sequence[Any]) -> None:
         self.loop.put(values[: len(self.loop.names)])
@@ -99,6 +110,8 @@ class TracedLoop:
         return done
 
     def restart(self) -> None:
+        for g in self.growing:
+            g.restore()
         self.put(list(self.before.values()))
         self.look()
 
@@ -108,7 +121,32 @@ class TracedLoop:
                 return self.attempt()
             except Again:
                 self.restart()
+            except CarriedError as e:
+                if not self.fills(e):
+                    raise
+                self.restart()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
+
+    def fills(self, error: CarriedError) -> bool:
+        """Whether the error is that a list becomes longer in a branch, and the list is one to be filled by the loop."""
+        found = []
+        if error.appended and self.counter is not None:
+            with entered(self.body_region):
+                found = filled(error, self)
+        self.learnt.growing.update((id(g.target), g) for g in found)
+        if found:
+            self.outside.restore()
+        return bool(found)
+
+    @property
+    def unrolls(self) -> bool:
+        """Whether the loop may be unrolled if it cannot be traced."""
+        return isinstance(self.count, int) and self.count * self.here.unrolled <= MOST_UNROLLED
+
+    @property
+    def most(self) -> int:
+        """How many iterations there are at most; 0 when that is not known."""
+        return most_iterations(self.count)
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 
@@ -117,8 +155,15 @@ class TracedLoop:
         self.slots = [x for v in self.variables.values() for x in v.leaves() if isinstance(x, Slot)]
         self.turns = Cell(builder().constant(0, I64), self.here) if self.is_counted() else None
         self.counter = self.turns if self.count is not None else None
+        self.growing = []
+        for g in self.learnt.growing.values():
+            self.growing.append((Filling if g.filled else Growing)(g, self))
+        self.slots += [s for g in self.growing for s in g.all_slots]
         self.outside = Snapshot(self.uses, self.loop.names, self.places)
         self.region = self.trace_body()
+        with entered(self.region):
+            for g in self.growing:
+                g.take()
         self.find_places()
         after = dict(zip(self.names, self.get()))
         flagged = any(isinstance(after[f], Array) for f in self.loop.flags)
@@ -135,7 +180,11 @@ class TracedLoop:
             self.learnt.counted = True
             raise Again
         results = After(self, after)
+        for g in self.growing:
+            g.check(set(self.region.changed()), flagged)
         with entered(self.region):
+            for g in self.growing:
+                g.write()
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
             for cell, value in finals:
                 self.region.write(cell, value)
@@ -151,6 +200,8 @@ class TracedLoop:
             aliases.settle(self.count)
         else:
             aliases.settle(Array(self.turns, scalar(I64)) if self.turns else None)
+        for g in self.growing:
+            g.finish()
         results.put()
         shrinking.settle(smaller)
         return True
@@ -190,6 +241,11 @@ class TracedLoop:
         """The cells whose contents change from iteration to iteration."""
         return [s.cell for s in self.slots] + ([] if self.turns is None else [self.turns])
 
+    def turn(self) -> Array:
+        """The number of iterations before this one, in the body."""
+        assert self.counter is not None
+        return Array(self.counter, scalar(I64), weak=True)
+
     def start_state(self, flags: dict[str, Any]) -> list[Any]:
         """The variables at the start of an iteration; those that it cannot need are undefined."""
         state = []
@@ -202,7 +258,9 @@ class TracedLoop:
         return state
 
     def trace_body(self) -> Region:
-        inner = Region(LOOP, self.here, carried=self.own_cells())
+        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.here.root().filled], reach=self.outside)
+        inner.loop = self
+        self.body_region = inner
         with entered(inner):
             self.put(self.start_state({}))
             fresh = Snapshot([x for x in self.started.values() if is_mutable(x)])
@@ -212,7 +270,7 @@ class TracedLoop:
                 k = inner.read(self.counter)
                 k.hint = "k"
                 count_below(inner.known, k, self.count if isinstance(self.count, int) else self.count.value)
-                self.body(Array(self.counter, scalar(I64), weak=True))
+                self.body(self.turn())
         for place in fresh.changes():
             raise failure(
                 CarriedError,
@@ -223,7 +281,15 @@ class TracedLoop:
         return inner
 
     def find_places(self) -> None:
-        """Parts of objects that the body changes become variables of the loop."""
+        """Lists that the body appends to, and parts of objects that it changes, become variables of the loop."""
+        longer = []
+        if self.most and self.counter is not None:
+            with entered(self.region):
+                longer = grown(self)
+        if longer:
+            self.outside.restore()
+            self.learnt.growing.update((id(g.target), g) for g in longer)
+            raise Again
         found = self.outside.new_places("loop")
         if found:
             self.outside.restore()
@@ -236,7 +302,8 @@ class TracedLoop:
         for n in self.loop.flags:
             for x in outs.get(n, (None, []))[1]:
                 flags[n] = slot_array(x) if isinstance(x, Slot) else x
-        inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.region.changed()])
+        carried = [*self.own_cells(), *self.region.changed()]
+        inner = Region(LOOP, self.here, carried=carried, reach=self.outside)
         with entered(inner):
             self.put(self.start_state(flags))
             objects = Snapshot(self.uses, self.loop.names, self.places)
@@ -255,7 +322,7 @@ class TracedLoop:
     def test_is_traced(self) -> bool:
         """Whether the condition after one iteration is known only when the program runs."""
         assert self.test is not None
-        with entered(Region(BRANCH, self.region)):
+        with entered(Region(BRANCH, self.region, reach=self.outside)):
             return traced_condition(self.test())
 
     def condition(self) -> Any:
@@ -263,7 +330,7 @@ class TracedLoop:
             assert self.test is not None
             return self.test()
         limit = _lift.lift(self.count)
-        return Array(self.counter, scalar(I64), weak=True) < limit
+        return self.turn() < limit
 
     # -- what the body leaves ------------------------------------------------------------------------------------
 

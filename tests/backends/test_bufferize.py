@@ -10,8 +10,8 @@ from programs_aliasing import copies, random_aliasing, run_plan
 
 from dflow.backends.bufferize import bufferize
 from dflow.backends.check_plan import PlanError, check_plan
-from dflow.backends.engine import compile_plan
 from dflow.backends.fusion import fuse
+from dflow.backends.generation import compile_plan
 from dflow.backends.plan import Buffer
 from dflow.ir.builder import Builder
 from dflow.ir.core import Op, walk

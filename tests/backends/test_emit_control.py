@@ -10,7 +10,8 @@ import pytest
 
 import dflow.ir.ops  # noqa: F401
 from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import CompiledFunction, compile_plan, lower
+from dflow.backends.engine import CompiledFunction
+from dflow.backends.generation import compile_plan, lower
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Location
 from dflow.ir.evaluator import evaluate

@@ -7,7 +7,7 @@ import pytest
 
 import dflow.ir.ops  # noqa: F401
 from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import compile_plan
+from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import BOOL, F64, GROWS, I64, Size, TensorType, scalar

@@ -9,7 +9,7 @@ import dflow.ir.ops  # noqa: F401
 from dflow.backends.bufferize import bufferize
 from dflow.backends.emit_core import Options
 from dflow.backends.emit_linalg import pieces
-from dflow.backends.engine import compile_plan
+from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import F16, F32, F64, I32, I64, U8, Size, TensorType, scalar

@@ -149,7 +149,7 @@ def test_systems_without_posix_threads(monkeypatch):
     """One thread runs the parts, in their order."""
     monkeypatch.delattr(signal, "pthread_sigmask")
     names = (thread_pool.SYMBOL, thread_pool.LIMIT)
-    found = engine._load_for_good("one thread", lambda: (thread_pool.text(), names), {})
+    found = engine.load_for_good("one thread", lambda: (thread_pool.text(), names), {})
     order = []
     Parallel(found[thread_pool.SYMBOL])(Body(lambda _context, k: order.append(k)), None, 5)
     assert order == [0, 1, 2, 3, 4]

@@ -7,8 +7,8 @@ import pytest
 
 from dflow.backends.bufferize import bufferize
 from dflow.backends.check_plan import check_plan
-from dflow.backends.engine import compile_plan
 from dflow.backends.fusion import fuse
+from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate

@@ -39,24 +39,48 @@ def driver_version(request):
     yield from opened(FakeDriver(version=request.param))
 
 
-@pytest.fixture
-def dense(monkeypatch):
-    """A fake driver with cuBLAS and cuSOLVER, to which small matrices are left too."""
+def small_matrices(monkeypatch):
+    """The libraries get small matrices too."""
     monkeypatch.setattr(dense_steps, "SMALL", 0)
     monkeypatch.setattr(dense_steps, "THIN", 1)
     monkeypatch.setattr(dense_steps, "PRODUCT", 1)
+
+
+@pytest.fixture
+def fake_dense(monkeypatch):
+    """A fake driver with cuBLAS and cuSOLVER, to which small matrices are left too."""
+    small_matrices(monkeypatch)
     yield from opened(FakeDriver(libraries=True))
 
 
-@pytest.fixture(scope="module", params=["interpreter", pytest.param("device", marks=pytest.mark.device)])
+INTERPRETER_OR_DEVICE = ["interpreter", pytest.param("device", marks=pytest.mark.device)]
+
+
+@pytest.fixture(params=INTERPRETER_OR_DEVICE)
+def dense(request, monkeypatch):
+    """The same, or None on a GPU, where the libraries must be installed."""
+    small_matrices(monkeypatch)
+    if request.param == "interpreter":
+        yield from opened(FakeDriver(libraries=True))
+        return
+    pytest.importorskip("nvmath.bindings.cublas")
+    opened_device()
+    yield None
+
+
+@pytest.fixture(scope="module", params=INTERPRETER_OR_DEVICE)
 def gpu(request):
     """The fake driver, or None on a GPU."""
     if request.param == "interpreter":
         yield from opened(FakeDriver())
         return
+    opened_device()
+    yield None
+
+
+def opened_device():
     driver.forget()
     try:
         driver.device()
     except driver.DeviceError as e:
         pytest.skip(str(e))
-    yield None

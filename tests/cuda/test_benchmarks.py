@@ -17,7 +17,7 @@ def brief(monkeypatch):
 
 
 def test_ensembles(fake):
-    tables = list(gpu_ensembles.run(systems=64, steps=2, until=2e-3))
+    tables = list(gpu_ensembles.run(systems=64, steps=2, until=2e-3))  # one row each
     assert [len(t.rows) for t in tables] == [1, 1]
     assert "gradient / value" in str(tables[0])
 
@@ -41,11 +41,25 @@ def test_the_same_problems_for_other_libraries(make):
 @pytest.mark.slow
 @pytest.mark.parametrize("fake", [1 << 26], indirect=True)
 def test_gradbench(fake):
-    (table,) = gpu_gradbench.run(batches=(64,), small=True)
+    *_, table = gpu_gradbench.run(batches=(64,), small=True)
     assert [row[0] for row in table.rows] == ["ba", "ht", "gmm"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fake", [1 << 26], indirect=True)
 def test_arrays(fake):
-    assert gpu.arrays(256, "").rows and gpu.calls("").rows
+    for part in (gpu.arrays, gpu.products, gpu.additions):
+        *_, table = part(256, "", measure.Budget())
+        assert table.rows
+    *_, table = gpu.calls("")
+    assert [row[0] for row in table.rows][:2] == ["one kernel, not waited for", "one kernel, waited for"]
+
+
+def test_what_fails_is_told_and_the_rest_goes_on(fake, monkeypatch, capsys):
+    real = gpu_ensembles.row
+    monkeypatch.setattr(gpu_ensembles, "row", lambda kind, *rest: real(kind, *rest) if kind == "fixed" else 1 / 0)
+    (table,) = gpu_ensembles.run(systems=64, steps=2, until=2e-3)
+    assert len(table.rows) == 1
+    assert "64 systems, to time 0.002: ZeroDivisionError: division by zero" in capsys.readouterr().out
+    assert not list(gpu_ensembles.run(systems=64, seconds=-1.0))
+    assert "the time was up: 2 rows are left out" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -181,9 +182,78 @@ def test_a_fault_is_told_by_whatever_comes_next(fake):
 def test_a_fault_that_cannot_be_recovered(fake):
     device = driver.device()
     fake.fail("cuStreamSynchronize", "CUDA_ERROR_LAUNCH_FAILED")
-    fake.fail("cuDevicePrimaryCtxReset", "CUDA_ERROR_INVALID_CONTEXT")
+    fake.fail("cuDevicePrimaryCtxRetain", "CUDA_ERROR_INVALID_CONTEXT")
     with pytest.raises(KernelFault, match=r"launch failed.*cannot use the device any more"):
         device.synchronize()
+
+
+def test_a_stream_outlives_a_fault(fake):
+    """Its handle belongs to the context that is lost; and a reset may report the fault once more."""
+    stream = dflow.Stream()
+    run = dflow.jit(lambda x: x + 1, device="cuda")
+    with stream:
+        lost = run(dflow.device_put(np.ones(8)))
+    fake.fail("cuStreamSynchronize", "CUDA_ERROR_LAUNCH_FAILED")
+    fake.fail("cuDevicePrimaryCtxReset", "CUDA_ERROR_LAUNCH_FAILED")
+    with pytest.raises(KernelFault, match="can be used again"):
+        driver.device().synchronize()
+    for use in (lost.copy, lost.numpy, lost.__dlpack__, lambda: run(lost), lambda: lost.order(1), lambda: lost.used(1)):
+        with pytest.raises(DeviceError, match="this array was lost"):
+            use()
+    with stream:
+        np.testing.assert_array_equal(run(np.ones(8)), np.full(8, 2.0))
+
+
+def test_other_threads_have_no_context_of_their_own(fake):
+    """What they use makes the device's current; what is given back there needs none."""
+    x, programs = dflow.device_put(np.ones(8)), []
+
+    def run():
+        programs.append(dflow.jit(np.cumsum, device="cuda"))
+        programs[0](x)
+
+    stream = dflow.Stream()
+    for use in (x.copy, lambda: x.order(stream.handle), stream.synchronize, run):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(use).result()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(programs.clear).result()
+    np.testing.assert_array_equal(x.numpy(), np.ones(8))
+
+
+class Foreign:
+    """An array of another library, in memory that is not ours."""
+
+    def __init__(self, x, pointer=None):
+        self.facts = {**x.__cuda_array_interface__, "data": (pointer or x.pointer, False)}
+
+    __cuda_array_interface__ = property(lambda self: self.facts)
+
+
+def test_memory_of_others_is_kept_while_it_is_used(fake):
+    x, run = dflow.device_put(np.ones(8)), dflow.jit(lambda x: x * 2, device="cuda")
+    fake.fail("cuEventQuery", "CUDA_ERROR_NOT_READY")
+    given = Foreign(x)
+    seen = weakref.ref(given)
+    np.testing.assert_array_equal(run(given).numpy(), np.full(8, 2.0))
+    del given
+    assert seen() is not None  # the kernel may still run
+    run(Foreign(x))
+    assert seen() is None
+
+
+def test_memory_of_others_that_lies_askew_is_refused(fake):
+    x = dflow.device_put(np.ones(8))
+    with pytest.raises(ValueError, match=r"float64 begins at the address 0x\w+, no multiple of 8; pass a copy"):
+        dflow.jit(lambda x: x * 2, device="cuda")(Foreign(x, x.pointer + 4))
+
+
+def test_a_device_that_reads_memory_of_the_host_is_waited_for(fake):
+    """Else the host's array could be changed before it is copied."""
+    fake.attributes["CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES"] = 1
+    driver.forget()
+    kept = dflow.device_put(np.ones(8))
+    assert fake.calls[-1] == "cuStreamSynchronize" and kept.shape == (8,)
 
 
 def test_errors_of_the_driver_name_the_call(fake):

@@ -222,6 +222,20 @@ def test_reductions_along_columns(gpu):
     assert compare(lambda x: (np.max(x, 1), np.prod(x, 1)), numbers(3, 50, 40))[0] == "fold"
 
 
+def test_more_reductions_along_columns_than_a_block_has_memory_for(gpu):
+    compare(lambda x: [np.sum(x * (k + 1j), axis=0) for k in range(14)], numbers(300, 16) + 0j)
+
+
+def test_sums_of_a_block_meet_in_the_same_places(gpu):
+    def f(x):
+        y = np.cos(x)
+        for c in (1.0, 2.0, 3.0):
+            y = np.sin(y * np.mean(y + c)) - np.max(y * c) / 8
+        return y
+
+    compare(f, numbers(600))
+
+
 def test_products_with_vectors(gpu):
     assert compare(lambda x, y: (x @ y, y.T @ x), numbers(60), numbers(60, 60))[0] == "fold"
     assert compare(np.matmul, numbers(60, 50), numbers(50, 3)) == ["fold"]

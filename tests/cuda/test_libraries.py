@@ -30,7 +30,8 @@ def positive(*shape, dtype=np.float64):
 
 def same(f, *args, calls, dense):
     """The result on the device is that of the processor."""
-    del dense.cublas.called[:], dense.cusolver.called[:]
+    if dense is not None:
+        del dense.cublas.called[:], dense.cusolver.called[:]
     wanted, got = dflow.jit(f)(*args), dflow.jit(f, device="cuda")(*args)
     wanted, got = (x if isinstance(x, tuple) else (x,) for x in (wanted, got))
     for w, g in zip(wanted, got):
@@ -39,7 +40,8 @@ def same(f, *args, calls, dense):
         close = {"V2": 8e-3, "f2": 2e-3, "f4": 2e-4, "c8": 2e-4}.get(w.dtype.str[1:], 1e-10)
         g, w = (np.asarray(x, float) if x.dtype == bfloat16 else x for x in (g, w))
         np.testing.assert_allclose(g, w, rtol=close, atol=close * max(1.0, np.nanmax(np.abs(w), initial=0.0)))
-    assert {*dense.cublas.called, *dense.cusolver.called} == set(calls.split())
+    if dense is not None:
+        assert {*dense.cublas.called, *dense.cusolver.called} == set(calls.split())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, slow(np.float32), slow(np.complex64), np.complex128])
@@ -54,14 +56,14 @@ def test_products_of_bfloat16(dense):
     kind = pytest.importorskip("ml_dtypes").bfloat16
     x, y = (numbers(4, 4).astype(kind) for _ in range(2))
     got = dflow.jit(np.matmul, device="cuda")(x, y)
-    assert (got.dtype, dense.cublas.called) == (kind, ["gemm"])
+    assert got.dtype == kind and (dense is None or dense.cublas.called == ["gemm"])
     np.testing.assert_allclose(got.astype(float), x.astype(float) @ y.astype(float), rtol=0.01, atol=0.02)
 
 
 def test_products_of_transposes(dense):
     x, y = numbers(3, 5, 4), numbers(3, 2, 5)
     same(lambda x, y: np.swapaxes(x, 1, 2) @ np.swapaxes(y, 1, 2), x, y, calls="gemm", dense=dense)
-    assert dense.launched == []  # no copies
+    assert dense is None or dense.launched == []  # no copies
     same(lambda x: (np.sin(x.T) @ x, x.T @ x), x[0], calls="gemm", dense=dense)
     loss = dflow.grad(lambda w, x: np.sum((x @ w) ** 3), (0, 1))
     same(loss, numbers(3, 4), numbers(5, 3), calls="gemm", dense=dense)
@@ -177,12 +179,14 @@ def test_products_are_recorded_and_factors_are_not(dense):
     run, wanted = dflow.jit(chain, device="cuda"), chain(np.asarray(x), np.asarray(y))
     for _ in range(3):
         np.testing.assert_allclose(np.asarray(run(x, y)), wanted)
-    assert dense.calls.count("cuGraphInstantiate") == 1
+    assert dense is None or dense.calls.count("cuGraphInstantiate") == 1
     run = dflow.jit(factors, device="cuda")
-    dense.calls.clear()
+    if dense is not None:
+        dense.calls.clear()
     for _ in range(3):
         np.testing.assert_allclose(np.abs(np.asarray(run(x))), np.abs(factors(np.asarray(x))))
-    assert (dense.calls.count("cuGraphInstantiate"), dense.calls.count("cuGraphLaunch")) == (2, 4)  # before, and after
+    if dense is not None:  # before, and after
+        assert (dense.calls.count("cuGraphInstantiate"), dense.calls.count("cuGraphLaunch")) == (2, 4)
 
 
 # --- where they are missing, or fail
@@ -201,20 +205,20 @@ def test_without_the_package_kernels_do_it(fake, monkeypatch):
     assert "cuGraphLaunch" not in fake.calls
 
 
-def test_libraries_that_do_not_load_are_told_of(dense):
-    x, dense.libraries = positive(3, 3), "broken"
+def test_libraries_that_do_not_load_are_told_of(fake_dense):
+    x, fake_dense.libraries = positive(3, 3), "broken"
     with pytest.warns(RuntimeWarning, match=r"cannot be used .*Failed to dlopen.*left to kernels"):
         np.testing.assert_allclose(dflow.jit(lower, device="cuda")(x), lower(x))
 
 
-def test_a_routine_that_fails(dense):
+def test_a_routine_that_fails(fake_dense):
     run, x = dflow.jit(lower, device="cuda"), positive(3, 3)
-    dense.fail("potrf", "CUDA_ERROR_OUT_OF_MEMORY")
+    fake_dense.fail("potrf", "CUDA_ERROR_OUT_OF_MEMORY")
     with pytest.raises(driver.DeviceError, match=r"the routine potrf of cuBLAS or cuSOLVER, for f64 and sizes \(3,\)"):
         run(x)
     np.testing.assert_allclose(run(x), lower(x))
-    dense.fail("potrf", "CUDA_ERROR_OUT_OF_MEMORY")
-    dense.fail("cuStreamQuery", "CUDA_ERROR_ILLEGAL_ADDRESS")
+    fake_dense.fail("potrf", "CUDA_ERROR_OUT_OF_MEMORY")
+    fake_dense.fail("cuStreamQuery", "CUDA_ERROR_ILLEGAL_ADDRESS")
     with pytest.raises(driver.KernelFault, match="potrf"):
         run(x)
     np.testing.assert_allclose(run(x), lower(x))  # with handles of the new context

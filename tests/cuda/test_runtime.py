@@ -24,7 +24,7 @@ from dflow.backends.cuda.plan import (
     While,
 )
 from dflow.backends.cuda.runtime import Program
-from dflow.backends.emit_core import Check
+from dflow.backends.interface import Check
 from dflow.ir.builder import Builder
 from dflow.ir.types import BOOL, F64, I64, TensorType
 

@@ -7,6 +7,10 @@ Everything happens at once, in the order of the calls; streams only remember wha
 that begin with a ``CUresult``, as those of the package do. ``fail`` makes a function fail; ``launched`` lists the
 kernels that ran. A fault that the interpreter finds is raised as it is, so that a test shows the line; with
 ``hardware_faults`` it becomes the error that a GPU reports, after which the context is lost.
+
+What may go unnoticed on a GPU, or end the process, is an AssertionError: a stream that is not there (any more), memory
+that is given back to a stream while that is captured, copies of pageable memory while it is, and capturing a stream
+with which the default stream keeps in step. Threads without a context get errors, as they do from the driver.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,9 +70,11 @@ class FakeDriver(Graphs):
         self.heap = Heap(self.memory)
         self._handles: dict[int, Any] = {}
         self._captures: dict[int, list[Callable[[], None]]] = {}
+        self._strict: dict[int, int] = {}  # streams that are captured in a way that forbids calls, by their thread
         self._lost: CUresult | None = None
         self._hosts: dict[int, Any] = {}
         self._context = False
+        self._current = threading.local()  # the contexts of a thread
 
     # --- for tests
 
@@ -118,6 +125,8 @@ class FakeDriver(Graphs):
                 code = self._failures[name].pop(0)
             elif self._lost is not None and name not in _AFTER_LOSS:
                 code = self._lost
+            if code == OK:
+                code = self._refused(name)
             if code != OK:
                 return (code, *[None] * count)
             found = function(*args)
@@ -126,6 +135,28 @@ class FakeDriver(Graphs):
             return (OK,) if found is None else (OK, *found) if isinstance(found, tuple) else (OK, found)
 
         return call
+
+    def _refused(self, name: str) -> CUresult:
+        """What a call that may not be made here and now returns."""
+        if name in _UNSAFE and threading.get_ident() in self._strict.values():
+            return CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+        stateless = name.startswith(("cuInit", "cuDriver", "cuGetError", "cuDevice", "cuCtx")) or name in _BY_STREAM
+        return OK if stateless or self._contexts else CUresult.CUDA_ERROR_INVALID_CONTEXT
+
+    @property
+    def _contexts(self) -> list[int]:
+        """Those of this thread, the current one last."""
+        if not hasattr(self._current, "stack"):
+            self._current.stack = []
+        found: list[int] = self._current.stack
+        return found
+
+    def stream(self, stream: int, *, captured: bool = True) -> int:
+        """A stream, which must be there; with ``captured = False``, one that is not captured."""
+        number = int(stream)
+        assert number in (0, 1, 2) or self._handles.get(number, ("",))[0] == "stream", "a stream that is not there"
+        assert captured or number not in self._captures, "while the stream is captured"
+        return number
 
     # --- devices and contexts
 
@@ -164,7 +195,14 @@ class FakeDriver(Graphs):
         self._reset()
 
     def cuCtxSetCurrent(self, context: int) -> Any:
+        self._contexts[-1:] = [context] if context else []
         return None if self._context else CUresult.CUDA_ERROR_INVALID_CONTEXT
+
+    def cuCtxPushCurrent(self, context: int) -> Any:
+        self._contexts.append(context)
+
+    def cuCtxPopCurrent(self) -> Any:
+        return self._contexts.pop()
 
     def cuCtxSynchronize(self) -> Any:
         return None
@@ -174,6 +212,8 @@ class FakeDriver(Graphs):
     def cuModuleLoadDataEx(self, image: bytes, count: int, options: Any, values: Any) -> Any:
         machine = Machine(bytes(image).rstrip(b"\0").decode(), self.heap)
         machine.external["cudaGraphSetConditional"] = self.set_conditional
+        if machine.most_shared > self.attributes["CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK"]:
+            return CUresult.CUDA_ERROR_INVALID_PTX
         major, minor = map(int, machine.module.version.split("."))
         if 1000 * (major + 4) + 10 * minor > self.version:
             return CUresult.CUDA_ERROR_UNSUPPORTED_PTX_VERSION
@@ -230,9 +270,11 @@ class FakeDriver(Graphs):
         return None
 
     def cuMemAllocAsync(self, count: int, stream: int) -> Any:
+        self.stream(stream, captured=False)
         return self.cuMemAlloc(count)
 
     def cuMemFreeAsync(self, address: int, stream: int) -> Any:
+        self.stream(stream, captured=False)
         return self.cuMemFree(address)
 
     def cuMemHostAlloc(self, count: int, flags: int) -> Any:
@@ -244,10 +286,13 @@ class FakeDriver(Graphs):
         del self._hosts[int(address)]
 
     def cuMemcpyHtoDAsync(self, to: int, source: Any, count: int, stream: int) -> Any:
+        self.stream(stream, captured=False)
         content = ctypes.string_at(source, count) if isinstance(source, int) else bytes(source)[:count]
         return self._do(stream, lambda: self.heap.write(int(to), content))
 
     def cuMemcpyDtoHAsync(self, to: int, source: int, count: int, stream: int) -> Any:
+        self.stream(stream, captured=False)
+
         def copy() -> None:
             found = self.heap.read(int(source), count, written=False)
             ctypes.memmove(int(to), found.ctypes.data, count)
@@ -268,19 +313,20 @@ class FakeDriver(Graphs):
     # --- streams, events, launches
 
     def cuStreamCreate(self, flags: int) -> Any:
-        return self._handle("stream")
+        return self._handle(("stream", flags))
 
     def cuStreamDestroy(self, stream: int) -> Any:
-        self._handles.pop(int(stream), None)
+        del self._handles[self.stream(stream)]
 
     def cuStreamSynchronize(self, stream: int) -> Any:
-        return CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED if int(stream) in self._captures else None
+        busy = self.stream(stream) in self._captures
+        return CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED if busy else None
 
     def cuStreamQuery(self, stream: int) -> Any:
-        return None
+        return self.cuStreamSynchronize(stream)
 
     def cuStreamWaitEvent(self, stream: int, event: int, flags: int) -> Any:
-        return None
+        self.stream(stream)
 
     def cuEventCreate(self, flags: int) -> Any:
         return self._handle("event")
@@ -289,9 +335,12 @@ class FakeDriver(Graphs):
         self._handles.pop(int(event), None)
 
     def cuEventRecord(self, event: int, stream: int) -> Any:
-        return None
+        self.stream(stream)
 
     def cuEventSynchronize(self, event: int) -> Any:
+        return None
+
+    def cuEventQuery(self, event: int) -> Any:
         return None
 
     def cuEventElapsedTime(self, start: int, end: int) -> Any:
@@ -327,7 +376,7 @@ class FakeDriver(Graphs):
         return number
 
     def _do(self, stream: int, step: Callable[[], None]) -> CUresult | None:
-        if int(stream) in self._captures:
+        if self.stream(stream) in self._captures:
             self._captures[int(stream)].append(step)
             return None
         try:
@@ -340,6 +389,12 @@ class FakeDriver(Graphs):
 
 
 _AFTER_LOSS = {"cuGetErrorName", "cuGetErrorString", "cuDevicePrimaryCtxReset", "cuDriverGetVersion", "cuDeviceGetName"}
+_BY_STREAM = {"cuMemAllocAsync", "cuMemFreeAsync"}  # take the context of their stream
+# What a thread may not do while it captures, unless it has asked for that.
+_UNSAFE = {
+    *("cuMemAlloc", "cuMemFree", "cuMemHostAlloc", "cuMemFreeHost", "cuModuleLoadDataEx", "cuModuleUnload"),
+    *("cuEventQuery", "cuStreamQuery", "cuStreamSynchronize", "cuCtxSynchronize", "cuMemPoolTrimTo"),
+}
 # How many values a function returns beside its code.
 _RESULTS = dict.fromkeys(
     [
@@ -349,7 +404,7 @@ _RESULTS = dict.fromkeys(
         *("cuDeviceGetDefaultMemPool", "cuMemAlloc", "cuMemAllocAsync", "cuMemHostAlloc", "cuPointerGetAttribute"),
         *("cuStreamCreate", "cuEventCreate", "cuEventElapsedTime", "cuStreamEndCapture", "cuGraphInstantiate"),
         *("cuGraphCreate", "cuGraphAddKernelNode", "cuGraphAddMemsetNode", "cuGraphAddNode"),
-        "cuGraphConditionalHandleCreate",
+        *("cuGraphConditionalHandleCreate", "cuCtxPopCurrent"),
     ],
     1,
 ) | {"cuMemGetInfo": 2}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import threading
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ptx.driver_types import CUresult
+from ptx.driver_types import CUresult, CUstreamCaptureMode
 
 INVALID = CUresult.CUDA_ERROR_INVALID_VALUE
+NON_BLOCKING = 1
 MOST_ROUNDS = 100_000
 
 
@@ -101,16 +103,22 @@ class Graphs:
     heap: Any
     _handles: dict[int, Any]
     _captures: dict[int, list[Callable[[], None]]]
+    _strict: dict[int, int]
     _handle: Callable[[Any], int]
     _do: Callable[..., Any]
     kernel: Callable[..., Any]
     version: int
 
     def cuStreamBeginCapture(self, stream: int, mode: Any) -> Any:
+        kind = self._handles[int(stream)]
+        assert kind == ("stream", NON_BLOCKING), "another library that uses the default stream would spoil this"
         self._captures[int(stream)] = []
+        if mode != CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED:
+            self._strict[int(stream)] = threading.get_ident()
 
     def cuStreamEndCapture(self, stream: int) -> Any:
         steps = self._captures.pop(int(stream))
+        self._strict.pop(int(stream), None)
         return self._handle(Body({-1 - k: Node(step) for k, step in enumerate(steps)}))
 
     def cuGraphCreate(self, flags: int) -> Any:
@@ -126,6 +134,7 @@ class Graphs:
         del self._handles[int(graph)]
 
     def cuGraphLaunch(self, graph: int, stream: int) -> Any:
+        assert int(stream) not in self._captures
         return self._launch(self._handles[int(graph)], stream)
 
     def _launch(self, body: Body, stream: int) -> Any:

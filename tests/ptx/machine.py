@@ -6,6 +6,7 @@ join. Threads at a barrier, or at an instruction for a whole warp, wait until al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -197,6 +198,20 @@ class Machine:
             self._codes[name] = Code(function, self.symbols)
         return self._codes[name]
 
+    @property
+    def most_shared(self) -> int:
+        """The most bytes of the memory of a block that a kernel names, with the functions that it calls."""
+        sizes = {v.name: v.bytes for v in self.module.variables.values() if v.space == "shared"}
+        sizes |= {v.name: v.bytes for v in _inner(self.module) if v.space == "shared"}
+        names = {f.name: _names(f) for f in self.module.functions.values()}
+        most = 0
+        for f in self.module.functions.values():
+            seen = set(names[f.name])
+            while more := {n for g in seen & names.keys() for n in names[g]} - seen:
+                seen |= more
+            most = max(most, sum(sizes[n] for n in seen & sizes.keys()) if f.is_entry else 0)
+        return most
+
     def unload(self) -> None:
         """Gives back the memory of the module's variables."""
         for v in self.module.variables.values():
@@ -265,6 +280,11 @@ def _inner(module: Module) -> list[Variable]:
     found = [v for f in module.functions.values() for v in f.variables.values() if v.space != "param"]
     module.variables.update({v.name: v for v in found if v.space in ("global", "const")})
     return found
+
+
+def _names(f: Function) -> set[str]:
+    """The names in the code of a function."""
+    return {n for b in f.blocks for i in b.body for o in i.operands for n in re.findall(r"[\w$.]+", o)}
 
 
 def _granules(module: Module) -> dict[str, int]:

@@ -124,7 +124,7 @@ def swallows(x):
 REFUSED = {
     cache_in_loop: "changes a dict from outside",
     list_in_branch: "a list from outside grows or shrinks inside a branch",
-    next_in_loop: "next() inside a branch or loop",
+    next_in_loop: "an item is taken from an iterator in a branch or loop",
     draws: "random() would be drawn once",
     draws_array: "normal() would be drawn once",
     compares_is: "a traced value is compared by `is`",

@@ -1,0 +1,78 @@
+"""The public names of ``dflow.numpy``. To import this module fills the tables of ``dflow.numpy.dispatch``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as _np
+
+from dflow.numpy import cmath_functions as cmath_functions
+from dflow.numpy import (
+    composed,
+    counting,
+    creation,
+    elementwise,
+    introspection,
+    joining,
+    limits,
+    math_functions,
+    miscellany,
+    padding,
+    polynomials,
+    products,
+    quantiles,
+    reductions,
+    running,
+    selection,
+    sets,
+    shapes,
+    sorting,
+    statistics,
+    ufunc_methods,
+)
+from dflow.numpy import grids as grids
+from dflow.numpy import index_tricks as index_tricks
+from dflow.numpy import linalg as linalg
+
+EXPORTED: dict[str, Any] = dict(elementwise.PUBLIC)
+for _module in (
+    elementwise,
+    reductions,
+    statistics,
+    running,
+    shapes,
+    joining,
+    products,
+    composed,
+    sorting,
+    sets,
+    counting,
+    quantiles,
+    selection,
+    padding,
+    miscellany,
+    polynomials,
+    creation,
+    introspection,
+):
+    for _name, _f in vars(_module).items():
+        if hasattr(_np, _name) and getattr(_f, "__module__", None) == _module.__name__ and hasattr(_f, "__wrapped__"):
+            EXPORTED[_name] = _f
+for _alias, _name in (
+    ("amax", "max"),
+    ("amin", "min"),
+    ("around", "round"),
+    ("permute_dims", "transpose"),
+    ("concat", "concatenate"),
+    ("asanyarray", "asarray"),
+    ("ascontiguousarray", "asarray"),
+    ("may_share_memory", "shares_memory"),
+    ("row_stack", "vstack"),
+    ("asfortranarray", "require"),
+    ("asarray_chkfinite", "require"),
+):
+    EXPORTED[_alias] = EXPORTED[_name]
+EXPORTED["topk"] = sorting.topk
+LIMITS = {name: getattr(limits, name) for name in ("finfo", "iinfo", "isdtype")}
+
+__all__ = ["EXPORTED", "LIMITS", "math_functions", "ufunc_methods"]

@@ -1,0 +1,32 @@
+"""``sum``, ``min`` and ``max`` of lists that loops have filled: as a user would write them, and traced like that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def total(items: Any, start: Any) -> Any:
+    for x in items:
+        start = start + x
+    return start
+
+
+def min(items: Any, key: Callable[[Any], Any]) -> Any:
+    if not len(items):
+        raise ValueError("min() arg is an empty sequence")
+    best = items[0]
+    for x in items:
+        if key(x) < key(best):
+            best = x
+    return best
+
+
+def max(items: Any, key: Callable[[Any], Any]) -> Any:
+    if not len(items):
+        raise ValueError("max() arg is an empty sequence")
+    best = items[0]
+    for x in items:
+        if key(x) > key(best):
+            best = x
+    return best

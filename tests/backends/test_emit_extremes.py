@@ -1,0 +1,19 @@
+"""Positions of extremes, by vectors along rows and across them, against NumPy."""
+
+import numpy as np
+import pytest
+
+import dflow
+
+RNG = np.random.default_rng(4)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i4", "?"])
+@pytest.mark.parametrize("shape", [(9,), (70,), (2001,), (40, 50), (3, 9, 70), (4, 70, 6)])
+def test_first_extreme(dtype, shape):
+    both = dflow.jit(lambda x: [f(x, axis=k) for k in range(x.ndim) for f in (np.argmax, np.argmin)])
+    few = RNG.integers(0, 3, shape).astype(dtype)
+    missing = np.where(RNG.random(shape) < 0.05, np.nan, few) if dtype[0] == "f" else few
+    for x in (few, few * 0, missing.astype(dtype), (100 * RNG.standard_normal(shape)).astype(dtype)):
+        for found, wanted in zip(both(x), both.__wrapped__(x), strict=True):
+            np.testing.assert_array_equal(found, wanted)

@@ -1,0 +1,96 @@
+"""Corners of NumPy's interface, against NumPy: what its own test suite asks for."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import dflow
+from dflow.errors import DflowError
+
+A = np.arange(9.0).reshape(3, 3)
+BOX = np.array([[0, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 0.0]])
+Z = np.array([complex(0, np.nan), 1 + 1j, np.inf, complex(1, np.inf), 0])
+
+
+def stored(x, holds):
+    x[holds] = 5.0
+    return x
+
+
+def filled(x):
+    np.fill_diagonal(x, 4.0, wrap=True)
+    return x
+
+
+CASES = {
+    "truth values as indices": (
+        lambda x, yes, no: (x[yes], x[no], x[0, yes], x[..., yes], x[1, True, :2], x[True, [0, 1]], x[None, True, 1]),
+        (A, np.True_, np.False_),
+    ),
+    "truth value of a number": (lambda x, yes: x[yes], (np.float64(3), True)),
+    "storing where it holds": (lambda x, yes: stored(x, yes), (A, np.True_)),
+    "storing where it does not": (lambda x, no: stored(x, no), (A, np.False_)),
+    "cross products in a plane": (lambda x: (np.cross(x[:, :2], x[:, 1:]), np.cross(x[:, :2], x)), (A,)),
+    "bounds beyond the dtype": (lambda x: np.clip(x, -5, 300), (np.arange(5, dtype=np.uint8),)),
+    "weak choices": (lambda x: np.choose(x, (np.arange(3, dtype=np.int32), -2, 4)), (np.array([0, 1, 2]),)),
+    "complex order and signs": (lambda z: (z < 1, z >= 0, np.sign(z), np.nan_to_num(z)), (Z,)),
+    "powers of complex zero": (lambda z, w: z**w, (np.zeros(4, complex), np.array([1, 0, 2, 1j]))),
+    "complex NaN passed over": (
+        lambda z: (np.nansum(z[:2]), np.nanmin(z[:2]), np.nanargmax(z[:2]), np.nanmax(z[:1], initial=3)),
+        (Z,),
+    ),
+    "out of another dtype under a mask": (
+        lambda x: np.add(x, x, out=np.full(3, 1.5), where=[1, 0, 1]),
+        (np.arange(3),),
+    ),
+    "out of a larger shape": (lambda x: np.add(x, x, out=np.zeros((2, 3))), (np.arange(3.0),)),
+    "an axis of a number": (lambda x: (np.sum(x, axis=0), np.max(x, axis=-1)), (np.float64(2.0),)),
+    "correction": (lambda x: (np.nanvar(x, correction=1), np.nanstd(x, axis=0, correction=2)), (A,)),
+    "vecmat conjugates": (lambda x: np.vecmat(x[0] * 1j, x * (1 + 1j)), (A,)),
+    "condition of nothing": (lambda x: np.linalg.cond(0 * x), (A,)),
+    "kinds of sorting": (lambda x: np.sort(-x, kind="heap"), (A,)),
+    "places in a number": (lambda x: (np.argwhere(x), np.argwhere(0 * x)), (np.float64(2.0),)),
+    "trimmed box": (lambda x: np.trim_zeros(x), (BOX,)),
+    "trimmed rows": (lambda x: np.trim_zeros(x, axis=0, trim="f"), (BOX,)),
+    "a diagonal that wraps": (filled, (np.zeros((9, 2)),)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_as_numpy_has_it(case):
+    function, arguments = CASES[case]
+
+    def copies():
+        return [np.copy(x) if np.ndim(x) else x for x in arguments]
+
+    wanted, found = function(*copies()), dflow.jit(function, backend="reference")(*copies())
+    both = zip(wanted, found) if isinstance(wanted, tuple) else [(wanted, found)]
+    for a, b in both:
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_allclose(b, a, rtol=1e-13, strict=np.ndim(a) > 0)
+
+
+REFUSED = {
+    "two ellipses": (lambda x: x[..., ...], A, "single ellipsis"),
+    "an axis twice": (lambda x: np.tensordot(x, x, ([0, 0], [1, 1])), A, "duplicate axes"),
+    "negative bins": (lambda x: np.bincount(x, minlength=-1), np.arange(3), "must not be negative"),
+    "a ramp from nothing": (lambda x: np.pad(x, 2, mode="linear_ramp"), np.zeros(0), "can't extend empty axis"),
+    "nothing to place": (lambda x: np.place(x, x > 3, []), np.arange(9.0), "empty array"),
+    "a mask of another shape": (lambda x: x[np.ones((1, 9), bool)], A, "does not fit"),
+    "index arrays that do not fit": (lambda x: x[np.arange(2), np.arange(3)], A, "could not be broadcast"),
+    "floats for integers": (lambda x: np.ediff1d(x, to_end=0.5), np.arange(3), "same_kind"),
+    "an option of few": (lambda x: np.matvec(x, x, axes=[(0, 1)]), A, "axes"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_numpy_refuses(case):
+    function, x, message = REFUSED[case]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises((IndexError, ValueError, TypeError)):
+            function(x.copy())
+    with pytest.raises(DflowError, match=message):
+        dflow.jit(function)(x.copy())
