@@ -16,6 +16,7 @@ from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_scopes import disjoint
 from dflow.backends.emit_split import row_split
 from dflow.backends.emit_tiles import reads_across
+from dflow.backends.plan import Buffer
 from dflow.ir.core import Block, Op, Value, free_values, walk
 
 WRITES = frozenset({"update", "update_add"})
@@ -60,7 +61,12 @@ def _fits(e: Emitter, kernel: Op, after: list[Op]) -> bool:
     inner = [o for op in after for o in (op, *(o for r in op.regions for o in walk(r)))]
     moved = [o for o in inner if o.name != "reshape" or not e.memory.same(o.operands[0], o.result)]
     written = {buffers[r] for o in moved for r in o.results if r in buffers}
-    return all(disjoint(w, r) for w in written for r in reads)
+    return all(_apart(w, r) for w in written for r in reads)
+
+
+def _apart(written: Buffer, read: Buffer) -> bool:
+    """Whether two buffers share no byte. Arguments of the caller may."""
+    return disjoint(written, read) and not written.space == read.space == "argument"
 
 
 def _joined(op: Op, kernel: Op) -> Op:
