@@ -277,9 +277,10 @@ class Demand:
             return False
         x, y = op.operands
         made = op.operands[operand].op
-        small = made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL
-        if made is not None and small and (self._loop[made] is not self._loop[op] or self._loop[op] is None):
-            return False  # a copy, which has left the loops around, is read faster
+        if made is not None and made.name == "transpose" and prod(op.operands[operand].type.bound) <= SMALL:
+            loop = self._loop[op]
+            if loop is None or self._loop[made] is not loop:
+                return False  # a copy, which has left the loops around, is read faster
         return (y.type.shape[-1] if operand == 0 else x.type.shape[-2]) == 1
 
     def _is_taken_turned(self, v: Value) -> bool:

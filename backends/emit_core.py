@@ -7,6 +7,7 @@ which register themselves in `EMITTERS` and `POINTWISE`.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -97,6 +98,7 @@ class Emitter:
         self.checks: list[Check] = []
         self.error = function.args[-1]  # where a failed check leaves its record
         self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
+        self.uses: Counter[Value] | None = None  # how often values are used, once somebody has asked (`emit_direct.py`)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
         self.outlined: dict[str, ir.Function] = {}  # functions of operations by their text (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
@@ -110,7 +112,9 @@ class Emitter:
 
     def block(self, block: Block) -> list[ir.Value | None]:
         """Writes the block; its yielded scalars, and None for each yielded tensor, which is in its buffer."""
-        for op in block.ops:
+        from dflow.backends.emit_direct import direct
+
+        for op in direct(self, block):
             with self.memory.near(op):
                 self.op(op)
         return [self.env[v] if v.type.is_scalar else None for v in block.results]

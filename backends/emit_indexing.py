@@ -8,14 +8,14 @@ from typing import Any
 
 from llvmlite import ir
 
-from dflow.backends.emit_collapse import collapsed_part
-from dflow.backends.emit_core import Emitter, emits, pointwise
+from dflow.backends.emit_collapse import collapsed_kernel, collapsed_part
+from dflow.backends.emit_core import Emitter, cost, emits, pointwise
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import MOVE, in_parts
-from dflow.backends.emit_rows import held_row
+from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import I64
 
 At = list[ir.Value]
@@ -58,14 +58,29 @@ def _writer(name: str, write: Write) -> None:
     def emit_write(e: Emitter, op: Op) -> None:
         x, v, *starts = op.operands
 
+        def element(at: At) -> ir.Value:
+            if not op.regions:
+                return e.load(v, at)
+            (region,) = op.regions  # see `emit_direct.py`
+            e.env.update(zip(region.args, at))
+            for inner in region.ops:
+                e.op(inner)
+            return e.env[region.results[0]]
+
         def move(at: At) -> None:
-            value = e.load(v, at)
+            value = element(at)
             address = e.address(x, whole_index(e, op.attrs["index"], starts, at), write=True)
             e.store_at(x, address, write(e, x, address, value))
 
+        domain = collapsed_part(e, x, v, op.attrs["index"])
+        if op.regions:
+            domain = domain if collapsed_kernel(e, op) == domain else v.type.shape
+            with held_rows(e, op.regions[0], domain):
+                in_parts(e, op, domain, ops := cost(walk(op.regions[0])), lambda d: e.nest(d, move, ops))
+            return
         fixed = x.type.grows and op.attrs["index"][0] == "at"
         with held_row(e, x, starts[0], write=True) if fixed else nullcontext():
-            in_parts(e, op, collapsed_part(e, x, v, op.attrs["index"]), MOVE, lambda d: e.nest(d, move))
+            in_parts(e, op, domain, MOVE, lambda d: e.nest(d, move))
 
 
 def gathered_index(e: Emitter, indices: Sequence[Value], at: At) -> At:

@@ -108,6 +108,11 @@ class Memory:
         """While ``op`` is written: its neighbourhood."""
         return _NOTHING if self.scopes is None else self.scopes.around(op)
 
+    def join(self, op: Op, first: Op, second: Op) -> None:
+        """``op`` is written in the place of two others."""
+        if self.scopes is not None:
+            self.scopes.join(op, first, second)
+
     # --- addresses
 
     def _make(self, buffer: Buffer) -> ir.Value:

@@ -62,7 +62,7 @@ def _is_long(e: Emitter, op: Op) -> bool:
 
 def _rows(e: Emitter, op: Op) -> AbstractContextManager[None]:
     """The rows of sequences that the operation touches are held."""
-    if op.name == "kernel":
+    if op.regions:
         return held_rows(e, op.regions[0], op.attrs["domain"])
     if op.name != "copy" and op.operands[0].type.grows and op.attrs["index"][0] == "at":
         return held_row(e, op.operands[0], op.operands[2], write=True)

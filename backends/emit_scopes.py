@@ -44,6 +44,11 @@ class Scopes:
                 for r in op.regions:
                     self._divide(plan, r, uses)
 
+    def join(self, op: Op, first: Op, second: Op) -> None:
+        """``op`` has the neighbours of two others."""
+        if first in self.neighbourhoods and second in self.neighbourhoods:
+            self.neighbourhoods[op] = self.neighbourhoods[first] | self.neighbourhoods[second]
+
     @contextmanager
     def _around(self, op: Op) -> Iterator[None]:
         before, self.near = self.near, self.neighbourhoods[op]

@@ -1,0 +1,86 @@
+"""What is written to a part of a tensor, or added to it, is computed where it is written.
+
+    %v = kernel {domain = (9,)} {(%i) ...}
+    %y = update_add %x, %v, %k               ->        %y = update_add %x, %v, %k {(%i) ...}
+
+Derivatives are full of this: whatever reads a slice has a cotangent that is added to one. The part itself is never
+made. It must be wanted nowhere else, and what the kernel reads must still be there: nothing in between, and not the
+update either, may write to the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dflow.backends.emit_core import Emitter
+from dflow.backends.emit_scopes import disjoint
+from dflow.backends.emit_split import row_split
+from dflow.backends.emit_tiles import reads_across
+from dflow.backends.plan import Buffer
+from dflow.ir.core import Block, Op, Value, free_values, walk
+
+WRITES = frozenset({"update", "update_add"})
+FAR = 16  # operations between a kernel and the update
+
+
+def direct(e: Emitter, block: Block) -> list[Op]:
+    """The operations of ``block``, with such kernels inside of the updates."""
+    if not e.vectorizes or not any(op.name in WRITES and _made(op) is not None for op in block.ops):
+        return block.ops
+    if e.uses is None:
+        e.uses = _uses(e.plan.function.body)
+    place = {op: n for n, op in enumerate(block.ops)}
+    joined: dict[Op, Op] = {}
+    dropped: set[Op] = set()
+    for n, op in enumerate(block.ops):
+        made = _made(op)
+        if made in place and made not in dropped and _fits(e, made, block.ops[place[made] + 1 : n + 1]):
+            joined[op] = _joined(op, made)
+            e.memory.join(joined[op], op, made)
+            dropped.add(made)
+    return [joined.get(op, op) for op in block.ops if op not in dropped]
+
+
+def _made(op: Op) -> Op | None:
+    """The kernel that makes the part that ``op`` writes."""
+    if op.name not in WRITES or op.operands[0].type.grows or op.regions:
+        return None
+    made = op.operands[1].op
+    return made if made is not None and made.name == "kernel" and len(made.results) == 1 else None
+
+
+def _fits(e: Emitter, kernel: Op, after: list[Op]) -> bool:
+    """Whether the kernel may be computed at the last of the operations that follow it."""
+    (region,), domain, v = kernel.regions, kernel.attrs["domain"], kernel.result
+    if kernel.attrs["reduced"] or e.uses is None or e.uses[v] != 1 or len(after) > FAR or not v.type.rank:
+        return False
+    if row_split(region, domain) is not None or reads_across(e, kernel, domain) is not None:
+        return False
+    buffers = e.memory.buffers
+    reads = [buffers[x] for x in free_values(region) if x in buffers]
+    inner = [o for op in after for o in (op, *(o for r in op.regions for o in walk(r)))]
+    moved = [o for o in inner if o.name != "reshape" or not e.memory.same(o.operands[0], o.result)]
+    written = {buffers[r] for o in moved for r in o.results if r in buffers}
+    return all(_apart(w, r) for w in written for r in reads)
+
+
+def _apart(written: Buffer, read: Buffer) -> bool:
+    """Whether two buffers share no byte. Arguments of the caller may."""
+    return disjoint(written, read) and not written.space == read.space == "argument"
+
+
+def _joined(op: Op, kernel: Op) -> Op:
+    attrs = {**op.attrs, "domain": kernel.attrs["domain"], "reduced": 0}
+    made = Op(op.name, op.operands, [], attrs, kernel.regions, op.loc)
+    made.results = op.results  # which remain those of the operation in the plan
+    return made
+
+
+def _uses(body: Block) -> Counter[Value]:
+    """How often values are used: what nothing uses twice is used nowhere else."""
+    uses = Counter(body.results)
+    for op in walk(body):
+        uses.update(op.uses())
+        for region in op.regions:
+            uses.update(region.results)
+    return uses
