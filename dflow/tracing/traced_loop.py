@@ -70,6 +70,7 @@ class TracedLoop:
         self.here = region()
         self.uses = [*loop.get(), *loop.uses()]
         self.growing: list[Stacks] = []
+        self.outside = Snapshot(())
         self.look()
 
     def look(self) -> None:
@@ -110,6 +111,7 @@ class TracedLoop:
         return done
 
     def restart(self) -> None:
+        self.outside.restore()
         for g in self.growing:
             g.restore()
         self.put(list(self.before.values()))
@@ -134,8 +136,6 @@ class TracedLoop:
             with entered(self.body_region):
                 found = filled(error, self)
         self.learnt.growing.update((id(g.target), g) for g in found)
-        if found:
-            self.outside.restore()
         return bool(found)
 
     @property
