@@ -16,6 +16,7 @@ from dflow.ir.core import Value
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder
 from dflow.tracing.merging import MAY_ALIAS
+from dflow.tracing.rows import OF_A_LIST
 from dflow.tracing.slots import value_after
 
 TRADED = "this array has been updated in a loop in which variables trade places; which of them it is, is not known"
@@ -67,7 +68,7 @@ class Aliases:
             outside = s.final.cell.home is not self.inner and s.final.cell not in own
             if self.rebound(s) and outside and s not in self.aliased:
                 self.aliased.append(s)
-        self.aliased += [s for s in self.slots if s.final.cell.read_only and s not in self.aliased]
+        self.aliased += [s for s in self._taken() if s not in self.aliased]
         merged = [s for s in self.slots if any(s.final.cell in c.copies for c in self.outer_written)]
         for s in (*self.aliased, *merged):
             if s.cell in self.written or s.final.cell in self.outer_written or s in merged:
@@ -76,6 +77,19 @@ class Aliases:
                     f"variable {s.name!r} is another name of an array that the loop updates",
                     mend="copy the array (x.copy()) where it gets its second name",
                 )
+
+    def _taken(self) -> list[Any]:
+        """The slots that are given, perhaps by way of others, an item of a list or what may be an array from outside
+        under another name."""
+        found = [s for s in self.slots if s.final.cell.read_only == OF_A_LIST or self._may_be_outside(s)]
+        for s in found:
+            found += [o for o in self.slots if s.cell in (o.final.cell, *o.final.cell.copies) and o not in found]
+        return found
+
+    def _may_be_outside(self, slot: Any) -> bool:
+        own = {s.cell for s in self.slots}
+        cells = (slot.final.cell, *slot.final.cell.copies) if slot.final.cell is not slot.cell else ()
+        return any(c not in own and not c.home.is_within(self.inner) for c in cells)
 
     def trades(self) -> bool:
         """Whether variables trade places, and arrays are updated meanwhile."""
@@ -109,7 +123,8 @@ class Aliases:
         for s in self.every:
             if not self.rebound(s):
                 continue
-            s.cell.read_only = s.cell.read_only or s.final.cell.read_only
+            if s.final.cell.read_only == OF_A_LIST:
+                s.cell.read_only = OF_A_LIST
             others = [s.initial.cell] if isinstance(s.initial, Array) and not positive else []
             for c in (s.final.cell, *s.final.cell.copies):
                 others += [_cell_after(o) for o in self.every if o.final.cell is c]

@@ -113,9 +113,11 @@ class Filling(Stacks):
             raise Again
 
     def check(self, changed: set[Cell], ends_early: bool) -> None:
+        self.check_names(changed)
         slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
         for x in self.arrays:
-            holders = [s for s in slots if x.cell in (s.cell, s.final.cell)]
+            names = {x.cell, *x.cell.copies}
+            holders = [s for s in slots if s.cell in names or s.final.cell in names]
             if x.cell in changed or any(s.cell in changed for s in holders):
                 raise self.updated()
 
@@ -129,13 +131,10 @@ class Filling(Stacks):
         self.active = False
         value = self.traced.here.read(self.number.cell)
         self.traced.here.known.define(value, (self.first, self.first + self.growth.count * self.traced.most))
-        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
         mine = [s.cell for s in self.slots if s is not None]
-        for x in self.arrays:
-            cells = [s.cell for s in slots if s.final.cell is x.cell]
-            cells += [s.initial.cell for s in slots if s.cell is x.cell and isinstance(s.initial, Array)]
-            for cell in [*cells, x.cell]:
-                cell.copies += mine
+        others = [cell for x in self.arrays for cell in self.other_names(x)]
+        for cell in {*others, *(s.cell for s in self.holding())}:
+            cell.copies += mine
 
     def whole(self) -> Array:
         """All items, as one array."""

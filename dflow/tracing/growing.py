@@ -121,16 +121,18 @@ class Growing(Stacks):
             kept = Snapshot([*self.traced.live_values(), *self.traced.uses])
             if any(x in kept for x in objects) or max(Counter(map(id, objects)).values()) > 1:
                 raise self.updated()
+        self.check_names(changed)
         slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
         moving = any(s.cell in changed and s.final.cell is not s.cell for s in slots)
         carried = {c for s in slots for c in (s.cell, s.final.cell)}
         for x in self.appended_arrays():
-            if x.cell.read_only:  # it is an item of a list, and would be of two
+            if x.cell.read_only == rows.OF_A_LIST:  # it would be an item twice
                 raise self.updated()
             inside = x.cell.home is self.traced.region
-            if (not inside and x.cell in changed) or (moving and x.cell in carried):
+            names = {x.cell, *x.cell.copies}
+            if (not inside and x.cell in changed) or (moving and names & carried):
                 raise self.updated()
-            if any(s.final.cell is x.cell and s.cell in changed for s in slots):
+            if any(s.final.cell in names and s.cell in changed for s in slots):
                 raise self.updated()
         for x in self.before[: self.first]:
             if any(isinstance(a, Array) and a.ndim and a.cell in changed for a in flatten(x)[0]):
@@ -193,33 +195,40 @@ class Growing(Stacks):
                 if isinstance(x, Array) and x.ndim:
                     mine = column[self.first :][j :: self.growth.count]
                     self.name_array(x, mine, slots, everywhere[x.cell] == 1)
+        direct = {x.cell for g in self.traced.growing for x in g.appended_arrays()}
+        later = [s.cell for s in self.holding() if s.final.cell not in direct]
+        if later:
+            entangle([x for column in columns for x in column if isinstance(x, Array) and x.ndim], later)
         for i, old in enumerate(self.before[: self.first]):
             for x, column in zip(flattened(old)[0], columns):
                 if isinstance(x, Array) and x.ndim:
-                    entangle([column[i]], [x.cell])
+                    entangle([column[i]], [x.cell, *x.cell.copies])
 
     def name_array(self, x: Array, mine: Sequence[Array], slots: Sequence[Slot], once: bool) -> None:
         """``mine`` are the items that ``x`` has become, in the order of the iterations."""
         holders = [s for s in slots if s.final.cell is x.cell]
         started = [s for s in slots if s.cell is x.cell and isinstance(s.initial, Array)]
-        new = x.cell.home is self.traced.region
+        new = x.cell.home is self.traced.region and not x.cell.copies
         exact = all(s.type == x.type and not (s.final.steps or x.steps) for s in holders)
         if once and new and exact and len(holders) < 2:
             for s in holders:
                 s.landed = mine[-1]
             return
         if once and len(started) == 1 and not holders and started[0].final.cell.home is self.traced.region:
-            sharing = [s for s in slots if s.final.cell is started[0].final.cell]
-            if len(sharing) == 1:  # each iteration leaves a new array to the next, which appends it
+            left = started[0].final.cell
+            sharing = [s for s in slots if s.final.cell is left]
+            if (
+                len(sharing) == 1 and not x.cell.copies and not left.copies
+            ):  # each iteration leaves a new array to the next, which appends it
                 return entangle(mine[:1], [started[0].initial.cell])
-        outer = [] if new or started else [x.cell]
-        return entangle(mine, [*(s.cell for s in holders), *(s.initial.cell for s in started), *outer])
+        return entangle(mine, self.other_names(x))
 
 
 def entangle(items: Sequence[Array], others: Sequence[Cell]) -> None:
     """Arrays that may be one: none of the items is updated, and after an update of another they must not be read."""
     for x in items:
         x.cell.read_only = MAY_ALIAS
+        x.cell.copies += others
     for cell in others:
         cell.copies += [x.cell for x in items]
 

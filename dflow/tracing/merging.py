@@ -16,6 +16,7 @@ from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder, entered, region
 from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
+from dflow.tracing.rows import OF_A_LIST
 from dflow.tracing.state import Undefined, describe, is_number, line_of_block
 
 MAY_ALIAS = "this array may be another name of an array outside of the branch or loop that it was assigned in"
@@ -269,8 +270,10 @@ class Merge:
         for s, value in zip(self.slots, emitted):
             value = _unpacked(value, s.shape, emitted)
             array = _lift.wrap(value, s.weak)
-            if s.aliases or any(c.read_only for c in s.cells):
+            if s.aliases:
                 array.cell.read_only = MAY_ALIAS
+            if any(c.read_only == OF_A_LIST for c in s.cells):
+                array.cell.read_only = OF_A_LIST
             for cell in s.aliases:
                 array.cell.link(cell)
             for other in {id(a): a for c in s.cells for a in holders.setdefault(c, [])}.values():

@@ -122,6 +122,41 @@ class Stacks(ABC):
             mend="append a copy: xs.append(x.copy())",
         )
 
+    def holding(self) -> list[Slot]:
+        """The variables that hold, in later iterations or after the loop, arrays that an iteration has appended."""
+        slots = [
+            s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim and s.final.cell is not s.cell
+        ]
+        cells = {c for g in self.traced.growing for x in g.appended_arrays() for c in (x.cell, *x.cell.copies)}
+        found: list[Slot] = []
+        todo = list(slots)
+        while todo:
+            new = [s for s in todo if s not in found and cells.intersection((s.final.cell, *s.final.cell.copies))]
+            found += new
+            cells = {s.cell for s in new}
+            todo = slots if new else []
+        return found
+
+    def check_names(self, changed: set[Cell]) -> None:
+        """Refuses what would be an item of two lists, or twice of one, or is updated by later iterations."""
+        held = {s.cell for s in self.holding()}
+        for x in self.appended_arrays():
+            if held & changed or held.intersection((x.cell, *x.cell.copies)):
+                raise self.updated()
+
+    def other_names(self, x: Array) -> list[Cell]:
+        """What else may be, after the loop, the array ``x`` of the body."""
+        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
+        known = {s.cell: s for s in slots}
+        found: list[Cell] = []
+        for c in (x.cell, *x.cell.copies):
+            found += [s.cell for s in slots if s.final.cell is c]
+            if c in known:
+                found += [known[c].initial.cell] if isinstance(known[c].initial, Array) else []
+            elif not c.home.is_within(self.traced.region):
+                found.append(c)
+        return found
+
     def restore(self) -> None:
         self.target[:] = self.before
 

@@ -293,7 +293,7 @@ def test_pickles_and_the_cache_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("DFLOW_CACHE", str(tmp_path))
     f = dflow.jit(scaled)
     wanted = f(X, B(3))
-    monkeypatch.setattr("dflow.executable.generate", lambda *args, **options: pytest.fail("compiled again"))
+    monkeypatch.setattr("dflow.backends.generation.generate", lambda *args, **options: pytest.fail("compiled again"))
     sharing.PROGRAMS.clear()
     for table, names in (
         (pyabi.ELEMENTS, ["bf16"]),
