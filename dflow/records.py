@@ -29,6 +29,7 @@ _HEAP_TYPE = 1 << 9  # of a class: made by a class statement, not in C
 
 _registered: set[type] = set()
 _custom: set[type] = set()  # those registered with functions of the user's
+_attributed: set[type] = set()  # those whose parts are attributes
 
 
 def field(*, static: bool = False, differentiable: bool = True, **options: Any) -> Any:
@@ -90,6 +91,7 @@ def register_attributes(cls: type) -> None:
 
     optree.register_pytree_node(cls, apart, together, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE)
     _registered.add(cls)
+    _attributed.add(cls)
 
 
 def register_container(cls: type) -> None:
@@ -126,6 +128,16 @@ def register_container(cls: type) -> None:
 
 def is_registered(cls: type) -> bool:
     return cls in _registered
+
+
+def has_attributes(cls: type) -> bool:
+    """Whether instances are nodes whose parts are attributes."""
+    return cls in _attributed
+
+
+def has_attributes_in_dict(cls: type) -> bool:
+    """Whether instances are such nodes, and have no attributes but those in their ``__dict__``."""
+    return cls in _attributed and cls.__dictoffset__ != 0 and not _slots(cls) and not _fields_of_class(cls)
 
 
 def is_custom(cls: type) -> bool:

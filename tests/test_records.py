@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -178,3 +179,45 @@ class Linked:
 def test_an_object_that_refers_to_itself():
     with pytest.raises(dflow.errors.TraceError, match="refers to itself"):
         dflow.jit(lambda a: a.v)(Linked(1.0))
+
+
+class Pair(NamedTuple):
+    x: float
+    y: float
+
+
+class Other(NamedTuple):
+    y: float
+    x: float
+
+
+def test_a_known_call_meets_another_object():
+    """What served the last call looks at the class, the attributes and the facts among them."""
+
+    def f(p):
+        return getattr(p, "scale", 1.0) * (p.x - p.y if getattr(p, "mode", "sum") == "sum" else p.x * p.y)
+
+    run = dflow.jit(f)
+    other, more = Plain(5.0, 2.0, "product"), Plain(5.0, 2.0)
+    more.scale = 3.0
+    odd = Plain(5.0, 2.0)
+    del odd.mode
+    odd.scale = 4.0  # as many attributes as others have
+    for p in (Pair(5.0, 2.0), Other(5.0, 2.0), Vector(5.0, 2.0), Plain(5.0, 2.0), other, more, odd):
+        for _ in range(2):
+            assert run(p) == f(p)
+    p = Plain(5.0, 2.0, ["sum"])  # a list can change where it is
+    choose = dflow.jit(lambda p: p.x - p.y if p.mode[0] == "sum" else p.x * p.y)
+    assert choose(p) == choose(p) == 3.0
+    p.mode[0] = "product"
+    assert choose(p) == 10.0
+
+
+def test_known_calls_return_named_tuples_and_objects():
+    run = dflow.jit(lambda p, q: (Pair(q.x, p.y), [Plain(p.x, None, "kept")], {"v": Vector(q.y, p.y)}))
+    for x in (1.0, 2.0):
+        pair, (plain,), rest = run(Pair(x, 3.0), Plain(4.0, 5.0))
+        assert type(pair) is Pair and pair == (4.0, 3.0)
+        assert vars(plain) == {"x": x, "y": None, "mode": "kept"}
+        assert rest == {"v": Vector(5.0, 3.0)}
+    assert vars(dflow.grad(lambda p: p.x * p.y)(Plain(2.0, 3.0))) == {"x": 3.0, "y": 2.0, "mode": "sum"}

@@ -299,12 +299,13 @@ def _along(arr: Array, indices: Any, axis: Any) -> tuple[Array, tuple[Any, ...]]
         return arr, (indices,)
     shape = s.static(s.dims(indices), "np.take_along_axis")
     own = s.static(s.dims(arr), "np.take_along_axis")
-    grid = [np.arange(own[k]).reshape([-1 if d == k else 1 for d in range(rank)]) for k in range(rank)]
-    full = np.broadcast_shapes(*(g.shape for k, g in enumerate(grid) if k != at), shape)
-    entries = [indices if k == at else np.broadcast_to(g, full).copy() for k, g in enumerate(grid)]
-    if isinstance(indices, Array):
-        entries[at] = wrap(s.expand(indices.value, full))
-    return arr, tuple(entries)
+    full = np.broadcast_shapes(tuple(1 if k == at else own[k] for k in range(rank)), shape)
+    if not isinstance(indices, Array):
+        grid = (np.arange(own[k]).reshape([-1 if d == k else 1 for d in range(rank)]) for k in range(rank))
+        return arr, tuple(indices if k == at else np.broadcast_to(g, full).copy() for k, g in enumerate(grid))
+    # Counted where they are used: as constants they would be as large as the array.
+    counts = (s.counter(full, k) if own[k] > 1 else s.full(full, 0, np.int64) for k in range(rank))
+    return arr, tuple(wrap(s.expand(indices.value, full) if k == at else c) for k, c in enumerate(counts))
 
 
 @implements(np.take_along_axis)
