@@ -59,7 +59,7 @@ class _Fusion:
             self.env[op.result] = self.product(b, op)
         elif op.name == "matmul" and any(self.demand.turns(op)):
             self.env[op.result] = self.turned(b, op)
-        elif op.name == "concatenate":
+        elif op.name == "concatenate" and not self.demand.is_fusable(op):
             self.env[op.result] = self.concatenation(b, op)
         elif self.demand.is_element(op):
             self.env[op.result] = Elements(b, self.env, self.demand).of_result(op, ())

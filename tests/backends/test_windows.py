@@ -126,3 +126,40 @@ def test_derivatives(f):
     np.testing.assert_allclose(np.dot(grad(u), d), np.dot(forward, w), rtol=1e-12)
     batch = dflow.jit(dflow.vmap(dflow.grad(lambda u: np.sum(f(u) * w))))(np.stack([u, 2 * u, -u]))
     np.testing.assert_allclose(batch, [grad(u), grad(2 * u), grad(-u)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_parts_put_together_are_read_where_they_lie(seed):
+    """Slices of one tensor or of several, turned round, along every axis and at every place."""
+    rng = np.random.default_rng(seed)
+    shape = (*rng.integers(1, 6, seed % 3).tolist(), int(rng.integers(40, 60)))
+    whole = TensorType([F64, I64][seed % 2], shape)
+    b = Builder([whole, whole])
+    x, other = b.args
+    y = x
+    for axis in (*range(len(shape)), len(shape) - 1):
+        n = shape[axis]
+        cuts = sorted(rng.integers(0, n + 1, int(rng.integers(1, 3))).tolist()) if axis < len(shape) - 1 else [n - 3]
+        pieces = list(zip([0, *cuts], [*cuts, n]))
+        parts = []
+        for k in rng.permutation(len(pieces)):
+            start, stop = pieces[k]
+            index = tuple(("slice", stop - start, 1) if a == axis else "all" for a in range(len(shape)))
+            parts.append(b.extract(x, b.index(start), index=index))
+            if seed % 4 == 3:
+                parts[-1] = b.mul(parts[-1], parts[-1])
+        y = b.add(y, b.mul(b.concatenate(*parts, axis=axis), other))
+    inner = b.extract(y, b.index(shape[-1] - 9), index=("all",) * (len(shape) - 1) + (("slice", 9, 1),))
+    assert_agrees(b.function("f", [b.neg(y), b.neg(inner)]), sample(rng, whole), sample(rng, whole))
+
+
+def test_a_stencil_of_turned_tensors_is_one_pass():
+    b = Builder([TensorType(F64, (8, 40))])
+    (x,) = y, *_ = b.args
+    for axis, n in ((0, 8), (1, 40)):
+        for cut in (1, n - 1):
+            first, last = (tuple(("slice", m, 1) if a == axis else "all" for a in (0, 1)) for m in (n - cut, cut))
+            parts = b.extract(x, b.index(cut), index=first), b.extract(x, b.index(0), index=last)
+            y = b.add(y, b.concatenate(*parts, axis=axis))
+    g = assert_agrees(b.function("f", [y]), np.random.default_rng(0).normal(size=(8, 40)))
+    assert [op.name for op in g.body.ops if op.name != "constant"] == ["kernel"]
