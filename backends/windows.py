@@ -22,7 +22,7 @@ part is most of each row; and where no other than operations element by element 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 from dflow.ir.core import Block, Function, Op, Value, walk
@@ -63,21 +63,19 @@ def is_window(op: Op) -> bool:
     return bool(whole) and known and prod(covered) >= LEAST * prod(whole) > 0
 
 
-def is_join(op: Op) -> bool:
+def joins_well(parts: Sequence[Value], axis: int) -> bool:
     """Whether the element of a concatenation costs little more than that of a part of it."""
-    if op.name != "concatenate" or not op.result.type.is_static or not 2 <= len(op.operands) <= PARTS:
+    if not 2 <= len(parts) <= PARTS or not all(part.type.is_static and prod(part.type.static_shape) for part in parts):
         return False
-    axis, shape = op.attrs["axis"], op.result.type.static_shape
-    if 0 in shape:
-        return False
-    if axis < len(shape) - 1:
-        return len({source(part) for part in op.operands}) == 1
-    return 1 - max(part.type.static_shape[axis] for part in op.operands) / shape[axis] <= EDGES
+    if axis < parts[0].type.rank - 1:
+        return len({source(part) for part in parts}) == 1
+    sizes = [part.type.static_shape[axis] for part in parts]
+    return 1 - max(sizes) / sum(sizes) <= EDGES
 
 
 def _joins(f: Function) -> set[Op]:
     """The concatenations whose elements are wanted one by one; others are made in memory, part by part."""
-    joins = {op for op in walk(f.body) if is_join(op)}
+    joins = {op for op in walk(f.body) if op.name == "concatenate" and joins_well(op.operands, op.attrs["axis"])}
     if not joins:
         return joins
     whole = set(f.results)

@@ -163,3 +163,29 @@ def test_a_stencil_of_turned_tensors_is_one_pass():
             y = b.add(y, b.concatenate(*parts, axis=axis))
     g = assert_agrees(b.function("f", [y]), np.random.default_rng(0).normal(size=(8, 40)))
     assert [op.name for op in g.body.ops if op.name != "constant"] == ["kernel"]
+
+
+@pytest.mark.parametrize("dtype", [F64, I64, C128])
+def test_parts_added_side_by_side_are_one_addition(dtype):
+    """What the transposes of concatenations are; chains with gaps, overlaps or other readers stay what they were."""
+    whole = TensorType(dtype, (5, 40))
+    rng = np.random.default_rng(0)
+    for axis, n, pieces, kernels in (
+        (0, 5, [(4, 1), (0, 4)], 1),
+        (1, 40, [(38, 2), (0, 36), (36, 2)], 1),
+        (0, 5, [(0, 4), (3, 2)], 2),
+        (1, 40, [(0, 3), (4, 36)], 2),
+    ):
+        b = Builder([whole, whole])
+        y, x = b.args
+        for start, size in pieces:
+            index = tuple(("slice", size, 1) if a == axis else "all" for a in (0, 1))
+            y = b.update_add(y, b.extract(x, b.index(n - start - size), index=index), b.index(start), index=index)
+        g = assert_agrees(b.function("f", [b.mul(y, x)]), sample(rng, whole), sample(rng, whole))
+        assert (updates(g) == 0) == (kernels == 1)
+    b = Builder([whole, whole])
+    y, x = b.args
+    index = (("slice", 1, 1), "all"), (("slice", 4, 1), "all")
+    first = b.update_add(y, b.extract(x, b.index(4), index=index[0]), b.index(0), index=index[0])
+    last = b.update_add(first, b.extract(x, b.index(0), index=index[1]), b.index(1), index=index[1])
+    assert_agrees(b.function("f", [first, last]), sample(rng, whole), sample(rng, whole))
