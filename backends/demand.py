@@ -266,7 +266,7 @@ class Demand:
             return True
         if op.name == "transpose" and self._is_taken_turned(op.result):
             return True
-        if op.name == "concatenate":
+        if op.name == "concatenate" and op not in self._fusable:
             part = op.operands[use.operand].type
             return part.shape != (1,)
         return op in self._fusable and op.result in self.stored and same_memory(op) is not None

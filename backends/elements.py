@@ -7,11 +7,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dflow.backends.demand import Demand, splat
+from dflow.backends.joined import Joined
 from dflow.ir.builder import Builder
 from dflow.ir.core import Op, Value, substitute
 from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import definition
-from dflow.ir.types import I64, Dim, DType, Size
+from dflow.ir.types import BOOL, I64, Dim, DType, Size
 
 Index = tuple[Value, ...]
 
@@ -65,7 +66,11 @@ class Elements:
         return self.of(op.operands[0], tuple(index[perm.index(axis)] for axis in range(len(perm))))
 
     def _extract(self, op: Op, index: Index) -> Value:
-        x, *starts = op.operands
+        return self.of(op.operands[0], self.place(op, index))
+
+    def place(self, op: Op, index: Index) -> Index:
+        """Where the element at ``index`` of a slice lies in the whole."""
+        starts = op.operands[1:]
         out, rest, start = [], iter(index), iter(self.env.get(s, s) for s in starts)
         for entry in op.attrs["index"]:
             if entry == "all":
@@ -74,7 +79,10 @@ class Elements:
                 out.append(next(start))
             else:
                 out.append(self.add(next(start), self.mul(next(rest), self.index(entry[2]))))
-        return self.of(x, tuple(out))
+        return tuple(out)
+
+    def _concatenate(self, op: Op, index: Index) -> Value:
+        return Joined(self, op, index).element()
 
     def _update(self, op: Op, index: Index) -> Value:
         x, part, *_ = op.operands
@@ -115,17 +123,20 @@ class Elements:
 
     def limits(self, i: Value, start: int, stop: int) -> list[Value]:
         """What to ask of a position to know that it is at least ``start`` and below ``stop``."""
+        asked = [self.question("ge", i, start), self.question("lt", i, stop)]
+        return [a if isinstance(a, Value) else self.constant(a, BOOL) for a in asked if a is not True]
+
+    def question(self, name: str, i: Value, bound: int) -> Value | bool:
+        """Whether a position is at least ("ge") or below ("lt") ``bound``: as code, or the answer where it is known."""
         base, c = sum_of(i)
         if base is None:
-            base, c, size = i, 0, None
-        else:
-            size = self.sizes.get(base)
-        asked = []
-        if not isinstance(size, int) or c < start:
-            asked.append(self.emit("ge", base, self.index(start - c)))
-        if not isinstance(size, int) or c + size > stop:
-            asked.append(self.emit("lt", base, self.index(stop - c)))
-        return asked
+            return c >= bound if name == "ge" else c < bound
+        size = self.sizes.get(base)
+        if isinstance(size, int) and c >= bound:
+            return name == "ge"
+        if isinstance(size, int) and c + size <= bound:
+            return name == "lt"
+        return self.emit(name, base, self.index(bound - c))
 
     def _gather(self, op: Op, index: Index) -> Value:
         x, *positions = op.operands

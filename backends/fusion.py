@@ -20,6 +20,7 @@ from typing import Any
 from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
+from dflow.backends.whole_sums import whole_sums
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
 from dflow.ir.passes.decompose import decompose
@@ -31,7 +32,7 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
-    f = forwards(unchecked(decompose(f)))
+    f = whole_sums(forwards(unchecked(decompose(f))))
     return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
 
 
@@ -59,7 +60,7 @@ class _Fusion:
             self.env[op.result] = self.product(b, op)
         elif op.name == "matmul" and any(self.demand.turns(op)):
             self.env[op.result] = self.turned(b, op)
-        elif op.name == "concatenate":
+        elif op.name == "concatenate" and not self.demand.is_fusable(op):
             self.env[op.result] = self.concatenation(b, op)
         elif self.demand.is_element(op):
             self.env[op.result] = Elements(b, self.env, self.demand).of_result(op, ())

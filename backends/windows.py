@@ -10,32 +10,43 @@ memory of its own. A link is a *window* when it covers most of the tensor, a con
 asking of each element whether it lies inside is cheap; and when it writes to what nothing else reads: a tensor that is
 being made, so that the chain costs no pass at all, or the result of another link. A lone window in a tensor that is
 there already is better written in place.
+
+A concatenation is read in the same way where asking of an element which part it lies in is cheap:
+
+    %y = concatenate(%x[n-1:], %x[:n-1])   ->     %k = select(ge(%i, 1), %i - 1, %i + n - 1); yield %x[%k]
+
+That holds for parts of one tensor, where the questions choose between positions; and along the last axis, where one
+part is most of each row; and where no other than operations element by element want it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.registry import definition
 
 LEAST = 0.5  # of the elements of the whole
 EDGES = 0.125  # of a row: what is outside of some window of a chain is not computed in vectors
 MOST = 32  # links of one chain
+PARTS = 4  # of a concatenation
 
 
 def windows(f: Function, is_made: Callable[[Op], bool]) -> set[Op]:
-    """The updates of ``f`` that kernels should compute. ``is_made`` tells the operations that kernels compute."""
+    """The updates and concatenations of ``f`` that kernels should compute.
+
+    ``is_made`` tells the operations that kernels compute."""
+    found = _joins(f)
     if not any(is_window(op) for op in walk(f.body)):
-        return set()
+        return found
     uses = Counter(f.results)
     for op in walk(f.body):
         uses.update(op.operands)
         for r in op.regions:
             uses.update(r.results)
-    found: set[Op] = set()
     _search(f.body, uses, is_made, found)
     return found
 
@@ -50,6 +61,34 @@ def is_window(op: Op) -> bool:
     whole, covered = x.type.static_shape, part.type.static_shape
     known = all(constant_of(s) is not None for s in starts)
     return bool(whole) and known and prod(covered) >= LEAST * prod(whole) > 0
+
+
+def joins_well(parts: Sequence[Value], axis: int) -> bool:
+    """Whether the element of a concatenation costs little more than that of a part of it."""
+    if not 2 <= len(parts) <= PARTS or not all(part.type.is_static and prod(part.type.static_shape) for part in parts):
+        return False
+    if axis < parts[0].type.rank - 1:
+        return len({source(part) for part in parts}) == 1
+    sizes = [part.type.static_shape[axis] for part in parts]
+    return 1 - max(sizes) / sum(sizes) <= EDGES
+
+
+def _joins(f: Function) -> set[Op]:
+    """The concatenations whose elements are wanted one by one; others are made in memory, part by part."""
+    joins = {op for op in walk(f.body) if op.name == "concatenate" and joins_well(op.operands, op.attrs["axis"])}
+    if not joins:
+        return joins
+    whole = set(f.results)
+    for op in walk(f.body):
+        whole.update(v for r in op.regions for v in r.results)
+        if op.name != "extract" and not definition(op).elementwise:
+            whole.update(op.operands)
+    return {op for op in joins if op.result not in whole}
+
+
+def source(part: Value) -> Value:
+    """What a slice is of; another tensor itself."""
+    return part.op.operands[0] if part.op is not None and part.op.name == "extract" else part
 
 
 def _edges(links: list[Op]) -> float:

@@ -126,3 +126,66 @@ def test_derivatives(f):
     np.testing.assert_allclose(np.dot(grad(u), d), np.dot(forward, w), rtol=1e-12)
     batch = dflow.jit(dflow.vmap(dflow.grad(lambda u: np.sum(f(u) * w))))(np.stack([u, 2 * u, -u]))
     np.testing.assert_allclose(batch, [grad(u), grad(2 * u), grad(-u)], rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_parts_put_together_are_read_where_they_lie(seed):
+    """Slices of one tensor or of several, turned round, along every axis and at every place."""
+    rng = np.random.default_rng(seed)
+    shape = (*rng.integers(1, 6, seed % 3).tolist(), int(rng.integers(40, 60)))
+    whole = TensorType([F64, I64][seed % 2], shape)
+    b = Builder([whole, whole])
+    x, other = b.args
+    y = x
+    for axis in (*range(len(shape)), len(shape) - 1):
+        n = shape[axis]
+        cuts = sorted(rng.integers(0, n + 1, int(rng.integers(1, 3))).tolist()) if axis < len(shape) - 1 else [n - 3]
+        pieces = list(zip([0, *cuts], [*cuts, n]))
+        parts = []
+        for k in rng.permutation(len(pieces)):
+            start, stop = pieces[k]
+            index = tuple(("slice", stop - start, 1) if a == axis else "all" for a in range(len(shape)))
+            parts.append(b.extract(x, b.index(start), index=index))
+            if seed % 4 == 3:
+                parts[-1] = b.mul(parts[-1], parts[-1])
+        y = b.add(y, b.mul(b.concatenate(*parts, axis=axis), other))
+    inner = b.extract(y, b.index(shape[-1] - 9), index=("all",) * (len(shape) - 1) + (("slice", 9, 1),))
+    assert_agrees(b.function("f", [b.neg(y), b.neg(inner)]), sample(rng, whole), sample(rng, whole))
+
+
+def test_a_stencil_of_turned_tensors_is_one_pass():
+    b = Builder([TensorType(F64, (8, 40))])
+    (x,) = y, *_ = b.args
+    for axis, n in ((0, 8), (1, 40)):
+        for cut in (1, n - 1):
+            first, last = (tuple(("slice", m, 1) if a == axis else "all" for a in (0, 1)) for m in (n - cut, cut))
+            parts = b.extract(x, b.index(cut), index=first), b.extract(x, b.index(0), index=last)
+            y = b.add(y, b.concatenate(*parts, axis=axis))
+    g = assert_agrees(b.function("f", [y]), np.random.default_rng(0).normal(size=(8, 40)))
+    assert [op.name for op in g.body.ops if op.name != "constant"] == ["kernel"]
+
+
+@pytest.mark.parametrize("dtype", [F64, I64, C128])
+def test_parts_added_side_by_side_are_one_addition(dtype):
+    """What the transposes of concatenations are; chains with gaps, overlaps or other readers stay what they were."""
+    whole = TensorType(dtype, (5, 40))
+    rng = np.random.default_rng(0)
+    for axis, n, pieces, kernels in (
+        (0, 5, [(4, 1), (0, 4)], 1),
+        (1, 40, [(38, 2), (0, 36), (36, 2)], 1),
+        (0, 5, [(0, 4), (3, 2)], 2),
+        (1, 40, [(0, 3), (4, 36)], 2),
+    ):
+        b = Builder([whole, whole])
+        y, x = b.args
+        for start, size in pieces:
+            index = tuple(("slice", size, 1) if a == axis else "all" for a in (0, 1))
+            y = b.update_add(y, b.extract(x, b.index(n - start - size), index=index), b.index(start), index=index)
+        g = assert_agrees(b.function("f", [b.mul(y, x)]), sample(rng, whole), sample(rng, whole))
+        assert (updates(g) == 0) == (kernels == 1)
+    b = Builder([whole, whole])
+    y, x = b.args
+    index = (("slice", 1, 1), "all"), (("slice", 4, 1), "all")
+    first = b.update_add(y, b.extract(x, b.index(4), index=index[0]), b.index(0), index=index[0])
+    last = b.update_add(first, b.extract(x, b.index(0), index=index[1]), b.index(1), index=index[1])
+    assert_agrees(b.function("f", [first, last]), sample(rng, whole), sample(rng, whole))
