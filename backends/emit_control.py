@@ -10,6 +10,7 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
+from dflow.backends.emit_held import held_array, in_registers
 from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows, reserved_rows
@@ -58,6 +59,8 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
 
     totals = sums(body, carried)
     with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
+        if held := held_array(e, op):
+            return in_registers(e, op, held, count, inits, begin)
         return e.loop(count, inits, run, hints=hints(e, body, count, totals))
 
 

@@ -174,7 +174,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def _add(module: ir.Module, export: Export, releases: list[ir.Function]) -> Export:
     try:
-        emitted = emit(export.plan, export.name, module, Options(blas=False, threads=False))
+        emitted = emit(export.plan, export.name, module, Options(blas=False, threads=False, masks=False))
     except Unavailable as e:
         raise LibraryError(str(e)) from None
     _add_messages(module, export.name, emitted.checks)

@@ -41,6 +41,12 @@ def machine(
     )
 
 
+@functools.cache
+def has_masks() -> bool:
+    """Whether this processor reads vectors under masks."""
+    return bool(llvm.get_host_cpu_features().get("avx2"))
+
+
 def optimize(
     module: ir.Module | str,
     target: llvm.TargetMachine,
