@@ -224,6 +224,7 @@ class Demand:
         homes = self._homes[v] = _Homes()
         uses = self._uses.get(v, [])
         forced = v in self.stored or (op in self.windows and not all(map(self._asks_in_order, uses)))
+        forced |= any(use.op is not None and use.op.name == "extract" for use in uses) and self._is_flat(op)
         places = 0
         for use in uses:
             if self._in_memory(use):
@@ -244,6 +245,14 @@ class Demand:
             inline = inline and v not in self.stored and not homes.again and self._may_repeat(op, len(homes.kernels))
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
+
+    def _is_flat(self, op: Op) -> bool:
+        """Whether the result is the memory of an operand by fewer axes, which spares kernels the divisions."""
+        source = same_memory(op) if op.name == "reshape" else None
+        if source is None or (source.op is not None and source.op in self._fusable):
+            return False
+        axes, wanted = (sum(size != 1 for size in t.shape) for t in (op.result.type, source.type))
+        return axes < wanted and self._intact(source, self._position[op]) == inf
 
     def _may_repeat(self, op: Op, kernels: int) -> bool:
         """Whether so many kernels may each compute the elements."""

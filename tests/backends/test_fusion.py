@@ -315,3 +315,13 @@ def test_random_aliasing(rng: random.Random):
     f = random_aliasing(rng, 4)
     for c in (0.25, 2.0):
         fused(f, vector(36), vector(36) ** 2, c)
+
+
+def test_slices_of_a_flat_tensor_need_no_divisions():
+    b = Builder([M])
+    (x,) = b.args
+    flat = b.reshape(x, shape=(x.type.static_shape[0] * x.type.static_shape[1],))
+    part = b.extract(flat, b.index(1), index=(("slice", 5, 1),))
+    g = fused(b.function("f", [b.mul(part, part)]), matrix())
+    assert not {"floordiv", "rem"} & {op.name for op in walk(g.body)}
+    assert copies(bufferize(g)) == []
