@@ -47,7 +47,8 @@ def test_rows_of_a_triangle(n, dtype):
 @pytest.mark.skipif(not has_masks(), reason="this processor reads no vectors under masks")
 def test_the_array_is_held():
     l, x = arguments(32)
-    assert "@llvm.masked.load.v32f64" in str(dflow.jit(triangle).lower(l, x).llvm())
+    for function, args in ((triangle, (l, x)), (quotients, (l, x, windows()))):
+        assert "@llvm.masked.load.v32f64" in str(dflow.jit(function).lower(*args).llvm())
 
 
 def test_derivatives():
@@ -59,17 +60,22 @@ def test_derivatives():
     np.testing.assert_allclose(dflow.grad(triangle, argnums=1)(l, x) @ tangent, forward, rtol=1e-12)
 
 
+def windows():
+    """Widths of windows that begin at 0, 1, ... 31, some without elements, and the last as far as the array goes."""
+    widths = np.random.default_rng(0).integers(-2, 12, 32)
+    return np.where(np.arange(32) % 3, np.minimum(widths, 32 - np.arange(32)), 32 - np.arange(32))
+
+
 def test_windows_that_begin_and_end_anywhere():
-    l, x = arguments(16)
-    x = np.abs(x)
-    widths = np.array([3, 0, 14, 1, -2, 11, 10, 0])
+    l, x = arguments(32)
+    x, widths = np.abs(x), windows()
     np.testing.assert_allclose(dflow.jit(quotients)(l, x, widths), quotients(l, x, widths), rtol=1e-13)
 
 
 def test_a_window_beyond_the_array_is_an_error():
-    l, x = arguments(16)
+    l, x = arguments(32)
     with pytest.raises(IndexError, match="out of bounds"):
-        dflow.jit(quotients)(l, np.abs(x), np.array([3, 16]))
+        dflow.jit(quotients)(l, np.abs(x), windows() + 1)
 
 
 def test_a_window_beyond_what_is_read_is_an_error():
