@@ -148,7 +148,7 @@ def filled(error: DflowError, traced: TracedLoop) -> list[Growth]:
     """The lists that become longer in a branch of the body and are to be filled by this loop."""
     found = []
     for target, items, test in error.appended:
-        if not traced.most or target not in traced.outside or held_outside(target, traced):
+        if not traced.most or target not in traced.outside or held_outside(target, traced.here):
             continue
         if traced.unrolls and test is not None and counted([test], traced):
             continue  # which iterations append is known when they are unrolled

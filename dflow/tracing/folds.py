@@ -70,7 +70,9 @@ class Folds:
         inner = located(ast.ListComp(node.elt, [source, *others]), node)
         self.functions.append(_collector(name, inner))
         plain = ast.Lambda(_one(SOURCE), inner)
-        return located(ast.Call(runtime("collected", node), [self._copy(first.iter), plain, load(name)], []), node)
+        chooses = ast.Constant(any(isinstance(n, ast.comprehension) and n.ifs for n in ast.walk(node)))
+        args = [self._copy(first.iter), plain, load(name), chooses]
+        return located(ast.Call(runtime("collected", node), args, []), node)
 
 
 def _one(name: str) -> ast.arguments:

@@ -140,7 +140,7 @@ class Growing(Stacks):
 
     def to_be_filled(self) -> None:
         """The list is not to have items again after the loop; by one around it, if it comes from outside of that."""
-        if not held_outside(self.target, self.traced):
+        if not held_outside(self.target, self.traced.here):
             self.traced.learnt.growing[id(self.target)] = self.growth.as_filled()
             raise Again
         error = self.refused()
@@ -181,7 +181,7 @@ class Growing(Stacks):
         structure = self.growth.structure
         items = [unflatten(structure, leaves) for leaves in zip(*columns)]
         # A loop around this one looks for what is new: there the items from before stay what they are.
-        replaced = self.first and not held_outside(self.target, self.traced)
+        replaced = self.first and not held_outside(self.target, self.traced.here)
         self.target[:] = items if replaced else [*self.before, *items[self.first :]]
         self.name_again(columns)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError
+from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError, failure
+from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
-from dflow.tracing.context import region, tracing
+from dflow.tracing.context import Cell, region, tracing
 from dflow.tracing.iterators import leave_alone, take_from, taken_from
 from dflow.tracing.objects import Snapshot
+from dflow.tracing.rows import columns
 from dflow.tracing.sequences import Indexable, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
 from dflow.tracing.stacks import held_outside
+from dflow.tracing.state import flatten
 from dflow.tracing.traced_loop import MOST_UNROLLED, TracedLoop
 
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
@@ -106,16 +109,21 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
         return _unrolled(loop, iterated(iterable), body)
     length = sequence.length
     static = isinstance(length, int)
+    refused = None
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
-        return _copied(loop, sequence, body)
-    before, snapshot = loop.get(), Snapshot([*loop.get(), *loop.uses()])
+        refused = _short(loop, sequence, body)
+        if refused is None:
+            return None
+    start, items = _Start(loop), _Items(sequence)
     traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
     try:
         traced.run()
+        items.check(traced.region.changed())
     except DflowError as e:
-        loop.put(before)
-        snapshot.restore()
-        if any(held_outside(target, traced) for target, *_ in e.appended):
+        start.restore()
+        if refused is not None:
+            raise refused from None
+        if any(held_outside(target, traced.here) for target, *_ in e.appended):
             raise
         peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
         if static and peels and _peeled(loop, sequence, body):
@@ -127,27 +135,81 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     return None
 
 
+class _Items:
+    """The items of the lists that a loop runs over: as one operation it reads those that there are on entry."""
+
+    def __init__(self, sequence: Indexable):
+        self.lists = [(xs, list(xs)) for xs in sequence.lists()]
+
+    def check(self, changed: Iterable[Cell]) -> None:
+        """Refuses lists, or arrays in them, that the loop has changed."""
+        cells = set(changed) if self.lists else set()
+        for now, then in self.lists:
+            same = len(now) == len(then) and all(a is b for a, b in zip(now, then))
+            if not same or any(isinstance(x, Array) and x.cell in cells for x in flatten(then)[0]):
+                error = _changing()
+                error.unroll = len(now) == len(then)
+                raise error
+
+    def check_length(self) -> None:
+        """Refuses lists that the iterations, one after the other, have made longer or shorter."""
+        if any(len(now) != len(then) for now, then in self.lists):
+            raise _changing()
+
+    def check_rows(self) -> None:
+        """Refuses lists whose items are not the rows of one array any more."""
+        if any(columns(now) is None for now, _ in self.lists):
+            raise _changing()
+
+
+def _changing() -> DflowError:
+    return failure(
+        CarriedError,
+        "this loop changes a list while it iterates over it",
+        mend="iterate over a copy, `for x in list(xs)`, or over the positions, `for i in range(len(xs))`",
+    )
+
+
+def _short(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> DflowError | None:
+    """Unrolls a loop; or puts everything back where a list becomes longer in a branch, which a traced loop can fill."""
+    start = _Start(loop)
+    try:
+        _copied(loop, sequence, body)
+    except CarriedError as e:
+        held = any(held_outside(target, start.region) for target, *_ in e.appended)
+        if not e.appended or held or not start.can_be_restored():
+            raise
+        start.restore()
+        return e
+    return None
+
+
 def _copied(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> None:
     """The iterations of a sequence of known length, one after the other."""
-    here = region()
+    here, items = region(), _Items(sequence)
     around, here.unrolled = here.unrolled, here.unrolled * max(1, len(sequence))
     try:
         _unrolled(loop, (sequence.item(k) for k in range(len(sequence))), body)
     finally:
         here.unrolled = around
+    items.check_length()
 
 
 def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> bool:
     """The first iteration by itself, the others as a loop: what the first defines then has a value and a type."""
-    start = _Start(loop)
+    start, items = _Start(loop), _Items(sequence)
     try:
         body(sequence.item(0))
+        items.check_rows()
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
             if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live, loop.uses)
-        elif not stop:
+        elif stop:
+            return True
+        else:
             others.run()
+        items.check(others.region.changed())
     except DflowError:
         if not start.can_be_restored():
             raise

@@ -347,11 +347,14 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
 
 def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
+    mend = "give it all its parts before, and change their values only; or fill an array"
+    if isinstance(place.owner, list):
+        mend = "append in a `for` loop (with `break`), and change the list in no other way there; or fill an array"
     return failure(
         CarriedError,
         f"a {kind} from outside grows or shrinks inside a {where} that is traced",
         seen=f"{place.name} is set or removed there",
-        mend="give it all its parts before, and change their values only; or fill an array",
+        mend=mend,
     )
 
 

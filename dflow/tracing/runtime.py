@@ -61,9 +61,13 @@ def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any]
     return loop(*start) if start else loop(0 if function is sum else UNSET)
 
 
-def collected(items: Any, comprehension: Callable[[Any], list[Any]], loop: Callable[[Any], list[Any]]) -> list[Any]:
-    """A list comprehension over ``items``: while tracing, the loop that it is, if it is a long one."""
+def collected(
+    items: Any, comprehension: Callable[[Any], list[Any]], loop: Callable[[Any], list[Any]], chooses: bool
+) -> list[Any]:
+    """A list comprehension over ``items``: while tracing, the loop that it is, if it is a long one or ``chooses``."""
     sequence = as_sequence(items) if tracing() else None
+    if chooses and sequence is not None:
+        return loop(items)
     most = 0 if sequence is None else most_iterations(sequence.length)
     if most <= LONG and (sequence is None or most == 0 or isinstance(sequence.length, int)):
         return comprehension(iterated(items))

@@ -22,6 +22,10 @@ class Indexable:
     def item(self, k: Any) -> Any:
         raise NotImplementedError
 
+    def lists(self) -> list[list[Any]]:
+        """The lists whose items are read: Python sees what a loop over them changes there."""
+        return []
+
     def __len__(self) -> int:
         if isinstance(self.length, int):
             return self.length
@@ -98,6 +102,9 @@ class Enumerated(Indexable):
     def item(self, k: Any) -> Any:
         return (self.start + k if not (isinstance(self.start, int) and self.start == 0) else k), self.inner.item(k)
 
+    def lists(self) -> list[list[Any]]:
+        return self.inner.lists()
+
 
 class Zipped(Indexable):
     def __init__(self, parts: Sequence[Indexable]):
@@ -110,6 +117,9 @@ class Zipped(Indexable):
     def item(self, k: Any) -> Any:
         return tuple(p.item(k) for p in self.parts)
 
+    def lists(self) -> list[list[Any]]:
+        return [xs for p in self.parts for xs in p.lists()]
+
 
 class Reversed(Indexable):
     def __init__(self, inner: Indexable):
@@ -117,6 +127,9 @@ class Reversed(Indexable):
 
     def item(self, k: Any) -> Any:
         return self.inner.item(self.length - 1 - k)
+
+    def lists(self) -> list[list[Any]]:
+        return self.inner.lists()
 
 
 MOST = 1 << 20  # sequences that may be longer have no bound of use
@@ -138,6 +151,9 @@ class Items(Indexable):
 
     def item(self, k: Any) -> Any:
         return self.columns.item(Inside(k)) if isinstance(k, Array) else self.columns.items[k]
+
+    def lists(self) -> list[list[Any]]:
+        return [self.columns.items] if isinstance(self.columns.items, list) else []
 
 
 class Filled(Indexable):

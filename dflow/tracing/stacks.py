@@ -10,7 +10,7 @@ from dflow.errors import CarriedError, DflowError, failure
 from dflow.tracing import lift as _lift
 from dflow.tracing import rows
 from dflow.tracing.array import Array
-from dflow.tracing.context import Cell, builder, region
+from dflow.tracing.context import Cell, Region, builder, region
 from dflow.tracing.items import Growth, Held, Packed, Static, containers, fits, flattened
 from dflow.tracing.sequences import Inside
 from dflow.tracing.slots import Slot, slot_array
@@ -161,9 +161,9 @@ class Stacks(ABC):
         self.target[:] = self.before
 
 
-def held_outside(target: list[Any], traced: TracedLoop) -> bool:
-    """Whether the list comes from outside of a loop around this one."""
-    return any(r.loop is not None and target in r.loop.outside for r in traced.here.around())
+def held_outside(target: list[Any], here: Region) -> bool:
+    """Whether the list comes from outside of a loop around what stands ``here``."""
+    return any(r.loop is not None and target in r.loop.outside for r in here.around())
 
 
 def put(stack: Array, position: Any, x: Any, count: int = 0) -> None:

@@ -63,6 +63,7 @@ class TracedLoop:
         self.body = body
         self.test = test
         self.count = count
+        self.most = most_iterations(count)  # how many iterations there are at most; 0 when that is not known
         self.positive = positive  # whether there is an iteration at all
         self.only_if_traced = only_if_traced
         self.learnt = Learnt()
@@ -142,11 +143,6 @@ class TracedLoop:
     def unrolls(self) -> bool:
         """Whether the loop may be unrolled if it cannot be traced."""
         return isinstance(self.count, int) and self.count * self.here.unrolled <= MOST_UNROLLED
-
-    @property
-    def most(self) -> int:
-        """How many iterations there are at most; 0 when that is not known."""
-        return most_iterations(self.count)
 
     # -- one attempt ---------------------------------------------------------------------------------------------
 

@@ -203,7 +203,7 @@ update would not be seen
             for i in range(int(x[0])):
                      ^^^^^^^^^^^^^^^^
         seen: list[0] is set or removed there
-        mend: give it all its parts before, and change their values only; or fill an array
+        mend: append in a `for` loop (with `break`), and change the list in no other way there; or fill an array
         """,
     ),
     "size without a bound": (
