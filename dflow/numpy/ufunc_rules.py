@@ -148,7 +148,8 @@ def _greatest_divisor(b: Any, x: Value, y: Value) -> Value:
 
 
 def _least_multiple(b: Any, x: Value, y: Value) -> Value:
-    return b.abs(b.mul(b.floordiv(x, _greatest_divisor(b, x, y)), y))
+    """NumPy's, which wraps around to negative numbers, too."""
+    return b.mul(b.abs(b.floordiv(x, _greatest_divisor(b, x, y))), b.abs(y))
 
 
 COMPARISON: dict[str, str | Rule] = {

@@ -110,13 +110,18 @@ def comb(N: Any, k: Any, *, exact: bool = False, repetition: bool = False) -> Ar
     if exact:
         raise TypeError("scipy.special.comb with exact=True gives Python's integers, which are not traced")
     n, m = floats(N, k)
-    if repetition:
-        return comb.__wrapped__(n + m - 1, m)
+    if repetition:  # one way to choose nothing, from nothing too
+        return wrap(_ones_where((m == 0) & (n >= 0), apply(scipy.special.binom, n + m - 1, m)))
     inside = (m <= n) & (n >= 0) & (m >= 0)
     one = wrap(builder().full(1.0, n.value.type))
     b = builder()
     kept = [wrap(b.select(inside.value, v.value, one.value)) for v in (n, m)]
     return wrap(b.select(inside.value, apply(scipy.special.binom, *kept).value, b.zeros(n.value.type)))
+
+
+def _ones_where(condition: Array, x: Array) -> Any:
+    b = builder()
+    return b.select(condition.value, b.full(1.0, x.value.type), x.value)
 
 
 @implements(scipy.special.factorial)

@@ -27,8 +27,29 @@ def loggamma(b: Any, x: Value) -> Value:
     return b.select(b.lt(x, 0.0), _full(b, x, np.nan), b.lgamma(b.abs(x)))
 
 
+def _stirling_rest(b: Any, x: Value) -> Value:
+    """lgamma(x) - ((x - 1/2) log(x) - x + log(2 pi) / 2) for x >= 10 (DLMF 5.11.1)."""
+    inverse = b.div(1.0, x)
+    square, total = b.mul(inverse, inverse), b.zeros(x.type)
+    for c in (1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12):
+        total = b.add(b.mul(total, square), c)
+    return b.mul(total, inverse)
+
+
 def betaln(b: Any, x: Value, y: Value) -> Value:
-    return b.sub(b.add(b.lgamma(x), b.lgamma(y)), b.lgamma(b.add(x, y)))
+    """Where an operand is large, log(gamma) of it and of the sum by Stirling's formula, so that they do not cancel."""
+    exchanged = b.lt(x, y)
+    q, p = b.select(exchanged, y, x), b.select(exchanged, x, y)
+    wide = b.and_(b.gt(p, 0.0), b.and_(b.ge(q, 10.0), b.lt(q, np.inf)))
+    large, small = b.select(wide, q, _full(b, x, 10.0)), b.select(wide, p, _full(b, x, 1.0))
+    total = b.add(large, small)
+    rest = b.sub(_stirling_rest(b, large), _stirling_rest(b, total))
+    ratio = b.mul(b.sub(large, 0.5), b.log1p(b.div(small, large)))
+    far = b.sub(b.add(rest, b.sub(small, ratio)), b.mul(small, b.log(total)))
+    near_q, near_p = (b.select(wide, _full(b, x, 1.0), v) for v in (q, p))
+    near = b.sub(b.lgamma(near_q), b.lgamma(b.add(near_q, near_p)))
+    endless = b.and_(b.gt(p, 0.0), b.eq(q, np.inf))
+    return b.select(endless, _full(b, x, -np.inf), b.add(b.lgamma(p), b.select(wide, far, near)))
 
 
 def _small_or(b: Any, size: Value, xs: tuple[Value, ...], small: Rule, large: Rule) -> Value:

@@ -7,6 +7,10 @@
 Tangents that are known to be zero are ``None`` while the pass runs: they cost nothing, and what does not depend on the
 inputs of interest is copied as it is. A tangent has the type of its primal. Loops carry the tangents of their active
 carried values beside them; conditions see primals only.
+
+Where a choice (``select``, ``max``, ``min``, a scalar ``if``) took what does not vary, the tangent is zero, and stays
+zero through the elementwise operations that follow, even where their slope is infinite, as that of ``log(max(x, 0))``
+is: the tangent is selected. So reverse mode has it, too (``transpose.py`` selects the cotangents).
 """
 
 from __future__ import annotations
@@ -20,17 +24,21 @@ from dflow.ir.registry import NoDerivativeError, definition
 from dflow.ir.rules import RULED
 from dflow.ir.types import TensorType
 
+CHOICES = {"select": "", "max": "ge", "min": "le"}  # operations that take one of two operands, and when the first
+MOVES = frozenset(("broadcast", "reshape", "transpose"))
+PLAIN = frozenset(("neg", "add", "sub", "convert"))  # their slope is a finite number
 
-def jvp(f: Function, wrt: Sequence[int] | None = None) -> Function:
+
+def jvp(f: Function, wrt: Sequence[int] | None = None, *, selecting: bool = True) -> Function:
     """The function with tangents for the parameters ``wrt`` (all inexact ones by default).
 
-    ``(x...) -> y...`` becomes ``(x..., x_dot for wrt...) -> (y..., y_dot for inexact y...)``.
-    Raises NoDerivativeError.
+    ``(x...) -> y...`` becomes ``(x..., x_dot for wrt...) -> (y..., y_dot for inexact y...)``. ``selecting`` is off for
+    what is transposed, which selects by itself. Raises NoDerivativeError.
     """
     wrt = differentiable(f.args) if wrt is None else list(wrt)
     n = len(f.args)
     b = Builder.like([*f.args, *(Value(f.args[i].type, dot(f.args[i].hint)) for i in wrt)])
-    pass_ = Jvp(f.body, [f.args[i] for i in wrt])
+    pass_ = Jvp(f.body, [f.args[i] for i in wrt], selecting)
     pass_.start(f.args, b.args[:n], [f.args[i] for i in wrt], b.args[n:])
     pass_.block(b, f.body)
     ys = [pass_.primal[y] for y in f.results]
@@ -50,10 +58,12 @@ def dot(hint: str | None) -> str | None:
 class Jvp:
     """The state of the pass: new primals and tangents of old values."""
 
-    def __init__(self, block: Block, active: Sequence[Value]):
+    def __init__(self, block: Block, active: Sequence[Value], selecting: bool):
         self.active = dependents(block, active)
+        self.selecting = selecting
         self.primal: dict[Value, Value] = {}
         self.tangent: dict[Value, Value] = {}
+        self.masks: dict[Value, Value] = {}  # a tangent that a choice makes zero -> where it is not
 
     def start(
         self, args: Sequence[Value], primals: Sequence[Value], wrt: Sequence[Value], tangents: Sequence[Value]
@@ -98,10 +108,37 @@ class Jvp:
             raise NoDerivativeError(f"{op.name} has no derivative: {reason}", op.loc)
         attrs = {k: substitute(v, self.primal) for k, v in op.attrs.items()}
         dots = rule(b, attrs, [self.get(v) for v in op.operands], ys, dots_in)
+        if self.selecting and len(dots) == 1 and dots[0] is not None:
+            dots = [self.selected(b, op, dots[0], dots_in)]
         for r, t in zip(op.results, dots):
             if t is not None and r in self.active:
                 t.hint = t.hint or dot(r.hint)
                 self.tangent[r] = t
+
+    def selected(self, b: Builder, op: Op, t: Value, dots_in: Sequence[Value | None]) -> Value:
+        """The tangent of an operation, zero where choices say so: elements that are moved take their choice along."""
+        moving = {i: d for i, d in enumerate(dots_in) if d is not None}
+        if len(moving) != 1 or not (definition(op).elementwise or op.name in MOVES):
+            return t
+        ((i, dot_in),) = moving.items()
+        mask = self.masks.get(dot_in)
+        if op.name in CHOICES:
+            chosen = self.chosen(b, op, i)
+            mask = chosen if mask is None else b.and_(mask, chosen)
+        elif mask is not None and op.name in MOVES:
+            mask = b.emit(op.name, mask, **{k: substitute(v, self.primal) for k, v in op.attrs.items()})
+        elif mask is not None and op.name not in PLAIN:
+            t = b.select(mask, t, b.zeros(t.type))
+        if mask is not None:
+            self.masks[t] = mask
+        return t
+
+    def chosen(self, b: Builder, op: Op, i: int) -> Value:
+        """Where a choice takes its operand ``i``."""
+        operands = [self.get(v) for v in op.operands]
+        if op.name == "select":
+            return operands[0] if i == 1 else b.not_(operands[0])
+        return b.emit(CHOICES[op.name], operands[i], operands[1 - i])
 
     def ruled(self, b: Builder, op: Op) -> None:
         """An operation that brings its derivative along."""
@@ -127,7 +164,13 @@ class Jvp:
             self.block(inner, region)
             dots = [self.tangent_or_zero(inner, region.results[i]) for i in moving]
             regions.append(inner.finish([self.get(v) for v in region.results] + dots))
-        self.finish(b, op, [self.get(op.operands[0])], regions, moving)
+        varying = [[region.results[i] in self.tangent for i in moving] for region in op.regions]
+        chosen = self.get(op.operands[0])
+        self.finish(b, op, [chosen], regions, moving)
+        for i, first, second in zip(moving, *varying):
+            t = self.tangent[op.results[i]]
+            if self.selecting and first != second and t.type.is_scalar:
+                self.masks[t] = chosen if first else b.not_(chosen)
 
     def for_(self, b: Builder, op: Op) -> None:
         carried, inits = carried_values(op)

@@ -55,9 +55,10 @@ class LinearParts:
     linear: Block
 
 
-def linearize_parts(f: Function, wrt: Sequence[int]) -> LinearParts:
-    """Splits the derivative of ``f`` by the parameters ``wrt``. Raises NoDerivativeError."""
-    forward = dce(jvp(f, wrt))
+def linearize_parts(f: Function, wrt: Sequence[int], *, selecting: bool = False) -> LinearParts:
+    """Splits the derivative of ``f`` by the parameters ``wrt``. ``selecting``: as for ``jvp``. Raises
+    NoDerivativeError."""
+    forward = dce(jvp(f, wrt, selecting=selecting))
     n = len(f.args)
     return split(forward.body, forward.args[n:], len(f.results))
 
@@ -85,7 +86,7 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
 
     The second is linear in its last parameters. Raises NoDerivativeError.
     """
-    parts = linearize_parts(f, wrt)
+    parts = linearize_parts(f, wrt, selecting=True)
     dots = parts.linear.args
     choice = choose(parts.b.ops, parts.b.args, free_values(parts.linear))
     residuals = list(dict.fromkeys([*(s for d in dots for s in d.type.size_values), *choice.saved]))

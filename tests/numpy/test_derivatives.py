@@ -164,3 +164,30 @@ def sum_of_roots(x):
     for v in x:
         total += max(v, 0.0) ** 0.5
     return total
+
+
+def choice(x):
+    return np.log(np.maximum(x, 0.0))
+
+
+def branch(x):
+    y = x if x > 0 else 0.0
+    return 2 * np.log(y) + 1
+
+
+@pytest.mark.parametrize("f", [choice, branch, lambda x: np.arccos(np.where(x > 0, x, -1.0)) ** 0.5])
+def test_forward_mode_has_what_reverse_mode_has_beside_a_choice(f):
+    def derivatives(x):
+        forward, reverse = dflow.jvp(f, (x,), (1.0,))[1], dflow.grad(f)(x)
+        pushed, pulled = dflow.linearize(f, x)[1](1.0), dflow.vjp(f, x)[1](1.0)[0]
+        second = dflow.jvp(dflow.grad(f), (x,), (1.0,))[1], dflow.grad(lambda x: dflow.jvp(f, (x,), (1.0,))[1])(x)
+        return np.array([forward, reverse, pushed, pulled]), np.array(second)
+
+    first, second = dflow.jit(derivatives)(-1.0)
+    assert not first.any() and not second.any()
+    first, second = dflow.jit(derivatives)(0.5)
+    np.testing.assert_allclose(first, first[0])
+    np.testing.assert_allclose(second, second[0])
+    assert first[0] != 0
+    rows = dflow.jacfwd(lambda x: np.stack([f(v) for v in x]))(np.array([-1.0, 0.5]))
+    np.testing.assert_allclose(rows, np.diag([0.0, first[0]]))

@@ -66,3 +66,8 @@ def test_arrays_with_rules_of_their_own_are_no_constants():
     matrix = np.ones((2, 2)).view(np.matrix)
     with pytest.raises(TraceError, match="a matrix cannot take part in array operations"):
         dflow.jit(lambda x: x * matrix)(np.ones((2, 2)))
+
+
+def test_lcm_wraps_around_as_numpys():
+    x, y = np.array([12, -100, -128, -128], np.int8), np.array([11, 3, 2, -1], np.int8)
+    np.testing.assert_array_equal(dflow.jit(np.lcm)(x, y), np.lcm(x, y))

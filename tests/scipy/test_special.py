@@ -148,3 +148,22 @@ def test_signs_of_large_arguments():
     np.testing.assert_allclose(dflow.jit(sp.binom)(n, k), sp.binom(n, k), rtol=1e-10)
     assert dflow.jit(sp.xlogy)(0.0, np.inf) == 0.0
     np.testing.assert_allclose(dflow.grad(np.expm1)(-40.0), np.exp(-40.0))
+
+
+def test_betaln_of_large_numbers():
+    x = np.geomspace(1.0, 1e30, 61)
+    value, slope = dflow.jvp(lambda x: sp.betaln(x, 1.0), (x,), (np.ones(61),))
+    np.testing.assert_allclose(value, -np.log(x), atol=2e-14)
+    np.testing.assert_allclose(slope, -1 / x, rtol=1e-12)
+    slopes = dflow.jit(dflow.grad(sp.betaln, argnums=(0, 1)))
+    for x, y in ((12.0, 0.5), (40.0, 40.0), (3.0, 40.0)):
+        np.testing.assert_allclose(slopes(x, y), sp.psi([x, y]) - sp.psi(x + y), rtol=1e-12)
+    second = dflow.grad(dflow.grad(sp.betaln), 1)(40.0, 40.0)
+    np.testing.assert_allclose(second, -sp.polygamma(1, 80.0), rtol=1e-11)
+    np.testing.assert_array_equal(dflow.jit(sp.betaln)(np.array([np.inf, 2.0]), np.array([1.0, np.inf])), -np.inf)
+
+
+def test_one_choice_of_nothing():
+    n, k = np.array([0, 0, 3]), np.array([0, 4, 0])
+    found = dflow.jit(lambda n, k: sp.comb(n, k, repetition=True))(n, k)
+    np.testing.assert_array_equal(found, [1.0, 0.0, 1.0])
