@@ -14,6 +14,7 @@ from dflow.tracing.context import builder
 from dflow.tracing.lift import contains_traced, wrap
 from dflow.tracing.sequences import Range
 from dflow.tracing.special_methods import PLAIN, dispatched, method, truth_value
+from dflow.tracing.state import Undefined
 
 
 def not_(x: Any) -> Any:
@@ -117,6 +118,7 @@ def _any_of(tests: Iterable[Any]) -> Any:
 
 
 def _is(x: Any, y: Any) -> bool:
+    x, y = (v.read() if isinstance(v, Undefined) else v for v in (x, y))
     if x is not y and _may_be_one(x, y):
         raise failure(
             TraceError,
