@@ -15,7 +15,7 @@ from dflow.tracing.calls import call
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.trace import ArgSpec, Traced, trace
 from dflow.trimming import Trimming, sizes_of
-from dflow.updates import Update, changed
+from dflow.updates import Update, changed, paths
 
 
 @dataclass
@@ -95,10 +95,10 @@ def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program
 
     def run(leaves: list[Array]) -> list[Any]:
         args, kwargs = arguments.rebuild(leaves)
-        before = Snapshot([args, kwargs])
+        before, where = Snapshot([args, kwargs]), paths((tuple(args), kwargs))
         try:
             results, spec = trees.flatten(call(function, *args, **kwargs))
-            updates, arrays = changed(before, (tuple(args), kwargs))
+            updates, arrays = changed(before, where)
         finally:
             before.restore()
         made[:] = spec, updates, len(results)

@@ -13,7 +13,7 @@ from typing import Any
 from dflow import trees
 from dflow.errors import TraceError, failure
 from dflow.tracing.array import Array
-from dflow.tracing.objects import MISSING, Place, Snapshot, anatomy
+from dflow.tracing.objects import MISSING, Place, Snapshot, anatomy, is_mutable
 from dflow.tracing.state import flatten
 
 Path = tuple[Any, ...]
@@ -23,13 +23,15 @@ Path = tuple[Any, ...]
 class Update:
     """One part of an object that changes: where the object is, the part's key, and its new value.
 
-    ``leaves`` has a position among the results for each traced leaf, and other leaves as they are.
+    ``leaves`` has a position among the results for each traced leaf, and other leaves as they are. ``same`` is where
+    the value is among the arguments, if it is an object of theirs.
     """
 
     path: Path
     key: Any
-    spec: trees.Spec | None
-    leaves: tuple[Any, ...]
+    spec: trees.Spec | None = None
+    leaves: tuple[Any, ...] = ()
+    same: Path | None = None
 
     def value(self, results: Sequence[Any]) -> Any:
         if self.spec is None:
@@ -42,11 +44,10 @@ class Result:
     position: int
 
 
-def changed(before: Snapshot, arguments: tuple[Any, Any]) -> tuple[list[Update], list[Array]]:
-    """The updates since ``before``, and the arrays that are their results."""
+def changed(before: Snapshot, where: dict[int, Path]) -> tuple[list[Update], list[Array]]:
+    """The updates since ``before``, and the arrays that are their results; ``where`` has the ``paths`` of then."""
     updates: list[Update] = []
     arrays: list[Array] = []
-    where = _paths(arguments)
     for place, value in before.changes().items():
         if id(place.owner) not in where:
             raise failure(
@@ -56,7 +57,7 @@ def changed(before: Snapshot, arguments: tuple[Any, Any]) -> tuple[list[Update],
                 mend="pass the object as an argument of its own, or return the new value",
             )
         if value is MISSING:
-            updates.append(Update(where[id(place.owner)], place.key, None, ()))
+            updates.append(Update(where[id(place.owner)], place.key))
             continue
         leaves, spec = flatten(value)
         kept: list[Any] = []
@@ -66,11 +67,12 @@ def changed(before: Snapshot, arguments: tuple[Any, Any]) -> tuple[list[Update],
                 arrays.append(x)
             else:
                 kept.append(x)
-        updates.append(Update(where[id(place.owner)], place.key, spec, tuple(kept)))
+        same = where.get(id(value)) if is_mutable(value) else None
+        updates.append(Update(where[id(place.owner)], place.key, spec, tuple(kept), same))
     return updates, arrays
 
 
-def _paths(arguments: Any) -> dict[int, Path]:
+def paths(arguments: Any) -> dict[int, Path]:
     """The way from the arguments to every object in them, by its id."""
     found: dict[int, Path] = {}
 
@@ -90,7 +92,7 @@ def apply(updates: Sequence[Update], arguments: tuple[Any, Any], results: Sequen
     """Gives the caller's objects their new parts. Raises ValueError when one object is passed twice."""
     owners = [_owner(u.path, arguments) for u in updates]
     _refuse_twice(owners, arguments)
-    values = [u.value(results) for u in updates]
+    values = [u.value(results) if u.same is None else _owner(u.same, arguments) for u in updates]
     removed = [(o, u.key) for o, u, v in zip(owners, updates, values) if v is MISSING]
     for owner, update, value in zip(owners, updates, values):
         if value is MISSING:

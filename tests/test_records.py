@@ -170,6 +170,20 @@ def test_one_object_at_two_places():
     assert p == Vector(1.0, 2.0) and f(p, Vector(5.0, 6.0)) == 5.0
 
 
+def test_an_argument_that_another_one_takes_in():
+    @dflow.jit
+    def f(rows, row):
+        rows.append(row)
+        rows[0], rows[1] = rows[1], rows[0]
+        rows[-1].append(123)
+        rows[0][0] = 9
+
+    rows, row = [[0, 1], [2, 3]], [4, 5]
+    first, second = rows
+    f(rows, row)
+    assert rows == [[9, 3], [0, 1], [4, 5, 123]] and rows[0] is second and rows[1] is first and rows[2] is row
+
+
 class Linked:
     def __init__(self, v):
         self.v = v

@@ -11,6 +11,7 @@ from dflow.numpy import support as s
 from dflow.numpy.elementwise import apply
 from dflow.numpy.math_functions import defines, number
 from dflow.tracing.array import Array
+from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
 
@@ -47,7 +48,8 @@ def polar(z: Any) -> tuple[Array, ...]:
 @defines(cmath.rect)
 def rect(r: Any, phi: Any) -> Array:
     r, phi = number(r), number(phi)
-    return r * apply(np.cos, phi) + 1j * (r * apply(np.sin, phi))
+    parts = [(r * apply(f, phi)).value for f in (np.cos, np.sin)]
+    return wrap(builder().emit("complex", *parts))
 
 
 @defines(cmath.isclose)

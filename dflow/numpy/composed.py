@@ -49,6 +49,8 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Array:
 def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
     """Differences of second order inside, of first or second order at the ends; spacings or coordinates an axis."""
     x = lift(f)
+    if x.dtype.kind == "b":
+        raise TypeError("np.gradient of truth values: NumPy does not subtract them")
     x = x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64)
     axes = s.some_axes(None, x.ndim) if axis is None else axis if isinstance(axis, tuple) else (axis,)
     varargs = tuple(_distances(lift(h)) for h in varargs)
@@ -245,7 +247,7 @@ def polyval(p: Any, x: Any) -> Array:
 
 @implements(np.convolve)
 def convolve(a: Any, v: Any, mode: str = "full") -> Array:
-    x, y = operands(a, v)
+    x, y = operands(*(lift(z).reshape(-1) if not np.ndim(z) else z for z in (a, v)))
     return wrap(_convolved(x, y, mode))
 
 

@@ -171,7 +171,9 @@ def built(x: Any, dtype: Any = None) -> Value:
     found = rows.run(x) if earlier.earlier(x) is None else earlier.stacked(x)
     if found is not None:
         return s.cast(found.value, dtype or found.dtype)
-    return stack.__wrapped__([e if isinstance(e, Array) else wrap(built(e, dtype)) for e in x], dtype=dtype).value
+    return stack.__wrapped__(
+        [e if isinstance(e, Array) else wrap(built(e, dtype)) for e in x], dtype=dtype, casting="unsafe"
+    ).value
 
 
 @creates(np.copy)

@@ -219,14 +219,20 @@ def round(a: Any, decimals: int = 0, out: Any = None) -> Array:
         parts = (round.__wrapped__(part.__wrapped__(a), decimals).value for part in (real, imag))
         return s.result(builder().emit("complex", *parts), out)
     if kind_of(a.dtype) != "f":
-        if decimals < 0 or a.dtype.kind == "b":
+        if a.dtype.kind == "b":
             raise TypeError(f"np.round of {a.dtype} to {decimals} decimals is not supported on traced arrays")
-        return s.result(a.value, out)
+        if decimals >= 0:
+            return s.result(a.value, out)
+        tens = round.__wrapped__(a.astype(np.float64), decimals)  # by way of floats, as NumPy does
+        return s.result(tens.astype(a.dtype).value, out)
     b, scale = builder(), 10.0 ** math.fabs(decimals)
     if decimals == 0:
         return s.result(b.round(a.value), out)
     there, back = (b.mul, b.div) if decimals > 0 else (b.div, b.mul)
-    return s.result(back(b.round(there(a.value, scale)), scale), out)
+    scaled = wrap(there(a.value, scale))
+    if out is not None and kind_of(out.dtype) == "f":
+        scaled = scaled.astype(out.dtype)  # what follows is computed in the array for the result, as in NumPy
+    return s.result(back(b.round(scaled.value), scale), out)
 
 
 @implements(np.fix)
@@ -306,5 +312,6 @@ def imag(val: Any) -> Array:
 @implements(np.angle)
 def angle(z: Any, deg: bool = False) -> Array:
     z = lift(z)
+    z = z.astype(np.float64) if z.dtype.kind == "b" else z
     turned = apply(np.arctan2, imag.__wrapped__(z), real.__wrapped__(z))
     return turned * (180 / np.pi) if deg else turned

@@ -86,6 +86,8 @@ def _spectral_norm(x: Array, order: Any, axes: tuple[int, int], keepdims: bool) 
 def cond(x: Any, p: Any = None) -> Array:
     """Norm times norm of the inverse; infinite (with derivative 0) where there is no inverse."""
     (v,) = matrices(x, square=p not in (None, 2, -2))
+    if 0 in v.type.shape:
+        raise np.linalg.LinAlgError("cond is not defined on empty arrays")
     b = builder()
     if p in (None, 2, -2):
         d = singular_parts(v)[1]

@@ -28,7 +28,8 @@ from dflow.tracing.lift import lift, wrap
 
 
 def operands(*args: Any, dtype: Any = None) -> list[Value]:
-    arrays = [lift(a) for a in args]
+    """Arrays of one dtype; a Python number counts as an array does here, as in NumPy's products."""
+    arrays = [wrap(lift(a).value) for a in args]
     common = s.result_type(*arrays) if dtype is None else np.dtype(dtype)
     return [s.cast_operand(a, common) for a in arrays]
 

@@ -130,7 +130,13 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
     m, n = v.type.static_shape
     if y.type.shape[0] != m:
         raise np.linalg.LinAlgError("Incompatible dimensions")
-    eps = float(np.finfo(v.type.dtype.numpy).eps)
+    dtype = v.type.dtype.numpy
+    if dtype.name in ("float32", "complex64"):  # NumPy computes in twice the precision, which decides the rank
+        x, rest, rank, d = lstsq.__wrapped__(
+            *(s.as_dtype(wrap(z), np.result_type(dtype, float)) for z in (v, y)), rcond
+        )
+        return x.astype(dtype), rest.astype(np.float32), rank, d.astype(np.float32)
+    eps = float(np.finfo(dtype).eps)
     limit = relative_limit(v) if rcond is None else eps if rcond == -1 else float(rcond)
     columns = y if y.type.rank == 2 else s.reshaped(y, (m, 1))
     x = matrix_product(pseudoinverse(v, limit), columns)

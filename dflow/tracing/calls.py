@@ -26,6 +26,7 @@ from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
 from dflow.tracing.rewrite import is_user_code, rewritten
 from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
+from dflow.tracing.state import Undefined
 
 
 def dispatch() -> Any:
@@ -282,6 +283,9 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
         return dispatch().get(function)(*args, **kwargs)
     if traced and function in math_functions():
         return math_functions()[function](*args, **kwargs)
+    for x in (*args, *kwargs.values()):
+        if isinstance(x, Undefined):
+            raise x.error()
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 

@@ -54,7 +54,20 @@ class Region:
     """A part of the program under construction; see the module's text."""
 
     __slots__ = (
-        *("bounds", "builder", "carried", "constants", "direct", "entry", "kind", "known", "learnt", "local", "made"),
+        *(
+            "bounds",
+            "builder",
+            "carried",
+            "constants",
+            "direct",
+            "entry",
+            "given",
+            "kind",
+            "known",
+            "learnt",
+            "local",
+            "made",
+        ),
         *("filled", "loop", "name", "outside", "parent", "reach", "sizes", "taken", "undo", "unrolled", "watched"),
     )
 
@@ -77,6 +90,7 @@ class Region:
         self.known: Known = builder.known
         self.carried = frozenset(carried)  # cells of numbers that a loop carries
         self.direct: set[Cell] = set()  # cells of integers read without a placeholder
+        self.given: frozenset[Cell] = frozenset()  # those of the arguments (trace)
         self.made: dict[Any, Value] = {}  # sizes and positions computed here, by how
         self.sizes: dict[Value, Value] = {}  # sizes of the enclosing trace, and what they are in this one
         self.bounds: dict[Value, int] = {}  # of sizes, as far as they hold here

@@ -252,7 +252,7 @@ def broadcast_together(*values: Value) -> list[Value]:
 
 # -- elementwise operations --------------------------------------------------------------------------------------
 
-_ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and", "abs": "copy"}
+_ON_BOOLS = {"add": "or", "mul": "and", "max": "or", "min": "and"}
 
 
 def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, **attrs: Any) -> Array:
@@ -271,6 +271,8 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
         return _compare_mixed(op, arrays)
     if op in COMPARISONS:
         common = _comparison_dtype(arrays, common)
+    if common.kind == "b" and op == "abs":
+        return wrap(arrays[0].value)
     if common.kind == "b" and op in _ON_BOOLS:
         op = _ON_BOOLS[op]
     values = broadcast_together(*(_operand(a, common) for a in arrays))

@@ -12,7 +12,9 @@ from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder
 from dflow.tracing.lift import contains_traced, wrap
+from dflow.tracing.sequences import Range
 from dflow.tracing.special_methods import PLAIN, dispatched, method, truth_value
+from dflow.tracing.state import Undefined
 
 
 def not_(x: Any) -> Any:
@@ -95,7 +97,11 @@ def _in(x: Any, container: Any) -> Any:
         return found(x)
     if isinstance(container, Array):
         return container.__contains__(x)
-    if isinstance(container, list | tuple | range | set) and (isinstance(x, Array) or contains_traced(container)):
+    if isinstance(container, range) and isinstance(x, Array):
+        container = Range(container.start, container.stop, container.step)
+    if isinstance(container, Range):
+        return container.holds(x)
+    if isinstance(container, list | tuple | set) and (isinstance(x, Array) or contains_traced(container)):
         return _any_of(test(comparison("eq", x, item)) for item in container)
     return x in container
 
@@ -112,11 +118,25 @@ def _any_of(tests: Iterable[Any]) -> Any:
 
 
 def _is(x: Any, y: Any) -> bool:
-    if isinstance(x, Array) and isinstance(y, bool):
+    x, y = (v.read() if isinstance(v, Undefined) else v for v in (x, y))
+    if x is not y and _may_be_one(x, y):
         raise failure(
-            TraceError, "a traced value is compared by `is`", seen=repr(x), mend="leave out `is True`, or use =="
+            TraceError,
+            "whether two values are one object is not known while tracing",
+            seen=f"{x!r} is {y!r}",
+            mend="compare by ==; for `is True`, leave it out; for arrays, pass a flag that says it",
         )
     return x is y
+
+
+def _may_be_one(x: Any, y: Any) -> bool:
+    """Numbers may be one object in Python where their traced values are two, and so may arrays passed twice."""
+    if not all(isinstance(v, Array | bool | int | float | complex) for v in (x, y)):
+        return False
+    arrays = [v for v in (x, y) if isinstance(v, Array)]
+    if len(arrays) == 2 and any(a.ndim for a in arrays):
+        return x.type == y.type and x.cell is not y.cell and all(a.cell in a.cell.home.given for a in arrays)
+    return bool(arrays) and not any(a.ndim for a in arrays)
 
 
 _REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}

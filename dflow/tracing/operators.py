@@ -175,6 +175,8 @@ def _delegated(name: str, swap: bool = False, inplace: bool = False) -> Any:
     def call(self: Any, other: Any) -> Any:
         if not _is_operand(other):
             return _refused(name, self, other)
+        if inplace and name == "matmul" and not (self.ndim and np.ndim(other) > 1):
+            raise ValueError("in-place matrix multiplication: x @= y needs a matrix y, and an array x with axes")
         result = getattr(numpy_functions(), name)(*((other, self) if swap else (self, other)))
         return _in_place(self, result) if inplace else result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 import warnings
@@ -21,7 +22,7 @@ from dflow.tracing.logic import comparison, not_, test
 from dflow.tracing.numbers import stands_for
 from dflow.tracing.operators import numpy_functions
 from dflow.tracing.rewrite import rewritten
-from dflow.tracing.sequences import Enumerated, Indexable, Range, Reversed, Zipped, as_sequence
+from dflow.tracing.sequences import Enumerated, Indexable, Positions, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
 from dflow.tracing.special_methods import (
     BINARY,
@@ -79,6 +80,38 @@ def zip_(*parts: Any, strict: bool = False) -> Any:
     return Zipped(inner)  # type: ignore[arg-type]
 
 
+def ndindex_(*shape: Any) -> Any:
+    """``np.ndindex``; of many elements, or a size that is traced, something to loop over."""
+    shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], tuple | list) else shape
+    known = not contains_traced(shape)
+    return np.ndindex(*shape) if known and math.prod(shape) <= FEW else Positions(shape)
+
+
+FEW = 16  # elements to which loops are unrolled
+
+
+def ndenumerate_(x: Any) -> Any:
+    if not contains_traced(x):
+        return np.ndenumerate(x)
+    x = lift(x)
+    return zip_(Positions(x.shape), x.reshape(-1))
+
+
+def nditer_(*args: Any, **kwargs: Any) -> Any:
+    if contains_traced([*args, *kwargs.values()]):
+        raise failure(
+            TraceError,
+            "np.nditer goes through arrays as they lie in memory, which is not known of traced ones",
+            mend="loop over np.ndenumerate(x), np.ndindex(x.shape) or x.ravel()",
+        )
+    return np.nditer(*args, **kwargs)
+
+
+def fromiter_(items: Any, dtype: Any, count: int = -1) -> Any:
+    items = list(iterated(items)) if count < 0 else list(itertools.islice(iterated(items), count))
+    return numpy_functions().array(items, dtype=dtype) if contains_traced(items) else np.array(items, dtype=dtype)
+
+
 def reversed_(x: Any) -> Any:
     inner = as_sequence(x) if isinstance(x, _SEQUENCES) else None
     return reversed(x) if inner is None else Reversed(inner)
@@ -90,7 +123,7 @@ def _as_written(function: Any) -> Any:
 
 def sum_(x: Any, /, start: Any = 0) -> Any:
     if isinstance(x, Array) and x.ndim:
-        total = numpy_functions().sum(x, axis=0)
+        total = numpy_functions().sum(x, axis=0, dtype=x.dtype if x.dtype.kind in "iu" else None)
         return total if isinstance(start, int) and start == 0 else start + total
     if as_sequence(x) is not None and isinstance(x, list | tuple):
         return _as_written(totals.total)(x, start)
@@ -281,6 +314,9 @@ SPECIAL_METHODS: dict[Any, str] = {
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
+    operator.contains: lambda container, x: comparison("in_", x, container),
+    operator.is_: functools.partial(comparison, "is_"),
+    operator.is_not: functools.partial(comparison, "is_not"),
     operator.not_: not_,
     operator.truth: test,
     operator.neg: functools.partial(unary, "neg"),
@@ -293,6 +329,10 @@ BUILTINS: dict[Any, Any] = {
     range: range_,
     enumerate: enumerate_,
     zip: zip_,
+    np.ndindex: ndindex_,
+    np.ndenumerate: ndenumerate_,
+    np.nditer: nditer_,
+    np.fromiter: fromiter_,
     reversed: reversed_,
     sum: sum_,
     max: _extreme("max", max),

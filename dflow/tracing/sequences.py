@@ -49,7 +49,7 @@ class Range(Indexable):
         for x in (start, stop, step):
             if isinstance(x, Array) and (x.ndim or x.dtype.kind not in "iu"):
                 raise failure(TraceError, "range() takes integers", seen=repr(x), mend="convert with astype(int)")
-        self.start, self.step = start, step
+        self.start, self.stop, self.step = start, stop, step
         if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
             self.length: Any = len(range(start, stop, step))
         else:
@@ -70,6 +70,24 @@ class Range(Indexable):
     def item(self, k: Any) -> Any:
         moved = k if isinstance(self.step, int) and self.step == 1 else k * self.step
         return moved if isinstance(self.start, int) and self.start == 0 else self.start + moved
+
+    def __getitem__(self, k: Any) -> Any:
+        n = self.length
+        if isinstance(k, slice):
+            raise failure(TraceError, "a slice of a range with traced bounds", mend="make the range that you want")
+        if isinstance(k, int) and isinstance(n, int):
+            return self.item(range(n)[k])
+        at = _lift.elementwise("add", k, n * (k < 0))
+        inside = _lift.elementwise("and", at >= 0, at < n)
+        builder().check(inside.value, error="IndexError", message="range object index out of range")
+        return self.item(at)
+
+    def holds(self, x: Any) -> Any:
+        """``x in range(...)``."""
+        ahead = _lift.elementwise("sub", x, self.start)
+        count = ahead // self.step
+        inside = _lift.elementwise("and", count >= 0, count < self.length)
+        return _lift.elementwise("and", inside, ahead % self.step == 0)
 
 
 class Rows(Indexable):
@@ -104,6 +122,22 @@ class Enumerated(Indexable):
 
     def lists(self) -> list[list[Any]]:
         return self.inner.lists()
+
+
+class Positions(Indexable):
+    """``np.ndindex``: the indices of an array's elements, the last one running first."""
+
+    def __init__(self, shape: Sequence[Any]):
+        self.shape, self.length = shape, 1
+        for n in shape:
+            self.length = self.length * n
+
+    def item(self, k: Any) -> Any:
+        index: list[Any] = []
+        for n in reversed(self.shape):
+            index.insert(0, k % n)
+            k = k // n
+        return tuple(index)
 
 
 class Zipped(Indexable):

@@ -21,7 +21,7 @@ from dflow.tracing.context import Region, builder, region
 Int = int | Value
 Shape = tuple[Dim, ...]
 
-LARGEST = 2**40  # elements along an axis: a larger bound says nothing
+LARGEST = 2**31 - 2  # elements along an axis: a larger bound, as that of every int32, says nothing
 HOW_TO_BOUND = "say how large it can become, `assert n <= 1000`, or derive it from the size of an array"
 
 

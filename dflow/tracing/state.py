@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,25 @@ class Undefined:
     def __repr__(self) -> str:
         return f"<undefined {self.name}>"
 
+    __hash__ = object.__hash__
+
+
+def _reads(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, *args: function(x.read(), *args)
+
+
+# Whoever does anything with it needs its value: without these, Python would take it for an object like any other.
+_UNARY = (operator.neg, operator.pos, operator.invert, abs, bool, int, float, complex, len, iter, round, str, format)
+_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"]
+for _f in (
+    *_UNARY,
+    *(getattr(operator, n) for n in ("eq", "ne", "lt", "le", "gt", "ge", "getitem", "contains", "index")),
+):
+    setattr(Undefined, f"__{_f.__name__}__", _reads(_f))
+for _f in (getattr(operator, n) for n in _BINARY):
+    _name = _f.__name__.strip("_")
+    setattr(Undefined, f"__{_name}__", _reads(_f))
+    setattr(Undefined, f"__r{_name}__", lambda x, other, f=_f: f(other, x.read()))
 
 UNSET = Undefined("result", filler=True)
 

@@ -67,6 +67,7 @@ def trace(
         v.type = root.own_type(v.type)
     given = len(args) - len(closure)
     arrays = [Array(Cell(v, root), v.type, weak=a.weak) for v, a in zip(root.builder.args[:given], args)]
+    root.given = frozenset(a.cell for a in arrays)
     known = dict(zip((a.cell for a in closure), root.builder.args[given:]))
     root.entry.update(known)
     root.local.update(known)

@@ -40,8 +40,11 @@ def window(item: slice, size: Dim) -> Window:
             raise failure(TraceError, "slice step cannot be zero")
         return _forward(start, stop, step, n) if step > 0 else _backward(start, stop, step, n)
     b = builder()
-    b.check(b.ge(step, b.index(1)), error="ValueError", message="a slice step that is traced must be at least 1")
+    b.check(b.ge(step, b.index(1)), error="ValueError", message=_STEP)
     return _forward(start, stop, step, n)
+
+
+_STEP = "a slice step that is traced must be at least 1; one that may be negative must be static"
 
 
 def _bound(x: Any) -> Int | None:

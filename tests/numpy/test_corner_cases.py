@@ -56,6 +56,26 @@ CASES = {
     "trimmed box": (lambda x: np.trim_zeros(x), (BOX,)),
     "trimmed rows": (lambda x: np.trim_zeros(x, axis=0, trim="f"), (BOX,)),
     "a diagonal that wraps": (filled, (np.zeros((9, 2)),)),
+    "numbers in products": (
+        lambda x: (
+            *(f(x, 0.1) for f in (np.kron, np.dot, np.inner, np.outer)),
+            np.tensordot(x, 0.1, 0),
+            np.einsum("i,->i", x, 0.1),
+            np.searchsorted(x, 0.1, side="right"),
+        ),
+        (np.full(2, 0.1, np.float32),),
+    ),
+    "convolution with a number": (lambda x: np.convolve(x, 3.0), (A[1],)),
+    "rounding to tens": (lambda x: (np.round(x, -1), np.round(x.astype(np.int8), -1)), (np.array([15, 25, -7, 96]),)),
+    "rounding into a wider array": (lambda x: np.round(x, 1, np.zeros(2)), (np.float32([2.25, 2.35]),)),
+    "numbers cut to integers": (lambda x: (np.array([x[0, 1] + 0.5, -x[1, 0]], np.int8), np.array([x], int)), (A,)),
+    "truth values as numbers": (lambda x: (np.angle(x), abs(x), abs(x[0])), (np.array([True, False]),)),
+    "Python's sum of small integers": (lambda x: sum(x), (np.array([100, 100], np.int8),)),
+    "the rank of float32": (
+        lambda x: np.linalg.lstsq(x, x[0], rcond=None)[2],
+        (np.float32([[1, 1], [1, 1 + 1e-7]]),),
+    ),
+    "sizes in an int32": (lambda n, m: np.ones((n, m)), (np.int16(2), np.int32(3))),
 }
 
 
@@ -77,6 +97,8 @@ def test_as_numpy_has_it(case):
 REFUSED = {
     "two ellipses": (lambda x: x[..., ...], A, "single ellipsis"),
     "an axis twice": (lambda x: np.tensordot(x, x, ([0, 0], [1, 1])), A, "duplicate axes"),
+    "a condition of nothing": (lambda x: np.linalg.cond(x[:0]), A, "not defined on empty arrays"),
+    "slopes of truth values": (lambda x: np.gradient(x > 1), A[0], "truth values"),
     "negative bins": (lambda x: np.bincount(x, minlength=-1), np.arange(3), "must not be negative"),
     "a ramp from nothing": (lambda x: np.pad(x, 2, mode="linear_ramp"), np.zeros(0), "can't extend empty axis"),
     "nothing to place": (lambda x: np.place(x, x > 3, []), np.arange(9.0), "empty array"),

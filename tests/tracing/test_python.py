@@ -1,9 +1,12 @@
 """Python's own functions and statements on traced values; side effects that would be lost are refused."""
 
+import operator
 import random
 
 import numpy as np
 import pytest
+
+import dflow
 
 X = np.array([2.0, -1.0, 3.0, 0.5, -4.0, 1.5])
 CACHE = {}
@@ -121,13 +124,18 @@ def swallows(x):
         return x
 
 
+def iterates_memory(x):
+    return sum(2 * v for v in np.nditer(x))
+
+
 REFUSED = {
     cache_in_loop: "changes a dict from outside",
     list_in_branch: "a list from outside grows or shrinks inside a branch",
     next_in_loop: "an item is taken from an iterator in a branch or loop",
     draws: "random() would be drawn once",
     draws_array: "normal() would be drawn once",
-    compares_is: "a traced value is compared by `is`",
+    compares_is: "whether two values are one object is not known",
+    iterates_memory: "np.nditer goes through arrays as they lie in memory",
     swallows: "nothing says how large it can become",
 }
 
@@ -136,3 +144,82 @@ REFUSED = {
 def test_refused(fails, fn):
     assert REFUSED[fn] in fails(fn, X)
     assert not CACHE
+
+
+def test_identity_of_numbers_and_arguments(fails):
+    assert [dflow.jit(lambda b: True is b)(b) for b in (True, False)] == [True, False]
+    assert dflow.jit(lambda x: [x is None, x is x, x.copy() is x, x[1:] is x])(X) == [False, True, False, False]
+    assert not dflow.jit(lambda x, y: x is y)(X, X[1:])
+    with pytest.raises(dflow.errors.TraceError, match="pass a flag that says it"):
+        dflow.jit(lambda x, y: x is y)(X, X)
+
+
+def elements(x, n):
+    total = np.zeros(2)
+    for (i, j), v in np.ndenumerate(x):
+        total[0] += (i + 10 * j) * v
+    for i, j in np.ndindex(n, len(x)):
+        total[1] += x[i, j] ** 2
+    return total, [i + j for i, j in np.ndindex(2, 3)], np.fromiter((2 * v for v in x[0]), np.float32, 2)
+
+
+def test_indices_of_arrays():
+    x = np.arange(25.0).reshape(5, 5)
+    for got, wanted in zip(dflow.jit(elements)(x, 3), elements(x, 3)):
+        np.testing.assert_allclose(got, wanted)
+    dflow.check_grads(lambda x: elements(x, 3)[0], (x,))
+
+
+def about_ranges(x, n):
+    r, s, few = range(1, n, 2), range(n, 0, -3), range(3, 9, 2)
+    k = int(x[0])
+    within = [v in q for q in (r, s) for v in (k, 1, 4, 2.0, 2.5, -1, 100)]
+    return r.start, r.stop, s.step, r[0], r[-1], s[1], s[k - 2], within, [k + d in few for d in range(8)]
+
+
+def test_ranges_with_traced_bounds(fails):
+    assert dflow.jit(about_ranges)(X, 9) == about_ranges(X, 9)
+    with pytest.raises(IndexError, match="range object index out of range"):
+        dflow.jit(lambda n, k: range(n)[k])(3, -4)
+
+
+def test_functions_of_operator():
+    f = lambda x: (operator.contains((1.0, 2.0), x), operator.contains([3, 4], x), operator.is_(x, None))  # noqa: E731
+    assert dflow.jit(f)(2.0) == f(2.0)
+
+
+def test_products_in_place_need_matrices(fails):
+    def f(x, y):
+        x @= y
+        return x
+
+    m = np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert np.array_equal(dflow.jit(f)(m.copy(), m), m @ m)
+    with pytest.raises(ValueError, match="needs a matrix y"):
+        dflow.jit(f)(m, m[0].copy())
+
+
+def test_what_a_branch_leaves_without_a_shape_is_named():
+    def f(x, cut):
+        if cut:
+            x = x[:1]
+        return np.linalg.slogdet(x)
+
+    with pytest.raises(dflow.errors.UndefinedError, match="variable 'x' has values that cannot be merged"):
+        dflow.jit(lambda x, v: f(x, v > 0))(np.eye(2), 1.0)
+
+
+def perhaps(x):
+    if x > 5:
+        return 3
+
+
+@pytest.mark.parametrize(
+    "use",
+    [lambda y: y == 3, lambda y: y != 3, lambda y: y is None, lambda y: 1 if y else 2, lambda y: y in (3, 4),
+     lambda y: any([y]), lambda y: max(y, 1), lambda y: str(y) == "None", lambda y: 2 + y],
+)  # fmt: skip
+def test_what_only_some_branches_return_is_not_read(use):
+    assert dflow.jit(lambda x: (perhaps(x), 2.0)[1])(7.0) == 2.0
+    with pytest.raises(dflow.errors.UndefinedError, match="the function returns values that cannot be merged"):
+        dflow.jit(lambda x: use(perhaps(x)))(7.0)
