@@ -15,6 +15,7 @@ result is *stored* when
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from math import inf, prod
 from typing import Any
@@ -99,9 +100,9 @@ class _Use:
 
 @dataclass
 class _Homes:
-    """The kernels that compute a value."""
+    """The kernels that compute a value, each at so many indices, which go by numbers (0: that of its result)."""
 
-    kernels: set[Op] = field(default_factory=set)
+    kernels: dict[Op, set[int]] = field(default_factory=dict)
     again: bool = False  # elements are wanted more than once, or in places that differ
 
 
@@ -117,6 +118,7 @@ class Demand:
         self._loop: dict[Op, Block | None] = {}
         self._overwritten: dict[Value, list[int]] = {}
         self._homes: dict[Value, _Homes] = {}
+        self._indices: dict[Hashable, int] = {}
         self._arguments = set(f.args)
         self._fusable: set[Op] = set()
         self._clock = 0
@@ -233,7 +235,8 @@ class Demand:
             assert use.op is not None
             places += 1
             homes.again |= self._repeats(use.op, use.operand)
-            homes.kernels |= self._kernels(use.op)
+            for kernel, indices in self._kernels(use).items():
+                homes.kernels.setdefault(kernel, set()).update(indices)
             if use.op in self._fusable and self._is_view(use.op) and use.op.result in self._inlined:
                 homes.again |= self._homes[use.op.result].again
         homes.again |= places > 1 and any(u.op is not None and self._moves(u.op) for u in uses)
@@ -242,7 +245,8 @@ class Demand:
         forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
         if not self._is_view(op):
-            inline = inline and v not in self.stored and not homes.again and self._may_repeat(op, len(homes.kernels))
+            times = sum(map(len, homes.kernels.values()))
+            inline = inline and v not in self.stored and not homes.again and self._may_repeat(op, times)
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
         (self._inlined if inline else self.stored).add(v)
 
@@ -254,11 +258,11 @@ class Demand:
         axes, wanted = (sum(size != 1 for size in t.shape) for t in (op.result.type, source.type))
         return axes < wanted and self._intact(source, self._position[op]) == inf
 
-    def _may_repeat(self, op: Op, kernels: int) -> bool:
-        """Whether so many kernels may each compute the elements."""
-        if kernels == 1 or (kernels <= SHARED and _is_as_cheap_as_reading(op)):
+    def _may_repeat(self, op: Op, times: int) -> bool:
+        """Whether the elements may be computed so many times."""
+        if times == 1 or (times <= SHARED and _is_as_cheap_as_reading(op)):
             return True
-        return self.for_device and kernels == 2 and _is_cheaper_on_a_device(op)
+        return self.for_device and times == 2 and _is_cheaper_on_a_device(op)
 
     def _asks_in_order(self, use: _Use) -> bool:
         """Whether rows of a tensor are wanted as rows, so that what is asked of an element of a window is known for
@@ -296,12 +300,27 @@ class Demand:
         """Whether a product takes the tensor that ``v`` is transposed of."""
         return any(u.op is not None and any(self.turns(u.op)) for u in self._uses.get(v, ()))
 
-    def _kernels(self, op: Op) -> set[Op]:
-        """Where the elements that ``op`` wants are computed."""
+    def _kernels(self, use: _Use) -> dict[Op, set[int]]:
+        """Where the elements that are wanted are computed, and at which indices."""
+        op = use.op
+        assert op is not None
         if op not in self._fusable:
-            return {op}
-        own = {op} if op.result in self.stored else set()
-        return own | (self._homes[op.result].kernels if op.result in self._inlined else set())
+            return {op: {self._moved(use, 0)}}
+        found = {op: {0}} if op.result in self.stored else {}
+        if op.result in self._inlined:
+            found = {**found, **self._homes[op.result].kernels}
+        return {kernel: {self._moved(use, k) for k in indices} for kernel, indices in found.items()}
+
+    def _moved(self, use: _Use, index: int) -> int:
+        """The index at which an operation that is asked for the element at ``index`` wants one of an operand."""
+        op = use.op
+        assert op is not None
+        if not self._moves(op) or (op in self.windows and op.name != "concatenate" and use.operand == 0):
+            return index
+        way: Hashable = (op, use.operand)
+        if op.name == "extract":  # equal slices are one
+            way = (op.attrs["index"], op.operands[1:])
+        return self._indices.setdefault((way, index), len(self._indices) + 1)
 
     def _moves(self, op: Op) -> bool:
         """Whether ``op`` reads its operand at other indices than it is asked for."""

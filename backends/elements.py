@@ -131,12 +131,24 @@ class Elements:
         base, c = sum_of(i)
         if base is None:
             return c >= bound if name == "ge" else c < bound
+        if base.op is not None and base.op.name == "select":
+            chosen, *places = base.op.operands
+            return self.either(chosen, *(self.question(name, place, bound - c) for place in places))
         size = self.sizes.get(base)
         if isinstance(size, int) and c >= bound:
             return name == "ge"
         if isinstance(size, int) and c + size <= bound:
             return name == "lt"
         return self.emit(name, base, self.index(bound - c))
+
+    def either(self, chosen: Value, x: Value | bool, y: Value | bool) -> Value | bool:
+        """``x`` where ``chosen``, else ``y``."""
+        if isinstance(x, bool) and isinstance(y, bool):
+            return x if x is y else chosen if x else self.emit("not", chosen)
+        if y is False and isinstance(x, Value):
+            return self.emit("and", chosen, x)
+        p, q = (v if isinstance(v, Value) else self.constant(v, BOOL) for v in (x, y))
+        return self.emit("select", chosen, p, q)
 
     def _gather(self, op: Op, index: Index) -> Value:
         x, *positions = op.operands

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dflow.backends.array_loops import array_loops
 from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
@@ -32,8 +33,9 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
-    f = whole_sums(forwards(unchecked(decompose(f))))
-    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
+    f = forwards(unchecked(decompose(f)))
+    f = whole_sums(f if for_device else array_loops(f))
+    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
 
 
 class _Fusion:
@@ -41,15 +43,16 @@ class _Fusion:
         self.demand = demand
         self.env: dict[Value, Value] = {}
 
-    def block(self, block: Block) -> Block:
+    def block(self, block: Block, inner: bool = True) -> Block:
         b = Builder()
         b.args = tuple(Value(substitute(a.type, self.env), a.hint) for a in block.args)
         self.env.update(zip(block.args, b.args))
         for op in block.ops:
             b.loc = op.loc
             self.op(b, op)
-        b.ops = merge_kernels(b.ops)
-        return b.finish([self.env.get(v, v) for v in block.results])
+        results = [self.env.get(v, v) for v in block.results]
+        b.ops = merge_kernels(b.ops, results if inner else (), chains=not self.demand.for_device)
+        return b.finish(results)
 
     def op(self, b: Builder, op: Op) -> None:
         if op.name == "kernel":

@@ -1,4 +1,5 @@
-"""Kernels side by side become one with several results, when they go over one domain and read a tensor in common.
+"""Kernels over one domain become one with several results, when they read a tensor in common, or one reads at its own
+element what the other makes.
 
     %1 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i]}
     %2 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i] * x[i]}
@@ -6,18 +7,21 @@ becomes
     %1, %2 = kernel {domain = (n,), reduced = 1, combine = ("sum", "sum")} {(%i) yield x[i], x[i] * x[i]}
 
 The second moves up to the first, past operations without regions; never past a ``check``, which may be what makes its
-reads lie inside their tensors.
+reads lie inside their tensors. One that reads what the first makes stays apart where it may be computed in memory that
+the first reads: what a loop carries, or a part of a tensor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dflow.backends.demand import DEEPEST
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Op, Value, free_values
+from dflow.ir.core import Block, Op, Value, free_values, walk
 
 LARGEST = 200  # operations in a kernel; registers are few
+WRITES = frozenset({"update", "update_add"})
 NEAR = 8  # how many kernels back to look
 
 
@@ -28,8 +32,10 @@ class _Candidate:
     reads: set[Value]
 
 
-def merge_kernels(ops: list[Op]) -> list[Op]:
-    """The operations of a block with kernels merged."""
+def merge_kernels(ops: list[Op], results: Sequence[Value], chains: bool = True) -> list[Op]:
+    """The operations of a region that yields ``results``, with kernels merged; with those that read what they make only
+    where there may be ``chains``."""
+    own = {*results, *(op.operands[1] for op in ops if op.name in WRITES)} if chains else set()
     out: list[Op] = []
     place: dict[Value, int] = {}
     candidates: list[_Candidate] = []
@@ -39,7 +45,10 @@ def merge_kernels(ops: list[Op]) -> list[Op]:
             needs = [*free_values(*op.regions), *op.uses()]
             reads = {v for v in needs if v.type.rank}
             latest = max((place.get(v, -1) for v in needs), default=-1)
-            target = next((c for c in reversed(candidates) if c.place > latest and _fits(c, op, reads)), None)
+            near = [c for c in reversed(candidates) if _fits(c.kernel, op, LARGEST)]
+            target = next((c for c in near if c.place > latest and not c.reads.isdisjoint(reads)), None)
+            if target is None and chains and own.isdisjoint(op.results):
+                target = next((c for c in near if _follows(c, op, needs, place)), None)
         elif op.regions or op.name in ("check", "call"):
             candidates.clear()
         if target is None:
@@ -54,11 +63,20 @@ def merge_kernels(ops: list[Op]) -> list[Op]:
     return out
 
 
-def _fits(c: _Candidate, op: Op, reads: set[Value]) -> bool:
-    first, second = c.kernel, op
+def _follows(c: _Candidate, op: Op, needs: list[Value], place: Mapping[Value, int]) -> bool:
+    """Whether a kernel reads what another makes, just at its own element, and nothing else that is made after it."""
+    made, (region,) = set(c.kernel.results), op.regions
+    if op.attrs["reduced"] or not _fits(c.kernel, op, DEEPEST):
+        return False
+    if any(place.get(v, -1) >= c.place for v in needs if v not in made):
+        return False
+    reads = [o for o in walk(region) if not made.isdisjoint(o.operands)]
+    return bool(reads) and all(o.name == "extract" and o.operands[1:] == region.args for o in reads)
+
+
+def _fits(first: Op, second: Op, largest: int) -> bool:
     alike = all(first.attrs[k] == second.attrs[k] for k in ("domain", "reduced"))
-    size = len(first.regions[0].ops) + len(second.regions[0].ops)
-    return alike and size <= LARGEST and not c.reads.isdisjoint(reads)
+    return alike and len(first.regions[0].ops) + len(second.regions[0].ops) <= largest
 
 
 def merged(first: Op, second: Op) -> Op:
