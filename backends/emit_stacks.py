@@ -23,6 +23,7 @@ from dflow.ir.types import Dim
 LANES = 8
 LEAST = 256  # matrices in a stack that are worth the code
 LONGEST = 6  # rows or columns of a matrix that is worth writing out
+DTYPES = ("f64", "f32", "i64")
 FUSED = ("contract",)
 At = list[ir.Value]
 Matrix = list[list[ir.Value]]  # of vectors
@@ -32,15 +33,19 @@ def each_matrix(e: Emitter, op: Op, one: Callable[[At], None], ops: int = 1000) 
     """``one(index)`` for every matrix of the stack, and ``ops`` operations for each; or eight together. Threads share
     them."""
     batch = op.operands[0].type.shape[:-2]
-    many = LANES * groups if (groups := _groups(op, batch)) and e.vectorizes else 0
-    if not many:
+    groups = _groups(op, batch) if e.vectorizes else 0
+    if not groups:
         _share(e, op, batch, one, ops)
         return
-    _share(
-        e, op, (many // LANES,), lambda at: TOGETHER[op.name](_Stack(e, op, e.mul(at[0], index(LANES)))), LANES * ops
-    )
-    leading = [ZERO] * (len(batch) - 1)
-    e.nest((math.prod(batch) - many,), lambda at: one([*leading, e.add(at[0], index(many))]), ops=1000)  # type: ignore[arg-type]
+
+    def together(at: At) -> None:
+        TOGETHER[op.name](_Stack(e, op, e.mul(at[0], index(LANES))))
+
+    def rest(at: At) -> None:
+        one([*(ZERO for _ in batch[1:]), e.add(at[0], index(groups * LANES))])
+
+    _share(e, op, (groups,), together, LANES * ops)
+    e.nest((math.prod(op.operands[0].type.static_shape[:-2]) % LANES,), rest, ops=1000)
 
 
 def _share(e: Emitter, op: Op, batch: Sequence[Dim], one: Callable[[At], None], ops: int) -> None:
@@ -50,13 +55,10 @@ def _share(e: Emitter, op: Op, batch: Sequence[Dim], one: Callable[[At], None], 
 def _groups(op: Op, batch: Sequence[Dim]) -> int:
     """How many groups of matrices are done together."""
     values = [*op.operands, *op.results]
-    sizes = [d for v in values for d in v.type.shape[len(batch) :]]
-    if op.name not in TOGETHER or not all(isinstance(d, int) for d in (*batch, *sizes)):
+    if op.name not in TOGETHER or any(v.type.dtype.name not in DTYPES or not v.type.is_static for v in values):
         return 0
-    fits = all(1 <= int(d) <= LONGEST for d in sizes) and all(
-        v.type.dtype.name in ("f64", "f32", "i64") for v in values
-    )  # type: ignore[arg-type]
-    count = math.prod(int(d) for d in batch)  # type: ignore[arg-type]
+    fits = all(1 <= d <= LONGEST for v in values for d in v.type.static_shape[len(batch) :])
+    count = math.prod(op.operands[0].type.static_shape[: len(batch)])
     return count // LANES if fits and count >= LEAST else 0
 
 

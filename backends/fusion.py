@@ -32,7 +32,7 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
-    f = whole_sums(forwards(unchecked(decompose(f))))
+    f = whole_sums(forwards(unchecked(decompose(f, () if for_device else ("ranked",)))))
     return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
 
 

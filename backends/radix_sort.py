@@ -1,6 +1,6 @@
 """One row's order, as a function in LLVM's language: a radix sort of keys with their positions.
 
-    keys = numbers without sign, in the order of the elements; NaN last, 0.0 and -0.0 alike
+    keys = numbers without sign (`sort_keys.py`)
     few:     rank of an element = how many are less, or equal and before it         (vectors, no branches)
     sorted:  positions = 0, 1, 2, ...
     else:    sort by the upper bits, a digit of 8 at a time, the lowest first: count digits, add up, move
@@ -13,15 +13,13 @@ distance from the least key, so that integers of a small range take one or two p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import untyped
 from dflow.backends.emit_once import fill_bytes
-from dflow.backends.emit_scalar import is_nan
-from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, from_storage, index, storage_type
+from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, index
+from dflow.backends.sort_keys import Keys, Writer, new_function
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.types import DType
 
@@ -38,7 +36,7 @@ PAIR = ir.VectorType(I64, 2)
 
 def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     """``void f(row of x, positions, scratch of 2 * RECORD * count bytes, count)``."""
-    f, fresh = _function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
+    f, fresh = new_function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
     if fresh:
         for arg in f.args[:3]:
             arg.add_attribute("noalias")
@@ -46,68 +44,10 @@ def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     return f
 
 
-def _function(module: ir.Module, name: str, args: Sequence[ir.Type]) -> tuple[ir.Function, bool]:
-    """The function of that name, and whether it is new and has no body yet."""
-    if name in module.globals:
-        return module.globals[name], False
-    f = ir.Function(module, ir.FunctionType(VOID, args), name)
-    f.linkage = "internal"
-    for attribute in ("noinline", "nounwind"):
-        f.attributes.add(attribute)
-    return f, True
-
-
-class _Writer:
-    """Writes one function, with variables and loops."""
-
-    def __init__(self, f: ir.Function):
-        self.f, self.module = f, f.module
-        self.b = ir.IRBuilder(f.append_basic_block("entry"))
-
-    def room(self, t: ir.Type) -> Any:
-        """A variable; its place is in the entry block, so that LLVM makes it a register."""
-        with self.b.goto_entry_block():
-            return untyped(self.b.alloca(t))
-
-    def slot(self, value: ir.Value) -> Any:
-        made = self.room(value.type)
-        self.b.store(value, made)
-        return made
-
-    def read(self, slot: ir.Value, t: ir.Type = I64) -> ir.Value:
-        return self.b.load(slot, typ=t)
-
-    def increase(self, slot: ir.Value, by: ir.Value = ONE) -> None:
-        self.b.store(self.b.add(self.read(slot), by), slot)
-
-    def at(self, base: ir.Value, k: ir.Value, t: ir.Type = I64) -> ir.Value:
-        return self.b.gep(base, [k], source_etype=t)
-
-    def repeat(self, test: Callable[[], ir.Value], body: Callable[[], Any]) -> None:
-        head, inside, done = (self.f.append_basic_block(name) for name in ("head", "body", "done"))
-        self.b.branch(head)
-        self.b.position_at_end(head)
-        self.b.cbranch(test(), inside, done)
-        self.b.position_at_end(inside)
-        body()
-        self.b.branch(head)
-        self.b.position_at_end(done)
-
-    def count(self, start: ir.Value, stop: ir.Value, body: Callable[[ir.Value], Any], step: int = 1) -> None:
-        """``body(k)`` for k = start, start + step, ... below ``stop``."""
-        k = self.slot(start)
-
-        def once() -> None:
-            body(self.read(k))
-            self.increase(k, index(step))
-
-        self.repeat(lambda: self.b.icmp_signed("<", self.read(k), stop), once)
-
-
-class _Sort(_Writer):
+class _Sort(Keys):
     def __init__(self, f: ir.Function, dtype: DType, threads: bool):
-        super().__init__(f)
-        self.dtype, self.threads = dtype, threads
+        super().__init__(f, dtype)
+        self.threads = threads
         self.x, self.positions, self.scratch, self.size = f.args
 
     def write(self) -> None:
@@ -135,37 +75,15 @@ class _Sort(_Writer):
 
     # --- keys
 
-    def key(self, k: ir.Value) -> ir.Value:
-        b, t = self.b, storage_type(self.dtype)
-        v = from_storage(b, self.dtype, b.load(self.at(self.x, k, t), typ=t))
-        if self.dtype.is_float:
-            return self.float_key(v)
-        width = v.type.width
-        if self.dtype.kind == "i":
-            v = b.xor(v, v.type(1 << (width - 1)))
-        return v if width == 64 else b.zext(v, I64)
-
-    def float_key(self, v: ir.Value) -> ir.Value:
-        b, width = self.b, 8 * self.dtype.itemsize
-        missing = is_nan(b, v)
-        if width == 16 and v.type != ir.FloatType():  # where bf16 is in a register
-            v = b.fpext(v, ir.FloatType())
-        width = max(width, 32)
-        t = ir.IntType(width)
-        pattern = b.bitcast(b.fadd(v, v.type(0.0)), t)  # -0.0 + 0.0 is 0.0
-        sign = b.ashr(pattern, t(width - 1))
-        found = b.select(missing, t(-1), b.xor(pattern, b.or_(sign, t(1 << (width - 1)))))
-        return found if width == 64 else b.zext(found, I64)
-
     def encode(self) -> tuple[ir.Value, ir.Value]:
         """Writes keys and positions to the scratch memory; the least key, and how many bits the distance of the
         largest from it has, 0 where the keys are in order."""
         b = self.b
-        first = self.key(ZERO)
+        first = self.key_in(self.x, ZERO)
         least, most, before, falls = self.slot(first), self.slot(first), self.slot(first), self.slot(ZERO)
 
         def one(k: ir.Value) -> None:
-            key = self.key(k)
+            key = self.key_in(self.x, k)
             record = self.at(self.scratch, k, PAIR)
             b.store(key, record)
             b.store(k, self.at(record, ONE))
@@ -193,7 +111,7 @@ class _Sort(_Writer):
         b, vector = self.b, ir.VectorType(I64, LANES)
         keys = self.room(ir.ArrayType(vector, FEW // LANES))
         self.count(ZERO, index(FEW // LANES), lambda k: b.store(vector([-1] * LANES), self.at(keys, k, vector)))
-        self.count(ZERO, self.size, lambda k: b.store(self.key(k), self.at(keys, k)))
+        self.count(ZERO, self.size, lambda k: b.store(self.key_in(self.x, k), self.at(keys, k)))
         steps = vector(list(range(LANES)))
 
         def one(i: ir.Value) -> None:
@@ -216,11 +134,6 @@ class _Sort(_Writer):
     def sum_of(self, t: ir.VectorType) -> ir.Function:
         name = f"llvm.vector.reduce.add.v{t.count}i64"
         return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(I64, [t]), name)
-
-    def splat(self, value: ir.Value, t: ir.VectorType) -> ir.Value:
-        undefined = t(ir.Undefined)
-        first = self.b.insert_element(undefined, value, I32(0))
-        return self.b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [0] * t.count))
 
     # --- the last steps
 
@@ -279,10 +192,10 @@ class _Sort(_Writer):
 def _passes(module: ir.Module, threads: bool) -> ir.Function:
     """``void f(source*, target*, least, start, stop, size)``: passes for the digits of the bits start ... stop, which
     change what the two pointers point to."""
-    f, fresh = _function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
+    f, fresh = new_function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
     if not fresh:
         return f
-    w = _Writer(f)
+    w = Writer(f)
     b, (source, target, least, start, stop, size) = w.b, f.args
     context, counters = w.room(CONTEXT), w.room(ir.ArrayType(I64, PARTS * COUNTERS))
     parts = b.select(b.icmp_signed("<", size, index(LONG)), ONE, index(PARTS)) if threads else ONE
@@ -311,7 +224,7 @@ def _field(b: ir.IRBuilder, context: ir.Value, k: int) -> ir.Value:
     return b.gep(context, [I32(0), I32(k)], inbounds=True, source_etype=CONTEXT)
 
 
-def _run(w: _Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
+def _run(w: Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
     if not threads:
         w.b.call(f, [context, ZERO])
         return
@@ -319,7 +232,7 @@ def _run(w: _Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads
     w.b.call(pool, [f, context, parts])
 
 
-def _add_up(w: _Writer, counters: ir.Value, parts: ir.Value) -> None:
+def _add_up(w: Writer, counters: ir.Value, parts: ir.Value) -> None:
     """Where the first element with each digit goes, from how many there are in each part."""
     b, total = w.b, w.slot(ZERO)
 
@@ -333,14 +246,14 @@ def _add_up(w: _Writer, counters: ir.Value, parts: ir.Value) -> None:
 
 
 def _count_digits(module: ir.Module) -> ir.Function:
-    def one(w: _Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         w.increase(counter)
 
     return _for_records(module, "dflow.sort.count", one)
 
 
 def _move_records(module: ir.Module) -> ir.Function:
-    def one(w: _Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         place = w.at(target, w.read(counter), PAIR)
         w.b.store(w.b.load(record, typ=PAIR, align=16), place, align=16)
         w.increase(counter)
@@ -350,10 +263,10 @@ def _move_records(module: ir.Module) -> ir.Function:
 
 def _for_records(module: ir.Module, name: str, body: Callable[..., None]) -> ir.Function:
     """``void f(context, part)``: ``body(record, target, the counter of its digit)`` for all records of the part."""
-    f, fresh = _function(module, name, [PTR, I64])
+    f, fresh = new_function(module, name, [PTR, I64])
     if not fresh:
         return f
-    w = _Writer(f)
+    w = Writer(f)
     b, (context, part) = w.b, f.args
     fields = (b.load(_field(b, context, k), typ=t) for k, t in enumerate(CONTEXT.elements))
     source, target, counters, least, shift, size, length = fields
