@@ -19,6 +19,7 @@ from dflow.backends import emit_factor
 from dflow.backends.blas import integer_bits
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_numbers import Numbers
+from dflow.backends.emit_stacks import each_matrix
 from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
@@ -147,7 +148,7 @@ def _cholesky(e: Emitter, op: Op) -> None:
     (x,), y = op.operands, op.result
     n = sizes(x)[1]
     if n <= SMALL or not e.options.blas:
-        batches(e, op, lambda at: emit_factor.cholesky(e, x, y, at))
+        each_matrix(e, op, lambda at: emit_factor.cholesky(e, x, y, at), n**3)
         return
     info = e.slot(INTEGER)
 
@@ -169,7 +170,7 @@ def _lu(e: Emitter, op: Op) -> None:
     (x,), (y, pivots, permutation) = op.operands, op.results
     (m, n), dtype, b = sizes(x), x.type.dtype, e.builder
     if max(m, n) <= SMALL or 0 in (m, n) or not e.options.blas:
-        batches(e, op, lambda at: emit_factor.lu(e, x, y, pivots, permutation, at))
+        each_matrix(e, op, lambda at: emit_factor.lu(e, x, y, pivots, permutation, at), m * n * n)
         return
     scratch = Scratch(e, columns=(m * n, storage_type(dtype)), pivots=(min(m, n), INTEGER))
 
@@ -197,10 +198,11 @@ def _lu(e: Emitter, op: Op) -> None:
 def _triangular_solve(e: Emitter, op: Op) -> None:
     (a, y), x, (n, k) = op.operands, op.result, sizes(op.result)
     lower, transpose, unit = (bool(op.attrs[name]) for name in ("lower", "transpose", "unit"))
+    small = n * n * k <= SMALL**3 or not e.options.blas
 
     def one(batch: At) -> None:
         e.nest((n, k), lambda at: e.store(x, [*batch, *at], e.load(y, [*batch, *at])))
-        if n * n * k <= SMALL**3 or not e.options.blas:
+        if small:
             emit_factor.triangular_solve(e, a, x, lower, transpose, unit, batch)
             return
         one = e.slot(storage_type(x.type.dtype))
@@ -209,7 +211,9 @@ def _triangular_solve(e: Emitter, op: Op) -> None:
         letters = "R", "U" if lower else "L", "T" if transpose else "N", "U" if unit else "N"
         call(e, "blas", "trsm", x.type.dtype, *letters, k, n, one, start(e, a, batch), n, start(e, x, batch), k)
 
-    if n and k:
+    if n and k and small:
+        each_matrix(e, op, one, n * n * k)
+    elif n and k:
         batches(e, op, one)
 
 

@@ -1,5 +1,8 @@
-"""The order of the elements along the last axis. One function for each dtype sorts one row (`radix_sort.py`); threads
-share the rows, or the passes over a long one."""
+"""The order of the elements along the last axis, or some places of it.
+
+One function for each dtype sorts one row (`radix_sort.py`), or looks for the places (`radix_select.py`). Threads share
+the rows, or the passes over a long one.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from llvmlite import ir
 from dflow.backends.emit_core import Domain, Emitter, emits
 from dflow.backends.emit_parts import with_memory
 from dflow.backends.emit_types import ZERO
+from dflow.backends.radix_select import ROOM, selector
 from dflow.backends.radix_sort import RECORD, sorter
 from dflow.ir.core import Op
 
 COST = 32  # operations for each element
+SELECTION = 8  # the same where some places are wanted
 
 
 @emits("argsort")
@@ -31,3 +36,24 @@ def _argsort(e: Emitter, op: Op) -> None:
         e.nest(domain, row, ops)
 
     with_memory(e, op, batch, ops, 2 * RECORD * y.type.bound[-1], rows)
+
+
+@emits("ranked")
+def _ranked(e: Emitter, op: Op) -> None:
+    (x, ranks), y = op.operands, op.result
+    *batch, size = x.type.shape
+    if 0 in y.type.bound:
+        return
+    function = selector(e.module, x.type.dtype, e.options.threads)
+    bound = x.type.bound[-1]
+
+    def rows(domain: Domain, scratch: ir.Value) -> None:
+        def row(at: list[ir.Value]) -> None:
+            here = [*at, ZERO]
+            given = [e.address(v, here) for v in (x, ranks)]
+            sizes = [e.size(d) for d in (size, y.type.shape[-1])]
+            e.builder.call(function, [*given, e.address(y, here, write=True), scratch, *sizes])
+
+        e.nest(domain, row, COST * bound)
+
+    with_memory(e, op, batch, SELECTION * bound, ROOM * bound, rows)

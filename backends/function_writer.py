@@ -58,6 +58,11 @@ class FunctionWriter:
         self.b.branch(head)
         self.b.position_at_end(done)
 
+    def splat(self, value: ir.Value, t: ir.VectorType) -> ir.Value:
+        undefined = t(ir.Undefined)
+        first = self.b.insert_element(undefined, value, I32(0))
+        return self.b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [0] * t.count))
+
     def count(self, start: ir.Value, stop: ir.Value, body: Callable[[ir.Value], Any], step: ir.Value = ONE) -> None:
         """``body(k)`` for k = start, start + step, ... below ``stop``."""
         k = self.slot(start)

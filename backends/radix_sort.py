@@ -1,6 +1,6 @@
 """One row's order, as a function in LLVM's language: a radix sort of keys with their positions.
 
-    keys = numbers without sign, in the order of the elements; NaN last, 0.0 and -0.0 alike
+    keys = numbers without sign (`sort_keys.py`)
     few:     rank of an element = how many are less, or equal and before it         (vectors, no branches)
     sorted:  positions = 0, 1, 2, ...
     else:    sort by the upper bits, a digit of 8 at a time, the lowest first: count digits, add up, move
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from dflow.backends.emit_once import fill_bytes
-from dflow.backends.emit_scalar import is_nan
-from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, from_storage, index, storage_type
+from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, index
 from dflow.backends.function_writer import FunctionWriter, internal_function
+from dflow.backends.sort_keys import Keys
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.types import DType
 
@@ -45,10 +45,10 @@ def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     return f
 
 
-class _Sort(FunctionWriter):
+class _Sort(Keys):
     def __init__(self, f: ir.Function, dtype: DType, threads: bool):
-        super().__init__(f)
-        self.dtype, self.threads = dtype, threads
+        super().__init__(f, dtype)
+        self.threads = threads
         self.x, self.positions, self.scratch, self.size = f.args
 
     def write(self) -> None:
@@ -76,37 +76,15 @@ class _Sort(FunctionWriter):
 
     # --- keys
 
-    def key(self, k: ir.Value) -> ir.Value:
-        b, t = self.b, storage_type(self.dtype)
-        v = from_storage(b, self.dtype, b.load(self.at(self.x, k, t), typ=t))
-        if self.dtype.is_float:
-            return self.float_key(v)
-        width = v.type.width
-        if self.dtype.kind == "i":
-            v = b.xor(v, v.type(1 << (width - 1)))
-        return v if width == 64 else b.zext(v, I64)
-
-    def float_key(self, v: ir.Value) -> ir.Value:
-        b, width = self.b, 8 * self.dtype.itemsize
-        missing = is_nan(b, v)
-        if width == 16 and v.type != ir.FloatType():  # where bf16 is in a register
-            v = b.fpext(v, ir.FloatType())
-        width = max(width, 32)
-        t = ir.IntType(width)
-        pattern = b.bitcast(b.fadd(v, v.type(0.0)), t)  # -0.0 + 0.0 is 0.0
-        sign = b.ashr(pattern, t(width - 1))
-        found = b.select(missing, t(-1), b.xor(pattern, b.or_(sign, t(1 << (width - 1)))))
-        return found if width == 64 else b.zext(found, I64)
-
     def encode(self) -> tuple[ir.Value, ir.Value]:
         """Writes keys and positions to the scratch memory; the least key, and how many bits the distance of the
         largest from it has, 0 where the keys are in order."""
         b = self.b
-        first = self.key(ZERO)
+        first = self.key_in(self.x, ZERO)
         least, most, before, falls = self.slot(first), self.slot(first), self.slot(first), self.slot(ZERO)
 
         def one(k: ir.Value) -> None:
-            key = self.key(k)
+            key = self.key_in(self.x, k)
             record = self.at(self.scratch, k, PAIR)
             b.store(key, record)
             b.store(k, self.at(record, ONE))
@@ -134,7 +112,7 @@ class _Sort(FunctionWriter):
         b, vector = self.b, ir.VectorType(I64, LANES)
         keys = self.room(ir.ArrayType(vector, FEW // LANES))
         self.count(ZERO, index(FEW // LANES), lambda k: b.store(vector([-1] * LANES), self.at(keys, k, vector)))
-        self.count(ZERO, self.size, lambda k: b.store(self.key(k), self.at(keys, k)))
+        self.count(ZERO, self.size, lambda k: b.store(self.key_in(self.x, k), self.at(keys, k)))
         steps = vector(list(range(LANES)))
 
         def one(i: ir.Value) -> None:
@@ -157,11 +135,6 @@ class _Sort(FunctionWriter):
     def sum_of(self, t: ir.VectorType) -> ir.Function:
         name = f"llvm.vector.reduce.add.v{t.count}i64"
         return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(I64, [t]), name)
-
-    def splat(self, value: ir.Value, t: ir.VectorType) -> ir.Value:
-        undefined = t(ir.Undefined)
-        first = self.b.insert_element(undefined, value, I32(0))
-        return self.b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [0] * t.count))
 
     # --- the last steps
 

@@ -18,6 +18,7 @@ from dflow.numpy import (
     math_functions,
     miscellany,
     padding,
+    partial_orders,
     polynomials,
     products,
     quantiles,
@@ -44,6 +45,7 @@ for _module in (
     joining,
     products,
     composed,
+    partial_orders,
     sorting,
     sets,
     counting,
@@ -72,7 +74,7 @@ for _alias, _name in (
     ("asarray_chkfinite", "require"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
-EXPORTED["topk"] = sorting.topk
+EXPORTED["topk"] = partial_orders.topk
 LIMITS = {name: getattr(limits, name) for name in ("finfo", "iinfo", "isdtype")}
 
 __all__ = ["EXPORTED", "LIMITS", "math_functions", "ufunc_methods"]

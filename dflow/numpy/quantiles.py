@@ -1,9 +1,9 @@
 """Medians, percentiles and quantiles, by all of NumPy's methods.
 
-The elements are sorted along the axes; a quantile lies at a *virtual position* among them, between two neighbours, of
-which it is a weighted mean (Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996, number the methods). So
-derivatives go to the two neighbours. With NaN among the elements the result is NaN; the nan-functions sort them last
-and count the others.
+A quantile lies at a *virtual position* among the elements in order, between two neighbours, of which it is a weighted
+mean (Hyndman and Fan, "Sample Quantiles in Statistical Packages", 1996, number the methods). So derivatives go to the
+two neighbours, which are looked for without a sort. With NaN among the elements the result is NaN; the nan-functions
+count the others, which come before them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import numpy
 from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
+from dflow.numpy.partial_orders import positions
 from dflow.numpy.reductions import given
 from dflow.numpy.sorting import sorted_last
 from dflow.numpy.statistics import mean
 from dflow.tracing import dtypes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import contains_traced, floating, lift
+from dflow.tracing.lift import contains_traced, floating, lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
@@ -65,14 +66,14 @@ def _to_odd(position: Any) -> Any:
     return np.where(stays, down, down + 1.0)
 
 
-def _sorted(a: Any, axis: Any) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
-    """The elements sorted along a last axis that holds all of ``axis``, the axes, and the shape without them."""
+def _numbers(a: Any, axis: Any) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
+    """Real numbers with a last axis that holds all of ``axis``, the axes, and the shape without them."""
     x = lift(a)
     if x.dtype.kind == "c":
         raise TypeError("a must be an array of real numbers")
     axes = s.some_axes(axis, x.ndim)
     rows = _rows(x, axes)
-    return sorted_last(rows), axes, rows.shape[:-1]
+    return rows, axes, rows.shape[:-1]
 
 
 def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: bool) -> Array:
@@ -80,7 +81,7 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
     q = lift(q) if contains_traced(q) else q if _is_weak(q) else np.asarray(q)
-    x, axes, shape = _sorted(a, axis)
+    x, axes, shape = _numbers(a, axis)
     size = x.shape[-1]
     if not size:
         raise ValueError("a quantile of no elements: the array is empty along the axis")
@@ -92,10 +93,11 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     place, weight = METHODS[method]
     position = place(count, np.reshape(q, (*q.shape, *(1,) * len(shape))))
     low = np.floor(position)
-    out = _at(x, np.clip(low, 0.0, count - 1), shape)
-    if weight is not None:
-        second = _at(x, np.clip(low + 1.0, 0.0, count - 1), shape)
-        out = _between(out, second, weight(position - low), kind)
+    if weight is None:
+        (out,) = _ranked(x, [np.clip(low, 0.0, count - 1)], shape)
+    else:
+        first, second = _ranked(x, [np.clip(k, 0.0, count - 1) for k in (low, low + 1.0)], shape)
+        out = _between(first, second, weight(position - low), kind)
     if not whole:
         nothing = missing == size if skip_nan else missing > 0
         out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
@@ -147,6 +149,17 @@ def _at(x: Array, position: Any, shape: tuple[int, ...]) -> Array:
     at = np.broadcast_to(position.astype(np.int64), full)
     rows = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij", sparse=True)
     return x[(*rows, at)]
+
+
+def _ranked(x: Array, ranks: list[Any], shape: tuple[int, ...]) -> list[Array]:
+    """The elements of rows that have ranks of shape (q..., rows...)."""
+    full = np.broadcast_shapes(*map(np.shape, ranks), shape)
+    lead = len(full) - len(shape)
+    at = np.stack([np.broadcast_to(k.astype(np.int64), full) for k in ranks])
+    each = np.moveaxis(at.reshape(len(ranks), math.prod(full[:lead]), *shape), (0, 1), (-1, -2))
+    places = wrap(positions(x.value, lift(each.reshape(*shape, -1)).value))
+    found = np.take_along_axis(x, places, -1).reshape(each.shape)
+    return [np.moveaxis(found[..., k], -1, 0).reshape(full) for k in range(len(ranks))]
 
 
 def _between(first: Array, second: Array, gamma: Any, kind: Any) -> Array:
@@ -214,13 +227,17 @@ def _middle(a: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
     then by the imaginary one."""
     x = lift(a)
     axes = s.some_axes(axis, x.ndim)
-    rows = sorted_last(_rows(x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64), axes))
+    rows = _rows(x if kind_of(x.dtype) in "fc" else s.as_dtype(x, np.float64), axes)
     shape, size = rows.shape[:-1], rows.shape[-1]
     missing = np.sum(np.isnan(rows), axis=-1)
     count = np.maximum(size - missing, 1) if skip_nan else np.full(shape, size)
-    low, high = (_at(rows, place, shape) for place in ((count - 1) // 2, count // 2))
-    out = low * 0.5 + high * 0.5
-    out = np.where(missing == size if skip_nan else missing > 0, rows[..., -1], out)
+    places = [(count - 1) // 2, count // 2]
+    if kind_of(x.dtype) == "c":
+        rows = sorted_last(rows)
+        low, high, nothing = (_at(rows, place, shape) for place in (*places, np.full(shape, size - 1)))
+    else:
+        (low, high), nothing = _ranked(rows, places, shape), np.asarray(np.nan, rows.dtype)
+    out = np.where(missing == size if skip_nan else missing > 0, nothing, low * 0.5 + high * 0.5)
     return _kept(out, axes, x.ndim, 0) if given(keepdims) and keepdims else out
 
 

@@ -16,7 +16,7 @@ import numpy
 
 from dflow.ir.core import Value
 from dflow.numpy import support as s
-from dflow.numpy.dispatch import implements, own
+from dflow.numpy.dispatch import implements
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import flat, moveaxis
 from dflow.tracing import masks
@@ -54,7 +54,7 @@ def _lexicographic(keys: Sequence[Value]) -> Value:
     return found.value
 
 
-def _axis_last(a: Any, axis: Any) -> tuple[Array, int]:
+def axis_last(a: Any, axis: Any) -> tuple[Array, int]:
     x = lift(a)
     if axis is None:
         return wrap(flat(x.value)), 0
@@ -73,7 +73,7 @@ def argsort(
 ) -> Array:
     """The positions that sort ``a``, equal elements in their own order."""
     _known_kind(kind)
-    x, at = _axis_last(a, axis)
+    x, at = axis_last(a, axis)
     return moveaxis.__wrapped__(wrap(_falling(x.value) if descending else _order(x.value)), -1, at)
 
 
@@ -93,7 +93,7 @@ def sort(
 ) -> Array:
     """The elements of ``a`` along an axis in order. The derivative follows each element to its place."""
     _known_kind(kind)
-    x, at = _axis_last(a, axis)
+    x, at = axis_last(a, axis)
     rows = sorted_last(x)
     return moveaxis.__wrapped__(rows[..., ::-1] if descending else rows, -1, at)
 
@@ -109,27 +109,6 @@ def sort_complex(a: Any) -> Array:
     return s.as_dtype(x, np.complex64 if narrow else np.result_type(x.dtype, np.complex64))
 
 
-@implements(np.partition)
-def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """Sorted, which is a partition about every position."""
-    _check_kth(kth, a, axis)
-    return sort.__wrapped__(a, axis)
-
-
-@implements(np.argpartition)
-def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    _check_kth(kth, a, axis)
-    return argsort.__wrapped__(a, axis)
-
-
-def _check_kth(kth: Any, a: Any, axis: Any) -> None:
-    x = lift(a)
-    (size,) = s.static((x.size,) if axis is None else (s.dims(x)[s.one_axis(axis, x.ndim)],), "np.partition")
-    for k in np.ravel(kth):
-        if not -size <= s.static_int(k, "kth") < size:
-            raise ValueError(f"kth(={k}) out of bounds ({size})")
-
-
 @implements(np.lexsort)
 def lexsort(keys: Any, axis: int = -1) -> Array:
     """The order by the last of the keys, then by the one before it, and so on."""
@@ -139,20 +118,6 @@ def lexsort(keys: Any, axis: int = -1) -> Array:
     if not values[0].type.rank:
         return wrap(s.full((), 0, np.int64))
     return moveaxis.__wrapped__(wrap(_lexicographic(s.broadcast(*values))), -1, axis)
-
-
-@own
-def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Array, Array]:
-    """The ``k`` largest (or smallest) elements along an axis, in order, and their positions; NaN counts as largest."""
-    moved, at = _axis_last(x, axis)
-    (size,) = s.static(s.dims(moved)[-1:], "topk")
-    count = s.static_int(k, "k")
-    if not 0 <= count <= size:
-        raise ValueError(f"topk of {size} elements along the axis: k must be in 0..{size}, got {count}")
-    positions = wrap(order(moved.value))
-    positions = positions[..., ::-1][..., :count] if largest else positions[..., :count]
-    values = take_along_axis.__wrapped__(moved, positions, -1)
-    return moveaxis.__wrapped__(values, -1, at), moveaxis.__wrapped__(positions, -1, at)
 
 
 # -- places of known number ------------------------------------------------------------------------------------------

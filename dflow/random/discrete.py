@@ -8,7 +8,7 @@ from typing import Any
 import numpy
 
 import dflow.random.threefry as generator
-from dflow.numpy import sorting
+from dflow.numpy import partial_orders
 from dflow.numpy.dispatch import own
 from dflow.random.continuous import gumbel, shaped, uniform
 from dflow.random.rejection import counted, successes
@@ -121,5 +121,5 @@ def choice(key: Any, a: Any, shape: Any = (), replace: bool = True, p: Any = Non
         at = permutation.__wrapped__(key, n)[:count].reshape(wanted)
     else:
         keys = np.log(lift(p) * 1.0) + gumbel.__wrapped__(key, (n,))
-        at = sorting.topk.__wrapped__(keys, count)[1].reshape(wanted)
+        at = partial_orders.topk.__wrapped__(keys, count)[1].reshape(wanted)
     return np.take(x, at, axis)

@@ -1,4 +1,5 @@
-"""Sorting: one operation gives the order; sorted values are gathered by it, so their derivative is that of a gather."""
+"""Sorting: one operation gives the order, another some places of it; sorted values are gathered by them, so that their
+derivative is that of a gather."""
 
 from __future__ import annotations
 
@@ -19,6 +20,28 @@ def _argsort_infer(attrs: Any, types: Any) -> list[TensorType]:
     return [TensorType(I64, x.shape)]
 
 
+def _ranked_infer(attrs: Any, types: Any) -> list[TensorType]:
+    require(len(types) == 2, f"takes 2 operands, got {len(types)}")
+    x, ranks = types
+    require(ranks.dtype == I64, f"takes ranks in i64, got {ranks.dtype}")
+    require(x.shape[:-1] == ranks.shape[:-1], f"takes ranks for each row of {x}, got {ranks}")
+    _argsort_infer(attrs, [x])
+    require(x.shape[-1] != 0, f"takes rows with elements, got {x}")
+    return [ranks]
+
+
+def _ranked(attrs: Any, x: Any, ranks: Any) -> Any:
+    order = np.argsort(x, axis=-1, kind="stable")
+    return np.take_along_axis(order, np.clip(ranks, 0, x.shape[-1] - 1), axis=-1)
+
+
+def _look_up(b: Any, attrs: Any, xs: Any) -> list[Any]:
+    x, ranks = xs
+    shape = ranks.type.shape
+    rows = [b.broadcast(b.iota(size=d), shape=shape, dims=(k,)) for k, d in enumerate(shape[:-1])]
+    return [b.gather(b.argsort(x), *rows, ranks)]
+
+
 define(
     OpDef(
         "argsort",
@@ -30,6 +53,21 @@ define(
         samples=(
             Sample(([3.0, 1.0, 2.0, 1.0, 3.0],)),
             Sample(([[2.0, 2.0, 1.0], [0.0, -1.0, 5.0]],)),
+        ),
+    )
+)
+define(
+    OpDef(
+        "ranked",
+        "the elements at some places of that order: for each rank of a row, the position of the element",
+        _ranked_infer,
+        _ranked,
+        dtypes=REAL,
+        no_derivative="its result is an index",
+        decomposition=_look_up,
+        samples=(
+            Sample(([3.0, 1.0, 2.0, 1.0, 3.0], [4, 0, 1]), integer=(1,)),
+            Sample(([[2.0, 2.0, 1.0], [0.0, -1.0, 5.0]], [[1], [0]]), integer=(1,)),
         ),
     )
 )

@@ -106,8 +106,8 @@ def _concatenate(pass_: _Batch, op: Op) -> Value | None:
     return pass_.b.concatenate(*map(pass_.whole, op.operands), axis=op.attrs["axis"] + 1)
 
 
-def _argsort(pass_: _Batch, op: Op) -> Value | None:
-    return pass_.b.argsort(pass_.whole(op.operands[0]))
+def _order(pass_: _Batch, op: Op) -> Value | None:
+    return pass_.b.emit(op.name, *map(pass_.whole, op.operands))
 
 
 def _reduce(pass_: _Batch, op: Op) -> Value | None:
@@ -216,7 +216,7 @@ RULES: dict[str, Rule] = {
     "gather": _gather,
     "check": _check,
     "guard": _guard,
-    "argsort": _argsort,
+    **dict.fromkeys(("argsort", "ranked"), _order),
     "broadcast": _broadcast,
     "reshape": _reshape,
     "transpose": _transpose,

@@ -204,7 +204,7 @@ def _position(known: Known, op: Op) -> Interval:
 
 
 def _order(known: Known, op: Op) -> Interval:
-    return 0, max(op.result.type.bound[-1] - 1, 0)
+    return 0, max(op.operands[0].type.bound[-1] - 1, 0)
 
 
 def _same(known: Known, op: Op) -> Interval:
@@ -243,6 +243,7 @@ TRANSFER: dict[str, Transfer] = {
     "argmax": _position,
     "argmin": _position,
     "argsort": _order,
+    "ranked": _order,
     "reduce": _reduce,
     **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather"), _same),
     **dict.fromkeys(COMPARISONS, _compare),

@@ -88,6 +88,27 @@ def test_triangular_systems(n, k, lower, transpose, unit, blas):
     compare("triangular_solve", [a, matrix(n, k)], F64, blas, lower=lower, transpose=transpose, unit=unit)
 
 
+@pytest.mark.parametrize("dtype", [F32, F64], ids=str)
+@pytest.mark.parametrize("m, n", [(1, 1), (2, 2), (3, 3), (4, 2), (3, 6)])
+def test_stacks(m, n, dtype):
+    """Eight matrices at a time, and those that are left over: other pivots in each, and none in some."""
+    x = matrix(m, n, (2, 131))
+    x[0, 3:12:2] = 0
+    x[1, ::3, :, 0] = 1
+    compare("lu", [x], dtype, True)
+    if m == n:
+        low = x @ x.mT + np.eye(n) - 40 * np.eye(n) * (np.arange(131) % 5 == 0)[:, None, None]
+        (found,) = compare("cholesky", [low], dtype, True)
+        assert np.isnan(found).any(axis=(2, 3)).any() and not np.isnan(found).all()
+
+
+@pytest.mark.parametrize("lower, transpose, unit", [(True, False, True), (False, False, False), (False, True, True)])
+@pytest.mark.parametrize("n, k", [(2, 1), (3, 2), (4, 4)])
+def test_stacks_of_triangular_systems(n, k, lower, transpose, unit):
+    a, y = matrix(n, n, (259,)) / 4 + 2 * np.eye(n), matrix(n, k, (259,))
+    compare("triangular_solve", [a, y], F64, True, lower=lower, transpose=transpose, unit=unit)
+
+
 @pytest.mark.parametrize("blas", [True, False])
 @pytest.mark.parametrize("n", [3, 12])
 def test_what_cannot_be_factorized_is_nan(n, blas):

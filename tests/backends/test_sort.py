@@ -1,10 +1,18 @@
 """Rows of every length and kind that sorting has a way of its own for, against NumPy's stable sort."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 import dflow
+import dflow.ir.ops
+from dflow.backends.bufferize import bufferize
+from dflow.backends.generation import compile_plan
+from dflow.ir.builder import Builder
+from dflow.ir.types import F16, F32, F64, I64, U8, TensorType
 
+DTYPES = {str(t): t for t in (F16, F32, F64, I64, U8)}
 RNG = np.random.default_rng(3)
 
 
@@ -31,3 +39,39 @@ def test_order(dtype, n):
 def test_threads_share_rows(shape):
     x = RNG.standard_normal(shape)
     np.testing.assert_array_equal(dflow.jit(np.argsort)(x), np.argsort(x, kind="stable"))
+
+
+def ranked(dtype: str, *shapes: tuple[int, ...]) -> Callable[..., tuple[np.ndarray, ...]]:
+    b = Builder([TensorType(DTYPES[dtype], shapes[0]), TensorType(I64, shapes[1])])
+    return compile_plan(bufferize(b.function("ranked", [b.ranked(*b.args)])))
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "i64", "u8"])
+@pytest.mark.parametrize("n", [1, 64, 1500, 40_003])
+def test_places_of_the_order(dtype, n):
+    """A few ranks, near each other and apart; more than there are windows; beyond the ends."""
+    places = np.array([n // 2, n // 2 + 1, 0, n - 1, n // 10, n // 3, *range(0, n, n // 13 + 1), -1, n])
+    f = ranked(dtype, (n,), places.shape)
+    for x in rows(DTYPES[dtype].numpy.str[1:], n):
+        order = np.argsort(x, kind="stable")
+        np.testing.assert_array_equal(f(x, places)[0], order[np.clip(places, 0, n - 1)])
+
+
+def test_places_that_a_sample_misleads_about():
+    """All elements of the sample are alike, and the others are not."""
+    n = 1 << 15
+    x = np.where(np.arange(n) % 16 == 0, 0.0, RNG.standard_normal(n))
+    places = np.arange(0, n, 5000)
+    order = np.argsort(x, kind="stable")
+    np.testing.assert_array_equal(ranked("f64", (n,), places.shape)(x, places)[0], order[places])
+
+
+@pytest.mark.parametrize("k", [9_000, -1])
+def test_partitions(k):
+    both = dflow.jit(lambda x: (np.partition(x, k), np.argpartition(x, k)))
+    for x in (RNG.standard_normal((2, 17_000)), np.where(RNG.random((2, 17_000)) < 0.6, np.nan, 1.0)):
+        found, at = both(x)
+        np.testing.assert_array_equal(found, np.take_along_axis(x, at, -1))
+        np.testing.assert_array_equal(np.sort(found), np.sort(x))
+        np.testing.assert_array_equal(found[..., k], np.sort(x)[..., k])
+        np.testing.assert_array_equal(np.sort(found[..., :k]), np.sort(x)[..., :k])
