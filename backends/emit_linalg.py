@@ -17,6 +17,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_kernel import REASSOCIATE, fold
 from dflow.backends.emit_lapack import INTEGER, Scratch
+from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import LEAST, in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
 from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
@@ -60,6 +61,7 @@ def _move(e: Emitter, x: Value, y: Value, at: At) -> None:
     e.store(y, at, e.load(x, at))
 
 
+@outlined
 def _product(e: Emitter, op: Op) -> None:
     x = op.operands[0]
     *batch, m, n = op.result.type.shape

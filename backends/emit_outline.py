@@ -1,13 +1,15 @@
-"""Kernels, copies and updates of large programs as functions of their own.
+"""Kernels, products, copies and updates of large programs as functions of their own.
 
 LLVM asks many questions about a whole function for each loop in it. So a function with all the loops of a large program
-would compile in time that grows with the square of its length. A call costs nothing beside a loop over a tensor.
+would compile in time that grows with the square of its length. A call costs nothing beside a loop over a tensor. What
+runs once in a call of the program moves already where there are several: the layers of a network say the same, so that
+one function serves all of them.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from llvmlite import ir
@@ -17,12 +19,14 @@ from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scopes import disjoint
 from dflow.backends.emit_types import NOT_KEPT, PTR, VOID
 from dflow.backends.plan import Buffer
-from dflow.ir.core import Op, Value, free_values, walk
+from dflow.ir.core import Block, Op, Value, free_values, walk
+from dflow.ir.types import Dim
 
 LARGE = 40  # such operations in a program
-SHORT = 64  # points of one that stays where it is
+SEVERAL = 8  # of which those move that run once
+SHORT = 64  # points of one that stays in its loop
 VERY_LARGE = 4 * LARGE  # where those alone stay that are no loops
-OUTLINED = frozenset({"kernel", "update", "update_add", "copy"})
+OUTLINED = frozenset({"kernel", "matmul", "update", "update_add", "copy"})
 Emit = Callable[[Emitter, Op], None]
 
 
@@ -53,11 +57,19 @@ def _known(e: Emitter, function: ir.Function) -> ir.Function:
 
 def _is_long(e: Emitter, op: Op) -> bool:
     """Whether the operation is a loop, in a program of many."""
-    if not e.vectorizes or any(r.type.is_scalar for r in op.results) or (loops := _loops(e)) <= LARGE:
+    if op.name not in OUTLINED or not e.vectorizes or any(r.type.is_scalar for r in op.results):
         return False
-    domain = op.attrs["domain"] if op.name == "kernel" else op.operands[-1 if op.name == "copy" else 1].type.shape
-    points = point_count(domain)
-    return points is None or points > (SHORT if loops <= VERY_LARGE else UNROLL_POINTS)
+    once, loops = op in _once(e), _loops(e)
+    if loops <= (SEVERAL if once else LARGE):
+        return False
+    points = point_count(_domain(op))
+    return points is None or points > (UNROLL_POINTS if once or loops > VERY_LARGE else SHORT)
+
+
+def _domain(op: Op) -> Sequence[Dim]:
+    if op.name == "matmul":
+        return *op.result.type.shape, op.operands[0].type.shape[-1]
+    return op.attrs["domain"] if op.name == "kernel" else op.operands[-1 if op.name == "copy" else 1].type.shape
 
 
 def _rows(e: Emitter, op: Op) -> AbstractContextManager[None]:
@@ -141,9 +153,25 @@ def _declare(e: Emitter, types: Sequence[ir.Type]) -> ir.Function:
 
 
 def _loops(e: Emitter) -> int:
+    """How many operations may be loops."""
     if e.loops is None:
         e.loops = sum(op.name in OUTLINED for op in walk(e.plan.function.body))
     return e.loops
+
+
+def _once(e: Emitter) -> Set[Op]:
+    """Those that run once in a call of the program, or not at all."""
+    if e.once is None:
+        e.once = {op for op in _outside_loops(e.plan.function.body) if op.name in OUTLINED}
+    return e.once
+
+
+def _outside_loops(block: Block) -> Iterator[Op]:
+    for op in block.ops:
+        yield op
+        if op.name == "if":
+            for r in op.regions:
+                yield from _outside_loops(r)
 
 
 def needs(op: Op) -> list[Value]:
