@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I64, ONE, VOID
+from dflow.backends.emit_types import I32, I64, ONE, VOID
 
 
 def internal_function(module: ir.Module, name: str, args: Sequence[ir.Type]) -> tuple[ir.Function, bool]:

@@ -80,7 +80,7 @@ class _Select(Keys):
         before, found = self.slot(ZERO), self.slot(ZERO)
         cut = ZERO if self.dtype in HALVES else b.and_(self.size, index(-LANES))
         if self.dtype not in HALVES:
-            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), step=LANES)
+            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), index(LANES))
         self.count(cut, self.size, lambda k: self.collect(k, 1, low, high, before, found))
         b.store(self.read(before), begin)
         b.store(ZERO, count)

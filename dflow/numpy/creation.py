@@ -17,7 +17,7 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import dtypes, earlier, rows, sizes
+from dflow.tracing import dtypes, earlier, layouts, rows, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
@@ -58,7 +58,10 @@ def as_shape(shape: Any) -> s.Shape:
 
 def _filled(number: Any) -> Callable[..., Any]:
     def call(shape: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
-        return wrap(s.full(as_shape(shape), number, np.dtype(dtype or np.float64)))
+        new = wrap(s.full(as_shape(shape), number, np.dtype(dtype or np.float64)))
+        if order == "F" and new.ndim > 1:
+            layouts.by_columns(new.cell)
+        return new
 
     return call
 
@@ -68,7 +71,8 @@ def _filled_like(number: Any) -> Callable[..., Any]:
         a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
     ) -> Array:
         x = lift(a)
-        return wrap(s.full(s.dims(x) if shape is None else as_shape(shape), number, np.dtype(dtype or x.dtype)))
+        new = wrap(s.full(s.dims(x) if shape is None else as_shape(shape), number, np.dtype(dtype or x.dtype)))
+        return like(new, x, order, shape)
 
     return call
 
@@ -102,7 +106,14 @@ def full_like(
     device: Any = None,
 ) -> Array:
     x = lift(a)
-    return full.__wrapped__(s.dims(x) if shape is None else shape, fill_value, dtype or x.dtype)
+    new = full.__wrapped__(s.dims(x) if shape is None else shape, fill_value, dtype or x.dtype)
+    return like(new, x, order, shape)
+
+
+def like(new: Array, x: Array, order: str, shape: Any) -> Array:
+    if order in "KA" and (shape is None or len(as_shape(shape)) == x.ndim):
+        layouts.lies_like(new.cell, x.value)
+    return new
 
 
 @creates(np.array)
@@ -155,9 +166,12 @@ def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
 
 
 def _in_order(a: Any, dtype: Any, order: str) -> Array:
-    """The array itself where its elements lie in that order; else a copy, which lies as all arrays do."""
+    """The array itself where its elements lie in that order; else a copy."""
     x = asarray.__wrapped__(a, dtype)
-    x = x if x.is_contiguous(order) else x.copy()
+    if not x.is_contiguous(order):
+        x = x.copy() if layouts.ordered(x.cell) else x.copied_part(x.value)
+        if order == "F" and x.ndim > 1:
+            layouts.by_columns(x.cell)
     return x if x.ndim else x.reshaped_view((1,))
 
 

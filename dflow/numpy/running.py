@@ -13,6 +13,7 @@ from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.reductions import accumulator
 from dflow.numpy.shapes import flat
 from dflow.numpy.ufunc_rules import rule_for
+from dflow.tracing import layouts
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -28,7 +29,10 @@ def _running(ufunc: numpy.ufunc) -> Any:
         v = s.cast(x.value, accumulator(x, dtype))
         if axis is None:
             v = flat(v)
-        return s.result(scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
+        new = s.result(scan(ufunc, v, 0 if axis is None else s.one_axis(axis, v.type.rank)), out)
+        if out is None:
+            layouts.lies_like(new.cell, v)
+        return new
 
     return call
 

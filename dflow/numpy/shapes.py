@@ -20,6 +20,7 @@ from dflow.numpy.dispatch import implements
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
+from dflow.tracing.layouts import ordered
 from dflow.tracing.lift import lift, wrap
 
 
@@ -94,7 +95,11 @@ def ravel(a: Any, order: str = "C") -> Array:
     if order not in ("F", "f"):
         _row_major("ravel", order)
     x = reverse_axes(x) if order in ("F", "f") else x
-    return x.reshaped_view(resolve_shape(s.dims(x), (-1,)) if 0 not in s.dims(x) else (0,))
+    shape = resolve_shape(s.dims(x), (-1,)) if 0 not in s.dims(x) else (0,)
+    if x.is_contiguous():
+        return x.reshaped_view(shape)
+    flat = s.reshaped(x.value, shape)
+    return wrap(flat) if ordered(x.cell) else x.copied_part(flat)
 
 
 def flat(v: Value) -> Value:

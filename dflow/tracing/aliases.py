@@ -131,7 +131,7 @@ class Aliases:
                 elif not c.home.is_within(self.inner):
                     s.cell.read_only = MAY_ALIAS
                     others.append(c)
-            for cell in others:
+            for cell in [x for o in others for x in (o, *o.copies)]:
                 _cell_after(s).link(cell)
 
     def _traded(self) -> tuple[list[Any], dict[Cell, Any]]:

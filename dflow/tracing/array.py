@@ -12,8 +12,8 @@ from dflow.errors import CarriedError, NeedsStatic, NoAttributeError, TraceAttri
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType, kind_of
 from dflow.tracing import index as _index
+from dflow.tracing import layouts, sizes, views
 from dflow.tracing import lift as _lift
-from dflow.tracing import sizes, views
 from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
@@ -71,6 +71,8 @@ class Array(Operators):
         if self.steps:
             value = views.write(builder(), self.steps, here.read(self.cell), value)
         here.write(self.cell, value)
+        if self.cell.ordered is False:
+            here.root().disordered.add(value)
 
     def refer(self, steps: tuple[views.Step, ...], shape: Shape) -> Array:
         """The part to which ``steps`` lead, as a view."""
@@ -80,7 +82,7 @@ class Array(Operators):
         return Array(self.cell, TensorType(self.type.dtype, shape), joined)
 
     def copied_part(self, value: Value) -> Array:
-        """A copy of what is a view in NumPy (real parts, bits): once one is updated, the other must not be used."""
+        """A copy of what may be a view in NumPy (real parts, bits): once one is updated, the other must not be used."""
         part = _lift.wrap(value)
         if part.ndim:
             part.cell.copies.append(self.cell)
@@ -174,7 +176,8 @@ class Array(Operators):
 
     @property
     def flat(self) -> Array:
-        return self.ravel()
+        shape = self.ravel().type.shape
+        return self.refer((views.Reshape(self.type.shape, shape),), shape)
 
     def __repr__(self) -> str:
         return f"<traced {self.type}{' (Python number)' if self.weak else ''}>"
@@ -343,7 +346,10 @@ class Array(Operators):
 
     def copy(self, order: str = "C") -> Array:
         """A new array with the same contents (values are immutable, so nothing is emitted)."""
-        return _lift.wrap(self.value)
+        new = _lift.wrap(self.value)
+        if order == "C":
+            new.cell.ordered = True
+        return new
 
     def __copy__(self) -> Array:
         return self.copy()
@@ -384,6 +390,10 @@ class Array(Operators):
         if shape == self.type.shape:
             return self.refer((), shape)
         view = self.refer((views.Reshape(self.type.shape, shape),), shape)
+        if [d for d in shape if d != 1] == [d for d in self.type.shape if d != 1]:
+            return view
+        if not layouts.ordered(self.cell):
+            return self.copied_part(view.value)
         return view if views.is_view(view.steps, self.cell.value.type.shape) else _lift.wrap(view.value)
 
     def transposed_view(self, perm: tuple[int, ...]) -> Array:
@@ -392,7 +402,7 @@ class Array(Operators):
 
     def is_contiguous(self, order: str = "C") -> bool:
         """Whether the elements lie one behind the other in what this is a view of; for dflow.numpy."""
-        return views.is_contiguous(self.steps, self.cell.value.type.shape, order)
+        return views.is_contiguous(self.steps, self.cell.value.type.shape, order) and layouts.ordered(self.cell)
 
     def flatten(self, order: str = "C") -> Array:
         return self.ravel(order).copy()

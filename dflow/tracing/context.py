@@ -34,7 +34,7 @@ TRACE, LOOP, BRANCH = "trace", "loop", "branch"
 class Cell:
     """A mutable reference to an SSA value. ``poison`` is the reason why it must not be used any more."""
 
-    __slots__ = ("copies", "home", "poison", "read_only", "value")
+    __slots__ = ("copies", "home", "ordered", "origin", "poison", "read_only", "value")
 
     def __init__(self, value: Value, home: Region):
         self.value = value
@@ -42,6 +42,8 @@ class Cell:
         self.poison: str | None = None
         self.read_only: str | None = None  # why it must not be updated
         self.copies: list[Cell] = []  # cells that may be the same array under another name, as far as one can tell
+        self.origin: Any = value  # what the array was made as, a value or other arrays: it tells how it lies
+        self.ordered: bool | None = None  # whether it lies row by row, once that was asked (``layouts``)
 
     def link(self, other: Cell) -> None:
         """Once one of them is updated, the other must not be read."""
@@ -54,21 +56,9 @@ class Region:
     """A part of the program under construction; see the module's text."""
 
     __slots__ = (
-        *(
-            "bounds",
-            "builder",
-            "carried",
-            "constants",
-            "direct",
-            "entry",
-            "given",
-            "kind",
-            "known",
-            "learnt",
-            "local",
-            "made",
-        ),
-        *("filled", "loop", "name", "outside", "parent", "reach", "sizes", "taken", "undo", "unrolled", "watched"),
+        *("bounds", "builder", "carried", "constants", "direct", "disordered", "entry", "filled", "given", "kind"),
+        *("known", "learnt", "local", "loop", "made", "name", "outside", "parent", "reach", "sizes", "taken", "undo"),
+        *("unrolled", "watched"),
     )
 
     def __init__(
@@ -101,6 +91,7 @@ class Region:
         self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
         self.reach = reach  # a snapshot of what can be reached from around (of a loop or branch)
         self.taken: dict[int, tuple[Any, int]] = {}  # iterators, and how often an item was taken (of a trace)
+        self.disordered: set[Value] = set()  # values of arrays that do not lie row by row (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
         self.loop: Any = None  # the loop of which this is the body

@@ -46,6 +46,7 @@ class _Slot:
     cells: list[Cell]  # the arrays that it may be, as the branches know them
     aliases: list[Cell]  # those among them from outside of the branches
     shape: tuple[Any, ...] = ()
+    arrays: Sequence[Array] = ()  # what the branches leave
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Merge:
             with entered(arm.region):
                 values.append(_packed(_lift.convert(a.value, dtype), shape))
         weak = arrays[0].weak and arrays[1].weak
-        self.slots.append(_Slot((values[0], values[1]), weak, *self.cells(arrays, self.arms), shape))
+        self.slots.append(_Slot((values[0], values[1]), weak, *self.cells(arrays, self.arms), shape, arrays))
         return _SlotNumber(len(self.slots) - 1)
 
     def cells(self, arrays: Sequence[Array], arms: Sequence[Arm]) -> tuple[list[Cell], list[Cell]]:
@@ -270,6 +271,7 @@ class Merge:
         for s, value in zip(self.slots, emitted):
             value = _unpacked(value, s.shape, emitted)
             array = _lift.wrap(value, s.weak)
+            array.cell.origin = s.arrays or value
             if s.aliases:
                 array.cell.read_only = MAY_ALIAS
             if any(c.read_only == OF_A_LIST for c in s.cells):

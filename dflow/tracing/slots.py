@@ -146,6 +146,7 @@ class Learnt:
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
     shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
+    strided: set[Path] = field(default_factory=set)  # arrays that the body leaves in another order of axes
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
     growing: dict[int, Any] = field(default_factory=dict)  # lists to which every iteration appends
     counted: bool = False  # whether the iterations of a `while` are to be counted
@@ -156,7 +157,8 @@ class Learnt:
 
 def is_kept(slot: Slot) -> bool:
     """Whether the variable is the array that it was."""
-    return isinstance(slot.initial, Array) and slot.final.cell is slot.cell and slot.initial.ndim > 0
+    same = slot.final.cell is slot.cell and not slot.final.steps
+    return isinstance(slot.initial, Array) and same and slot.initial.ndim > 0
 
 
 def value_after(x: Any) -> Any:

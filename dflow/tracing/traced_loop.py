@@ -14,8 +14,8 @@ from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.ir.core import Block as IRBlock
 from dflow.ir.core import Value
 from dflow.ir.types import I64, dtype_of, scalar
+from dflow.tracing import layouts, shrinking, sizes
 from dflow.tracing import lift as _lift
-from dflow.tracing import shrinking, sizes
 from dflow.tracing.after_loop import After
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
@@ -179,6 +179,7 @@ class TracedLoop:
         for g in self.growing:
             g.check(set(self.region.changed()), flagged)
         with entered(self.region):
+            layouts.after_loop(self.slots)
             for g in self.growing:
                 g.write()
             finals = [(s.cell, self.final_value(s)) for s in self.slots]
@@ -232,7 +233,10 @@ class TracedLoop:
         array = _lift.lift(initial)
         dtype, weak = learnt or (array.dtype, array.weak)
         value = _lift.convert(array.value, dtype)
-        return Slot(path[0], Cell(value, self.here), initial, weak, read)
+        cell = Cell(value, self.here)
+        if array.ndim:
+            cell.origin, cell.ordered = [array], False if path in self.learnt.strided else None
+        return Slot(path[0], cell, initial, weak, read)
 
     def own_cells(self) -> list[Cell]:
         """The cells whose contents change from iteration to iteration."""
@@ -404,6 +408,11 @@ class TracedLoop:
         if unchanged and not isinstance(slot.initial, Array) and slot.cell in self.region.local:
             self.learnt.static.add(path)
             raise Again
+        if slot.cell.ordered and (array.cell is not slot.cell or array.steps):
+            with entered(self.region):
+                if not array.is_contiguous():
+                    self.learnt.strided.add(path)
+                    raise Again
         slot.final = array
 
     def same_shape(self, slot: Slot, path: Path, array: Array) -> Array:
