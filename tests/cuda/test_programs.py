@@ -6,7 +6,7 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import sort_kernel, work
+from dflow.backends.cuda import places, sort_kernel, work
 from dflow.backends.cuda.plan import HostCall, Loop, While
 
 
@@ -168,6 +168,26 @@ def test_gradients_of_lanes(gpu):
     xs = np.linspace(0.1, 9, 70)
     what = compare(dflow.grad(lambda xs: np.sum(dflow.vmap(newton)(xs))), xs)
     assert what.count("lanes") == 2  # there and back
+
+
+def shrink(x):
+    """Rounds whose number depends on the numbers, with arrays and a branch."""
+    u = np.array([x, 2 * x, 1.0])
+    while u[0] > 0.5:
+        u = 0.9 * np.sin(u) if u[0] > 1.2 else 0.7 * u + 0.1 * u * u[1]
+    return u[0] + u[1] * u[2]
+
+
+def test_tapes_of_rows(gpu, small, monkeypatch):
+    """They lie side by side, need nothing but room, which is asked for once, and grow when there is none."""
+    monkeypatch.setattr(places, "FIRST_ROWS", 4)
+    slope = dflow.vmap(dflow.grad(shrink))
+    xs = np.linspace(0.8, 3.0, 12)
+    assert compare(slope, xs) == ["lanes"]
+    made = dflow.jit(slope, device="cuda").lower(xs)
+    rows = [b.size for b in made.launches().buffers if b.kind == "sequence"]
+    assert 8 * 3 * 128 in rows  # a row for each thread of the block
+    assert made.ptx().count("atom.") == len(rows), rows  # each may be told of
 
 
 def test_sums_over_lanes(gpu):
