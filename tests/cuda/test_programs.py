@@ -45,6 +45,21 @@ def test_dtypes(gpu, dtype, rtol):
     compare(lambda x: (np.sum(x), x * x + 1), x, rtol=rtol)
 
 
+def test_single_precision_is_computed_in_it(gpu):
+    """But for sines of large numbers, in functions beside."""
+
+    def f(x):
+        a, b = np.abs(x), np.tanh(x)
+        waves = np.sin(x) + np.cos(x) + np.tan(x) + np.arctan(x) + np.arctan2(x, a + 1) + np.arcsin(b) * np.arccos(b)
+        powers = a**1.3 + np.hypot(x, 1.5) + np.cbrt(x) + np.log2(a + 1) + np.log10(a + 2) + np.log1p(a) + np.log(a + 3)
+        return waves, powers, np.exp2(b) + np.expm1(x) + np.sinh(x) / np.cosh(x), np.arctanh(0.5 * b) + np.arcsinh(x)
+
+    x = np.append(numbers(60), [1e5, -3e9, 0.0, 60.0]).astype("f4")
+    compare(f, x, rtol=3e-6)
+    ptx = dflow.jit(f, device="cuda").lower(x).ptx()
+    assert ".f64" in ptx and ".f64" not in ptx[ptx.index(".entry") :].split("\n}")[0]
+
+
 def test_small_arrays_share_a_block(gpu):
     """One launch: loops inside, sums and updates by all threads together."""
 
