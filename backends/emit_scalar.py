@@ -27,7 +27,7 @@ from dflow.backends.emit_types import (
     to_storage,
     value_type,
 )
-from dflow.backends.mathlib import MATH_FUNCTIONS, SINGLE_PRECISION, math_function
+from dflow.backends.mathlib import MATH_FUNCTIONS, in_single_precision, math_function
 from dflow.ir.types import BF16, HALVES, DType
 from dflow.ir.types import F16 as F16_DTYPE
 from dflow.ir.types import F32 as F32_DTYPE
@@ -50,7 +50,7 @@ def emit_scalar(
         return from_storage(b, attrs["dtype"], bits)
     dtype = dtypes[0]
     if dtype in HALVES and not (dtype == F16_DTYPE and name in ON_BITS):
-        wide = WIDE if name in MATH_FUNCTIONS and name not in SINGLE_PRECISION else F32_DTYPE
+        wide = WIDE if name in MATH_FUNCTIONS and not in_single_precision(b.module, name) else F32_DTYPE
         values = [convert(b, dtype, wide, v) for v in values]
         result = emit_scalar(b, name, attrs, [wide] * len(values), values)
         if result.type != value_type(wide) or (dtype == BF16 and name in EXACT):

@@ -83,9 +83,6 @@ class BlockMemory(DeviceMemory):
         assert isinstance(e, BlockEmitter)
         self.bases[b] = self.at(self.in_block[b], e.layout.offsets[b]) if b in self.in_block else self._make(b)
 
-    def capacity(self, b: tensors.Buffer, local: bool) -> ir.Value:
-        return super().capacity(b, False)
-
 
 class BlockEmitter(KernelEmitter):
     """Writes a run."""

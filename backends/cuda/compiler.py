@@ -9,7 +9,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.plan import LaunchPlan, Step
-from dflow.backends.cuda.ptx import DEFAULT, check_target, to_ptx
+from dflow.backends.cuda.ptx import DEFAULT, TRIPLE, check_target, to_ptx
 from dflow.backends.cuda.schedule import Scheduler
 from dflow.backends.generation import lower
 from dflow.backends.plan import Plan
@@ -36,6 +36,7 @@ def compile_plans(
     """Several programs, with names of their own, in one module of PTX, which all results have."""
     check_target(target)
     module = ir.Module(plans[0][0])
+    module.triple = TRIPLE
     deterministic = deterministic or os.environ.get("DFLOW_DETERMINISTIC", "0") not in ("", "0")
     contexts = [Context(plan, name, module, deterministic) for name, plan in plans]
     steps = [Scheduler(context).program() for context in contexts]

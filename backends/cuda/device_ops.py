@@ -54,7 +54,7 @@ def _copy(e: KernelEmitter, op: Op) -> None:
     if e.memory.same(x, op.result):
         return
     if x.type.grows:
-        e.memory.copy_sequence(x, op.result)
+        e.memory.sequences.copy(x, op.result)
     else:
         e.fill(op, lambda e, op, at: e.load(x, at))
 
@@ -77,10 +77,11 @@ def _reshape(e: KernelEmitter, op: Op) -> None:
 
 @on_device("sequence", "tape")
 def _sequence(e: KernelEmitter, op: Op) -> None:
-    heap = e.memory.heaps[e.memory.buffers[op.result]]
-    e.memory.clear(heap)
-    if op.operands and not heap.lanes:
-        e.memory.reserve(heap, e.builder.sub(e.env[op.operands[0]], index(1)))
+    sequences = e.memory.sequences
+    made = sequences.of(op.result)
+    sequences.clear(made)
+    if op.operands and not made.is_split:
+        sequences.reserve(made, e.builder.sub(e.env[op.operands[0]], index(1)))
 
 
 @on_device("kernel", "reduce", "matmul")

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Context, Needs, outer_values
 from dflow.backends.cuda.device_memory import DeviceMemory, Key
+from dflow.backends.cuda.device_sequences import writes_whole_rows
 from dflow.backends.cuda.places import ERROR, SCRATCH, WORKSPACE
 from dflow.backends.cuda.plan import Argument, Counter, Kernel, Launch, Pointer, Rows, Scalar
 from dflow.backends.emit_core import EMITTERS, Domain, Emitter, Index, Options
@@ -35,7 +36,7 @@ from dflow.backends.emit_types import (
 )
 from dflow.backends.interface import by_value
 from dflow.backends.mathlib.guard import add_attribute
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Block, Op, Value
 
 Way = Literal["one", "grid", "lanes", "block"]
 # (emitter, operation): what is written for a GPU in another way than for a processor.
@@ -301,8 +302,15 @@ class KernelEmitter(Emitter):
 
     # --- operations and addresses
 
+    def block(self, block: Block) -> list[ir.Value | None]:
+        with self.memory.sequences.inside(block):
+            return super().block(block)
+
     def op(self, op: Op) -> None:
-        self.memory.overwrites = _writes_whole_rows(op)
+        sequences = self.memory.sequences
+        sequences.overwrites = writes_whole_rows(op)
+        if self.way in ("one", "lanes"):
+            sequences.prepare(op)
         special = DEVICE.get(op.name)
         if special is not None:
             special(self, op)
@@ -318,6 +326,8 @@ class KernelEmitter(Emitter):
         EMITTERS[op.name](self, op)
 
     def address(self, x: Value, at: Index, *, write: bool = False) -> ir.Value:
+        if x.type.grows:
+            return self.memory.sequences.address(x, at, write=write)
         striped = self.memory.striped.get(self.memory.buffers.get(x))  # type: ignore[arg-type]
         if striped is None:
             return super().address(x, at, write=write)
@@ -331,13 +341,6 @@ def bound_threads(function: ir.Function, threads: int) -> None:
         add_attribute(function, f'"nvvm.maxntid"="{threads}"')
     else:
         function.module.add_named_metadata("nvvm.annotations", [function, "maxntidx", I32(threads)])
-
-
-def _writes_whole_rows(op: Op) -> bool:
-    if op.name != "update" or not op.operands[0].type.grows:
-        return False
-    first, *others = op.attrs["index"]
-    return first == "at" and all(entry == "all" for entry in others)
 
 
 def _wide(b: ir.IRBuilder, v: ir.Value) -> ir.Value:

@@ -5,7 +5,8 @@
       yield %offset + %count, ... }                         (%offset may be kept in an array, for those who read)
 
 Where nothing else is done with such a counter, any other places would do as well, so that the rounds need not wait for
-each other: round k begins at ``k << LANE_BITS``, and the memory of the sequence is laid out to fit (`DeviceSequence`).
+each other: round k begins at ``k << LANE_BITS``, and the memory of the sequence is laid out to fit
+(`device_sequences.py`).
 """
 
 from __future__ import annotations

@@ -29,6 +29,16 @@ ERF_TAIL = (
     -6.1967364287877e-12,
     2.8067128195611264e-13,
 )
+ERF_TAIL_F32 = (  # to 3.4e-11
+    0.12837916706154343,
+    -0.3761263846802871,
+    0.11283782495236845,
+    -0.026865430727670243,
+    0.005221031807858023,
+    -0.0008484080405535107,
+    0.00011265959025606609,
+    -9.667044571486996e-06,
+)
 # (1 + 2x)·exp(x²)·erfc(x) in t, to 1e-17.
 SCALED_ERFC = (
     1.2329951186255526,
@@ -57,20 +67,34 @@ SCALED_ERFC = (
     9.297625263709659e-10,
     -2.764120233734578e-10,
 )
+SCALED_ERFC_F32 = (  # for x ≤ 11, to 1.4e-9
+    1.2329951189208188,
+    -0.1396211373681427,
+    0.015379593787053265,
+    0.06809806492463319,
+    -0.10103670089378695,
+    0.0937201201396605,
+    -0.06636484687610326,
+    0.03721348327666204,
+    -0.016002144964977948,
+    0.005092426432461594,
+    -0.0011006446361984264,
+    -0.0006325814510421089,
+)
 
 
 def erf_near_zero(x: Expr) -> Expr:
     """For |x| ≤ 1."""
-    return x + x * polynomial(x * x, ERF_TAIL)
+    return x + x * polynomial(x * x, x.pick(ERF_TAIL, ERF_TAIL_F32))
 
 
 def erfc_positive(x: Expr) -> Expr:
     """For x ≥ 0; relative accuracy down to the underflow."""
-    bounded = minimum(x, 28.0)
+    bounded = minimum(x, x.pick(28.0, 11.0))
     square = dd.two_product(bounded, bounded)
     mantissa, k = exp_pair(-square)
     t = (bounded - 4.0) / (bounded + 4.0)
-    scaled = dd.multiply_float(mantissa, polynomial(t, SCALED_ERFC))
+    scaled = dd.multiply_float(mantissa, polynomial(t, t.pick(SCALED_ERFC, SCALED_ERFC_F32)))
     ratio = dd.divide(scaled, dd.two_sum(bounded * 2.0, x.const(1.0)))
     return scale(ratio.rounded(), k)
 

@@ -25,8 +25,8 @@ from dflow.backends.mathlib.expr import (
 )
 
 LOG2_E = 1.4426950408889634
-LN2_HI = 0.6931471805599453
-LN2_LO = 2.3190468138462996e-17
+LN2 = (0.6931471805599453, 2.3190468138462996e-17)
+LN2_F32 = (0.6931471824645996, -1.9046542121259336e-09)
 # ln 2 in two parts, the first with trailing zeros so that its product with k is exact without fma too.
 LN2_SPLIT_F64 = (0.6931471803691238, 1.9082149292705877e-10)
 LN2_SPLIT_F32 = (0.693145751953125, 1.428606765330187e-06)
@@ -93,33 +93,36 @@ def exp_pair(x: Pair) -> tuple[Pair, Expr]:
 
 def exp_of_pair(x: Pair, factor: Expr | float = 1.0) -> Expr:
     """factor·exp(hi + lo) for any hi; lo is ignored where the result overflows or vanishes. ``factor`` is 1 or -1."""
-    in_range = (x.hi > -746.0) & (x.hi < 710.0)
-    mantissa, k = exp_pair(Pair(clamp(x.hi, -746.0, 710.0), in_range.select(x.lo, 0.0)))
+    low, high = x.hi.pick((-746.0, 710.0), (-104.0, 89.0))
+    in_range = (x.hi > low) & (x.hi < high)
+    mantissa, k = exp_pair(Pair(clamp(x.hi, low, high), in_range.select(x.lo, 0.0)))
     return scale(mantissa.rounded(), k, factor)
 
 
 def exp2(x: Expr) -> Expr:
     """2^x = 2^k·exp((x - k)·ln 2)."""
-    bounded = clamp(x, -1076.0, 1025.0)
+    ln2_hi, ln2_lo = x.pick(LN2, LN2_F32)
+    bounded = clamp(x, *x.pick((-1076.0, 1025.0), (-151.0, 129.0)))
     k, exponent = round_to_integer(bounded)
     fraction = bounded - k
-    product = dd.two_product(fraction, x.const(LN2_HI))
-    mantissa, extra = exp_pair(Pair(product.hi, fma(fraction, x.const(LN2_LO), product.lo)))
+    product = dd.two_product(fraction, x.const(ln2_hi))
+    mantissa, extra = exp_pair(Pair(product.hi, fma(fraction, x.const(ln2_lo), product.lo)))
     return scale(mantissa.rounded(), exponent + extra)
 
 
 def exp_minus_one(x: Expr) -> tuple[Pair, Expr]:
-    """(m, k) with exp(x) - 1 = m·2^k, for x in [-50, 710]."""
+    """(m, k) with exp(x) - 1 = m·2^k, for x in [-50, 710], or in [-50, 89]."""
     mantissa, k = exp_pair(dd.constant(x, 0.0)._replace(hi=x))
     # exp(x) - 1 = (m - 2^-k)·2^k; 2^-k is lost beside m long before it leaves the normal numbers.
-    one = power_of_two(-((k > 200).select(200, k)))
+    most = x.pick(200, 100)
+    one = power_of_two(-((k > most).select(most, k)))
     return dd.add_float(mantissa, -one), k
 
 
 def expm1(x: Expr) -> Expr:
-    difference, k = exp_minus_one(clamp(x, -50.0, 710.0))
+    difference, k = exp_minus_one(clamp(x, -50.0, x.pick(710.0, 89.0)))
     # exp(x) - 1 = x + x²/2 + ...: tiny x comes back as it is, signed zero and subnormals included.
-    return (fabs(x) < 2.0**-54).select(x, scale(difference.rounded(), k))
+    return (fabs(x) < x.pick(2.0**-54, 2.0**-26)).select(x, scale(difference.rounded(), k))
 
 
 def tanh(x: Expr) -> Expr:
@@ -149,9 +152,10 @@ def tanh_f32(x: Expr) -> Expr:
 
 def half_exponentials(x: Expr) -> tuple[Pair, Pair, Expr]:
     """(p, q, k) with exp|x| = p·2^(k+1) and exp(-|x|) = q·2^(k+1)."""
-    mantissa, k = exp_pair(Pair(minimum(fabs(x), 711.0), x.const(0.0)))
+    mantissa, k = exp_pair(Pair(minimum(fabs(x), x.pick(711.0, 90.0)), x.const(0.0)))
     inverse = dd.divide(dd.constant(x, 1.0), mantissa)
-    negligible = (k > 200).select(200, k)
+    most = x.pick(200, 60)
+    negligible = (k > most).select(most, k)
     factor = power_of_two(-(negligible + negligible))
     return mantissa, inverse.scaled(factor), k - 1
 
@@ -160,7 +164,7 @@ def sinh(x: Expr) -> Expr:
     grown, shrunk, k = half_exponentials(x)
     magnitude = scale(dd.add(grown, -shrunk).rounded(), k)
     # Below, x + x³/6 is x: signed zero and subnormals pass through.
-    return copysign((fabs(x) < 2.0**-28).select(fabs(x), magnitude), x)
+    return copysign((fabs(x) < x.pick(2.0**-28, 2.0**-13)).select(fabs(x), magnitude), x)
 
 
 def cosh(x: Expr) -> Expr:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from llvmlite import ir
 
@@ -34,6 +34,7 @@ F32 = Format("f32", ir.FloatType(), ir.IntType(32), 23, 127)
 FORMATS = {f.name: f for f in (F64, F32)}
 
 Operand = "Expr | float | int"
+T = TypeVar("T")
 
 
 class Expr:
@@ -54,6 +55,10 @@ class Expr:
     def lift(self, other: Any) -> ir.Value:
         """`other` as an LLVM value, a number taking this expression's type."""
         return other.value if isinstance(other, Expr) else ir.Constant(self.value.type, other)
+
+    def pick(self, double: T, single: T) -> T:
+        """The one or the other, by the format."""
+        return double if self.format is F64 else single
 
     def const(self, number: float) -> Expr:
         return Expr(self.builder, self.lift(number))

@@ -17,8 +17,11 @@ NAN = float("nan")
 LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 # The first with trailing zeros, so that its product with k is exact.
 LN2_SPLIT = (0.693147180559663, 2.8235290563031577e-13)
+LN2_F32 = (0.6931471824645996, -1.9046542121259336e-09)
 LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
+LOG2_E_F32 = (1.4426950216293335, 1.925963033500011e-08)
 LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
+LOG10_E_F32 = (0.4342944920063019, -1.0103049952192578e-08)
 LN2_HI_F32, LN2_LO_F32 = 0.693145751953125, 1.428606765330187e-06
 
 # (2·atanh(s) - 2s) / s³ in s², for s² ≤ 0.0297, to 3.3e-16 and 1.2e-9.
@@ -44,7 +47,10 @@ LOG_FAR_TAIL = (
     0.10628696830810742,
 )
 TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
+TWO_THIRDS_F32 = (0.6666666865348816, -1.9868215517249155e-08)
 TWO_FIFTHS = (0.4, -2.2204460492503132e-17)
+# What follows 2s + 2/3·s³, over s⁵, to 1e-9.
+LOG_FAR_TAIL_F32 = (0.4, 0.2857142857142857, 0.2222222222222222, 0.1818181818181818, 0.1538461538461538)
 
 
 def split(x: Expr) -> tuple[Expr, Expr, Expr]:
@@ -101,11 +107,13 @@ def log_tail(mantissa: Expr, low: Expr) -> Expr:
 
 
 def log_of_mantissa(f: Pair) -> Pair:
-    """log(1 + f) for 1 + f in [√½, √2], right to 2^-66 of itself.
+    """log(1 + f) for 1 + f in [√½, √2], right to 2^-66 of itself, or to 2^-36 (`log_of_mantissa_f32`).
 
     2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...). Of each factor the high part is ready long before the low
     one, and all low parts are added up at the end.
     """
+    if f.hi.format is not F64:
+        return log_of_mantissa_f32(f)
     bottom = f.hi + 2.0
     s = f.hi / bottom
     bottom_low = (f.hi - (bottom - 2.0)) + f.lo
@@ -130,24 +138,45 @@ def log_of_mantissa(f: Pair) -> Pair:
     return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
 
 
+def log_of_mantissa_f32(f: Pair) -> Pair:
+    """The same with q in single precision, which is 2^-12 of the result."""
+    bottom = f.hi + 2.0
+    inverse = 1.0 / bottom
+    s = f.hi * inverse
+    bottom_low = (f.hi - (bottom - 2.0)) + f.lo
+    s_low = fma(-s, bottom_low, fma(-s, bottom, f.hi) + f.lo) * inverse
+    z, z_low = dd.two_product(s, s)
+    z_low = muladd(s + s, s_low, z_low)
+
+    q = z * z * polynomial(z, LOG_FAR_TAIL_F32)
+    third, third_low = dd.two_product(z, s.const(TWO_THIRDS_F32[0]))
+    third_low = muladd(z_low, TWO_THIRDS_F32[0], muladd(z, TWO_THIRDS_F32[1], third_low))
+    outer = dd.fast_two_sum(third, q)
+    cubic, cubic_low = dd.two_product(s, outer.hi)
+    cubic_low = muladd(s, outer.lo + third_low, muladd(s_low, outer.hi, cubic_low))
+    total = dd.fast_two_sum(s + s, cubic)
+    return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
+
+
 def log_parts(x: Pair) -> tuple[Pair, Expr]:
     """(log m, k) with log(hi + lo) = log m + k·ln 2, for finite x > 0; lo counts where hi is normal."""
     mantissa, k, inverse = split(x.hi)
-    low = (x.hi > 2.0**1000).select(0.0, x.lo * inverse)
+    low = (x.hi > x.hi.pick(2.0**1000, 2.0**120)).select(0.0, x.lo * inverse)
     return log_of_mantissa(dd.fast_two_sum(mantissa - 1.0, low)), k
 
 
 def log_pair(x: Pair) -> Pair:
     """log(hi + lo) right to 2^-66 of itself, for finite x > 0; the low part may be twice what a `Pair` has."""
     mantissa, k = log_parts(x)
-    whole = dd.fast_two_sum(k * LN2_SPLIT[0], mantissa.hi)  # the first exact, and 0 or larger than the second
-    return Pair(whole.hi, whole.lo + muladd(k, LN2_SPLIT[1], mantissa.lo))
+    ln2_hi, ln2_lo = k.pick(LN2_SPLIT, (LN2_HI_F32, LN2_LO_F32))
+    whole = dd.fast_two_sum(k * ln2_hi, mantissa.hi)  # the first exact, and 0 or larger than the second
+    return Pair(whole.hi, whole.lo + muladd(k, ln2_lo, mantissa.lo))
 
 
 def log2(x: Expr) -> Expr:
     mantissa, k, _ = split(x)
     f = mantissa - 1.0
-    scaled = _scaled(dd.fast_two_sum(f, log_tail(mantissa, -0.5 * f * f)), LOG2_E)
+    scaled = _scaled(dd.fast_two_sum(f, log_tail(mantissa, -0.5 * f * f)), x.pick(LOG2_E, LOG2_E_F32))
     whole = dd.fast_two_sum(k, scaled.hi)
     return at_the_ends(x, whole.hi + (whole.lo + scaled.lo))
 
@@ -155,7 +184,9 @@ def log2(x: Expr) -> Expr:
 def log10(x: Expr) -> Expr:
     mantissa, k, _ = split(x)
     high, low = log_whole(k, mantissa - 1.0)
-    return at_the_ends(x, _scaled(dd.fast_two_sum(high, log_tail(mantissa, low)), LOG10_E).rounded())
+    return at_the_ends(
+        x, _scaled(dd.fast_two_sum(high, log_tail(mantissa, low)), x.pick(LOG10_E, LOG10_E_F32)).rounded()
+    )
 
 
 def _scaled(x: Pair, factor: tuple[float, float]) -> Pair:
@@ -172,7 +203,7 @@ def log1p(x: Expr) -> Expr:
     lost = (total.hi > 2.0**60).select(0.0, total.lo * inverse)
     low = muladd(lost, 1.0 - f * (1.0 - f * (1.0 - f)), low)  # 1/m to a few bits
     ends = at_the_ends(total.hi, high + log_tail(mantissa, low))
-    return (fabs(x) < 2.0**-54).select(x, ends)
+    return (fabs(x) < x.pick(2.0**-54, 2.0**-26)).select(x, ends)
 
 
 def asinh(x: Expr) -> Expr:
@@ -182,7 +213,7 @@ def asinh(x: Expr) -> Expr:
     moderate = huge.select(1.0, magnitude)
     root = dd.square_root(dd.add_float(dd.two_product(moderate, moderate), x.const(1.0)))
     result = log_or_log_double(huge, magnitude, dd.add_float(root, moderate))
-    result = (magnitude < 2.0**-28).select(magnitude, result)
+    result = (magnitude < x.pick(2.0**-28, 2.0**-13)).select(magnitude, result)
     return copysign((magnitude < INFINITY).select(result, magnitude), x)
 
 
@@ -200,7 +231,7 @@ def log_or_log_double(huge: Expr, x: Expr, otherwise: Pair) -> Expr:
     """log(2x) where `huge`, else log(otherwise)."""
     zero = dd.constant(x, 0.0)
     result = log_pair(dd.select(huge, zero._replace(hi=x), otherwise))
-    return dd.add(result, dd.select(huge, dd.constant(x, *LN2), zero)).rounded()
+    return dd.add(result, dd.select(huge, dd.constant(x, *x.pick(LN2, LN2_F32)), zero)).rounded()
 
 
 def atanh(x: Expr) -> Expr:
@@ -210,6 +241,6 @@ def atanh(x: Expr) -> Expr:
     bounded = (magnitude < 1.0).select(magnitude, 0.0)
     ratio = dd.divide(dd.two_sum(one, bounded), dd.two_sum(one, -bounded))
     result = log_pair(ratio).rounded() * 0.5
-    result = (magnitude < 2.0**-28).select(magnitude, result)
+    result = (magnitude < x.pick(2.0**-28, 2.0**-13)).select(magnitude, result)
     at_end = magnitude.equals(1.0).select(x.const(INFINITY), x.const(NAN))
     return copysign((magnitude < 1.0).select(result, at_end), x)

@@ -41,8 +41,9 @@ def pow(x: Expr, y: Expr) -> Expr:
     """
     base = fabs(x)
     log_base = log_pair(Pair(base, x.const(0.0)))
-    # Beyond 2^70 every power of a number other than 1 has overflowed or vanished.
-    exponent = clamp(y, -(2.0**70), 2.0**70)
+    # Beyond 2^70, or 2^40, every power of a number other than 1 has overflowed or vanished.
+    most = y.pick(2.0**70, 2.0**40)
+    exponent = clamp(y, -most, most)
     product = dd.two_product(log_base.hi, exponent)
     half = y * 0.5
     integral = floor(y).equals(y)
@@ -61,18 +62,19 @@ def pow(x: Expr, y: Expr) -> Expr:
 
 
 def cbrt(x: Expr) -> Expr:
-    """x = ±m·2^(3q + r): the root of m·2^r from a polynomial and four Newton steps with an exact residual.
+    """x = ±m·2^(3q + r): the root of m·2^r from a polynomial and Newton steps with an exact residual, four or two.
 
     The steps share one reciprocal slope, off by 1e-4 or less, so that each gains four decimal digits or so.
     """
     magnitude = fabs(x)
-    subnormal = magnitude < 2.0**-1022
-    lifted = subnormal.select(magnitude * 2.0**54, magnitude)
+    width, bias, lift = x.format.mantissa_bits, x.format.bias, x.pick(54, 24)
+    subnormal = magnitude < 2.0 ** (1 - bias)
+    lifted = subnormal.select(magnitude * 2.0**lift, magnitude)
     bits = lifted.bits()
-    biased = bits >> 52
-    mantissa = ((bits & ((1 << 52) - 1)) | (1023 << 52)).as_float()
-    base = x.const(2.0**52)
-    exponent = (biased | base.bits()).as_float() - (2.0**52 + 1023)
+    biased = bits >> width
+    mantissa = ((bits & ((1 << width) - 1)) | (bias << width)).as_float()
+    base = x.const(2.0**width)
+    exponent = (biased | base.bits()).as_float() - (2.0**width + bias)
     third = floor((exponent + 0.5) * (1.0 / 3.0))
     remainder = exponent - third * 3.0
     third_bits = (third + x.format.round_to_int).bits() - x.const(x.format.round_to_int).bits()
@@ -82,12 +84,12 @@ def cbrt(x: Expr) -> Expr:
     root = start * is_two.select(x.const(CUBE_ROOT_OF_4), is_one.select(x.const(CUBE_ROOT_OF_2), 1.0))
     cube = mantissa * is_two.select(x.const(4.0), is_one.select(x.const(2.0), 1.0))
     inverse_slope = 1.0 / (3.0 * root * root)
-    for _ in range(4):
+    for _ in range(x.pick(4, 2)):
         square = dd.two_product(root, root)
         residual = fma(-root, square.hi, cube) - root * square.lo
         root = fma(residual, inverse_slope, root)
 
-    scaled = root * power_of_two(third_bits) * subnormal.select(x.const(2.0**-18), 1.0)
+    scaled = root * power_of_two(third_bits) * subnormal.select(x.const(2.0 ** -(lift // 3)), 1.0)
     special = magnitude.equals(0.0) | ~(magnitude < INFINITY)
     return special.select(x, copysign(scaled, x))
 
@@ -96,9 +98,10 @@ def hypot(x: Expr, y: Expr) -> Expr:
     """sqrt(a² + b²) with the sum in double-double, scaled by a power of two against overflow and underflow."""
     a, b = fabs(x), fabs(y)
     largest = (a < b).select(b, a)
-    up, down = largest > 2.0**500, largest < 2.0**-400
-    factor = up.select(x.const(2.0**-600), down.select(x.const(2.0**600), 1.0))
-    back = up.select(x.const(2.0**600), down.select(x.const(2.0**-600), 1.0))
+    most, least, step = x.pick((2.0**500, 2.0**-400, 2.0**600), (2.0**60, 2.0**-40, 2.0**90))
+    up, down = largest > most, largest < least
+    factor = up.select(x.const(1.0 / step), down.select(x.const(step), 1.0))
+    back = up.select(x.const(step), down.select(x.const(1.0 / step), 1.0))
     a, b = a * factor, b * factor
     total = dd.add(dd.two_product(a, a), dd.two_product(b, b))
     result = dd.square_root(total).rounded() * back

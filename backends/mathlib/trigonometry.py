@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import F64, FORMATS, Expr, fabs, fma, polynomial, round_to_integer
+from dflow.backends.mathlib.expr import F32, F64, FORMATS, Expr, fabs, fma, polynomial, round_to_integer
 from dflow.backends.mathlib.guard import (
     declare_guard,
     guarded,
@@ -29,6 +29,8 @@ from dflow.backends.mathlib.huge_argument import reduce_huge
 
 TWO_OVER_PI = 0.6366197723675814
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17, -1.4973849048591698e-33)
+HALF_PI_F32 = (1.5707963705062866, -4.371138828673793e-08, -1.7151245100058819e-15)
+SINGLE_BOUND = 2.0**15  # up to here `reduce` does for f32
 
 # (sin r - r)/r³ and (cos r - 1 + r²/2)/r⁴ in r² ≤ 0.623, to 1.3e-20 and 7e-22; then for f32, to 3e-11 and 3e-12.
 SIN_TAIL = (
@@ -61,14 +63,15 @@ class Reduced(NamedTuple):
 
 
 def reduce(x: Expr) -> Reduced:
-    """For |x| ≤ 2^30; infinity and NaN give NaN."""
+    """For |x| ≤ 2^30, or `SINGLE_BOUND`; infinity and NaN give NaN."""
+    half_pi = x.pick(HALF_PI, HALF_PI_F32)
     magnitude = fabs(x)
     k, quadrant = round_to_integer(magnitude * TWO_OVER_PI)
     # Exact: the difference is a multiple of an ulp that a number below 1 has room for.
-    high = fma(-k, HALF_PI[0], magnitude)
-    second = dd.two_product(k, x.const(HALF_PI[1]))
+    high = fma(-k, half_pi[0], magnitude)
+    second = dd.two_product(k, x.const(half_pi[1]))
     remainder = dd.two_sum(high, -second.hi)
-    low = fma(-k, HALF_PI[2], remainder.lo - second.lo)
+    low = fma(-k, half_pi[2], remainder.lo - second.lo)
     return Reduced(Pair(remainder.hi, low), quadrant)
 
 
@@ -142,6 +145,36 @@ def trigonometric(name: str, x: Expr) -> Expr:
     else:
         result = from_reduced(x, reduce_for_f32(x))
     return guarded(name, x, result)
+
+
+def in_single_precision(name: str, x: Expr) -> Expr:
+    """Of an f32, without f64 up to `SINGLE_BOUND`; a branch leads beyond."""
+    b, short = x.builder, FROM_REDUCED[name](x, reduce(x))
+    before, is_long = b.block, fabs(x) > SINGLE_BOUND
+    with b.if_then(is_long.value, likely=False):
+        far, inside = b.call(beyond_single_bound(b.module, name), [x.value]), b.block
+    phi = b.phi(x.value.type)
+    phi.add_incoming(short.value, before)
+    phi.add_incoming(far, inside)
+    return Expr(b, phi)
+
+
+def beyond_single_bound(module: ir.Module, name: str) -> ir.Function:
+    """The function of an f32 beyond `SINGLE_BOUND`, done in f64."""
+    full_name = f"dflow.{name}.beyond"
+    if full_name in module.globals:
+        return module.globals[full_name]
+    function = ir.Function(module, ir.FunctionType(F32.float_type, [F32.float_type]), full_name)
+    function.linkage = "internal"
+    for attribute in ("noinline", "nounwind", "readnone"):
+        function.attributes.add(attribute)
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    x = Expr(builder, function.args[0]).to_f64()
+    moderate = FROM_REDUCED[name](x, reduce(x))
+    is_huge = fabs(x) > 2.0**30
+    huge = FROM_REDUCED[name](x, reduced_huge(is_huge.select(x, 2.0**30)))
+    builder.ret(is_huge.select(huge, moderate).to_f32().value)
+    return function
 
 
 def define_guard(module: ir.Module, name: str, dtype: str) -> list[ir.Function]:

@@ -6,7 +6,7 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import sort_kernel, work
+from dflow.backends.cuda import places, sort_kernel, work
 from dflow.backends.cuda.plan import HostCall, Loop, While
 
 
@@ -43,6 +43,21 @@ def test_blocks_that_share_a_sum_meet(gpu):
 def test_dtypes(gpu, dtype, rtol):
     x = (10 * numbers(3000)).astype(dtype)
     compare(lambda x: (np.sum(x), x * x + 1), x, rtol=rtol)
+
+
+def test_single_precision_is_computed_in_it(gpu):
+    """But for sines of large numbers, in functions beside."""
+
+    def f(x):
+        a, b = np.abs(x), np.tanh(x)
+        waves = np.sin(x) + np.cos(x) + np.tan(x) + np.arctan(x) + np.arctan2(x, a + 1) + np.arcsin(b) * np.arccos(b)
+        powers = a**1.3 + np.hypot(x, 1.5) + np.cbrt(x) + np.log2(a + 1) + np.log10(a + 2) + np.log1p(a) + np.log(a + 3)
+        return waves, powers, np.exp2(b) + np.expm1(x) + np.sinh(x) / np.cosh(x), np.arctanh(0.5 * b) + np.arcsinh(x)
+
+    x = np.append(numbers(60), [1e5, -3e9, 0.0, 60.0]).astype("f4")
+    compare(f, x, rtol=3e-6)
+    ptx = dflow.jit(f, device="cuda").lower(x).ptx()
+    assert ".f64" in ptx and ".f64" not in ptx[ptx.index(".entry") :].split("\n}")[0]
 
 
 def test_small_arrays_share_a_block(gpu):
@@ -168,6 +183,26 @@ def test_gradients_of_lanes(gpu):
     xs = np.linspace(0.1, 9, 70)
     what = compare(dflow.grad(lambda xs: np.sum(dflow.vmap(newton)(xs))), xs)
     assert what.count("lanes") == 2  # there and back
+
+
+def shrink(x):
+    """Rounds whose number depends on the numbers, with arrays and a branch."""
+    u = np.array([x, 2 * x, 1.0])
+    while u[0] > 0.5:
+        u = 0.9 * np.sin(u) if u[0] > 1.2 else 0.7 * u + 0.1 * u * u[1]
+    return u[0] + u[1] * u[2]
+
+
+def test_tapes_of_rows(gpu, small, monkeypatch):
+    """They lie side by side, need nothing but room, which is asked for once, and grow when there is none."""
+    monkeypatch.setattr(places, "FIRST_ROWS", 4)
+    slope = dflow.vmap(dflow.grad(shrink))
+    xs = np.linspace(0.8, 3.0, 12)
+    assert compare(slope, xs) == ["lanes"]
+    made = dflow.jit(slope, device="cuda").lower(xs)
+    rows = [b.size for b in made.launches().buffers if b.kind == "sequence"]
+    assert 8 * 3 * 128 in rows  # a row for each thread of the block
+    assert made.ptx().count("atom.") == len(rows), rows  # each may be told of
 
 
 def test_sums_over_lanes(gpu):
