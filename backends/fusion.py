@@ -20,6 +20,7 @@ from typing import Any
 from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
+from dflow.backends.sink_kernels import sink_kernels
 from dflow.backends.whole_sums import whole_sums
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
@@ -48,8 +49,11 @@ class _Fusion:
         for op in block.ops:
             b.loc = op.loc
             self.op(b, op)
-        b.ops = merge_kernels(b.ops)
-        return b.finish([self.env.get(v, v) for v in block.results])
+        results = [self.env.get(v, v) for v in block.results]
+        b.ops = merge_kernels(b.ops, results, mixed=not self.demand.for_device)
+        if not self.demand.for_device:
+            b.ops = sink_kernels(b.ops, results)
+        return b.finish(results)
 
     def op(self, b: Builder, op: Op) -> None:
         if op.name == "kernel":
