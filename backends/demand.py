@@ -33,6 +33,9 @@ from dflow.ir.types import HALVES
 
 VIEWS = frozenset({"broadcast", "reshape", "transpose", "extract", "convert", "iota", "constant", "update"})
 ARITHMETIC = frozenset({"add", "sub", "mul", "neg"})
+SMALLER = frozenset({"broadcast", "constant", "iota"})  # what has no elements of its own
+STENCIL = 8  # slices that may each compute the same anew, where that is cheap:
+CHEAP = 2  # operations
 SHARED = 4  # kernels that may compute the same anew, where that is cheap
 LARGE = 1 << 18  # elements of a tensor that a GPU would rather not write and read again
 DEEPEST = 48  # operations on one path inside a kernel; more only lengthens live ranges (and Python's stack)
@@ -78,7 +81,7 @@ def _makes_elements(op: Op) -> bool:
 def _is_as_cheap_as_reading(op: Op) -> bool:
     """Whether an element costs no more than to read it: an operation of arithmetic, on at most one tensor of the size
     of the result."""
-    large = {v for v in op.operands if v.op is None or v.op.name not in ("broadcast", "constant", "iota")}
+    large = {v for v in op.operands if v.op is None or v.op.name not in SMALLER}
     return op.name in ARITHMETIC and op.result.type.dtype.kind != "c" and len(large) <= 1
 
 
@@ -86,7 +89,7 @@ def _is_cheaper_on_a_device(op: Op) -> bool:
     """Whether a GPU has an element sooner computed anew than written and read: functions of narrow floats, on at most
     one tensor of the size of the result, where that is too large for the cache."""
     t = op.result.type
-    large = {v for v in op.operands if v.op is None or v.op.name not in ("broadcast", "constant", "iota")}
+    large = {v for v in op.operands if v.op is None or v.op.name not in SMALLER}
     return t.dtype.is_float and t.dtype.itemsize <= 4 and len(large) <= 1 and prod(t.bound) >= LARGE
 
 
@@ -103,7 +106,15 @@ class _Homes:
     """The kernels that compute a value, each at so many indices, which go by numbers (0: that of its result)."""
 
     kernels: dict[Op, set[int]] = field(default_factory=dict)
-    again: bool = False  # elements are wanted more than once, or in places that differ
+    again: bool = False  # elements are wanted more than once
+    moved: int = 0  # in so many places that differ, as by the slices of a stencil
+    cheap: int = 0  # operations that are computed anew in each of them
+
+    def follow(self, user: _Homes) -> None:
+        """Takes over what is known of a value that is computed from this one."""
+        self.again |= user.again
+        self.moved = max(self.moved, user.moved)
+        self.cheap = max(self.cheap, user.cheap)
 
 
 class Demand:
@@ -237,17 +248,21 @@ class Demand:
             homes.again |= self._repeats(use.op, use.operand)
             for kernel, indices in self._kernels(use).items():
                 homes.kernels.setdefault(kernel, set()).update(indices)
-            if use.op in self._fusable and self._is_view(use.op) and use.op.result in self._inlined:
-                homes.again |= self._homes[use.op.result].again
-        homes.again |= places > 1 and any(u.op is not None and self._moves(u.op) for u in uses)
+            if use.op in self._fusable and use.op.result in self._inlined:
+                homes.follow(self._homes[use.op.result])
+        if places > 1 and any(u.op is not None and self._moves(u.op) for u in uses):
+            homes.moved = max(homes.moved, places)
         if not homes.kernels:
             return
         forced |= op in self.windows and any(k.name == "reduce" for k in homes.kernels)
         inline = not forced and all(self._position[k] <= self._fresh[v] for k in homes.kernels)
         if not self._is_view(op):
-            times = sum(map(len, homes.kernels.values()))
+            times = len(homes.kernels) if homes.moved else sum(map(len, homes.kernels.values()))
             inline = inline and v not in self.stored and not homes.again and self._may_repeat(op, times)
             inline = inline and all(self._loop[k] is self._loop[op] for k in homes.kernels)
+            if inline and homes.moved:
+                homes.cheap += 1
+                inline = self._may_move(op, homes)
         (self._inlined if inline else self.stored).add(v)
 
     def _is_flat(self, op: Op) -> bool:
@@ -263,6 +278,31 @@ class Demand:
         if times == 1 or (times <= SHARED and _is_as_cheap_as_reading(op)):
             return True
         return self.for_device and times == 2 and _is_cheaper_on_a_device(op)
+
+    def _may_move(self, op: Op, homes: _Homes) -> bool:
+        """Whether each slice of a stencil may compute the elements anew. What the stencil changes in place is read at
+        its own index only, and so cannot be what they are computed from."""
+        if self.for_device or homes.moved > STENCIL or homes.cheap > CHEAP or not _is_as_cheap_as_reading(op):
+            return False
+        return self._source(op.result) not in {self._changed(k) for k in homes.kernels}
+
+    def _source(self, v: Value) -> Value:
+        """What cheap operations and slices compute ``v`` from."""
+        while v.op is not None and v.op in self._fusable and (v.op.name == "extract" or _is_as_cheap_as_reading(v.op)):
+            whole = [x for x in v.op.operands if x.type.rank and (x.op is None or x.op.name not in SMALLER)]
+            if not whole:
+                break
+            v = whole[0]
+        return v
+
+    def _changed(self, op: Op) -> Value | None:
+        """The tensor that a chain of windows changes."""
+        made: Op | None = op
+        changed = None
+        while made is not None and made in self.windows:
+            changed = made.operands[0]
+            made = changed.op
+        return changed
 
     def _asks_in_order(self, use: _Use) -> bool:
         """Whether rows of a tensor are wanted as rows, so that what is asked of an element of a window is known for

@@ -113,11 +113,20 @@ def fold(
     rows: bool,
     ops: int = 1,
 ) -> None:
-    """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op``."""
-    dtypes = [r.type.dtype for r in op.results]
-    pairs = [partial(accumulate, e, kind, dtype) for kind, dtype in zip(combine, dtypes)]
-    write = partial(_fold, e, op.results, reduced, combine, element, rows, ops)
-    fold_in_parts(e, op, domain, reduced, ops, write, pairs, rows)
+    """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op`` that are combined; the others
+    are written on the way."""
+    results = [r for r, kind in zip(op.results, combine) if kind]
+    whole = [r for r, kind in zip(op.results, combine) if not kind]
+    kinds = [kind for kind in combine if kind]
+
+    def combined(at: At) -> Sequence[ir.Value]:
+        values = element(at)
+        write(e, whole, at, [v for v, kind in zip(values, combine) if not kind])
+        return [v for v, kind in zip(values, combine) if kind]
+
+    pairs = [partial(accumulate, e, kind, r.type.dtype) for kind, r in zip(kinds, results)]
+    nest = partial(_fold, e, results, reduced, kinds, combined if whole else element, rows, ops)
+    fold_in_parts(e, op, results, domain, reduced, ops, nest, pairs, rows)
 
 
 def _fold(

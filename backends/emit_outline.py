@@ -17,7 +17,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import UNROLL_POINTS, Emitter, point_count
 from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scopes import disjoint
-from dflow.backends.emit_types import NOT_KEPT, PTR, VOID
+from dflow.backends.emit_types import NOT_KEPT, PTR, VOID, storage_type
 from dflow.backends.plan import Buffer
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.types import Dim
@@ -39,9 +39,14 @@ def outlined(emit: Emit) -> Emit:
             if not wanted or not can_move(e, op):
                 emit(e, op)
                 return
-            with new_function(e, op) as (function, given, _):
+            scalars = [r for r in op.results if r.type.is_scalar]
+            with new_function(e, op, [PTR for _ in scalars]) as (function, given, places):
                 emit(e, op)
-            e.builder.call(_known(e, function), given)
+                for r, place in zip(scalars, places):
+                    e.store_at(r, place, e.env[r])
+            slots = [e.slot(storage_type(r.type.dtype)) for r in scalars]
+            e.builder.call(_known(e, function), [*slots, *given])
+            e.env.update((r, e.load_at(r, slot)) for r, slot in zip(scalars, slots))
 
     return write
 
@@ -57,7 +62,7 @@ def _known(e: Emitter, function: ir.Function) -> ir.Function:
 
 def _is_long(e: Emitter, op: Op) -> bool:
     """Whether the operation is a loop, in a program of many."""
-    if op.name not in OUTLINED or not e.vectorizes or any(r.type.is_scalar for r in op.results):
+    if op.name not in OUTLINED or not e.vectorizes:
         return False
     once, loops = op in _once(e), _loops(e)
     if loops <= (SEVERAL if once else LARGE):

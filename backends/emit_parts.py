@@ -95,6 +95,7 @@ def with_memory(
 def fold_in_parts(
     e: Emitter,
     op: Op,
+    results: Sequence[Value],
     domain: Domain,
     reduced: int,
     ops: int,
@@ -102,19 +103,19 @@ def fold_in_parts(
     combine: Sequence[Combine],
     rows: bool,
 ) -> None:
-    """The same for a reduction of the last ``reduced`` axes, which may be cut too: each part has results of its own,
-    and ``combine`` says for each result how two become one. ``rows``: the innermost loop is over the last kept axis."""
+    """The same for a reduction of the last ``reduced`` axes, which may be cut too: each part has ``results`` of its
+    own, and ``combine`` says for each how two become one. ``rows``: the innermost loop is over the last kept axis."""
     kept = len(domain) - reduced
     along = (kept if rows else len(domain)) - 1
     cut = _cut(e, op, domain, ops, range(len(domain)), along, wide=rows)
     if cut is not None and cut.axis >= kept:
-        cut = _Partials.fitted(e, op, cut) or _cut(e, op, domain, ops, range(kept), along, wide=rows)
+        cut = _Partials.fitted(e, op, results, cut) or _cut(e, op, domain, ops, range(kept), along, wide=rows)
     if cut is None:
         write(domain)
     elif cut.axis < kept:
         _call_parts(e, op, domain, cut, lambda part, k: write(part))
     else:
-        _Partials(e, op, cut).fold(domain, write, combine)
+        _Partials(e, op, results, cut).fold(domain, write, combine)
 
 
 # --- what is cut
@@ -232,20 +233,21 @@ def _least(b: ir.IRBuilder, x: ir.Value, y: ir.Value) -> ir.Value:
 class _Partials:
     """A reduction of which every part leaves its results in memory of its own."""
 
-    def __init__(self, e: Emitter, op: Op, cut: _Cut):
-        self.e, self.op, self.cut = e, op, cut
+    def __init__(self, e: Emitter, op: Op, results: Sequence[Value], cut: _Cut):
+        self.e, self.op, self.results, self.cut = e, op, results, cut
 
     @staticmethod
-    def fitted(e: Emitter, op: Op, cut: _Cut) -> _Cut | None:
+    def fitted(e: Emitter, op: Op, results: Sequence[Value], cut: _Cut) -> _Cut | None:
         """The cut into as many parts as there is room for; None where there is not, or where something reads the
         results meanwhile."""
         read = {e.memory.buffers.get(v) for v in needs(op) if v.type.rank}
-        fine = all(r.type.dtype not in HALVES and e.memory.buffers.get(r) not in read for r in op.results)
-        parts = min(cut.parts, PARTIAL_BYTES // max(1, sum(map(_bytes, op.results))))
+        places = [(r.type.dtype, e.memory.buffers.get(r)) for r in results]
+        fine = all(dtype not in HALVES and (place is None or place not in read) for dtype, place in places)
+        parts = min(cut.parts, PARTIAL_BYTES // max(1, sum(map(_bytes, results))))
         return replace(cut, parts=parts) if fine and parts > 1 else None
 
     def fold(self, domain: Domain, write: Callable[[Domain], None], combine: Sequence[Combine]) -> None:
-        e, results = self.e, self.op.results
+        e, results = self.e, self.results
         places = [e.slot(ir.ArrayType(storage_type(r.type.dtype), self.cut.parts * _count(r))) for r in results]
 
         def part(inner: Domain, k: ir.Value, *places: ir.Value) -> None:

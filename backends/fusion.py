@@ -21,6 +21,7 @@ from dflow.backends.array_loops import array_loops
 from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
+from dflow.backends.sink_kernels import sink_kernels
 from dflow.backends.whole_sums import whole_sums
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute
@@ -35,7 +36,7 @@ def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
     f = forwards(unchecked(decompose(f, () if for_device else ("ranked",))))
     f = whole_sums(f if for_device else array_loops(f))
-    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
+    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
 
 
 class _Fusion:
@@ -43,7 +44,7 @@ class _Fusion:
         self.demand = demand
         self.env: dict[Value, Value] = {}
 
-    def block(self, block: Block, inner: bool = True) -> Block:
+    def block(self, block: Block) -> Block:
         b = Builder()
         b.args = tuple(Value(substitute(a.type, self.env), a.hint) for a in block.args)
         self.env.update(zip(block.args, b.args))
@@ -51,7 +52,9 @@ class _Fusion:
             b.loc = op.loc
             self.op(b, op)
         results = [self.env.get(v, v) for v in block.results]
-        b.ops = merge_kernels(b.ops, results if inner else (), chains=not self.demand.for_device)
+        b.ops = merge_kernels(b.ops, results, mixed=not self.demand.for_device)
+        if not self.demand.for_device:
+            b.ops = sink_kernels(b.ops, results)
         return b.finish(results)
 
     def op(self, b: Builder, op: Op) -> None:

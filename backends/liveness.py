@@ -34,8 +34,13 @@ def identity_reads(op: Op) -> set[Value]:
     shape of the results."""
     if op.name != "kernel":
         return {v for v in op.operands if v.type.rank} if definition(op).elementwise else set()
-    if op.attrs["reduced"]:
-        return set()
+    if op.attrs["reduced"] and any(kind and r.type.rank for r, kind in zip(op.results, op.attrs["combine"])):
+        return set()  # results that are written before all is read
+    return aligned_reads(op)
+
+
+def aligned_reads(op: Op) -> set[Value]:
+    """The tensors that a kernel reads at just the index of its domain, all of them with its shape."""
     (region,) = op.regions
     domain = tuple(op.attrs["domain"])
     aligned: dict[Value, bool] = {}

@@ -1,28 +1,53 @@
-"""Kernels over one domain become one with several results, when they read a tensor in common, or one reads at its own
-element what the other makes.
+"""Kernels over one domain become one with several results, where that saves a pass over memory.
 
     %1 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i]}
     %2 = kernel {domain = (n,), reduced = 1, combine = ("sum",)} {(%i) yield x[i] * x[i]}
 becomes
     %1, %2 = kernel {domain = (n,), reduced = 1, combine = ("sum", "sum")} {(%i) yield x[i], x[i] * x[i]}
 
-The second moves up to the first, past operations without regions; never past a ``check``, which may be what makes its
-reads lie inside their tensors. One that reads what the first makes stays apart where it may be computed in memory that
-the first reads: what a loop carries, or a part of a tensor.
+They are merged when they read a tensor in common, or when one reads of the other's results just the element at its own
+index; so that a tensor and sums over it (cotangents of a field, and of the numbers by which it was computed) are one
+pass: the combine of the tensor is "". The second moves up to the first, past operations without regions; never past a
+``check``, which may be what makes its reads lie inside their tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from dflow.backends.demand import DEEPEST
+from dflow.backends.liveness import WRITES, aligned_reads
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Op, Value, free_values, walk
+from dflow.ir.core import Block, Op, Value, free_values
+from dflow.ir.types import BOOL
 
 LARGEST = 200  # operations in a kernel; registers are few
-WRITES = frozenset({"update", "update_add"})
 NEAR = 8  # how many kernels back to look
+STOPPING = frozenset({"check", "call"})
+
+
+def merge_kernels(ops: list[Op], results: Sequence[Value] = (), mixed: bool = False) -> list[Op]:
+    """The operations of a block, which gives ``results``, with kernels merged. ``mixed``: also those that reduce with
+    those that do not."""
+    if not any(op.name == "kernel" for op in ops):
+        return ops
+    return _Merge(mixed, _direct(ops, results) if mixed else set()).block(ops)
+
+
+def _direct(ops: list[Op], results: Sequence[Value]) -> set[Op]:
+    """The kernels of parts that nothing wants but an update, which had better compute them (`emit_direct.py`)."""
+    uses, found = Counter(results), set[Op]()
+    for op in ops:
+        uses.update({*op.uses(), *free_values(*op.regions)})
+    for op in ops:
+        if op.name not in WRITES or op.operands[0].type.grows:
+            continue
+        x, part, *_ = op.operands
+        made = part.op
+        if made is not None and made.name == "kernel" and uses[part] == 1 and x not in tensors_read(made):
+            found.add(made)
+    return {op for op in found if len(op.results) == 1 and not op.attrs["reduced"]}
 
 
 @dataclass
@@ -32,56 +57,103 @@ class _Candidate:
     reads: set[Value]
 
 
-def merge_kernels(ops: list[Op], results: Sequence[Value], chains: bool = True) -> list[Op]:
-    """The operations of a region that yields ``results``, with kernels merged; with those that read what they make only
-    where there may be ``chains``."""
-    own = {*results, *(op.operands[1] for op in ops if op.name in WRITES)} if chains else set()
-    out: list[Op] = []
-    place: dict[Value, int] = {}
-    candidates: list[_Candidate] = []
-    for op in ops:
-        target = None
-        if op.name == "kernel":
-            needs = [*free_values(*op.regions), *op.uses()]
-            reads = {v for v in needs if v.type.rank}
-            latest = max((place.get(v, -1) for v in needs), default=-1)
-            near = [c for c in reversed(candidates) if _fits(c.kernel, op, LARGEST)]
-            target = next((c for c in near if c.place > latest and not c.reads.isdisjoint(reads)), None)
-            if target is None and chains and own.isdisjoint(op.results):
-                target = next((c for c in near if _follows(c, op, needs, place)), None)
-        elif op.regions or op.name in ("check", "call"):
-            candidates.clear()
+class _Merge:
+    """One pass over a block. ``alone`` are kernels that stay what they are."""
+
+    def __init__(self, mixed: bool, alone: set[Op]):
+        self.mixed, self.alone = mixed, alone
+        self.out: list[Op] = []
+        self.place: dict[Value, int] = {}
+        self.last_read: dict[Value, int] = {}
+        self.candidates: list[_Candidate] = []
+
+    def block(self, ops: list[Op]) -> list[Op]:
+        for op in ops:
+            if op.name == "kernel" and op not in self.alone:
+                self.kernel(op)
+                continue
+            if (op.regions and op.name != "kernel") or op.name in STOPPING:
+                self.candidates.clear()
+            self.keep(op, [*free_values(*op.regions), *op.uses()])
+        return self.out
+
+    def keep(self, op: Op, needs: Iterable[Value]) -> None:
+        here = len(self.out)
+        self.place.update((r, here) for r in op.results)
+        self.last_read.update((v, here) for v in needs)
+        self.out.append(op)
+
+    def kernel(self, op: Op) -> None:
+        needs = [*free_values(*op.regions), *op.uses()]
+        reads = tensors_read(op)
+        target = next((c for c in reversed(self.candidates) if self.fits(c, op, needs, reads)), None)
         if target is None:
-            place.update((r, len(out)) for r in op.results)
-            if op.name == "kernel":
-                candidates = [*candidates[1 - NEAR :], _Candidate(op, len(out), reads)]
-            out.append(op)
-        else:
-            target.kernel = out[target.place] = merged(target.kernel, op)
-            target.reads |= reads
-            place.update((r, target.place) for r in op.results)
-    return out
+            self.candidates = [*self.candidates[1 - NEAR :], _Candidate(op, len(self.out), reads)]
+            self.keep(op, needs)
+            return
+        target.kernel = self.out[target.place] = merged(target.kernel, op)
+        target.reads |= reads
+        self.place.update((r, target.place) for r in op.results)
+        self.last_read.update((v, max(target.place, self.last_read.get(v, 0))) for v in needs)
+
+    def fits(self, c: _Candidate, op: Op, needs: Iterable[Value], reads: set[Value]) -> bool:
+        """Whether ``op`` can move up to a candidate, and had better."""
+        made = reads.intersection(c.kernel.results)
+        latest = max((self.place.get(v, -1) for v in needs if v not in made), default=-1)
+        if latest >= c.place or not alike(c.kernel, op) or (not made and c.reads.isdisjoint(reads)):
+            return False
+        if not made and c.kernel.attrs["reduced"] == op.attrs["reduced"]:
+            return True
+        return self.mixed and can_mix(c.kernel, op) and made <= aligned_reads(op) and self.stays_in_place(c, op)
+
+    def stays_in_place(self, c: _Candidate, op: Op) -> bool:
+        """Whether what ``op`` could write in the place of an operand still can be."""
+        if op.attrs["reduced"]:
+            return True
+        own, others = aligned_reads(op), tensors_read(c.kernel) - aligned_reads(c.kernel)
+        return others.isdisjoint(own) and all(self.last_read.get(v, -1) <= c.place for v in own)
 
 
-def _follows(c: _Candidate, op: Op, needs: list[Value], place: Mapping[Value, int]) -> bool:
-    """Whether a kernel reads what another makes, just at its own element, and nothing else that is made after it."""
-    made, (region,) = set(c.kernel.results), op.regions
-    if op.attrs["reduced"] or not _fits(c.kernel, op, DEEPEST):
+def tensors_read(kernel: Op) -> set[Value]:
+    """The tensors that a kernel reads."""
+    return {v for v in free_values(*kernel.regions) if v.type.rank}
+
+
+def alike(first: Op, second: Op) -> bool:
+    """Whether two kernels can be one, of a sensible size."""
+    size = len(first.regions[0].ops) + len(second.regions[0].ops)
+    return first.attrs["domain"] == second.attrs["domain"] and size <= LARGEST
+
+
+def can_mix(first: Op, second: Op) -> bool:
+    """Whether each is as good in the loops of the other: both reduce all axes or none, and go along rows."""
+    return all(
+        op.attrs["reduced"] in (0, len(op.attrs["domain"])) and _goes_along(op.regions[0]) for op in (first, second)
+    )
+
+
+def _goes_along(region: Block) -> bool:
+    """Whether the innermost loop reads along rows, and nothing is asked about positions."""
+    if not region.args:
         return False
-    if any(place.get(v, -1) >= c.place for v in needs if v not in made):
-        return False
-    reads = [o for o in walk(region) if not made.isdisjoint(o.operands)]
-    return bool(reads) and all(o.name == "extract" and o.operands[1:] == region.args for o in reads)
-
-
-def _fits(first: Op, second: Op, largest: int) -> bool:
-    alike = all(first.attrs[k] == second.attrs[k] for k in ("domain", "reduced"))
-    return alike and len(first.regions[0].ops) + len(second.regions[0].ops) <= largest
+    positions, inner = set(region.args), {region.args[-1]}
+    for op in region.ops:
+        if op.name == "extract":
+            if not inner.isdisjoint(op.operands[1:-1]):
+                return False
+        elif not positions.isdisjoint(op.operands):
+            if op.result.type.dtype == BOOL:
+                return False
+            positions.add(op.result)
+            if not inner.isdisjoint(op.operands):
+                inner.add(op.result)
+    return True
 
 
 def merged(first: Op, second: Op) -> Op:
     """One kernel for both; what the second reads of the results of the first at its own element is at hand."""
-    attrs = {**first.attrs, "combine": (*first.attrs["combine"], *second.attrs["combine"])}
+    combine = (*first.attrs["combine"], *second.attrs["combine"])
+    attrs = {**first.attrs, "reduced": max(first.attrs["reduced"], second.attrs["reduced"]), "combine": combine}
     b = Builder([a.type for a in first.regions[0].args])
     env: dict[Value, Value] = {}
     known: dict[Hashable, Value] = {}
@@ -91,9 +163,10 @@ def merged(first: Op, second: Op) -> Op:
         env.update(zip(region.args, b.args))
         _inline(b, region, env, known)
         elements += [env.get(v, v) for v in region.results]
-        if op is first and not op.attrs["reduced"]:
+        if op is first:
             index = repr({"index": ("at",) * len(b.args)})
-            known |= {("extract", (r, *b.args), index): v for r, v in zip(op.results, elements)}
+            made = zip(op.results, elements, op.attrs["combine"])
+            known |= {("extract", (r, *b.args), index): v for r, v, kind in made if not kind}
     return Op("kernel", (), (*first.results, *second.results), attrs, [b.finish(elements)], first.loc)
 
 

@@ -232,8 +232,10 @@ def infer(
         names = dict(zip(regions[0].args, operands))
         return [substitute(r.type, names) for r in regions[0].results]
     if name == "kernel":
-        kept = attrs["domain"][: len(attrs["domain"]) - attrs["reduced"]]
-        return [TensorType(r.type.dtype, tuple(kept)) for r in regions[0].results]
+        domain = tuple(attrs["domain"])
+        kept = domain[: len(domain) - attrs["reduced"]]
+        given = zip(regions[0].results, attrs["combine"])
+        return [TensorType(r.type.dtype, kept if kind else domain) for r, kind in given]
     return OPS[name].infer(attrs, types)
 
 

@@ -129,7 +129,8 @@ class _Evaluator:
         axes = tuple(range(len(domain) - reduced, len(domain)))
         reduce = OPS["reduce"].reference
         assert reduce is not None
-        return [reduce({"kind": kind, "axes": axes}, out) for kind, out in zip(op.attrs["combine"], outs)]
+        combine = op.attrs["combine"]
+        return [reduce({"kind": kind, "axes": axes}, out) if kind else out for kind, out in zip(combine, outs)]
 
 
 # -- types at run time -------------------------------------------------------------------------------------------------

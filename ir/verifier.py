@@ -269,9 +269,10 @@ class _Verifier:
             self.combines(op, region, v, kind, reduced)
 
     def combines(self, op: Op, region: Block, v: Value, kind: str, reduced: int) -> None:
+        if kind == "":
+            return
         if not reduced:
-            if kind != "":
-                self.fail(op, f'combines by {kind!r}, expected "" since it reduces no axis')
+            self.fail(op, f'combines by {kind!r}, expected "" since it reduces no axis')
         elif kind not in KINDS:
             self.fail(op, f"combines by {kind!r}, expected one of {', '.join(KINDS)}")
         elif (v.type.dtype == BOOL) != (kind in ("any", "all")):

@@ -8,8 +8,8 @@ The passes and the evaluator know these by name; their definitions here hold the
 - ``call %args... {callee = "name"}``: a function of the same module.
 - ``kernel {domain = (sizes...), reduced = r, combine = (...)} {(indices...) -> elements}``: for every index of the
   domain the region gives one scalar for each result, from scalars and single elements (``extract``) of tensors around
-  it. The last ``r`` axes of the domain are reduced, each result by its ``combine`` (a kind of ``reduce``; ``""`` when r
-  is 0).
+  it. The last ``r`` axes of the domain are reduced, each result by its ``combine`` (a kind of ``reduce``; a result
+  with ``""`` is not: it has all axes).
 - ``check %ok, %details... {error, message}``: raises unless ``%ok``; details (``i64``) fill ``{0}``, ``{1}``, ``{2}``.
 - ``guard %x, %ok {error, message}``: ``%x``; raises unless ``%ok``. Where the result is not used it is not there.
 """

@@ -48,6 +48,20 @@ def test_several_results(shape):
     assert_agrees(b.function("f", kernel(b, shape, body)), normal(*shape))
 
 
+@pytest.mark.parametrize("shape", [(), (2, 0, 3), (5,), (7, 11), (300, 400)], ids=str)
+def test_tensors_and_reductions_in_one_kernel(shape):
+    """The largest in parts."""
+    b = Builder([TensorType(F64, shape)])
+    x = b.args[0]
+
+    def body(b, *i):
+        v = at(b, x, *i) if i else x
+        return [b.mul(v, v), v, b.cos(v), b.lt(v, 0.5)]
+
+    kinds = ("", "sum", "prod", "") if shape else ("",) * 4
+    assert_agrees(b.function("f", kernel(b, shape, body, (len(shape), kinds))), normal(*shape), tolerance=1e-9)
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (50, 60)], ids=str)
 @pytest.mark.parametrize("kinds", [("sum", "max"), ("prod", "min")], ids=str)
 @pytest.mark.parametrize("transposed", [False, True])

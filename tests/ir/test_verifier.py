@@ -129,9 +129,9 @@ KERNELS = {
     body(KERNEL.replace("(%i: i64)", "(%i: i64, %j: i64)"), "yield %x", "} : f64[3]"): """\
   %r = kernel {domain = (3,), reduced = 0, combine = ("",)} { (%i: i64, %j: i64)
        ^^^^^^ takes 2 values, expected 1""",
-    body(KERNEL.replace("= 0", "= 1"), "yield %x", "} : f64"): """\
-  %r = kernel {domain = (3,), reduced = 1, combine = ("",)} { (%i: i64)
-       ^^^^^^ combines by '', expected one of sum, prod, max, min, any, all""",
+    body(KERNEL.replace("= 0", "= 1").replace('""', '"mean"'), "yield %x", "} : f64"): """\
+  %r = kernel {domain = (3,), reduced = 1, combine = ("mean",)} { (%i: i64)
+       ^^^^^^ combines by 'mean', expected one of sum, prod, max, min, any, all""",
     body(KERNEL.replace('""', '"sum"'), "yield %x", "} : f64[3]"): """\
   %r = kernel {domain = (3,), reduced = 0, combine = ("sum",)} { (%i: i64)
        ^^^^^^ combines by 'sum', expected "" since it reduces no axis""",
