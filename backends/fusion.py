@@ -36,7 +36,7 @@ def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
     f = forwards(unchecked(decompose(f, () if for_device else ("ranked",))))
     f = whole_sums(f if for_device else array_loops(f))
-    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body), f.linear, f.loc)
+    return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
 
 
 class _Fusion:
@@ -44,7 +44,7 @@ class _Fusion:
         self.demand = demand
         self.env: dict[Value, Value] = {}
 
-    def block(self, block: Block) -> Block:
+    def block(self, block: Block, inner: bool = True) -> Block:
         b = Builder()
         b.args = tuple(Value(substitute(a.type, self.env), a.hint) for a in block.args)
         self.env.update(zip(block.args, b.args))
@@ -52,7 +52,7 @@ class _Fusion:
             b.loc = op.loc
             self.op(b, op)
         results = [self.env.get(v, v) for v in block.results]
-        b.ops = merge_kernels(b.ops, results, mixed=not self.demand.for_device)
+        b.ops = merge_kernels(b.ops, results, not self.demand.for_device, results if inner else ())
         if not self.demand.for_device:
             b.ops = sink_kernels(b.ops, results)
         return b.finish(results)

@@ -27,12 +27,15 @@ NEAR = 8  # how many kernels back to look
 STOPPING = frozenset({"check", "call"})
 
 
-def merge_kernels(ops: list[Op], results: Sequence[Value] = (), mixed: bool = False) -> list[Op]:
+def merge_kernels(
+    ops: list[Op], results: Sequence[Value] = (), mixed: bool = False, carried: Sequence[Value] = ()
+) -> list[Op]:
     """The operations of a block, which gives ``results``, with kernels merged. ``mixed``: also those that reduce with
-    those that do not."""
+    those that do not. What a region has ``carried`` should be in the memory of what it replaces."""
     if not any(op.name == "kernel" for op in ops):
         return ops
-    return _Merge(mixed, _direct(ops, results) if mixed else set()).block(ops)
+    placed = {*carried, *(op.operands[1] for op in ops if op.name in WRITES)}
+    return _Merge(mixed, _direct(ops, results) if mixed else set(), placed).block(ops)
 
 
 def _direct(ops: list[Op], results: Sequence[Value]) -> set[Op]:
@@ -58,10 +61,10 @@ class _Candidate:
 
 
 class _Merge:
-    """One pass over a block. ``alone`` are kernels that stay what they are."""
+    """One pass over a block. ``alone`` are kernels that stay as they are, ``placed`` results with a place of theirs."""
 
-    def __init__(self, mixed: bool, alone: set[Op]):
-        self.mixed, self.alone = mixed, alone
+    def __init__(self, mixed: bool, alone: set[Op], placed: set[Value]):
+        self.mixed, self.alone, self.placed = mixed, alone, placed
         self.out: list[Op] = []
         self.place: dict[Value, int] = {}
         self.last_read: dict[Value, int] = {}
@@ -108,7 +111,7 @@ class _Merge:
 
     def stays_in_place(self, c: _Candidate, op: Op) -> bool:
         """Whether what ``op`` could write in the place of an operand still can be."""
-        if op.attrs["reduced"]:
+        if op.attrs["reduced"] or self.placed.isdisjoint(op.results):
             return True
         own, others = aligned_reads(op), tensors_read(c.kernel) - aligned_reads(c.kernel)
         return others.isdisjoint(own) and all(self.last_read.get(v, -1) <= c.place for v in own)
