@@ -15,8 +15,9 @@ from __future__ import annotations
 from llvmlite import ir
 
 from dflow.backends.emit_types import I8, I64, ONE, PTR, ZERO, index, storage_type
+from dflow.backends.function_writer import internal_function
 from dflow.backends.radix_sort import RECORD, sorter
-from dflow.backends.sort_keys import Keys, new_function
+from dflow.backends.sort_keys import Keys
 from dflow.ir.types import HALVES, DType
 
 ROOM = 2 * RECORD + 3 * 8  # bytes of scratch memory for each element
@@ -31,7 +32,7 @@ def selector(module: ir.Module, dtype: DType, threads: bool, bound: int) -> ir.F
     """``void f(row of x, ranks, positions, scratch of ROOM * count bytes, count, how many ranks)`` for rows of up to
     ``bound`` elements."""
     kind = "some" if (long := bound > SHORT) else "all"
-    f, fresh = new_function(module, f"dflow.ranked.{kind}.{dtype.name}", [PTR, PTR, PTR, PTR, I64, I64])
+    f, fresh = internal_function(module, f"dflow.ranked.{kind}.{dtype.name}", [PTR, PTR, PTR, PTR, I64, I64])
     if fresh:
         _Select(f, dtype, sorter(module, dtype, threads)).write(long)
     return f
@@ -82,7 +83,7 @@ class _Select(Keys):
         before, found = self.slot(ZERO), self.slot(ZERO)
         cut = ZERO if self.dtype in HALVES else b.and_(self.size, index(-LANES))
         if self.dtype not in HALVES:
-            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), step=LANES)
+            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), step=index(LANES))
         self.count(cut, self.size, lambda k: self.collect(k, 1, low, high, before, found))
         b.store(self.read(before), begin)
         b.store(ZERO, count)

@@ -19,7 +19,8 @@ from llvmlite import ir
 
 from dflow.backends.emit_once import fill_bytes
 from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, index
-from dflow.backends.sort_keys import Keys, Writer, new_function
+from dflow.backends.function_writer import FunctionWriter, internal_function
+from dflow.backends.sort_keys import Keys
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.types import DType
 
@@ -36,7 +37,7 @@ PAIR = ir.VectorType(I64, 2)
 
 def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     """``void f(row of x, positions, scratch of 2 * RECORD * count bytes, count)``."""
-    f, fresh = new_function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
+    f, fresh = internal_function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
     if fresh:
         for arg in f.args[:3]:
             arg.add_attribute("noalias")
@@ -126,7 +127,7 @@ class _Sort(Keys):
                 b.store(b.add(self.read(total, vector), b.zext(sooner, vector)), total)
                 b.store(b.add(at, vector([LANES] * LANES)), others)
 
-            self.count(ZERO, self.size, some, step=LANES)
+            self.count(ZERO, self.size, some, index(LANES))
             b.store(i, self.at(self.positions, b.call(self.sum_of(vector), [self.read(total, vector)])))
 
         self.count(ZERO, self.size, one)
@@ -192,10 +193,10 @@ class _Sort(Keys):
 def _passes(module: ir.Module, threads: bool) -> ir.Function:
     """``void f(source*, target*, least, start, stop, size)``: passes for the digits of the bits start ... stop, which
     change what the two pointers point to."""
-    f, fresh = new_function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
+    f, fresh = internal_function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
     if not fresh:
         return f
-    w = Writer(f)
+    w = FunctionWriter(f)
     b, (source, target, least, start, stop, size) = w.b, f.args
     context, counters = w.room(CONTEXT), w.room(ir.ArrayType(I64, PARTS * COUNTERS))
     parts = b.select(b.icmp_signed("<", size, index(LONG)), ONE, index(PARTS)) if threads else ONE
@@ -212,7 +213,7 @@ def _passes(module: ir.Module, threads: bool) -> ir.Function:
         b.store(there, source)
         b.store(here, target)
 
-    w.count(start, stop, one, step=DIGIT)
+    w.count(start, stop, one, index(DIGIT))
     b.ret_void()
     return f
 
@@ -224,7 +225,7 @@ def _field(b: ir.IRBuilder, context: ir.Value, k: int) -> ir.Value:
     return b.gep(context, [I32(0), I32(k)], inbounds=True, source_etype=CONTEXT)
 
 
-def _run(w: Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
+def _run(w: FunctionWriter, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
     if not threads:
         w.b.call(f, [context, ZERO])
         return
@@ -232,7 +233,7 @@ def _run(w: Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads:
     w.b.call(pool, [f, context, parts])
 
 
-def _add_up(w: Writer, counters: ir.Value, parts: ir.Value) -> None:
+def _add_up(w: FunctionWriter, counters: ir.Value, parts: ir.Value) -> None:
     """Where the first element with each digit goes, from how many there are in each part."""
     b, total = w.b, w.slot(ZERO)
 
@@ -246,14 +247,14 @@ def _add_up(w: Writer, counters: ir.Value, parts: ir.Value) -> None:
 
 
 def _count_digits(module: ir.Module) -> ir.Function:
-    def one(w: Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: FunctionWriter, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         w.increase(counter)
 
     return _for_records(module, "dflow.sort.count", one)
 
 
 def _move_records(module: ir.Module) -> ir.Function:
-    def one(w: Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: FunctionWriter, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         place = w.at(target, w.read(counter), PAIR)
         w.b.store(w.b.load(record, typ=PAIR, align=16), place, align=16)
         w.increase(counter)
@@ -263,10 +264,10 @@ def _move_records(module: ir.Module) -> ir.Function:
 
 def _for_records(module: ir.Module, name: str, body: Callable[..., None]) -> ir.Function:
     """``void f(context, part)``: ``body(record, target, the counter of its digit)`` for all records of the part."""
-    f, fresh = new_function(module, name, [PTR, I64])
+    f, fresh = internal_function(module, name, [PTR, I64])
     if not fresh:
         return f
-    w = Writer(f)
+    w = FunctionWriter(f)
     b, (context, part) = w.b, f.args
     fields = (b.load(_field(b, context, k), typ=t) for k, t in enumerate(CONTEXT.elements))
     source, target, counters, least, shift, size, length = fields
