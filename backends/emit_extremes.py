@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import Domain, Emitter, emits
+from dflow.backends.emit_core import Domain, Emitter, Part, emits
 from dflow.backends.emit_kernel import UNROLL, write
 from dflow.backends.emit_linalg import splat
-from dflow.backends.emit_parts import in_parts
+from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_scalar import int_compare
 from dflow.backends.emit_types import I32, I64, ZERO, index, storage_type
 from dflow.ir.core import Op
@@ -56,7 +56,15 @@ class _Extreme:
             row = self.along
         elif wide and not last and self.lanes >= LEAST_LANES:
             row = self.across
-        in_parts(self.e, self.op, kept, self.x.type.bound[axis], row)
+        if row == self.along and not kept:
+            fold_in_parts(self.e, self.op, shape, 1, 1, self.along_part, [self.better_of], rows=False)
+        else:
+            in_parts(self.e, self.op, kept, self.x.type.bound[axis], row)
+
+    def better_of(self, p: ir.Value, q: ir.Value) -> ir.Value:
+        """Of two positions in a vector, of which the first is not behind the other, that of the better element."""
+        v, w = (self.e.load(self.x, [k]) for k in (p, q))
+        return self.e.builder.select(self.better(w, v), q, p)
 
     def better(self, v: ir.Value, best: ir.Value) -> ir.Value:
         b = self.e.builder
@@ -77,9 +85,11 @@ class _Extreme:
 
         self.e.nest(domain, one, ops=UNROLL)
 
-    def rest(self, at: At, start: ir.Value, best: ir.Value, position: ir.Value) -> None:
-        """Writes the position of the best one, where that from ``start`` on is still to be looked at."""
+    def rest(self, at: At, start: ir.Value, best: ir.Value, position: ir.Value, stop: ir.Value | None = None) -> None:
+        """Writes the position of the best one, where those from ``start`` to ``stop`` (or the end) are still to be
+        looked at."""
         e = self.e
+        stop = e.size(self.x.type.shape[self.axis]) if stop is None else stop
 
         def step(k: ir.Value, best: ir.Value, position: ir.Value) -> list[ir.Value]:
             k = e.add(start, k)
@@ -87,7 +97,7 @@ class _Extreme:
             wins = self.better(v, best)
             return [e.builder.select(wins, v, best), e.builder.select(wins, k, position)]
 
-        _, found = e.loop(e.sub(e.size(self.x.type.shape[self.axis]), start), [best, position], step)
+        _, found = e.loop(e.sub(stop, start), [best, position], step)
         write(e, self.op.results, at, [found])
 
     # --- vectors
@@ -110,19 +120,28 @@ class _Extreme:
         return self.e.loop(rounds, [self.load(place(ZERO)), self.rounds([0] * self.lanes)], step)
 
     def along(self, domain: Domain) -> None:
-        e, lanes = self.e, index(self.lanes)
-        size = e.size(self.x.type.shape[-1])
+        size = self.e.size(self.x.type.shape[-1])
+        self.e.nest(domain, lambda at: self.stretch(at, ZERO, size), ops=UNROLL)
 
-        def one(at: At) -> None:
-            b = e.builder
-            rounds = b.sdiv(size, lanes)
-            best, found = self.search(rounds, lambda k: [*at, e.mul(k, lanes)])
-            best, position = self.first(best, found)
-            if self.dtype.kind == "b":
-                best = b.icmp_unsigned("!=", best, best.type(0))
-            self.rest(at, b.mul(rounds, lanes), best, position)
+    def along_part(self, domain: Domain) -> None:
+        """Of a vector, or a part of one, which begins sooner where it would be shorter than a vector of the machine."""
+        (part,), e, (size,) = domain, self.e, self.x.type.static_shape
+        if isinstance(part, Part):
+            latest = index(size - self.lanes)
+            begin = e.builder.select(e.builder.icmp_signed("<", part.begin, latest), part.begin, latest)
+            self.stretch([], begin, e.sub(e.add(part.begin, part.count), begin))
+        else:
+            self.stretch([], ZERO, index(size))
 
-        e.nest(domain, one, ops=UNROLL)
+    def stretch(self, at: At, begin: ir.Value, size: ir.Value) -> None:
+        """The position of the best of ``size`` elements from ``begin`` on, at least as many as there are lanes."""
+        e, b, lanes = self.e, self.e.builder, index(self.lanes)
+        rounds = b.sdiv(size, lanes)
+        best, found = self.search(rounds, lambda k: [*at, e.add(begin, e.mul(k, lanes))])
+        best, position = self.first(best, found)
+        if self.dtype.kind == "b":
+            best = b.icmp_unsigned("!=", best, best.type(0))
+        self.rest(at, e.add(begin, b.mul(rounds, lanes)), best, e.add(begin, position), e.add(begin, size))
 
     def first(self, best: ir.Value, found: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The best lane, and the position of its element: half of the lanes against the other half, and so on."""

@@ -11,7 +11,7 @@ from llvmlite import ir
 from dflow.backends.emit_collapse import collapsed_kernel, collapsed_part
 from dflow.backends.emit_core import Emitter, cost, emits, pointwise
 from dflow.backends.emit_outline import outlined
-from dflow.backends.emit_parts import MOVE, in_parts
+from dflow.backends.emit_parts import MOVE, add_in_parts, in_parts
 from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import index
@@ -19,6 +19,7 @@ from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import I64
 
 At = list[ir.Value]
+ADDITION = 8  # operations for each element of a scatter
 
 
 def whole_index(e: Emitter, entries: Sequence[Any], starts: Sequence[Value], at: At) -> At:
@@ -98,14 +99,17 @@ def _gather(e: Emitter, op: Op, at: At) -> ir.Value:
 def _scatterer(name: str, write: Write) -> None:
     @emits(name)
     def emit_scatter(e: Emitter, op: Op) -> None:
-        x, v, *indices = op.operands
+        _, v, *indices = op.operands
 
         def move(at: At) -> None:
             value = e.load(v, at)
-            address = e.address(x, gathered_index(e, indices, at), write=True)
-            e.store_at(x, address, write(e, x, address, value))
+            address = e.address(op.result, gathered_index(e, indices, at), write=True)
+            e.store_at(op.result, address, write(e, op.result, address, value))
 
-        e.nest(v.type.shape, move)  # in order, so that the last of several writes to one place wins
+        if write is added:
+            add_in_parts(e, op, v.type.shape, ADDITION, lambda domain: e.nest(domain, move))
+        else:
+            e.nest(v.type.shape, move)  # in order, so that the last of several writes to one place wins
 
 
 _writer("update", plain)

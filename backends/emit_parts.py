@@ -19,7 +19,8 @@ from llvmlite import ir
 from dflow.backends.emit_core import Domain, Emitter, Part
 from dflow.backends.emit_memory import SMALL_ARENA
 from dflow.backends.emit_outline import can_move, needs, new_function
-from dflow.backends.emit_types import I8, I32, I64, ONE, PTR, VOID, ZERO, index, storage_type, strides
+from dflow.backends.emit_scalar import emit_scalar
+from dflow.backends.emit_types import I8, I32, I64, ONE, PTR, VOID, ZERO, constant, index, storage_type, strides
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.core import Op, Value
 from dflow.ir.types import HALVES, Dim, Size
@@ -116,6 +117,36 @@ def fold_in_parts(
         _call_parts(e, op, domain, cut, lambda part, k: write(part))
     else:
         _Partials(e, op, results, cut).fold(domain, write, combine)
+
+
+def add_in_parts(e: Emitter, op: Op, domain: Domain, ops: int, add: Callable[[Domain], None]) -> None:
+    """``add(domain)``, which adds to any elements of the result of ``op``: each part to zeros of its own, if there is
+    room for them."""
+    cut, r = _cut(e, op, domain, ops, range(len(domain)), -1), op.result
+    fits = r.type.is_static and r.type.dtype not in HALVES and _bytes(r) > 0
+    parts = min(cut.parts, PARTIAL_BYTES // _bytes(r)) if cut and fits else 1
+    if cut is None or parts < 2:
+        add(domain)
+        return
+    apart = _Partials(e, op, replace(cut, parts=parts))
+    zero = constant(r.type.dtype, 0)
+    place = e.slot(ir.ArrayType(storage_type(r.type.dtype), parts * _count(r)))
+
+    def part(inner: Domain, k: ir.Value, place: ir.Value) -> None:
+        e.memory.bases[e.memory.buffers[r]] = apart.at(r, place, k)
+        e.nest(r.type.shape, lambda at: e.store(r, at, zero))
+        add(inner)
+
+    count = _call_parts(e, op, domain, apart.cut, part, [place])
+
+    def total(at: list[ir.Value]) -> None:
+        def step(k: ir.Value, found: ir.Value) -> list[ir.Value]:
+            own = e.load_at(r, e.offset(apart.at(r, place, k), r.type, e.dot(at, strides(r.type))))
+            return [emit_scalar(e.builder, "add", {}, [r.type.dtype] * 2, [found, own])]
+
+        e.store(r, at, e.loop(count, [e.load(r, at)], step)[0])
+
+    e.nest(r.type.shape, total, ops=MOST)
 
 
 # --- what is cut
@@ -292,4 +323,4 @@ def _bytes(r: Value) -> int:
     return _count(r) * r.type.dtype.itemsize
 
 
-__all__ = ["fold_in_parts", "in_parts", "lengths", "run_parts", "with_memory"]
+__all__ = ["add_in_parts", "fold_in_parts", "in_parts", "lengths", "run_parts", "with_memory"]

@@ -44,8 +44,8 @@ def _ranked(e: Emitter, op: Op) -> None:
     *batch, size = x.type.shape
     if 0 in y.type.bound:
         return
-    function = selector(e.module, x.type.dtype, e.options.threads)
     bound = x.type.bound[-1]
+    function = selector(e.module, x.type.dtype, e.options.threads, bound)
 
     def rows(domain: Domain, scratch: ir.Value) -> None:
         def row(at: list[ir.Value]) -> None:

@@ -28,11 +28,13 @@ LANES = 8
 SHARE = 16  # or one of so many
 
 
-def selector(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
-    """``void f(row of x, ranks, positions, scratch of ROOM * count bytes, count, how many ranks)``."""
-    f, fresh = internal_function(module, f"dflow.ranked.{dtype.name}", [PTR, PTR, PTR, PTR, I64, I64])
+def selector(module: ir.Module, dtype: DType, threads: bool, bound: int) -> ir.Function:
+    """``void f(row of x, ranks, positions, scratch of ROOM * count bytes, count, how many ranks)`` for rows of up to
+    ``bound`` elements."""
+    kind = "some" if (long := bound > SHORT) else "all"
+    f, fresh = internal_function(module, f"dflow.ranked.{kind}.{dtype.name}", [PTR, PTR, PTR, PTR, I64, I64])
     if fresh:
-        _Select(f, dtype, sorter(module, dtype, threads)).write()
+        _Select(f, dtype, sorter(module, dtype, threads)).write(long)
     return f
 
 
@@ -47,7 +49,7 @@ class _Select(Keys):
         self.places = self.at(self.values, part, I8)  # their positions in the row
         self.order = self.at(self.places, part, I8)  # and their order
 
-    def write(self) -> None:
+    def write(self, long: bool) -> None:
         b = self.b
         begin, count, windows = self.slot(ZERO), self.slot(ZERO), self.slot(ZERO)
 
@@ -57,10 +59,11 @@ class _Select(Keys):
         def one(k: ir.Value) -> None:
             rank = self.limited(self.read(self.at(self.ranks, k)), b.sub(self.size, ONE))
             with b.if_then(b.not_(inside(rank))):
-                self.increase(windows)
-                long = b.icmp_signed(">", self.size, index(SHORT))
-                with b.if_then(b.and_(long, b.icmp_signed("<=", self.read(windows), index(WINDOWS)))):
-                    self.window(rank, begin, count)
+                if long:
+                    self.increase(windows)
+                    few = b.icmp_signed("<=", self.read(windows), index(WINDOWS))
+                    with b.if_then(b.and_(few, b.icmp_signed(">", self.size, index(SHORT)))):
+                        self.window(rank, begin, count)
                 with b.if_then(b.not_(inside(rank))):
                     b.store(ZERO, begin)
                     b.store(self.size, count)
@@ -80,7 +83,7 @@ class _Select(Keys):
         before, found = self.slot(ZERO), self.slot(ZERO)
         cut = ZERO if self.dtype in HALVES else b.and_(self.size, index(-LANES))
         if self.dtype not in HALVES:
-            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), index(LANES))
+            self.count(ZERO, cut, lambda k: self.collect(k, LANES, low, high, before, found), step=index(LANES))
         self.count(cut, self.size, lambda k: self.collect(k, 1, low, high, before, found))
         b.store(self.read(before), begin)
         b.store(ZERO, count)

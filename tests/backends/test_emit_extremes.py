@@ -17,3 +17,14 @@ def test_first_extreme(dtype, shape):
     for x in (few, few * 0, missing.astype(dtype), (100 * RNG.standard_normal(shape)).astype(dtype)):
         for found, wanted in zip(both(x), both.__wrapped__(x), strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+def test_parts_of_a_long_vector():
+    """Each has an extreme of its own; the last one is shorter than a vector."""
+    n = 64 * 9000 + 1
+    find = dflow.jit(np.argmax)
+    for places in ((n - 1,), (5, n - 1), (n // 2, n // 2 + 70), (n - 3, n - 1)):
+        for extreme in (2.0, np.nan):
+            x = RNG.random(n)
+            x[list(places)] = extreme
+            assert find(x) == places[0]

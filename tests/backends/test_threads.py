@@ -49,6 +49,12 @@ def rows(x):
     return total
 
 
+def added(x):
+    total = np.ones((7, 3))
+    np.add.at(total, np.arange(len(x)) * 5 % 7, x)
+    return total
+
+
 PROGRAMS = {
     "elements": (lambda x, y: np.exp(x) * y + x, (1003,), (1003,)),
     "in two axes": (lambda x, y: x + y.T, (40, 30), (30, 40)),
@@ -60,6 +66,10 @@ PROGRAMS = {
     "sums of long columns": (tall, (1200,)),
     "any": (lambda x: (x > 2.5).any(), (1003,)),
     "position": (lambda x: x.argmax(1), (60, 30)),
+    "position in a vector": (lambda x: x.argmin(), (1003,)),
+    "counts": (lambda x: np.bincount((x * x).astype(int), minlength=40), (1003,)),
+    "added rows": (added, (400, 3)),
+    "decompositions": (lambda x: np.linalg.slogdet(x), (300, 3, 3)),
     "product with a vector": (lambda x, y: x @ y, (60, 30), (30,)),
     "small matrices": (lambda x: x @ x, (20, 5, 5)),
     "joined": (lambda x, y: np.concatenate([x, y, x]), (500,), (503,)),
