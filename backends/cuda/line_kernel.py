@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 WAYS = frozenset({"fold", "grid", "vectors"})
 FEWEST_LINES = 256  # about two for each processor
 SHORTEST, LONGEST = 256, 1 << 15  # elements of a line: below, a warp is enough for one; beyond, a block is not
-THREADS, MOST_THREADS = 256, 512
+THREADS, MOST_THREADS = 64, 512  # of a block: one for about `AHEAD` elements
 MOST_BLOCKS = 1 << 16
 
 
@@ -216,7 +216,7 @@ class LineEmitter(KernelEmitter):
 def emit_lines(s: Scheduler, lines: Lines) -> None:
     """Adds the kernel to the steps of the scheduler."""
     needs = Needs(s.context, lines.ops)
-    threads = THREADS if lines.longest < AHEAD * MOST_THREADS else MOST_THREADS
+    threads = min(MOST_THREADS, max(THREADS, 1 << max(0, (lines.longest // AHEAD).bit_length() - 1)))
     blocks = min(lines.number, MOST_BLOCKS)
     e = LineEmitter(s.context, lines, needs, blocks, threads)
     e.loc = next((op.loc for op in lines.ops if op.loc), None)
