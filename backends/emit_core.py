@@ -233,6 +233,10 @@ class Emitter:
         b.position_at_end(done)
         return phis[1:]
 
+    def hints(self, body: Block, count: ir.Value) -> ir.MDValue | None:
+        """What LLVM is told about the loop around ``body`` where it makes no vectors."""
+        return None
+
     def either(
         self, test: ir.Value, then: Callable[[], list[ir.Value]], otherwise: Callable[[], list[ir.Value]]
     ) -> list[ir.Value]:

@@ -25,6 +25,8 @@ ACCESSES = frozenset({"extract", "update", "update_add"})
 
 def hints(e: Emitter, body: Block, count: ir.Value, sums: Sequence[Value]) -> ir.MDValue | None:
     """The metadata for the loop around ``body``; ``sums`` are the numbers that it adds up."""
+    if not e.vectorizes:
+        return e.hints(body, count)
     carried = [(a, r) for a, r in zip(body.args[1:], body.results) if a.type.is_scalar and a is not r]
     trips = count.constant if isinstance(count, ir.Constant) else None
     return _hints(e, body, body.args[0], trips) if len(carried) == len(sums) else None

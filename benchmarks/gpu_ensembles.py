@@ -129,10 +129,10 @@ def peers(kind: str, solve: Callable[..., Any], amount: Any, rho: np.ndarray) ->
     made: dict[str, Callable[[], Any]] = {}
     if cupy:
         made["CUDA by hand"] = lambda: gpu_lorenz.by_hand(cupy, kind, rho, amount)
-    if jax and jax.default_backend() == "gpu":
+    if jax and attempt("JAX", jax.default_backend) == "gpu":
         made["JAX"] = lambda: gpu_lorenz.in_jax(jax, kind, rho, amount)
-    if numba and numba.is_available():
+    if numba and attempt("Numba", numba.is_available):
         made["Numba"] = lambda: gpu_lorenz.in_numba(numba, solve, rho, amount)
-    if torch and torch.cuda.is_available() and kind == "fixed":
+    if torch and kind == "fixed" and attempt("PyTorch", torch.cuda.is_available):
         made["PyTorch"] = lambda: gpu_lorenz.in_torch(torch, rho, amount)
     return made

@@ -16,7 +16,7 @@ from benchmarks.gradbench import adjustment, hand, inputs, mixture, problems
 from benchmarks.measure import Budget, Table, Time, attempt, measure, peer
 from dflow import trees
 
-BATCHES = (64, 1024, 16384)
+BATCHES = (1024, 16384, 64)  # what matters most first
 MOST_ON_CPU = 1024
 PEERS = ("JAX", "JAX's", "PyTorch", "PyTorch's")
 COLUMNS = ("value", "with gradient", "ratio", "JAX", "JAX with gradient", "PyTorch", "PyTorch with gradient")
@@ -111,9 +111,9 @@ def of_peers(other: Any, args: tuple[Any, ...], wanted: dict[str, Any]) -> dict[
     """The calls of those that are installed, see a GPU, and have the memory."""
     jax, torch = (peer(name) for name in ("jax", "torch"))
     found: dict[str, Callable[[], Any]] = {}
-    if jax and jax.default_backend() == "gpu":
+    if jax and attempt("JAX", jax.default_backend) == "gpu":
         found |= attempt("JAX", lambda: peers.in_jax(jax, other, args)) or {}
-    if torch and torch.cuda.is_available():
+    if torch and attempt("PyTorch", torch.cuda.is_available):
         found |= attempt("PyTorch", lambda: peers.in_torch(torch, other, args)) or {}
 
     def agrees(name: str, call: Callable[[], Any]) -> bool:

@@ -9,7 +9,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,10 @@ class Budget:
     def __init__(self, seconds: float = float("inf")):
         self._until = time.monotonic() + seconds
         self.left_out = 0
+
+    def part(self, share: float) -> Budget:
+        """A share of what is left."""
+        return Budget(share * max(0.0, self._until - time.monotonic()))
 
     def is_spent(self) -> bool:
         """Whether the next row is left out, which is counted then."""
@@ -175,6 +179,14 @@ def attempt(what: str, do: Callable[[], Any]) -> Any:
     except Exception as e:
         tell(what, e)
         return None
+
+
+def going_on(what: str, tables: Iterator[Table]) -> Iterator[Table]:
+    """The tables, up to where making them fails, which is told."""
+    try:
+        yield from tables
+    except Exception as e:
+        tell(what, e)
 
 
 def tell(what: str, e: Exception) -> None:

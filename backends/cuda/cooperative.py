@@ -58,7 +58,8 @@ def shared(e: KernelEmitter, t: ir.Type, count: int) -> ir.Value:
     made = ir.GlobalVariable(e.module, ir.ArrayType(t, count), name, addrspace=3)
     made.initializer, made.linkage = ir.Constant(made.value_type, ir.Undefined), "internal"
     made.align = 16
-    return untyped(e.builder.addrspacecast(made, PTR))
+    with e.builder.goto_block(e.entry):  # whoever needs it next may be on another way
+        return untyped(e.builder.addrspacecast(made, PTR))
 
 
 def by_kind(e: KernelEmitter, combine: Sequence[str], dtypes: Sequence[DType]) -> Join:

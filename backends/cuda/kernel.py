@@ -35,12 +35,16 @@ from dflow.backends.emit_types import (
     to_storage,
 )
 from dflow.backends.interface import by_value
+from dflow.backends.loop_hints import loop_id
 from dflow.backends.mathlib.guard import add_attribute
 from dflow.ir.core import Block, Op, Value
+from dflow.ir.passes.rewrite import has_effect
 
 Way = Literal["one", "grid", "lanes", "block"]
 # (emitter, operation): what is written for a GPU in another way than for a processor.
 DEVICE: dict[str, Callable[[Any, Op], None]] = {}
+# Of a loop that is unrolled: rounds at a time, what they read, their operations.
+MOST_ROUNDS, MOST_READS, MOST_UNROLLED, FEW_ROUNDS = 4, 16, 512, 64
 NARROW = 2**31  # up to here positions are computed in 32 bits
 
 
@@ -262,6 +266,25 @@ class KernelEmitter(Emitter):
     def is_spread(self) -> bool:
         """Whether the threads share the elements of an operation."""
         return self.way == "grid"
+
+    def hints(self, body: Block, count: ir.Value) -> ir.MDValue | None:
+        """Several rounds at once where rounds read far memory and write none, as those of a reverse pass do with its
+        tapes: a thread waits less often for memory. Of few rounds LLVM makes straight code by itself."""
+        if isinstance(count, ir.Constant) and count.constant <= FEW_ROUNDS:
+            return None
+        plain = [op for op in body.ops if not op.regions and all(r.type.is_scalar for r in op.results)]
+        if len(plain) < len(body.ops) or any(has_effect(op) for op in plain):
+            return None
+        reads = sum(op.name == "extract" and self._is_far(op) for op in plain)
+        times = min(MOST_ROUNDS, MOST_READS // reads, MOST_UNROLLED // len(plain)) if reads else 1
+        return loop_id(self.module, ("llvm.loop.unroll.count", times)) if times > 1 else None
+
+    def _is_far(self, op: Op) -> bool:
+        """Whether what an operation reads is in the memory of the device, at another place in each round."""
+        b = self.memory.buffers.get(op.operands[0])
+        return (b is None or b.space != "stack") and any(
+            i.op is None or i.op.name != "constant" for i in op.operands[1:]
+        )
 
     def nest(
         self,

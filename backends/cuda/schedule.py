@@ -22,6 +22,7 @@ from dflow.backends.cuda.group_kernel import Group, Touched
 from dflow.backends.cuda.kernel import KernelEmitter
 from dflow.backends.cuda.lane_kernel import emit_lanes
 from dflow.backends.cuda.lanes import Lanes
+from dflow.backends.cuda.line_kernel import Lines, emit_lines, find_lines
 from dflow.backends.cuda.plan import (
     Choice,
     Counter,
@@ -94,22 +95,36 @@ class Scheduler:
         outer, self.steps = self.steps, []
         assert not self.run.ops and not self.run.moves
         spared = {x for op in block.ops for x in self.context.spared.get(op, ())}
+        lines = find_lines(block, self.context, lambda op: op in spared or self._is_done(op))
         for op in block.ops:
-            if op not in spared:
+            if op in lines:
+                self._lines(lines[op])
+            elif op not in spared:
                 self._op(op)
         self._move(moves)
         self._flush()
         made, self.steps = tuple(self.steps), outer
         return made
 
-    def _op(self, op: Op) -> None:
+    def _is_done(self, op: Op) -> bool:
+        """Whether nothing is left to do for an operation."""
         context = self.context
-        if (
+        return (
             op in context.dead
             or op in self.done
             or is_nothing(op, context.plan)
             or all(context.is_repeated(r) for r in op.results or [_NEVER])
-        ):
+        )
+
+    def _lines(self, lines: Lines | None) -> None:
+        """Those that go together, at the first of them."""
+        if lines is not None:
+            self._flush()
+            emit_lines(self, lines)
+
+    def _op(self, op: Op) -> None:
+        context = self.context
+        if self._is_done(op):
             return
         if is_dense(op):
             self._dense(op)

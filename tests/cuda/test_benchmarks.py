@@ -63,3 +63,19 @@ def test_what_fails_is_told_and_the_rest_goes_on(fake, monkeypatch, capsys):
     assert "64 systems, to time 0.002: ZeroDivisionError: division by zero" in capsys.readouterr().out
     assert not list(gpu_ensembles.run(systems=64, seconds=-1.0))
     assert "the time was up: 2 rows are left out" in capsys.readouterr().out
+
+
+def test_a_part_that_fails_does_not_take_the_others_along(monkeypatch, capsys):
+    def fails(*args):
+        yield measure.Table("calls", [])
+        raise RuntimeError("a kernel stopped")
+
+    monkeypatch.setattr(gpu, "opened", lambda: "")
+    monkeypatch.setattr(gpu, "calls", fails)
+    for name in ("arrays", "products", "additions"):
+        made = lambda scale, where, budget, name=name: iter([measure.Table(name, [])])  # noqa: E731
+        made.__name__ = name
+        monkeypatch.setattr(gpu, name, made)
+    assert [t.title for t in gpu.run(seconds=60.0)] == ["calls", "arrays", "products", "additions"]
+    assert "calls: RuntimeError: a kernel stopped" in capsys.readouterr().out
+    assert 29 < measure.Budget(60.0).part(0.5)._until - measure.time.monotonic() <= 30

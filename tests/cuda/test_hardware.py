@@ -113,6 +113,33 @@ def test_memory_that_is_given_back_is_not_used_too_early(gpu):
         np.testing.assert_array_equal(np.asarray(y), np.full(n, 2 * (2 * (2 + k) + k)))
 
 
+def test_lines_of_a_block_each(gpu):
+    """What a thread of the block writes to memory, the others read."""
+
+    def softmax(x):
+        e = np.exp(x - np.max(x, axis=1)[:, None])
+        return e / np.sum(e, axis=1)[:, None]
+
+    x = numbers(*by_size(gpu, (4, 60), (3000, 5000)))
+    made = dflow.jit(softmax, device="cuda")
+    for _ in range(by_size(gpu, 1, 20)):
+        np.testing.assert_allclose(np.asarray(made(x)), softmax(x))
+    if gpu is None:
+        assert [k.what for k in made.lower(x).launches().kernels] == ["lines"]
+
+
+def test_tapes_that_many_lanes_lengthen(gpu):
+    def rounds(x):
+        n = 0.0
+        while x > 0.1:
+            x, n = x * (1 - 0.1 * x), n + x * x
+        return n
+
+    slope, x = dflow.vmap(dflow.grad(rounds)), np.linspace(0.1, 5.0, by_size(gpu, 70, 200_000))
+    for _ in range(2):
+        np.testing.assert_allclose(np.asarray(dflow.jit(slope, device="cuda")(x)), dflow.jit(slope)(x), rtol=1e-9)
+
+
 def test_arrays_of_more_elements_than_32_bits_count(gpu):
     n = by_size(gpu, 5000, (1 << 31) + 5000)
     x = dflow.jit(lambda: np.arange(n) % 251 > 125, device="cuda")() if gpu is None else None

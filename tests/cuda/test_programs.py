@@ -205,6 +205,20 @@ def test_tapes_of_rows(gpu, small, monkeypatch):
     assert made.ptx().count("atom.") == len(rows), rows  # each may be told of
 
 
+def test_rounds_that_read_a_tape_go_together(gpu):
+    """Far memory is waited for less often."""
+
+    def f(x):
+        for _ in range(100):
+            x = 0.9 * x * x
+        return x
+
+    slope, xs = dflow.vmap(dflow.grad(f)), np.linspace(0.1, 1.0, 70)
+    assert compare(slope, xs) == ["lanes"]
+    _, back = dflow.jit(slope, device="cuda").lower(xs).ptx().split("bra", 1)
+    assert back.count("ld.global.f64") + back.count("ld.global.b64") >= 4
+
+
 def test_sums_over_lanes(gpu):
     def loss(us, p):
         return np.sum(dflow.vmap(lambda u: oscillate(u, p))(us))
