@@ -14,14 +14,15 @@ _NO_NODES = {"id", "ctx", "op", "ops", "attr", "arg", "kind", "type_comment", "c
 
 
 @functools.cache
-def _parts(kind: type[ast.AST]) -> tuple[str, ...]:
+def _parts(kind: Any) -> tuple[str, ...]:
     """The fields in which there may be nodes that have nodes or names in them."""
     return () if kind is ast.Constant else tuple(name for name in kind._fields if name not in _NO_NODES)
 
 
 def children(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes right below, as ``ast.iter_child_nodes`` gives them, but for those that say load or store."""
-    for name in _parts(type(node)):
+    kind: Any = type(node)
+    for name in _parts(kind):
         x = getattr(node, name, None)
         if isinstance(x, list):
             for part in x:
