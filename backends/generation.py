@@ -116,9 +116,11 @@ def generate(
     call_repeated(plan.function, emitted.module)
     vectorize = vectorizes(plan.function, emitted.module)
     clock.append(time.perf_counter())
+    straight = is_straight(plan.function)
     with COMPILING:
-        target = machine(optimize_level=optimize_level)
-        optimized = optimize(emitted.module, target, optimize_level, vectorize, is_straight(plan.function))
+        # Code generation finds nothing more in straight code at its higher levels.
+        target = machine(optimize_level=min(optimize_level, 1) if straight else optimize_level)
+        optimized = optimize(emitted.module, target, optimize_level, vectorize, straight)
         clock.append(time.perf_counter())
         code = target.emit_object(optimized)
         imports = [f.name for f in optimized.functions if f.is_declaration and not f.name.startswith("llvm.")]

@@ -5,7 +5,8 @@
 
 Keys are digests of everything that the data follows from (`digest`): the program, and what compiles it (`toolchain`).
 An entry is a file of its own, written beside and moved into place, with a checksum; one that is damaged, or that
-belongs to another user, counts as missing. When all together grow too large, those unused for the longest time go.
+belongs to another user, counts as missing. When all together grow too large, those unused for the longest time go, a
+few at a time: somebody waits for the program that is being compiled.
 Whatever goes wrong with the disk, a program is compiled as if there were no cache.
 
 ``DFLOW_CACHE`` names the folder, or is ``off``; ``DFLOW_CACHE_SIZE`` is the limit in MiB (256).
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import heapq
 import itertools
 import os
 import sys
@@ -31,6 +33,7 @@ from dflow.backends.blas import integer_bits
 
 _MAGIC = b"dflow object 1\n"
 _SUFFIX = ".dflow"
+AT_ONCE = 256  # entries that go at a time, and four times as many as come in between
 _written = itertools.count()
 
 
@@ -127,7 +130,7 @@ def write(key: str, data: bytes) -> None:
         except BaseException:
             os.unlink(name)
             raise
-        if next(_written) % 64 == 0:
+        if next(_written) % (AT_ONCE // 4) == 0:
             _shrink(place)
     except OSError:
         return
@@ -144,27 +147,28 @@ def _head(key: str, data: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(key.encode() + data).hexdigest().encode()
 
 
-def _entries(place: Path) -> list[tuple[int, int, Path]]:
+def _entries(place: Path) -> list[tuple[int, int, str]]:
     """Time of last use, size and path of each entry."""
     found = []
-    with contextlib.suppress(OSError):
-        for entry in place.iterdir():
-            if entry.suffix == _SUFFIX or entry.name.startswith(".new-"):
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.endswith(_SUFFIX) or entry.name.startswith(".new-"):
                 with contextlib.suppress(OSError):
                     s = entry.stat()
-                    found.append((s.st_mtime_ns, s.st_size, entry))
+                    found.append((s.st_mtime_ns, s.st_size, entry.path))
     return found
 
 
 def _shrink(place: Path) -> None:
-    """Removes the entries unused for the longest time, down to three quarters of the limit, when there are too many."""
-    entries = sorted(_entries(place))
+    """Removes the entries unused for the longest time, down to three quarters of the limit, when there are too many;
+    some of them, if that would take long."""
+    entries = _entries(place)
     total = sum(bytes_ for _, bytes_, _ in entries)
     if total <= limit():
         return
-    for _, bytes_, path in entries:
+    for _, bytes_, path in heapq.nsmallest(AT_ONCE, entries):
         if total <= limit() * 3 // 4:
             return
         with contextlib.suppress(OSError):
-            path.unlink()
+            os.unlink(path)
             total -= bytes_

@@ -51,7 +51,7 @@ class SharedCode:
 
         if vector:
             return load("vectors", self._guards(dtype, functions, False), 2)
-        return load("guards", load("long ways", {}, 0), 2)
+        return load("guards", load("long ways", {}, 0), 1)
 
 
 def _module(kind: str, dtype: str, functions: Sequence[str]) -> tuple[ir.Module, list[str]]:

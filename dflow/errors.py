@@ -116,7 +116,12 @@ def _excerpt(location: Location | None) -> list[str]:
 
 
 def is_user_frame(frame: FrameType) -> bool:
-    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return _is_users_module(frame.f_globals.get("__name__", ""))
+
+
+@lru_cache(maxsize=4096)
+def _is_users_module(module: str) -> bool:
+    package = module.partition(".")[0]
     return package not in ("dflow", "numpy", "scipy", "optree") and package not in sys.stdlib_module_names
 
 

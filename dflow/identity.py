@@ -184,8 +184,15 @@ def mentioned(code: types.CodeType) -> frozenset[str]:
 def imported(code: types.CodeType) -> frozenset[str]:
     """The modules that a function imports, with the functions inside of it."""
     inner = [imported(c) for c in code.co_consts if isinstance(c, types.CodeType)]
-    own = (i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME")
+    own = _imports(code) if _IMPORT in code.co_code[::2] else ()
     return frozenset(own).union(*inner)
+
+
+_IMPORT = dis.opmap["IMPORT_NAME"]
+
+
+def _imports(code: types.CodeType) -> Iterator[str]:
+    return (i.argval for i in dis.get_instructions(code) if i.opcode == _IMPORT)
 
 
 def _named(f: types.FunctionType, names: frozenset[str]) -> Iterator[tuple[dict[str, Any], str, Any]]:

@@ -20,6 +20,7 @@ from dflow.collecting import fewer_collections
 from dflow.device_program import DeviceProgram
 from dflow.errors import TraceError, failure, shortened, user_frames_only
 from dflow.executable import Executable, Mismatch
+from dflow.ir.printer import print_function
 from dflow.kept_programs import keep, recall
 from dflow.lasting import lasting_key
 from dflow.methods import BoundMethod
@@ -262,9 +263,13 @@ class Lowered:
         self.program, self.stages = made
         self.deterministic = deterministic
 
-    def ir(self, stage: str = "optimized") -> str:
-        """The IR as text: ``"traced"``, ``"optimized"`` or ``"lowered"``. Raises ValueError for another stage."""
-        return f"{self.stages.function(stage)}"
+    def ir(self, stage: str = "optimized", *, full: bool = False) -> str:
+        """The IR as text: ``"traced"``, ``"optimized"`` or ``"lowered"``. Raises ValueError for another stage.
+
+        Of constant arrays with more than a thousand elements a few are shown, as NumPy does; ``full`` writes all of
+        them, so that the text parses back and ``dflow run`` takes it.
+        """
+        return print_function(self.stages.function(stage), full=full)
 
     @functools.cached_property
     def _executable(self) -> Executable:

@@ -21,15 +21,18 @@ from dflow.ir.types import DType, Size, TensorType, type_of_array
 ANNOTATED = dict.fromkeys(("constant", "empty", "sequence", "tape"), "type") | dict.fromkeys(
     ("call", "reverse_only"), "types"
 )
+MANY = 1000  # elements of an array from which on it may be abbreviated, as NumPy does
+EDGE = 3  # of which these are shown at either end of each axis
 # The word before the second region.
 SECOND_REGION = {"if": "else", "while": "do"}
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
-def print_function(f: Function, locations: bool = False) -> str:
-    """The text of a function, without a final newline. ``locations`` adds source lines (``@ "model.py":12``)."""
-    return "\n".join(Printer(f, locations).lines)
+def print_function(f: Function, locations: bool = False, full: bool = True) -> str:
+    """The text of a function, without a final newline. ``locations`` adds source lines (``@ "model.py":12``). If it is
+    not ``full``, arrays of more than a thousand elements are abbreviated, so that the text does not parse."""
+    return "\n".join(Printer(f, locations, full).lines)
 
 
 def print_module(m: Module, locations: bool = False) -> str:
@@ -40,8 +43,8 @@ def print_module(m: Module, locations: bool = False) -> str:
 class Printer:
     """Prints one function into ``lines``; ``line_of`` tells where each operation and each block's ``yield`` stands."""
 
-    def __init__(self, f: Function, locations: bool = False):
-        self.locations = locations
+    def __init__(self, f: Function, locations: bool = False, full: bool = True):
+        self.locations, self.full = locations, full
         self.lines: list[str] = [""]
         self.line_of: dict[Op | Block | Function, int] = {f: 0}
         self.names: dict[Value, str] = {}
@@ -99,7 +102,7 @@ class Printer:
         if isinstance(a, tuple):
             return f"({', '.join(map(self.attribute, a))}{',' if len(a) == 1 else ''})"
         if isinstance(a, np.ndarray):
-            return f"array({self.attribute(type_of_array(a))}, {_literal(a.tolist())})"
+            return f"array({self.attribute(type_of_array(a))}, {self._elements(a)})"
         return _literal(a)
 
     def attributes(self, op: Op) -> str:
@@ -113,7 +116,10 @@ class Printer:
     def _value(self, op: Op, a: Any) -> str:
         """The value of a constant: its annotation says the type, so nested lists suffice."""
         typed = op.name == "constant" and isinstance(a, np.ndarray) and type_of_array(a) == op.attrs.get("type")
-        return _literal(a.tolist()) if typed else self.attribute(a)
+        return self._elements(a) if typed else self.attribute(a)
+
+    def _elements(self, a: np.ndarray[Any, Any]) -> str:
+        return _literal(a.tolist()) if self.full or a.size <= MANY else _abbreviated(a)
 
     # -- structure -------------------------------------------------------------------------------------------------
 
@@ -184,6 +190,16 @@ def _literal(a: Any) -> str:
     if isinstance(a, DType):
         return a.name
     return repr(a)  # bool, int, float with nan and inf, None, the `*` of sequences
+
+
+def _abbreviated(a: np.ndarray[Any, Any]) -> str:
+    """The elements at the ends of each axis."""
+    if not a.ndim:
+        return _literal(a.item())
+    parts = list(map(_abbreviated, a if len(a) <= 2 * EDGE else (*a[:EDGE], *a[-EDGE:])))
+    if len(a) > 2 * EDGE:
+        parts.insert(EDGE, "...")
+    return f"[{', '.join(parts)}]"
 
 
 def _place(loc: Location) -> str:

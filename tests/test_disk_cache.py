@@ -204,3 +204,18 @@ print(float(dflow.grad(f)(0.7)).hex(), len(calls))
     (first, some), (second, fewer) = run(), run()
     assert first == second and float.fromhex(first) == pytest.approx(np.sin(1.4))
     assert int(some) > int(fewer)
+
+
+def test_a_large_folder_shrinks_a_few_entries_at_a_time(cache, monkeypatch):
+    for k in range(30):
+        object_cache.write(f"{k}", bytes(1000))
+        os.utime(cache / f"{k}.dflow", (k, k))
+    monkeypatch.setattr(object_cache, "AT_ONCE", 4)
+    monkeypatch.setenv("DFLOW_CACHE_SIZE", "0.004")
+    counts = []
+    for _ in range(9):
+        object_cache._shrink(cache)
+        counts.append(object_cache.size()[0])
+    assert counts[:3] == [26, 22, 18], "the oldest go first, as many as do not take long"
+    assert counts[-1] == counts[-2] and object_cache.size()[1] <= object_cache.limit()
+    assert object_cache.read("29") and object_cache.read("0") is None

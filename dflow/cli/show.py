@@ -43,6 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     examples = example_arguments(function, arguments.signature)
     lowered = lower(function, examples, arguments.kind, selected(arguments.wrt, arguments.kind != "value"))
     stage = arguments.stage
-    text = lowered.ir(stage) if stage in STAGES else lowered.llvm() if stage == "llvm" else lowered.asm()
+    text = lowered.ir(stage, full=True) if stage in STAGES else lowered.llvm() if stage == "llvm" else lowered.asm()
     sys.stdout.write(text.rstrip("\n") + "\n")
     return 0

@@ -27,6 +27,7 @@ from dflow.tracing.names import COMPREHENSIONS, FUNCTIONS, nodes_of
 
 FOLDS = ("sum", "min", "max", "any", "all")
 TOTAL, FIRST, ITEMS, SOURCE = "_dflow_total", "_dflow_first", "_dflow_items", "_dflow_source"
+SIMPLE = (ast.Assign, ast.AugAssign, ast.Expr)  # statements that nobody writes on
 FRAMES = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}  # calls that look at the frame around them
 
 
@@ -48,6 +49,8 @@ class Folds:
             return node
         if _is_fold(node):
             return self._fold(node)
+        if isinstance(node, SIMPLE) and not any(isinstance(n, COMPREHENSIONS) for n in nodes_of(node)):
+            return node
         fields = {
             name: [self._copy(x) for x in old] if isinstance(old, list) else self._copy(old)
             for name, old in ast.iter_fields(node)

@@ -19,6 +19,7 @@ from dflow.tracing.names import FUNCTIONS, children, loads, nodes_of, stores
 
 RESULT, RETURNED = "_dflow_result", "_dflow_returned"
 Statements = list[ast.stmt]
+LOAD = ast.Load()
 
 
 @dataclass(frozen=True)
@@ -243,10 +244,18 @@ def _to_breaks(body: Any, before: list[ast.stmt]) -> Any:
 # -- making syntax -----------------------------------------------------------------------------------------------
 
 
-def located(node: Any, where: ast.AST) -> Any:
-    ast.copy_location(node, where)
+def located(node: Any, where: Any) -> Any:
+    """The new ``node`` at the place of ``where``, with all of its parts that have none."""
+    _place(node, where)
     _locate_parts(node, node)
     return node
+
+
+def _place(node: Any, where: Any) -> None:
+    """As ``ast.copy_location``, in a fifth of the time."""
+    if node._attributes and hasattr(where, "lineno"):  # those of new parts come later
+        node.lineno, node.col_offset = where.lineno, where.col_offset
+        node.end_lineno, node.end_col_offset = where.end_lineno, where.end_col_offset
 
 
 def _locate_parts(node: ast.AST, where: ast.AST) -> None:
@@ -255,13 +264,12 @@ def _locate_parts(node: ast.AST, where: ast.AST) -> None:
         x = getattr(node, name, None)
         for part in x if isinstance(x, list) else (x,):
             if isinstance(part, ast.AST) and part._fields and not hasattr(part, "lineno"):
-                if part._attributes:
-                    ast.copy_location(part, where)
+                _place(part, where)
                 _locate_parts(part, where)
 
 
 def load(name: str) -> ast.Name:
-    return ast.Name(name, ast.Load())
+    return ast.Name(name, LOAD)
 
 
 def assign(name: str, value: ast.expr, where: ast.AST) -> ast.stmt:
@@ -270,7 +278,7 @@ def assign(name: str, value: ast.expr, where: ast.AST) -> ast.stmt:
 
 def runtime(name: str, where: ast.AST) -> ast.expr:
     """A function of the runtime (``dflow.tracing.runtime``)."""
-    return located(ast.Attribute(load("dflow__"), name, ast.Load()), where)
+    return located(ast.Attribute(load("dflow__"), name, LOAD), where)
 
 
 def filler(name: str, where: ast.AST) -> ast.expr:

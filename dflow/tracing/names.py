@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)  # statements with others inside
+_NO_NODES = {"id", "ctx", "op", "ops", "attr", "arg", "kind", "type_comment", "conversion", "is_async"}
+
+
+@functools.cache
+def _parts(kind: Any) -> tuple[str, ...]:
+    """The fields in which there may be nodes that have nodes or names in them."""
+    return () if kind is ast.Constant else tuple(name for name in kind._fields if name not in _NO_NODES)
 
 
 def children(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes right below, as ``ast.iter_child_nodes`` gives them, but for those that say load or store."""
-    for name in node._fields:
+    kind: Any = type(node)
+    for name in _parts(kind):
         x = getattr(node, name, None)
         if isinstance(x, list):
             for part in x:
@@ -74,7 +84,7 @@ def declared(body: Iterable[ast.stmt], kind: type[ast.Global] | type[ast.Nonloca
     def visit(node: ast.AST) -> None:
         if isinstance(node, kind):
             found.update(node.names)
-        if not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+        if not isinstance(node, (*FUNCTIONS, ast.ClassDef, ast.expr)):
             for child in children(node):
                 visit(child)
 
@@ -111,7 +121,8 @@ def assigned_inside(body: Iterable[ast.stmt]) -> set[str]:
 def annotate_liveness(body: list[ast.stmt], always: set[str]) -> None:
     """Gives every ``if`` and loop of a body without jumps the names that are live after it (``live_out``) and, loops,
     at the start of an iteration (``live_in``). Where a generator has jumps, everything that it reads is live."""
-    _block(body, set(always), always)
+    first = next((k for k, s in enumerate(body) if isinstance(s, BLOCKS)), len(body))
+    _block(body[first:], set(always), always)
 
 
 def _block(body: Iterable[Any], live: set[str], always: set[str]) -> set[str]:

@@ -158,7 +158,7 @@ def write_stages(value_and_grad: Any, theta: np.ndarray, pelts: np.ndarray, fold
     lowered = value_and_grad.lower(theta, pelts)
     for k, stage in enumerate(("traced", "optimized", "lowered")):
         path = folder / f"{k}-{stage}.ir"
-        path.write_text(lowered.ir(stage) + "\n")
+        path.write_text(lowered.ir(stage, full=True) + "\n")
         print(f"  {path} ({len(path.read_text().splitlines())} lines)")
     path = folder / "3-llvm.ll"
     path.write_text(lowered.llvm())

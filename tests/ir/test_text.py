@@ -308,3 +308,15 @@ def test_every_dtype_has_a_name_in_text() -> None:
         f = parse_function(f"func @f(%x: {name}[2]) -> ({name}[2]) {{\n return %x\n}}")
         assert f.arg_types == (TensorType(dtype, (2,)),)
     assert {BOOL, U64, C64} <= set(DTYPES.values()) and isinstance(Module.of(f), Module)
+
+
+def test_large_constants_may_be_abbreviated() -> None:
+    b = Builder([])
+    large, small = (b.constant(np.arange(float(n)).reshape(2, -1)) for n in (1002, 1000))
+    f = b.function("f", [large, small])
+    text = print_function(f, full=False)
+    assert "[[0.0, 1.0, 2.0, ..., 498.0, 499.0, 500.0], [501.0, 502.0, 503.0, ..., 999.0, 1000.0, 1001.0]]" in text
+    assert text.count("...") == 2
+    with pytest.raises(ParseError):
+        parse_function(text)
+    assert print_function(parse_function(print_function(f))) == print_function(f)
