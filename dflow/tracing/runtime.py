@@ -68,6 +68,13 @@ def collected(
     sequence = as_sequence(items) if tracing() else None
     if chooses and sequence is not None:
         return loop(items)
+    if chooses and (alike := _one_array(items)) is not None:
+        mark = region().mark()
+        try:
+            return comprehension(iterated(items))
+        except DflowError:  # which items are left is known only when the program runs
+            region().back_to(mark)
+            return loop(alike)
     most = 0 if sequence is None else most_iterations(sequence.length)
     if most <= LONG and (sequence is None or most == 0 or isinstance(sequence.length, int)):
         return comprehension(iterated(items))
@@ -77,6 +84,15 @@ def collected(
         return loop(items)
     except DflowError:  # Python can run it, however long it takes
         return comprehension(iterated(items))
+
+
+def _one_array(items: Any) -> Array | None:
+    """A list or tuple of traced numbers of one dtype as an array, whose items are the same numbers."""
+    if type(items) not in (list, tuple) or not items or not tracing():
+        return None
+    if not all(isinstance(x, Array) and not x.ndim and not x.weak and x.dtype == items[0].dtype for x in items):
+        return None
+    return _lift.lift(list(items))
 
 
 def better(name: str, first: Any, best: Any, x: Any) -> Any:
