@@ -104,6 +104,8 @@ def check_scalar(program: Program, has_aux: bool, verb: str, holomorphic: bool =
         "return a float"
         if many and value is not None and value.type.is_scalar
         else "return a sum, a mean or one element"
+        if program.result_count
+        else "end it with `return` and the value"
     )
     raise failure(
         DerivativeError,

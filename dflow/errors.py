@@ -127,10 +127,24 @@ def _is_users_module(module: str) -> bool:
 
 def user_location() -> Location | None:
     """Where the user's code is now: the innermost frame outside dflow. None when the command line called dflow."""
-    frame: FrameType | None = sys._getframe(1)
+    frame = _user_frame()
+    return None if frame is None else location_of(frame.f_code, frame.f_lasti)
+
+
+CO_GENERATOR = 0x20  # as in `inspect`, which takes long to import
+
+
+def in_generator() -> bool:
+    """Whether the user's code is now in a generator."""
+    frame = _user_frame()
+    return frame is not None and bool(frame.f_code.co_flags & CO_GENERATOR)
+
+
+def _user_frame() -> FrameType | None:
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None and not is_user_frame(frame):
         frame = None if frame.f_globals.get("__name__") == "dflow.cli" else frame.f_back
-    return None if frame is None else location_of(frame.f_code, frame.f_lasti)
+    return frame
 
 
 def location_of(code: CodeType, instruction: int) -> Location:

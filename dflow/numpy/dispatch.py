@@ -34,6 +34,9 @@ DATA_DEPENDENT = "whether its result is real depends on the data; give it comple
 UNSUPPORTED: dict[str, str] = {
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
+    "cdf": "that of the normal distribution is scipy.special.ndtr",
+    "logcdf": "that of the normal distribution is scipy.special.log_ndtr",
+    "ppf": "that of the normal distribution is scipy.special.ndtri",
 }
 
 

@@ -34,6 +34,14 @@ def operands(*args: Any, dtype: Any = None) -> list[Value]:
     return [s.cast_operand(a, common) for a in arrays]
 
 
+def mismatch(x: Value, y: Value) -> ValueError:
+    inner = y.type.shape[-2 if y.type.rank > 1 else 0]
+    return ValueError(
+        f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
+        f"(size {inner} is different from {x.type.shape[-1]})"
+    )
+
+
 def matrix_product(x: Value, y: Value) -> Value:
     """The product of stacks of matrices, their leading axes broadcast; bools are joined by `or` of `and`."""
     b = builder()
@@ -41,10 +49,7 @@ def matrix_product(x: Value, y: Value) -> Value:
         return s.cast(matrix_product(s.cast(x, np.int64), s.cast(y, np.int64)), bool)
     inner = sizes.agreed(x.type.shape[-1], y.type.shape[-2])
     if inner is None:
-        raise ValueError(
-            f"matmul: mismatch in the inner dimension: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} "
-            f"(size {y.type.shape[-2]} is different from {x.type.shape[-1]})"
-        )
+        raise mismatch(x, y)
     if x.type.rank > y.type.rank == 2 and x.type.is_static:  # one matrix for a stack: all rows in one product
         *rows, k = x.type.static_shape
         product = b.matmul(s.reshaped(x, (math.prod(rows), k)), sizes.recast(y, (inner, y.type.shape[-1])))
@@ -73,6 +78,8 @@ def _matmul(x: Value, y: Value) -> Value:
         if not s.same_shape(x.type.shape, y.type.shape):
             raise ValueError(f"matmul: shapes {s.show(x.type.shape)} and {s.show(y.type.shape)} do not fit")
         return vector_product(x, y)
+    if sizes.agreed(x.type.shape[-1], y.type.shape[-2 if y.type.rank > 1 else 0]) is None:
+        raise mismatch(x, y)
     rows = s.reshaped(x, (1, *x.type.shape)) if x.type.rank == 1 else x
     columns = s.reshaped(y, (*y.type.shape, 1)) if y.type.rank == 1 else y
     z = matrix_product(rows, columns)

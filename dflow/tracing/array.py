@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dflow.errors import CarriedError, NeedsStatic, NoAttributeError, TraceAttributeError, TraceError, failure
+from dflow.errors import (
+    CarriedError,
+    NeedsStatic,
+    NoAttributeError,
+    TraceAttributeError,
+    TraceError,
+    failure,
+    in_generator,
+    user_location,
+)
 from dflow.ir.core import Value
 from dflow.ir.types import TensorType, kind_of
 from dflow.tracing import index as _index
@@ -281,13 +291,7 @@ class Array(Operators):
                 seen=repr(self),
                 mend="use x.any() or x.all()",
             )
-        return bool(
-            self._known(
-                "whether this holds",
-                "use np.where, or write it as an `if` statement of a function whose source is a file; which elements a "
-                "list has must be known",
-            )
-        )
+        return bool(self._known("whether this holds", _how_to_choose()))
 
     def __float__(self) -> float:
         return float(self._known("the value of this float()", "leave it an array; float(x) of a number is x"))
@@ -412,6 +416,20 @@ class Array(Operators):
 
     def compress(self, condition: Any, axis: int | None = None, out: Any = None) -> Array:
         return numpy_functions().compress(condition, self, axis, out)
+
+
+def _how_to_choose() -> str:
+    """The mend for a condition that Python decides, by what stands in its line."""
+    place = user_location()
+    line = linecache.getline(place.file, place.line) if place else ""
+    if ":=" in line:
+        return "assign in a statement of its own before the condition, in place of `:=`"
+    if in_generator() or "filter(" in line:
+        return "write `[v for v in x if condition]` over an array, or a `for` loop that appends to a list"
+    return (
+        "use np.where, or write it as an `if` statement of a function whose source is a file; which elements a list "
+        "has must be known"
+    )
 
 
 def _has_ellipsis(index: Any) -> bool:

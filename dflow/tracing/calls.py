@@ -327,7 +327,7 @@ def _random(function: Any) -> TraceError:
     return failure(  # type: ignore[return-value]
         TraceError,
         f"{function.__name__}() would be drawn once, while tracing, and be the same in every run",
-        mend="draw random numbers outside, and pass them as an argument",
+        mend="draw random numbers outside, and pass them as an argument; or use dflow.random, whose keys are arguments",
     )
 
 

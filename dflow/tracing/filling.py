@@ -59,7 +59,8 @@ class Filling(Stacks):
             CarriedError,
             f"a list that the loop at {self.traced.where} fills is used in a way that cannot be traced: it is very "
             "long, or how long it becomes is known only when the program runs",
-            mend="use np.array(xs), len(xs), xs[k] or `for x in xs`; return np.array(xs)",
+            mend="make it an array, `a = np.array(xs)`, and use or return that (a[1:], np.sort(a), np.any(a)); of the "
+            "list there are len(xs), xs[k], sum, min, max and `for x in xs`",
         )
 
     # -- in the body -----------------------------------------------------------------------------------------------

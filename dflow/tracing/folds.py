@@ -45,6 +45,9 @@ class Folds:
     def _copy(self, node: Any) -> Any:
         if _is_list(node):
             return self._list(node)
+        if _is_list_of_generator(node):
+            items = ast.ListComp(node.args[0].elt, node.args[0].generators)
+            return located(ast.Call(node.func, [self._list(located(items, node.args[0]))], []), node)
         if not isinstance(node, ast.AST) or isinstance(node, (*FUNCTIONS, *COMPREHENSIONS, ast.ClassDef)):
             return node
         if _is_fold(node):
@@ -87,6 +90,15 @@ def _is_list(node: Any) -> bool:
         return False
     odd = ast.NamedExpr | ast.Await | ast.Yield | ast.YieldFrom
     return not any(isinstance(n, odd) or (isinstance(n, ast.Name) and n.id in FRAMES) for n in nodes_of(node))
+
+
+def _is_list_of_generator(node: Any) -> bool:
+    """``list(x for x in xs)``, which is ``list([x for x in xs])``."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "list"):
+        return False
+    if node.keywords or len(node.args) != 1 or not isinstance(node.args[0], ast.GeneratorExp):
+        return False
+    return _is_list(located(ast.ListComp(node.args[0].elt, node.args[0].generators), node.args[0]))
 
 
 def _collector(name: str, comprehension: ast.ListComp) -> ast.stmt:

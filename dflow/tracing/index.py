@@ -151,6 +151,7 @@ def _axis(item: Any, axis: int, size: Dim) -> _Axis:
             TraceIndexError,
             "only integers, slices, None, Ellipsis, integer arrays and boolean arrays are indices",
             seen=f"{item!r}",
+            mend="divide integers by `//`, or convert: x[int(i)], x[indices.astype(int)]",
         )
     return _Axis("at", position(operator.index(item), axis, size))
 

@@ -24,7 +24,7 @@ from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.ir.core import Location
 from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custom, is_record, with_attributes
 from dflow.tracing.array import Array
-from dflow.tracing.context import Region
+from dflow.tracing.context import LOOP, Region, current
 from dflow.tracing.state import Undefined, flatten, same
 from dflow.tracing.views import same_steps
 
@@ -332,8 +332,20 @@ class Snapshot:
                 put_parts(owner, then)
 
 
+def article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
+
+
+def _in_loop() -> bool:
+    here = current()
+    return here is not None and (here.unrolled > 1 or any(r.kind == LOOP for r in here.around()))
+
+
+WHILE = "`while` loop"
+
+
 def outside_change(owner: Any, name: str, location: Location | None = None) -> Exception:
-    kind = f"a {'variable of another function' if isinstance(owner, types.CellType) else type(owner).__name__}"
+    kind = article("variable of another function" if isinstance(owner, types.CellType) else type(owner).__name__)
     if isinstance(owner, type | types.ModuleType | types.FunctionType):
         kind = f"the {'class' if isinstance(owner, type) else type(owner).__name__} {owner.__name__}"
     return failure(
@@ -348,11 +360,15 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
 def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
     mend = "give it all its parts before, and change their values only; or fill an array"
-    if isinstance(place.owner, list):
+    if isinstance(place.owner, list) and where == WHILE:
+        mend = "a `while` has no greatest length: write `for _ in range(1000):` with `if not condition: break`"
+    elif isinstance(place.owner, list) and where == "branch" and not _in_loop():
+        mend = "say its length: an array of the items that there may be, and a mask of those that there are, `a[mask]`"
+    elif isinstance(place.owner, list):
         mend = "append in a `for` loop (with `break`), and change the list in no other way there; or fill an array"
     return failure(
         CarriedError,
-        f"a {kind} from outside grows or shrinks inside a {where} that is traced",
+        f"{article(kind)} from outside grows or shrinks inside a {where} that is traced",
         seen=f"{place.name} is set or removed there",
         mend=mend,
     )
@@ -385,8 +401,8 @@ def check_watched(region: Region, location: Location | None) -> None:
         for place in snapshot.changes():
             raise failure(
                 CarriedError,
-                f"a {type(place.owner).__name__} is updated that may be another name of an object chosen in a branch "
-                "or a loop",
+                f"{article(type(place.owner).__name__)} is updated that may be another name of an object chosen in a "
+                "branch or a loop",
                 seen=f"{place.name} is assigned",
                 mend="copy the object where it gets its second name (copy.copy), or make a new one",
                 location=location,

@@ -263,10 +263,14 @@ def complex_(real: Any = 0, imag: Any = 0) -> Any:
 
 
 def any_(items: Any) -> Any:
+    if earlier.earlier(items) is not None:
+        return _as_written(totals.any)(items)
     return numpy_functions().any(items) if isinstance(items, Array) else _any_all(items, "or", False)
 
 
 def all_(items: Any) -> Any:
+    if earlier.earlier(items) is not None:
+        return _as_written(totals.all)(items)
     return numpy_functions().all(items) if isinstance(items, Array) else _any_all(items, "and", True)
 
 

@@ -128,6 +128,31 @@ def _find(code: types.CodeType) -> ast.FunctionDef | ast.Lambda | None:
     return found[0] if found else None
 
 
+def return_of(function: Any) -> Location | None:
+    """The place of what the function returns, if it has one ``return``."""
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    node = _find(code) if code is not None else None
+    if node is None or code is None:
+        return None
+    found = [node.body] if isinstance(node, ast.Lambda) else [n.value for n in returns(node)]
+    value = found[0] if len(found) == 1 else None
+    if value is None:
+        return None
+    end = value.end_col_offset or 0 if value.end_lineno == value.lineno else 0
+    return Location(code.co_filename, value.lineno, value.col_offset, end, code.co_name)
+
+
+def returns(node: ast.AST) -> list[ast.Return]:
+    """The ``return`` statements of a function, without those of functions in it."""
+    found = []
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.Return):
+            found.append(inner)
+        elif not isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef):
+            found += returns(inner)
+    return found
+
+
 brought: dict[str, tuple[str, ...]] = {}  # what the files of pickled functions held where they come from
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
-from dflow.ir.core import Block, walk
+from dflow.ir.core import Block, Op, walk
 from dflow.ir.failures import error_class
 from dflow.tracing import earlier, rows
 from dflow.tracing import lift as _lift
@@ -68,6 +68,13 @@ def collected(
     sequence = as_sequence(items) if tracing() else None
     if chooses and sequence is not None:
         return loop(items)
+    if chooses and (alike := _one_array(items)) is not None:
+        mark = region().mark()
+        try:
+            return comprehension(iterated(items))
+        except DflowError:  # which items are left is known only when the program runs
+            region().back_to(mark)
+            return loop(alike)
     most = 0 if sequence is None else most_iterations(sequence.length)
     if most <= LONG and (sequence is None or most == 0 or isinstance(sequence.length, int)):
         return comprehension(iterated(items))
@@ -77,6 +84,15 @@ def collected(
         return loop(items)
     except DflowError:  # Python can run it, however long it takes
         return comprehension(iterated(items))
+
+
+def _one_array(items: Any) -> Array | None:
+    """A list or tuple of traced numbers of one dtype as an array, whose items are the same numbers."""
+    if type(items) not in (list, tuple) or not items or not tracing():
+        return None
+    if not all(isinstance(x, Array) and not x.ndim and not x.weak and x.dtype == items[0].dtype for x in items):
+        return None
+    return _lift.lift(list(items))
 
 
 def better(name: str, first: Any, best: Any, x: Any) -> Any:
@@ -211,6 +227,9 @@ def caught() -> None:
         raise error
 
 
+DIVISIONS = ("div", "floordiv", "rem")  # of Python's numbers: in the compiled program a division by 0 raises nothing
+
+
 @contextmanager
 def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
     """The body of a ``try`` with handlers: what they would catch must not depend on traced values."""
@@ -220,18 +239,29 @@ def trying(kinds: Callable[[], tuple[Any, ...]]) -> Iterator[None]:
     here = region().builder
     start = len(here.ops)
     yield
-    checks = [op for op in walk(Block((), here.ops[start:], ())) if op.name == "check"]
+    ops = walk(Block((), here.ops[start:], ()))
+    checks = [op for op in ops if op.name == "check" or _may_divide_by_zero(op)]
     if not checks:
         return
     caught = tuple(x for k in kinds() for x in ((BaseException,) if k is None else k if isinstance(k, tuple) else (k,)))
     for op in checks:
-        if issubclass(error_class(op.attrs["error"]), caught):
+        error = op.attrs["error"] if op.name == "check" else "ZeroDivisionError"
+        explicit = op.name == "check" or ZeroDivisionError in caught or ArithmeticError in caught
+        if explicit and issubclass(error_class(error), caught):
             raise failure(
                 TraceError,
-                f"{op.attrs['error']}: whether it is raised is known only when the program runs; it cannot be caught",
-                mend="test for it by an `if`, or catch it where the function is called",
+                f"{error}: whether it is raised is known only when the program runs; it cannot be caught",
+                mend="test for it by an `if`"
+                + (", or catch it where the function is called" if op.name == "check" else ""),
                 location=op.loc,
             )
+
+
+def _may_divide_by_zero(op: Op) -> bool:
+    if op.name not in DIVISIONS or not op.result.type.is_scalar:
+        return False
+    by = op.operands[1].op
+    return by is None or by.name != "constant" or not by.attrs["value"]
 
 
 def unpacked(x: Any) -> Any:

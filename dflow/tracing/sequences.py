@@ -48,7 +48,7 @@ class Range(Indexable):
     def __init__(self, start: Any, stop: Any, step: Any = 1):
         for x in (start, stop, step):
             if isinstance(x, Array) and (x.ndim or x.dtype.kind not in "iu"):
-                raise failure(TraceError, "range() takes integers", seen=repr(x), mend="convert with astype(int)")
+                raise failure(TraceError, "range() takes integers", seen=repr(x), mend="convert it: int(n)")
         self.start, self.stop, self.step = start, stop, step
         if isinstance(start, int) and isinstance(stop, int) and isinstance(step, int):
             self.length: Any = len(range(start, stop, step))

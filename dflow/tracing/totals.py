@@ -1,4 +1,4 @@
-"""``sum``, ``min`` and ``max`` of lists that loops have filled: as a user would write them, and traced like that."""
+"""``sum``, ``min``, ``any`` and their like, of lists that loops have filled, as users would write them."""
 
 from __future__ import annotations
 
@@ -30,3 +30,17 @@ def max(items: Any, key: Callable[[Any], Any]) -> Any:
         if key(x) > key(best):
             best = x
     return best
+
+
+def any(items: Any) -> Any:
+    found = False
+    for x in items:
+        found = found or bool(x)
+    return found
+
+
+def all(items: Any) -> Any:
+    found = True
+    for x in items:
+        found = found and bool(x)
+    return found

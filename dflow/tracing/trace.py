@@ -19,7 +19,7 @@ from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
 from dflow.tracing.printing import Text
-from dflow.tracing.rewrite import is_user_code, rewritten
+from dflow.tracing.rewrite import is_user_code, return_of, rewritten
 from dflow.tracing.state import Undefined
 
 
@@ -94,8 +94,8 @@ def trace(
             values = [r.value for r in results]
         except UndefinedError:
             raise
-        except TraceError as e:  # no line of the function is at fault, so name the function
-            raise failure(type(e), **e.facts, location=_place(fn)) from None
+        except TraceError as e:  # no line is being run: name that of the `return`, or else the function
+            raise failure(type(e), **e.facts, location=return_of(fn) or _place(fn)) from None
         for a, spec in zip(arrays, args):
             if len(a.type.shape) != len(spec.type.shape) or a.steps:
                 raise failure(

@@ -24,7 +24,7 @@ from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, 
 from dflow.tracing.facts import count_below
 from dflow.tracing.filling import Filling, filled
 from dflow.tracing.growing import Growing, grown
-from dflow.tracing.objects import Snapshot, anatomy, is_mutable, kept, shown
+from dflow.tracing.objects import WHILE, Snapshot, anatomy, is_mutable, kept, shown
 from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
 from dflow.tracing.sequences import most_iterations
@@ -291,7 +291,7 @@ class TracedLoop:
             self.outside.restore()
             self.learnt.growing.update((id(g.target), g) for g in longer)
             raise Again
-        found = self.outside.new_places("loop")
+        found = self.outside.new_places("loop" if self.counter is not None else WHILE)
         if found:
             self.outside.restore()
             self.learnt.places.update(dict.fromkeys(found))

@@ -334,8 +334,7 @@ update would not be seen
             return len(list(filter(lambda v: v > 1, x)))
                        ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
         seen: <traced bool>
-        mend: use np.where, or write it as an `if` statement of a function whose source is a file; which elements a \
-list has must be known
+        mend: write `[v for v in x if condition]` over an array, or a `for` loop that appends to a list
         """,
     ),
     "sorting what is not alike": (
@@ -373,8 +372,9 @@ list has must be known
         """,
         errors.TraceError,
         """
-        case.py:4: the function returns a str, which is not an array or a number
-            def f(x):
+        case.py:5: the function returns a str, which is not an array or a number
+            return "text"
+                   ^^^^^^
         seen: 'text'
         mend: return arrays and numbers only
         """,

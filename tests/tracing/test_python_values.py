@@ -220,3 +220,23 @@ def test_exceptions_of_the_users(backend):
         compiled(1.4, 9)
     with pytest.raises(ConvergenceError):
         dflow.grad(root)(1.0, 2)
+
+
+def divides(x):
+    try:
+        return 1.0 / x
+    except ZeroDivisionError:
+        return 0.0
+
+
+def halves(x):
+    try:
+        return x / 2.0
+    except ZeroDivisionError:
+        return 0.0
+
+
+def test_a_division_by_zero_is_not_caught():
+    with pytest.raises(dflow.errors.DflowError, match="ZeroDivisionError: whether it is raised"):
+        dflow.jit(divides)(2.0)
+    assert dflow.jit(halves)(2.0) == 1.0
