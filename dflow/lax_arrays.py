@@ -74,6 +74,15 @@ def dynamic_update_slice_in_dim(operand: Any, update: Any, start_index: Any, axi
 
 
 @own
+def dynamic_update_index_in_dim(operand: Any, update: Any, index: Any, axis: int) -> Any:
+    """A copy of ``operand`` with ``update`` as the slice at ``index`` along an axis."""
+    x, part = lift(operand), lift(update)
+    if part.ndim < x.ndim:
+        part = np.expand_dims(part, axis)
+    return dynamic_update_slice_in_dim.__wrapped__(x, part, index, axis)
+
+
+@own
 def select(pred: Any, on_true: Any, on_false: Any) -> Any:
     """``np.where``."""
     return np.where(lift(pred), on_true, on_false)
@@ -104,6 +113,7 @@ def integer_pow(x: Any, y: int) -> Any:
 
 
 @own
-def top_k(operand: Any, k: int) -> Any:
-    """The ``k`` largest elements along the last axis, the largest first, and their positions."""
-    return tuple(topk(lift(operand), k))
+def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
+    """The ``k`` largest elements along an axis, the largest first, and their positions."""
+    moved = np.moveaxis(lift(operand), axis, -1)
+    return tuple(np.moveaxis(x, -1, axis) for x in topk(moved, k))
