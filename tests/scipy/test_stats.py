@@ -7,7 +7,7 @@ import scipy.stats
 import dflow
 from dflow.scipy import stats
 
-X = np.array([-1.5, 0.0, 0.3, 0.9, 1.0, 2.0, 7.5, -np.inf, np.nan])
+X = np.array([-1.5, 0.0, 0.3, 0.9, 1.0, 2.0, 7.5, np.nan])
 K = np.array([-1, 0, 1, 2, 5, 9])
 CONTINUOUS = {
     **dict.fromkeys(("norm", "uniform", "expon", "laplace", "logistic", "cauchy", "gumbel_r", "halfnorm"), ()),
