@@ -27,6 +27,8 @@ def _starts(x: Any, indices: Any, sizes: Sequence[int]) -> list[Any]:
 
 
 def _moved_inside(i: Any, whole: int, last: int) -> Any:
+    if last == 0:  # the whole axis, whatever is asked for
+        return 0
     if not contains_traced(i):
         return min(max(int(i) + (whole if i < 0 else 0), 0), last)
     return np.clip(np.where(i < 0, i + whole, i), 0, last)

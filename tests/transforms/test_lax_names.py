@@ -60,3 +60,13 @@ def test_quotients_and_dtypes():
         lax.gatherer  # noqa: B018
     with pytest.raises(ValueError, match="axis of size 2"):
         lax.slice(X, (0, 0), (3, 1))
+
+
+def test_a_part_as_long_as_the_axis_is_the_axis():
+    def item(x, i):
+        return lax.dynamic_index_in_dim(x, i, axis=0, keepdims=False)
+
+    def total(x):
+        return np.sum(dflow.vmap(item, in_axes=(None, 0))(x, np.arange(3)))
+
+    np.testing.assert_array_equal(dflow.grad(total)(np.array([2.0])), [3.0])
