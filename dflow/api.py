@@ -122,6 +122,7 @@ def grad(
     *,
     has_aux: bool = False,
     holomorphic: bool = False,
+    allow_int: bool = False,
 ) -> Any:
     """The gradient of a function that returns one float.
 
@@ -130,12 +131,13 @@ def grad(
     function ``(gradient, aux)``. It is compiled; it never changes its arguments.
 
     By a complex argument ``x + iy`` it is ``d/dx - i d/dy``, as in JAX. With ``holomorphic`` the arguments and the
-    result are complex, and the function must be holomorphic: then it is the complex derivative.
+    result are complex, and the function must be holomorphic: then it is the complex derivative. With ``allow_int`` the
+    gradient by an argument that holds no floats is None, too.
 
     Raises DerivativeError when the result is no float scalar, when an argument holds no floats, or when something in
     between has no derivative.
     """
-    return _gradient(function, argnums, argnames, has_aux, False, holomorphic)
+    return _gradient(function, argnums, argnames, has_aux, False, holomorphic, allow_int)
 
 
 def value_and_grad(
@@ -145,17 +147,24 @@ def value_and_grad(
     *,
     has_aux: bool = False,
     holomorphic: bool = False,
+    allow_int: bool = False,
 ) -> Any:
     """As ``grad``, but returns ``(value, gradient)``; with ``has_aux``, ``((value, aux), gradient)``."""
-    return _gradient(function, argnums, argnames, has_aux, True, holomorphic)
+    return _gradient(function, argnums, argnames, has_aux, True, holomorphic, allow_int)
 
 
 def _gradient(
-    function: Any, argnums: Any, argnames: Any, has_aux: bool, with_value: bool, holomorphic: bool = False
+    function: Any,
+    argnums: Any,
+    argnames: Any,
+    has_aux: bool,
+    with_value: bool,
+    holomorphic: bool = False,
+    allow_int: bool = False,
 ) -> Any:
     verb = "value_and_grad" if with_value else "grad"
     if function is None:
-        options = {"has_aux": has_aux, "with_value": with_value, "holomorphic": holomorphic}
+        options = {"has_aux": has_aux, "with_value": with_value, "holomorphic": holomorphic, "allow_int": allow_int}
         return functools.partial(_gradient, argnums=argnums, argnames=argnames, **options)
     nums = chosen_numbers(argnums, argnames)
     names = (
@@ -163,17 +172,17 @@ def _gradient(
         if argnames is None or isinstance(argnames, str)
         else argument_names("argnames", argnames, DerivativeError)
     )
-    inside = decorated(function, lambda f: _gradient(f, nums, names, has_aux, with_value, holomorphic))
+    inside = decorated(function, lambda f: _gradient(f, nums, names, has_aux, with_value, holomorphic, allow_int))
     if inside is not None:
         return inside
     bound = taken_apart(function)
     if bound is not None:
-        made = _gradient(bound[0], after_self(nums), names, has_aux, with_value, holomorphic)
+        made = _gradient(bound[0], after_self(nums), names, has_aux, with_value, holomorphic, allow_int)
         return made.__get__(bound[1])
 
     def inner(*args: Any, **kwargs: Any) -> Any:
         program = trace_program(function, Arguments(function, args, kwargs, keep_known=True))
-        selection = Selection(program.arguments, nums, names, verb)
+        selection = Selection(program.arguments, nums, names, verb, allow_int)
         check_scalar(program, has_aux, verb, holomorphic)
         if holomorphic:
             check_holomorphic(program, selection.wrt, verb)
@@ -188,7 +197,7 @@ def _gradient(
             return value, gradient
         return (gradient, value[1]) if has_aux else gradient
 
-    recipe = (_gradient, nums, names, has_aux, with_value, holomorphic)
+    recipe = (_gradient, nums, names, has_aux, with_value, holomorphic, allow_int)
     return shared(lambda: Jit(function, inner, verb, recipe=recipe), function, recipe)
 
 

@@ -22,7 +22,7 @@ from dflow import dlpack
 from dflow.backends.cuda import driver
 from dflow.backends.cuda.memory import Allocation, allocate
 from dflow.device_operators import DeviceOperators
-from dflow.records import has
+from dflow.records import in_gpu_memory
 from dflow.signature import LeafType, OnDevice, array_leaf
 from dflow.streams import current_device, current_stream, ordinal_of, wait
 
@@ -333,7 +333,7 @@ def _put_back(x: np.ndarray[Any, Any], device: str) -> Array:
 
 def is_on_device(x: Any) -> bool:
     """Whether an array is in the memory of a GPU, ours or another library's."""
-    return isinstance(x, Array) or (not isinstance(x, np.ndarray | np.generic) and has(x, "__cuda_array_interface__"))
+    return isinstance(x, Array) or (not isinstance(x, np.ndarray | np.generic) and in_gpu_memory(x))
 
 
 def taken(x: Any) -> Array:

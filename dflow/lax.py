@@ -291,6 +291,7 @@ _OF_ARRAYS = (  # in a module of its own, which needs dflow.numpy and is loaded 
     "dynamic_index_in_dim",
     "dynamic_slice",
     "dynamic_slice_in_dim",
+    "dynamic_update_index_in_dim",
     "dynamic_update_slice",
     "dynamic_update_slice_in_dim",
     "integer_pow",
@@ -299,12 +300,20 @@ _OF_ARRAYS = (  # in a module of its own, which needs dflow.numpy and is loaded 
     "select_n",
     "top_k",
 )
+_NAMES = (
+    *("broadcast", "broadcast_in_dim", "concatenate", "convert_element_type", "cumlogsumexp", "cummax", "cummin"),
+    *("cumprod", "cumsum", "div", "index_in_dim", "iota", "reshape", "rev", "slice", "slice_in_dim", "sort"),
+    "sort_key_val",
+)
 
 
 def __getattr__(name: str) -> Any:
     if name in _OF_ARRAYS:
         return getattr(importlib.import_module("dflow.lax_arrays"), name)
-    raise AttributeError(f"module 'dflow.lax' has no attribute {name!r}")
+    if name.startswith("_"):
+        raise AttributeError(f"module 'dflow.lax' has no attribute {name!r}")
+    names = importlib.import_module("dflow.lax_names")
+    return getattr(names, name) if name in _NAMES else names.alias(name)
 
 
 __all__ = [
@@ -317,4 +326,5 @@ __all__ = [
     "switch",
     "while_loop",
     *_OF_ARRAYS,
+    *_NAMES,
 ]

@@ -27,6 +27,8 @@ def _starts(x: Any, indices: Any, sizes: Sequence[int]) -> list[Any]:
 
 
 def _moved_inside(i: Any, whole: int, last: int) -> Any:
+    if last == 0:  # the whole axis, whatever is asked for
+        return 0
     if not contains_traced(i):
         return min(max(int(i) + (whole if i < 0 else 0), 0), last)
     return np.clip(np.where(i < 0, i + whole, i), 0, last)
@@ -74,6 +76,15 @@ def dynamic_update_slice_in_dim(operand: Any, update: Any, start_index: Any, axi
 
 
 @own
+def dynamic_update_index_in_dim(operand: Any, update: Any, index: Any, axis: int) -> Any:
+    """A copy of ``operand`` with ``update`` as the slice at ``index`` along an axis."""
+    x, part = lift(operand), lift(update)
+    if part.ndim < x.ndim:
+        part = np.expand_dims(part, axis)
+    return dynamic_update_slice_in_dim.__wrapped__(x, part, index, axis)
+
+
+@own
 def select(pred: Any, on_true: Any, on_false: Any) -> Any:
     """``np.where``."""
     return np.where(lift(pred), on_true, on_false)
@@ -104,6 +115,7 @@ def integer_pow(x: Any, y: int) -> Any:
 
 
 @own
-def top_k(operand: Any, k: int) -> Any:
-    """The ``k`` largest elements along the last axis, the largest first, and their positions."""
-    return tuple(topk(lift(operand), k))
+def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
+    """The ``k`` largest elements along an axis, the largest first, and their positions."""
+    moved = np.moveaxis(lift(operand), axis, -1)
+    return tuple(np.moveaxis(x, -1, axis) for x in topk(moved, k))

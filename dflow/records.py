@@ -196,6 +196,11 @@ def has(x: Any, name: str) -> bool:
     return hasattr(type(x), name) or name in getattr(x, "__dict__", ())
 
 
+def in_gpu_memory(x: Any) -> bool:
+    """Whether an array lies on a GPU; JAX's arrays have the attribute, which fails, elsewhere too."""
+    return has(x, "__cuda_array_interface__") and hasattr(x, "__cuda_array_interface__")
+
+
 def is_record(x: Any) -> bool:
     """Whether ``x`` is an object whose attributes are data: of a dataclass, an attrs class, or a user's plain class."""
     cls = type(x)

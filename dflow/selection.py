@@ -91,9 +91,17 @@ def require_parameters(function: Callable[..., Any], nums: tuple[int, ...], name
 class Selection:
     """The arguments to differentiate by: their trees, and which leaves among them can carry a derivative."""
 
-    def __init__(self, arguments: Arguments, argnums: Argnums | None, argnames: str | Sequence[str] | None, verb: str):
+    def __init__(
+        self,
+        arguments: Arguments,
+        argnums: Argnums | None,
+        argnames: str | Sequence[str] | None,
+        verb: str,
+        allow_int: bool = False,
+    ):
         self.arguments = arguments
         self.verb = verb
+        self.allow_int = allow_int
         self.single = (isinstance(argnums, int) and not argnames) or (isinstance(argnames, str) and argnums is None)
         numbers = () if argnums is None else (argnums,) if isinstance(argnums, int) else tuple(argnums)
         names = (argnames,) if isinstance(argnames, str) else tuple(argnames or ())
@@ -149,7 +157,7 @@ class Selection:
         fixed = trees.constants(tree)
         varying = [t is not None and t.type.dtype.is_inexact and i not in fixed for i, t in enumerate(types)]
         inexact = [start + i for i, varies in enumerate(varying) if varies]
-        if not inexact:
+        if not (inexact or self.allow_int):
             kinds = [t or type(leaf).__name__ for t, leaf in zip(types, leaves)]
             seen = ", ".join(f"{n}: {kind}" for n, kind in zip(trees.paths(tree, name), kinds)) or "nothing"
             raise failure(
@@ -157,7 +165,8 @@ class Selection:
                 f"{self.verb} by argument {name}, which holds no floats",
                 seen=seen,
                 wanted="floating-point numbers: integers do not vary continuously",
-                mend=f"pass {name} as float (3.0 for 3, {name}.astype(float)), or choose other arguments by argnums",
+                mend=f"pass {name} as float (3.0 for 3, {name}.astype(float)), or choose other arguments by argnums"
+                + ("; allow_int=True gives None for integers" if self.verb.endswith("grad") else ""),
             )
         return spec, [p if p in inexact else -1 for p in range(start, start + len(leaves))]
 

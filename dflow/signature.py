@@ -15,7 +15,7 @@ import numpy as np
 from dflow import trees
 from dflow.errors import RangeError, TraceError, failure
 from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
-from dflow.records import has
+from dflow.records import has, in_gpu_memory
 from dflow.tracing.array import Array
 from dflow.tracing.lift import is_plain
 
@@ -99,7 +99,7 @@ def leaf_type(x: Any) -> LeafType | None:
     if isinstance(x, ShapeDtypeStruct):
         return LeafType(TensorType(dtype_of(x.dtype), x.shape))
     if not isinstance(x, np.ndarray | np.generic):
-        if has(x, "__cuda_array_interface__"):
+        if in_gpu_memory(x):
             facts = x.__cuda_array_interface__
             return LeafType(TensorType(dtype_of(np.dtype(facts["typestr"])), tuple(facts["shape"])))
         if not (has(x, "__array__") or has(x, "__dlpack__")):

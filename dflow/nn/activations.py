@@ -149,30 +149,43 @@ def glu(x: Any, axis: int = -1) -> Any:
 
 
 @own
-def standardize(x: Any, axis: Any = -1, epsilon: Any = 1e-5) -> Any:
-    """``x`` less its mean, over its standard deviation (of the variance plus ``epsilon``) along ``axis``."""
+def standardize(x: Any, axis: Any = -1, epsilon: Any = 1e-5, where: Any = None) -> Any:
+    """``x`` less its mean, over its standard deviation (of the variance plus ``epsilon``) along ``axis``; ``where``
+    chooses the elements that both are taken of."""
     x = _floats(x)
-    shifted = x - np.mean(x, axis=axis, keepdims=True)
-    return shifted / np.sqrt(np.mean(shifted * shifted, axis=axis, keepdims=True) + epsilon)
+    chosen = {} if where is None else {"where": where}
+    shifted = x - np.mean(x, axis=axis, keepdims=True, **chosen)
+    return shifted / np.sqrt(np.mean(shifted * shifted, axis=axis, keepdims=True, **chosen) + epsilon)
 
 
-@own
-def log_softmax(x: Any, axis: Any = -1) -> Any:
-    """x less the logarithm of the sum of exponentials along ``axis``."""
+def _exponents(x: Any, axis: Any, where: Any) -> Any:
+    """``x`` less its largest element along ``axis``; minus infinity where ``where`` leaves it out."""
     from dflow.custom import stop_gradient
 
     x = _floats(x)
-    shifted = x - stop_gradient(np.max(x, axis=axis, keepdims=True))
-    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    if not x.size:
+        return x
+    if where is None:
+        return x - stop_gradient(np.max(x, axis=axis, keepdims=True))
+    inside = np.where(where, x, np.full((), -np.inf, x.dtype))
+    top = stop_gradient(np.max(inside, axis=axis, keepdims=True))
+    return inside - np.where(np.isfinite(top), top, np.zeros((), x.dtype))
 
 
 @own
-def softmax(x: Any, axis: Any = -1) -> Any:
-    from dflow.custom import stop_gradient
+def log_softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
+    """x less the logarithm of the sum of exponentials along ``axis``; minus infinity outside of ``where``."""
+    shifted = _exponents(x, axis, where)
+    total = np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+    return shifted - total if where is None else np.where(where, shifted - total, -np.inf)
 
-    x = _floats(x)
-    e = np.exp(x - stop_gradient(np.max(x, axis=axis, keepdims=True)))
-    return e / np.sum(e, axis=axis, keepdims=True)
+
+@own
+def softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
+    """Exponentials of ``x`` over their sum along ``axis``; 0 outside of ``where``."""
+    e = np.exp(_exponents(x, axis, where))
+    total = np.sum(e, axis=axis, keepdims=True)
+    return e / total if where is None else np.where(where, e / total, np.zeros((), e.dtype))
 
 
 @own

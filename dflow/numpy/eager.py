@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.types import is_bfloat16
+from dflow.records import has
 from dflow.signature import OnDevice
 from dflow.tracing.context import tracing
 from dflow.tracing.lift import supported
@@ -68,13 +69,18 @@ def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
 
 def _is_array(x: Any) -> bool:
-    return isinstance(x, OnDevice) or (isinstance(x, np.ndarray | np.generic) and supported(x.dtype))
+    if isinstance(x, np.ndarray | np.generic):
+        return supported(x.dtype)
+    return isinstance(x, OnDevice) or (has(x, "__array__") and has(x, "__dlpack__"))  # ours, another library's
 
 
 def holds_bfloat16(args: Any, kwargs: Any) -> bool:
     from dflow import trees
 
-    return any(_is_array(x) and is_bfloat16(x.dtype) for x in trees.flatten((list(args), kwargs))[0])
+    return any(
+        isinstance(x, np.ndarray | np.generic | OnDevice) and is_bfloat16(x.dtype)
+        for x in trees.flatten((list(args), kwargs))[0]
+    )
 
 
 def _identity(x: Any) -> Any:

@@ -19,12 +19,12 @@ Rule = Callable[..., Any]
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
-def _full(b: Any, x: Value, number: float) -> Value:
+def full(b: Any, x: Value, number: float) -> Value:
     return b.full(number, x.type)
 
 
 def loggamma(b: Any, x: Value) -> Value:
-    return b.select(b.lt(x, 0.0), _full(b, x, np.nan), b.lgamma(b.abs(x)))
+    return b.select(b.lt(x, 0.0), full(b, x, np.nan), b.lgamma(b.abs(x)))
 
 
 def _stirling_rest(b: Any, x: Value) -> Value:
@@ -41,22 +41,22 @@ def betaln(b: Any, x: Value, y: Value) -> Value:
     exchanged = b.lt(x, y)
     q, p = b.select(exchanged, y, x), b.select(exchanged, x, y)
     wide = b.and_(b.gt(p, 0.0), b.and_(b.ge(q, 10.0), b.lt(q, np.inf)))
-    large, small = b.select(wide, q, _full(b, x, 10.0)), b.select(wide, p, _full(b, x, 1.0))
+    large, small = b.select(wide, q, full(b, x, 10.0)), b.select(wide, p, full(b, x, 1.0))
     total = b.add(large, small)
     rest = b.sub(_stirling_rest(b, large), _stirling_rest(b, total))
     ratio = b.mul(b.sub(large, 0.5), b.log1p(b.div(small, large)))
     far = b.sub(b.add(rest, b.sub(small, ratio)), b.mul(small, b.log(total)))
-    near_q, near_p = (b.select(wide, _full(b, x, 1.0), v) for v in (q, p))
+    near_q, near_p = (b.select(wide, full(b, x, 1.0), v) for v in (q, p))
     near = b.sub(b.lgamma(near_q), b.lgamma(b.add(near_q, near_p)))
     endless = b.and_(b.gt(p, 0.0), b.eq(q, np.inf))
-    return b.select(endless, _full(b, x, -np.inf), b.add(b.lgamma(p), b.select(wide, far, near)))
+    return b.select(endless, full(b, x, -np.inf), b.add(b.lgamma(p), b.select(wide, far, near)))
 
 
 def _small_or(b: Any, size: Value, xs: tuple[Value, ...], small: Rule, large: Rule) -> Value:
     """``small(*xs)`` where ``size`` is below 150, so that no gamma function overflows; otherwise ``large(*xs)``."""
     fits = b.lt(size, 150.0)
-    inside = (b.select(fits, x, _full(b, x, 1.0)) for x in xs)
-    outside = (b.select(fits, _full(b, x, 1.0), x) for x in xs)
+    inside = (b.select(fits, x, full(b, x, 1.0)) for x in xs)
+    outside = (b.select(fits, full(b, x, 1.0), x) for x in xs)
     return b.select(fits, small(*inside), large(*outside))
 
 
@@ -67,17 +67,17 @@ def beta(b: Any, x: Value, y: Value) -> Value:
         return b.mul(b.div(b.tgamma(x), b.tgamma(b.add(x, y))), b.tgamma(y))
 
     def by_logarithm(x: Value, y: Value) -> Value:
-        signs = b.mul(b.mul(_gamma_sign(b, x), _gamma_sign(b, y)), _gamma_sign(b, b.add(x, y)))
+        signs = b.mul(b.mul(gamma_sign(b, x), gamma_sign(b, y)), gamma_sign(b, b.add(x, y)))
         return b.mul(signs, b.exp(betaln(b, x, y)))
 
     return _small_or(b, b.add(b.abs(x), b.abs(y)), (x, y), by_gamma, by_logarithm)
 
 
-def _gamma_sign(b: Any, x: Value) -> Value:
+def gamma_sign(b: Any, x: Value) -> Value:
     """The sign of the gamma function: below 0 it changes from one integer to the next."""
     half = b.mul(b.floor(x), 0.5)
     negative = b.and_(b.lt(x, 0.0), b.ne(half, b.floor(half)))
-    return b.select(negative, _full(b, x, -1.0), _full(b, x, 1.0))
+    return b.select(negative, full(b, x, -1.0), full(b, x, 1.0))
 
 
 def binom(b: Any, n: Value, k: Value) -> Value:
@@ -87,7 +87,7 @@ def binom(b: Any, n: Value, k: Value) -> Value:
 
     def by_logarithm(n: Value, k: Value) -> Value:
         top, low, rest = b.add(n, 1.0), b.add(k, 1.0), b.add(b.sub(n, k), 1.0)
-        signs = b.mul(b.mul(_gamma_sign(b, top), _gamma_sign(b, low)), _gamma_sign(b, rest))
+        signs = b.mul(b.mul(gamma_sign(b, top), gamma_sign(b, low)), gamma_sign(b, rest))
         return b.mul(signs, b.exp(b.sub(b.sub(b.lgamma(top), b.lgamma(low)), b.lgamma(rest))))
 
     return _small_or(b, b.abs(n), (n, k), by_gamma, by_logarithm)
@@ -99,7 +99,7 @@ def ndtr(b: Any, x: Value) -> Value:
 
 def ndtri(b: Any, p: Value) -> Value:
     low = b.lt(p, 0.5)
-    tail = b.mul(b.erfcinv(b.select(low, b.mul(p, 2.0), _full(b, p, 1.0))), -math.sqrt(2.0))
+    tail = b.mul(b.erfcinv(b.select(low, b.mul(p, 2.0), full(b, p, 1.0))), -math.sqrt(2.0))
     upper = b.mul(b.erfinv(b.select(low, b.zeros(p.type), b.sub(b.mul(p, 2.0), 1.0))), math.sqrt(2.0))
     return b.select(low, tail, upper)
 
@@ -107,11 +107,11 @@ def ndtri(b: Any, p: Value) -> Value:
 def log_ndtr(b: Any, x: Value) -> Value:
     """By erfc, and from -20 downwards by the asymptotic series (DLMF 7.12.1)."""
     far, upper = b.lt(x, -20.0), b.gt(x, -1.0)
-    near = b.select(far, _full(b, x, -1.0), x)
+    near = b.select(far, full(b, x, -1.0), x)
     top = b.select(upper, near, b.zeros(x.type))
     high = b.log1p(b.neg(ndtr(b, b.neg(top))))
-    low = b.log(ndtr(b, b.select(upper, _full(b, x, -1.0), near)))
-    y = b.select(far, x, _full(b, x, -20.0))
+    low = b.log(ndtr(b, b.select(upper, full(b, x, -1.0), near)))
+    y = b.select(far, x, full(b, x, -20.0))
     inverse = b.div(-1.0, b.mul(y, y))
     series = b.zeros(x.type)
     for k in range(11, 0, -1):
@@ -122,8 +122,8 @@ def log_ndtr(b: Any, x: Value) -> Value:
 
 def logit(b: Any, p: Value) -> Value:
     middle = b.lt(b.abs(b.sub(p, 0.5)), 0.2)
-    signed = b.sub(b.mul(b.select(middle, p, _full(b, p, 0.5)), 2.0), 1.0)
-    q = b.select(middle, _full(b, p, 0.25), p)
+    signed = b.sub(b.mul(b.select(middle, p, full(b, p, 0.5)), 2.0), 1.0)
+    q = b.select(middle, full(b, p, 0.25), p)
     return b.select(middle, b.mul(b.atanh(signed), 2.0), b.sub(b.log(q), b.log1p(b.neg(q))))
 
 
@@ -136,7 +136,7 @@ def log_expit(b: Any, x: Value) -> Value:
 def xlogy(b: Any, x: Value, y: Value) -> Value:
     """0 where x is 0, unless y is NaN; then also the derivatives by both are 0 if y is 0 or less, or infinite."""
     nothing = b.and_(b.eq(x, 0.0), b.or_(b.le(y, 0.0), b.isinf(y)))
-    return b.mul(x, b.log(b.select(nothing, _full(b, y, 1.0), y)))
+    return b.mul(x, b.log(b.select(nothing, full(b, y, 1.0), y)))
 
 
 def xlog1py(b: Any, x: Value, y: Value) -> Value:
@@ -145,8 +145,8 @@ def xlog1py(b: Any, x: Value, y: Value) -> Value:
 
 
 def entr(b: Any, x: Value) -> Value:
-    positive = b.select(b.lt(x, 0.0), _full(b, x, 1.0), x)
-    return b.select(b.lt(x, 0.0), _full(b, x, -np.inf), b.neg(xlogy(b, positive, positive)))
+    positive = b.select(b.lt(x, 0.0), full(b, x, 1.0), x)
+    return b.select(b.lt(x, 0.0), full(b, x, -np.inf), b.neg(xlogy(b, positive, positive)))
 
 
 def rel_entr(b: Any, x: Value, y: Value) -> Value:
@@ -160,16 +160,16 @@ def kl_div(b: Any, x: Value, y: Value) -> Value:
 
 def _relative(b: Any, x: Value, y: Value, finish: Rule) -> Value:
     both = b.and_(b.gt(x, 0.0), b.gt(y, 0.0))
-    ratio = b.div(b.select(both, x, _full(b, x, 1.0)), b.select(both, y, _full(b, y, 1.0)))
+    ratio = b.div(b.select(both, x, full(b, x, 1.0)), b.select(both, y, full(b, y, 1.0)))
     main = b.select(both, b.mul(x, b.log(ratio)), b.zeros(x.type))
     fine = b.or_(both, b.and_(b.eq(x, 0.0), b.ge(y, 0.0)))
     wrong = b.or_(b.isnan(x), b.isnan(y))
-    outside = b.select(wrong, _full(b, x, np.nan), _full(b, x, np.inf))
+    outside = b.select(wrong, full(b, x, np.nan), full(b, x, np.inf))
     return b.select(fine, finish(x, y, main), outside)
 
 
 def exp10(b: Any, x: Value) -> Value:
-    return b.pow(_full(b, x, 10.0), x)
+    return b.pow(full(b, x, 10.0), x)
 
 
 def cosm1(b: Any, x: Value) -> Value:
@@ -180,7 +180,7 @@ def cosm1(b: Any, x: Value) -> Value:
 # -- the incomplete gamma functions ------------------------------------------------------------------------------------
 
 
-def _unfinished(b: Any, k: Value, going_on: Value) -> Value:
+def unfinished(b: Any, k: Value, going_on: Value) -> Value:
     some = b.reduce(going_on, kind="any", axes=tuple(range(going_on.type.rank))) if going_on.type.rank else going_on
     return b.and_(b.lt(k, 20000), some)
 
@@ -193,8 +193,8 @@ def _lower_series(b: Any, a: Value, x: Value) -> Value:
         term = b.mul(term, b.div(x, b.add(a, count)))
         return [b.add(k, 1), term, b.add(total, term)]
 
-    one = _full(b, x, 1.0)
-    more = lambda b, k, term, total: _unfinished(b, k, b.gt(term, b.mul(total, 1e-18)))  # noqa: E731
+    one = full(b, x, 1.0)
+    more = lambda b, k, term, total: unfinished(b, k, b.gt(term, b.mul(total, 1e-18)))  # noqa: E731
     return b.while_loop([b.index(0), one, one], more, step)[2]
 
 
@@ -213,19 +213,19 @@ def _upper_fraction(b: Any, a: Value, x: Value) -> Value:
         return [b.add(k, 1), d, c, b.mul(h, change), change]
 
     def more(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> Value:
-        return _unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
+        return unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
 
-    start = [b.index(0), first, _full(b, x, 1e300), first, _full(b, x, 2.0)]
+    start = [b.index(0), first, full(b, x, 1e300), first, full(b, x, 2.0)]
     return b.while_loop(start, more, step)[3]
 
 
 def _front(b: Any, a: Value, x: Value, shift: float) -> Value:
     """x^a exp(-x) / gamma(a + shift); its derivatives are right at x = 0 too."""
     small = b.lt(a, 100.0)
-    power = b.pow(b.select(small, x, _full(b, x, 1.0)), b.select(small, a, _full(b, a, 1.0)))
-    plain = b.mul(power, b.exp(b.neg(b.add(x, b.lgamma(b.add(b.select(small, a, _full(b, a, 1.0)), shift))))))
+    power = b.pow(b.select(small, x, full(b, x, 1.0)), b.select(small, a, full(b, a, 1.0)))
+    plain = b.mul(power, b.exp(b.neg(b.add(x, b.lgamma(b.add(b.select(small, a, full(b, a, 1.0)), shift))))))
     usable = b.and_(b.not_(small), b.gt(x, 0.0))
-    wide_x, wide_a = b.select(usable, x, _full(b, x, 1.0)), b.select(usable, a, _full(b, a, 1.0))
+    wide_x, wide_a = b.select(usable, x, full(b, x, 1.0)), b.select(usable, a, full(b, a, 1.0))
     exponent = b.sub(b.sub(b.mul(wide_a, b.log(wide_x)), wide_x), b.lgamma(b.add(wide_a, shift)))
     return b.select(small, plain, b.select(usable, b.exp(exponent), b.zeros(x.type)))
 
@@ -234,16 +234,16 @@ def _incomplete(b: Any, a: Value, x: Value, upper: bool) -> Value:
     inside = b.and_(b.and_(b.gt(a, 0.0), b.ge(x, 0.0)), b.lt(x, np.inf))
     by_series = b.and_(inside, b.lt(x, b.add(a, 1.0)))
     by_fraction = b.and_(inside, b.not_(by_series))
-    one = _full(b, x, 1.0)
+    one = full(b, x, 1.0)
     a_low, x_low = b.select(by_series, a, one), b.select(by_series, x, one)
     low = b.mul(_front(b, a_low, x_low, 1.0), _lower_series(b, a_low, x_low))
-    a_high, x_high = b.select(by_fraction, a, one), b.select(by_fraction, x, _full(b, x, 4.0))
+    a_high, x_high = b.select(by_fraction, a, one), b.select(by_fraction, x, full(b, x, 4.0))
     high = b.mul(_front(b, a_high, x_high, 0.0), _upper_fraction(b, a_high, x_high))
     value = b.select(by_series, b.sub(1.0, low) if upper else low, high if upper else b.sub(1.0, high))
     known = b.and_(b.gt(a, 0.0), b.eq(x, np.inf))
     at_zero = b.and_(b.eq(a, 0.0), b.gt(x, 0.0))
-    limit = _full(b, x, 0.0 if upper else 1.0)
-    return b.select(inside, value, b.select(b.or_(known, at_zero), limit, _full(b, x, np.nan)))
+    limit = full(b, x, 0.0 if upper else 1.0)
+    return b.select(inside, value, b.select(b.or_(known, at_zero), limit, full(b, x, np.nan)))
 
 
 def wide(rule: Rule) -> Rule:

@@ -11,7 +11,7 @@ from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
 from dflow.ir.types import BOOL, DType, dtype_of, kind_of
-from dflow.records import has
+from dflow.records import has, in_gpu_memory
 from dflow.tracing import array as _array
 from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
@@ -49,8 +49,10 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
-    if has(x, "__cuda_array_interface__"):  # an array on a device that the function closes over
+    if in_gpu_memory(x):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
+    if has(x, "__array__") and has(x, "__dlpack__"):  # another library's array in the memory of this machine
+        return lift(np.asarray(x))
     raise failure(
         TraceError,
         f"a {type(x).__name__} cannot take part in array operations",

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+import dflow
+
 jax = pytest.importorskip("jax")
 jax.config.update("jax_enable_x64", True)
 
@@ -63,3 +65,11 @@ def test_bfloat16():
     slope = jax.jit(jax.grad(lambda x: jax.numpy.sum(f(x))))(x)
     assert slope.dtype == x.dtype
     np.testing.assert_allclose(slope.astype(float), 2 * np.cos(np.asarray(x, float)), atol=2**-7)
+
+
+def test_arrays_of_jax_are_arguments_of_everything():
+    x = jax.numpy.arange(3.0)
+    np.testing.assert_array_equal(dflow.jit(lambda x: 2 * x)(x), [0.0, 2.0, 4.0])
+    np.testing.assert_array_equal(dflow.grad(lambda x: np.sum(x * x))(x), [0.0, 2.0, 4.0])
+    np.testing.assert_array_equal(dflow.nn.relu(x), [0.0, 1.0, 2.0])
+    np.testing.assert_array_equal(dflow.vmap(lambda v: v + 1)(x), [1.0, 2.0, 3.0])

@@ -115,3 +115,20 @@ def test_errors_tell():
         nn.max_pool(np.ones((1, 1, 2, 2)), 3)
     with pytest.raises(ValueError, match="channels do not fit"):
         nn.conv(np.ones((1, 2, 4)), np.ones((1, 3, 2)))
+
+
+def test_parts_of_rows():
+    x, some = np.array([[1.0, 2.0, 3.0], [0.0, 5.0, 1.0]]), np.array([[True, False, True], [False, False, False]])
+    e = np.exp([1.0, 3.0]) / np.exp([1.0, 3.0]).sum()
+    np.testing.assert_allclose(nn.softmax(x, where=some), [[e[0], 0, e[1]], [0, 0, 0]])
+    np.testing.assert_allclose(nn.log_softmax(x, where=some)[0, [0, 2]], np.log(e))
+    assert np.isneginf(nn.log_softmax(x, where=some)).sum() == 4
+    slope = e[0] * e[1]
+    gradient = dflow.grad(lambda x: nn.softmax(x, where=some)[0, 0])(x)
+    np.testing.assert_allclose(gradient, [[slope, 0, -slope], [0, 0, 0]], rtol=1e-12)
+    gradient = dflow.grad(lambda x: nn.log_softmax(x, where=some)[0, 0])(x)
+    np.testing.assert_allclose(gradient, [[e[1], 0, -e[1]], [0, 0, 0]], rtol=1e-12)
+    np.testing.assert_allclose(
+        nn.standardize(x, where=some[0]), (x - x[:, ::2].mean(1)[:, None]) / np.sqrt([[1 + 1e-5], [0.25 + 1e-5]])
+    )
+    assert nn.softmax(np.zeros((2, 0))).shape == nn.log_softmax(np.zeros((2, 0))).shape == (2, 0)

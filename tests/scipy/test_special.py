@@ -21,6 +21,11 @@ UFUNCS = {
     **{name: ((POSITIVE,), 1e-15) for name in ("loggamma", "log1p", "entr")},
     **{name: (PAIR, 1e-14) for name in ("beta", "betaln", "xlogy", "xlog1py", "rel_entr", "kl_div")},
     **{name: (PAIR, 1e-13) for name in ("gammainc", "gammaincc")},
+    **{name: (PAIR, 1e-13) for name in ("boxcox", "boxcox1p")},
+    "poch": (PAIR, 1e-12),
+    **{name: ((*PAIR, np.linspace(0.02, 0.98, 8)), 1e-12) for name in ("betainc", "betaincc")},
+    "gammasgn": ((X,), 1e-15),
+    "erfcx": ((X[1:],), 1e-14),
     "erfc": ((X[:-1],), 1e-15),
     "ndtr": ((X,), 5e-14),
     "erfinv": ((2 * P - 1,), 2e-15),
@@ -75,10 +80,21 @@ POINTS = {
     **{name: [(2.5, 7.1, 3.0), (0.4, 1.0, 2.2)] for name in ("beta", "betaln", "binom")},
     **{name: [(0.4, 1.0, 2.2), (2.5, 0.1, 3.0)] for name in ("xlogy", "xlog1py", "rel_entr", "kl_div")},
     **{name: [(0.4, 1.0, 5.0), (2.5, 0.1, 3.0)] for name in ("gammainc", "gammaincc")},
+    **{name: [(0.4, 1.5, 5.0), (0.5, -2.0, 3.0)] for name in ("boxcox", "boxcox1p", "poch")},
+    "erfcx": [(-1.5, 0.2, 30.0)],
 }
 
 
-LONG = ("beta", "binom", "gammainc", "gammaincc")  # programs whose second derivatives take long to compile
+LONG = (
+    "beta",
+    "betainc",
+    "betaincc",
+    "betaln",
+    "binom",
+    "gammainc",
+    "gammaincc",
+    "poch",
+)  # programs whose second derivatives take long to compile
 
 
 @pytest.mark.parametrize("name", LONG)
@@ -167,3 +183,17 @@ def test_one_choice_of_nothing():
     n, k = np.array([0, 0, 3]), np.array([0, 4, 0])
     found = dflow.jit(lambda n, k: sp.comb(n, k, repetition=True))(n, k)
     np.testing.assert_array_equal(found, [1.0, 0.0, 1.0])
+
+
+def test_slopes_of_betainc_and_of_transformations_near_the_logarithm():
+    slopes = dflow.jit(dflow.grad(sp.betainc, argnums=(0, 1, 2)))
+    at_bounds = [slopes(*p)[2] for p in ((1.0, 3.0, 0.0), (0.5, 3.0, 0.0), (2.0, 3.0, 1.0))]
+    np.testing.assert_allclose(at_bounds, [3.0, np.inf, 0.0])
+    for p in ((0.4, 2.5, 0.1), (2.0, 0.7, 0.5), (5.0, 3.0, 0.9), (90.0, 70.0, 0.6)):
+        steps = 1e-5 * np.eye(3)
+        numeric = [(sp.betainc(*(p + h)) - sp.betainc(*(p - h))) / 2e-5 for h in steps]
+        np.testing.assert_allclose(slopes(*p), numeric, rtol=2e-6)
+    ends = np.array([0.0, 1.0, -0.1, 1.1, np.nan])
+    np.testing.assert_array_equal(dflow.jit(lambda x: sp.betainc(2.0, 3.0, x))(ends), sp.betainc(2.0, 3.0, ends))
+    first, second = dflow.grad(lambda p: sp.boxcox(2.5, p)), dflow.grad(dflow.grad(lambda p: sp.boxcox(2.5, p)))
+    np.testing.assert_allclose([first(0.0), second(0.0)], [np.log(2.5) ** 2 / 2, np.log(2.5) ** 3 / 3])

@@ -99,3 +99,15 @@ def test_parts_outside_of_traces():
     with pytest.raises(ValueError, match="a part of size 5"):
         lax.dynamic_slice(X, (0, 0), (1, 5))
     assert lax.stop_gradient is dflow.stop_gradient
+
+
+def test_gradients_by_integers_are_none_where_they_are_allowed():
+    def item(x, i):
+        return x[i]
+
+    gradient, none = dflow.grad(item, argnums=(0, 1), allow_int=True)(np.ones(3), 1)
+    np.testing.assert_array_equal(gradient, [0.0, 1.0, 0.0])
+    assert none is None
+    assert dflow.value_and_grad(lambda x: 2.0 * x, allow_int=True)(3) == (6.0, None)
+    with pytest.raises(DerivativeError, match="allow_int=True"):
+        dflow.grad(item, argnums=(0, 1))(np.ones(3), 1)

@@ -1,0 +1,1 @@
+../../dflow/lax_names.py
