@@ -173,6 +173,7 @@ _PARTS = {
     "numpy.fft": "dflow.numpy.fft",
     "numpy.polynomial": "dflow.numpy.series",
     "scipy": "dflow.scipy",
+    "scipy.stats": "dflow.scipy.stats",
 }
 
 

@@ -1,4 +1,7 @@
-"""SciPy's functions on traced arrays. Where nothing is traced they are SciPy's own."""
+"""SciPy's functions on traced arrays. Where nothing is traced they are SciPy's own.
+
+``dflow.scipy.stats`` is imported by itself, or when ``scipy.stats`` has been.
+"""
 
 from __future__ import annotations
 

@@ -183,6 +183,11 @@ def test_ranges_with_traced_bounds(fails):
         dflow.jit(lambda n, k: range(n)[k])(3, -4)
 
 
+def test_a_number_is_not_equal_to_what_is_none():
+    f = lambda x: (x == "a", x != "a", x == None, x in ("a", {}))  # noqa: E711, E731
+    assert dflow.jit(f)(2.0) == f(2.0)
+
+
 def test_functions_of_operator():
     f = lambda x: (operator.contains((1.0, 2.0), x), operator.contains([3, 4], x), operator.is_(x, None))  # noqa: E731
     assert dflow.jit(f)(2.0) == f(2.0)
