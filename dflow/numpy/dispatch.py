@@ -34,6 +34,7 @@ DATA_DEPENDENT = "whether its result is real depends on the data; give it comple
 UNSUPPORTED: dict[str, str] = {
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
+    **dict.fromkeys(("odeint", "solve_ivp"), "dflow.odeint solves differential equations, with derivatives"),
 }
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats as st
 
 import dflow
@@ -97,3 +98,5 @@ def test_refused():
         dflow.jit(lambda x: st.t.cdf(x, 3))(POINTS)
     with pytest.raises(dflow.errors.TraceError, match=r"scipy\.stats\.gamma takes a, loc"):
         dflow.jit(lambda x: st.gamma.pdf(x, shape=2.0))(POINTS)
+    with pytest.raises(dflow.errors.TraceError, match=r"scipy\.integrate\.odeint .* dflow\.odeint solves"):
+        dflow.jit(lambda y: scipy.integrate.odeint(lambda u, t: -u, y, [0.0, 1.0]))(POINTS)
