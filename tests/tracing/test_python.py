@@ -173,7 +173,7 @@ def test_indices_of_arrays():
 def about_ranges(x, n):
     r, s, few = range(1, n, 2), range(n, 0, -3), range(3, 9, 2)
     k = int(x[0])
-    within = [v in q for q in (r, s) for v in (k, 1, 4, 2.0, 2.5, -1, 100)]
+    within = [v in q for q in (r, s) for v in (k, 1, 4, 2.0, 2.5, -1, 100, 1j * k, k + 0j, [k])]
     return r.start, r.stop, s.step, r[0], r[-1], s[1], s[k - 2], within, [k + d in few for d in range(8)]
 
 
