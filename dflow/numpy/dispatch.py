@@ -34,9 +34,7 @@ DATA_DEPENDENT = "whether its result is real depends on the data; give it comple
 UNSUPPORTED: dict[str, str] = {
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
-    "cdf": "that of the normal distribution is scipy.special.ndtr",
-    "logcdf": "that of the normal distribution is scipy.special.log_ndtr",
-    "ppf": "that of the normal distribution is scipy.special.ndtri",
+    **dict.fromkeys(("odeint", "solve_ivp"), "dflow.odeint solves differential equations, with derivatives"),
 }
 
 
@@ -176,6 +174,7 @@ _PARTS = {
     "numpy.fft": "dflow.numpy.fft",
     "numpy.polynomial": "dflow.numpy.series",
     "scipy": "dflow.scipy",
+    "scipy.stats": "dflow.scipy.stats",
 }
 
 

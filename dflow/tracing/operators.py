@@ -139,6 +139,8 @@ def _in_place(self: Any, result: Any) -> Any:
 
 def _refused(op: str, x: Any, other: Any) -> Any:
     if isinstance(other, str | bytes | dict | set | type(None)):
+        if op in ("eq", "ne") and not x.ndim:  # a number equals none of these
+            return op == "ne"
         raise failure(
             TraceError,
             f"'{op}' of an array and a {type(other).__name__}",

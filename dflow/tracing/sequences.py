@@ -84,6 +84,14 @@ class Range(Indexable):
 
     def holds(self, x: Any) -> Any:
         """``x in range(...)``."""
+        if not isinstance(x, Array | int | float | complex | np.generic):
+            return False
+        if np.ndim(x):
+            raise failure(
+                TraceError, "whether an array is in a range", seen=repr(x), mend="ask for one of its elements"
+            )
+        if np.iscomplexobj(x):
+            return _lift.elementwise("and", x.imag == 0, self.holds(x.real))
         ahead = _lift.elementwise("sub", x, self.start)
         count = ahead // self.step
         inside = _lift.elementwise("and", count >= 0, count < self.length)

@@ -173,7 +173,7 @@ def test_indices_of_arrays():
 def about_ranges(x, n):
     r, s, few = range(1, n, 2), range(n, 0, -3), range(3, 9, 2)
     k = int(x[0])
-    within = [v in q for q in (r, s) for v in (k, 1, 4, 2.0, 2.5, -1, 100)]
+    within = [v in q for q in (r, s) for v in (k, 1, 4, 2.0, 2.5, -1, 100, 1j * k, k + 0j, [k])]
     return r.start, r.stop, s.step, r[0], r[-1], s[1], s[k - 2], within, [k + d in few for d in range(8)]
 
 
@@ -181,6 +181,11 @@ def test_ranges_with_traced_bounds(fails):
     assert dflow.jit(about_ranges)(X, 9) == about_ranges(X, 9)
     with pytest.raises(IndexError, match="range object index out of range"):
         dflow.jit(lambda n, k: range(n)[k])(3, -4)
+
+
+def test_a_number_is_not_equal_to_what_is_none():
+    f = lambda x: (x == "a", x != "a", x == None, x in ("a", {}))  # noqa: E711, E731
+    assert dflow.jit(f)(2.0) == f(2.0)
 
 
 def test_functions_of_operator():
