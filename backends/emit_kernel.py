@@ -73,7 +73,11 @@ def _kernel(e: Emitter, op: Op) -> None:
 
     with held_rows(e, region, domain):
         if reduced:
-            fold(e, op, domain, reduced, op.attrs["combine"], element, rows=_reads_in_strides(e, op), ops=ops)
+            # Of many short sums LLVM computes several at a time.
+            alone = reduced == len(domain) and set(op.attrs["combine"]) == {"sum"}
+            hints = nest_hints(e, region, domain) if alone else None
+            rows = _reads_in_strides(e, op)
+            fold(e, op, domain, reduced, op.attrs["combine"], element, rows=rows, ops=ops, hints=hints)
         else:
             in_parts(e, op, domain, ops, nest, TILE if across else 1)
 
@@ -112,11 +116,13 @@ def fold(
     *,
     rows: bool,
     ops: int = 1,
+    hints: ir.MDValue | None = None,
 ) -> None:
-    """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op``."""
+    """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op``. ``hints`` are for the
+    innermost loop."""
     dtypes = [r.type.dtype for r in op.results]
     pairs = [partial(accumulate, e, kind, dtype) for kind, dtype in zip(combine, dtypes)]
-    write = partial(_fold, e, op.results, reduced, combine, element, rows, ops)
+    write = partial(_fold, e, op.results, reduced, combine, element, rows, ops, hints)
     fold_in_parts(e, op, domain, reduced, ops, write, pairs, rows)
 
 
@@ -128,6 +134,7 @@ def _fold(
     element: Element,
     rows: bool,
     ops: int,
+    hints: ir.MDValue | None,
     domain: Domain,
 ) -> None:
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
@@ -153,7 +160,7 @@ def _fold(
         return [pair(e.builder, d, next(rest), next(rest)) if split else next(rest) for d, split in zip(wide, sums)]
 
     def one(at: At) -> None:
-        totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops)
+        totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops, hints)
         write(e, results, at, [convert(e.builder, w, d, v) for d, w, v in zip(dtypes, wide, joined(totals))])
 
     points = int(np.prod([d if isinstance(d, int) else UNROLL for d in inner]))
@@ -213,8 +220,10 @@ def reduce_nest(
     start: Sequence[ir.Value],
     step: Callable[[At, Sequence[ir.Value]], Sequence[ir.Value]],
     ops: int = 1,
+    hints: ir.MDValue | None = None,
 ) -> Sequence[ir.Value]:
-    """``values = step(index, values)`` for every index of ``shape``; the last values."""
+    """``values = step(index, values)`` for every index of ``shape``; the last values. ``hints`` are for the innermost
+    loop."""
     unroll = unrolls(shape, ops)
 
     def level(axis: int, at: At, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
@@ -225,7 +234,10 @@ def reduce_nest(
             for k in range(int(dim)):
                 values = level(axis + 1, [*at, index(k)], values)
             return values
-        return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, e.position(dim, k)], inner))
+        innermost = hints if axis == len(shape) - 1 else None
+        return e.loop(
+            e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, e.position(dim, k)], inner), hints=innermost
+        )
 
     return start if 0 in shape else level(0, [], start)
 
