@@ -24,7 +24,7 @@ from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_direct import direct
 from dflow.backends.emit_lanes import VECTORS
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I32, PTR, ZERO, storage_type, strides
+from dflow.backends.emit_types import I32, PTR, ZERO, index, storage_type, strides
 from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.linear_forms import terms
 from dflow.ir.passes.rewrite import constant_of
@@ -211,9 +211,9 @@ class _Writer:
         varying = self.positions(body, k, ZERO)
         begin = e.env[write.operands[2]]
         self.positions(body, k, b.neg(begin))
-        many = ir.VectorType(count.type, self.lanes)
-        offsets = b.sub(ir.Constant(many, list(range(self.lanes))), self.splat(begin))
-        mask = b.icmp_unsigned("<", offsets, self.splat(count))
+        # As bits of a number, which are fewer instructions than comparisons of vectors. The window is not empty.
+        bits = b.shl(b.lshr(index(-1), b.sub(index(64), count)), begin)
+        mask = b.bitcast(b.trunc(bits, ir.IntType(self.lanes)), ir.VectorType(ir.IntType(1), self.lanes))
         vectors: dict[Value, ir.Value] = {}
 
         def whole(v: Value) -> ir.Value:

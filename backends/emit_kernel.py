@@ -73,7 +73,11 @@ def _kernel(e: Emitter, op: Op) -> None:
 
     with held_rows(e, region, domain):
         if reduced:
-            fold(e, op, domain, reduced, op.attrs["combine"], element, rows=_reads_in_strides(e, op), ops=ops)
+            # Of many short sums LLVM computes several at a time.
+            alone = reduced == len(domain) and set(op.attrs["combine"]) == {"sum"}
+            hints = nest_hints(e, region, domain) if alone else None
+            rows = _reads_in_strides(e, op)
+            fold(e, op, domain, reduced, op.attrs["combine"], element, rows=rows, ops=ops, hints=hints)
         else:
             in_parts(e, op, domain, ops, nest, TILE if across else 1)
 
@@ -112,9 +116,10 @@ def fold(
     *,
     rows: bool,
     ops: int = 1,
+    hints: ir.MDValue | None = None,
 ) -> None:
     """Reduces the last ``reduced`` axes of ``domain``, which gives the results of ``op`` that are combined; the others
-    are written on the way."""
+    are written on the way. ``hints`` are for the innermost loop."""
     results = [r for r, kind in zip(op.results, combine) if kind]
     whole = [r for r, kind in zip(op.results, combine) if not kind]
     kinds = [kind for kind in combine if kind]
@@ -125,7 +130,7 @@ def fold(
         return [v for v, kind in zip(values, combine) if kind]
 
     pairs = [partial(accumulate, e, kind, r.type.dtype) for kind, r in zip(kinds, results)]
-    nest = partial(_fold, e, results, reduced, kinds, combined if whole else element, rows, ops)
+    nest = partial(_fold, e, results, reduced, kinds, combined if whole else element, rows, ops, hints)
     fold_in_parts(e, op, results, domain, reduced, ops, nest, pairs, rows)
 
 
@@ -137,6 +142,7 @@ def _fold(
     element: Element,
     rows: bool,
     ops: int,
+    hints: ir.MDValue | None,
     domain: Domain,
 ) -> None:
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
@@ -162,7 +168,7 @@ def _fold(
         return [pair(e.builder, d, next(rest), next(rest)) if split else next(rest) for d, split in zip(wide, sums)]
 
     def one(at: At) -> None:
-        totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops)
+        totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops, hints)
         write(e, results, at, [convert(e.builder, w, d, v) for d, w, v in zip(dtypes, wide, joined(totals))])
 
     points = int(np.prod([d if isinstance(d, int) else UNROLL for d in inner]))
@@ -222,8 +228,10 @@ def reduce_nest(
     start: Sequence[ir.Value],
     step: Callable[[At, Sequence[ir.Value]], Sequence[ir.Value]],
     ops: int = 1,
+    hints: ir.MDValue | None = None,
 ) -> Sequence[ir.Value]:
-    """``values = step(index, values)`` for every index of ``shape``; the last values."""
+    """``values = step(index, values)`` for every index of ``shape``; the last values. ``hints`` are for the innermost
+    loop."""
     unroll = unrolls(shape, ops)
 
     def level(axis: int, at: At, values: Sequence[ir.Value]) -> Sequence[ir.Value]:
@@ -234,7 +242,10 @@ def reduce_nest(
             for k in range(int(dim)):
                 values = level(axis + 1, [*at, index(k)], values)
             return values
-        return e.loop(e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, e.position(dim, k)], inner))
+        innermost = hints if axis == len(shape) - 1 else None
+        return e.loop(
+            e.size(dim), values, lambda k, *inner: level(axis + 1, [*at, e.position(dim, k)], inner), hints=innermost
+        )
 
     return start if 0 in shape else level(0, [], start)
 

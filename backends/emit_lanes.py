@@ -10,7 +10,9 @@ side, what the rounds of the outer loop do is the same on different numbers. The
 that LLVM makes vectors of all that is between.
 
 What does not depend on the carried values of the outer loop goes side by side, if it is arithmetic, elements of arrays
-that the loop does not change, and loops of these that run equally often. The rest comes behind, round by round.
+that the loop does not change, and loops of these that run equally often. So do recurrences that add their numbers to
+elements of an array (`y[j] += p`) which are only added to: those of all rounds are added up first. The rest comes
+behind, round by round.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from dflow.backends.emit_core import Emitter, cost
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import I32, ZERO, index
 from dflow.ir.core import Block, Op, Value, free_values, walk
+from dflow.ir.passes.accumulate import additions, count_uses
 from dflow.ir.passes.rewrite import constant_of, has_effect
 from dflow.ir.registry import definition
 from dflow.ir.types import HALVES, DType
@@ -48,13 +51,17 @@ class Lanes:
 
 def lanes(e: Emitter, loop: Op) -> Lanes | None:
     """How rounds of ``loop`` go side by side, if they do."""
-    (body,) = loop.regions
-    if not e.vectorizes or not any(o.name == "for" for o in body.ops) or any(v.type.grows for v in free_values(body)):
+    return found_lanes(loop, loop.regions[0]) if e.vectorizes else None
+
+
+def found_lanes(loop: Op, body: Block) -> Lanes | None:
+    """How rounds of ``loop`` go side by side, if they do, with ``body`` for its body."""
+    if not any(o.name == "for" for o in body.ops) or any(v.type.grows for v in free_values(body)):
         return None
     rows = _Rounds(body)
     every = [o for a in rows.ahead for o in _all(a)]
     loops = [o for o in every if o.name == "for"]
-    carried = sum(len(o.operands) - 1 for o in loops)
+    carried = max((_carried(a) for a in rows.ahead), default=0)
     trips = constant_of(loop.operands[0])
     count = MANY if carried <= FEW_CARRIED else SOME
     few = isinstance(trips, int) and trips < 2 * count
@@ -65,17 +72,27 @@ def lanes(e: Emitter, loop: Op) -> Lanes | None:
     return Lanes(SOME, rows.ahead, rows.behind) if any(_holds(o, body.args[0]) for o in rows.ahead) else None
 
 
+def _carried(op: Op) -> int:
+    """How many numbers the loops of ``op`` carry."""
+    return sum(v.type.is_scalar for o in _all(op) if o.name == "for" for v in o.operands[1:])
+
+
 class _Rounds:
     """The operations of a loop's body: those that go side by side, and those that come behind."""
 
     def __init__(self, body: Block):
         self.ahead: list[Op] = []
         self.behind: list[Op] = []
-        late, varying, checked = set(body.args[1:]), {body.args[0]}, False
+        uses = count_uses(body)
+        shared: set[Value] = set()
+        for a, r in zip(body.args[1:], body.results):
+            if a.type.rank and (made := additions(a, r, uses)):
+                shared |= _states(a, made)
+        late, varying, checked = set(body.args[1:]) - shared, {body.args[0]}, False
         for op in body.ops:
             checked = checked or any(map(has_effect, _all(op)))
             needs = {*op.operands, *free_values(*op.regions)}
-            if checked or not late.isdisjoint(needs) or not _is_plain(op, varying):
+            if checked or not late.isdisjoint(needs) or not _is_plain(op, varying, shared):
                 late.update(op.results)
                 self.behind.append(op)
             else:
@@ -89,17 +106,52 @@ def _all(op: Op) -> Iterator[Op]:
         yield from walk(r)
 
 
-def _is_plain(op: Op, varying: set[Value]) -> bool:
-    """Whether rounds can go side by side in ``op``. ``varying``, which grows, is what differs between them."""
-    if any(r.type.rank or not _fits_vectors(r.type.dtype) for r in op.results):
+def _states(a: Value, made: Sequence[Op]) -> set[Value]:
+    """The array ``a``, which is only added to, before and after each of the operations ``made``, and inside of them."""
+    states = {a}
+    for op in made:
+        for r, v in zip(op.results, op.operands[1:] if op.name == "for" else op.operands):
+            if op.name != "for":
+                states.add(r)
+            elif r.type.rank and r.type == a.type:
+                n, (inner,) = op.results.index(r), op.regions
+                chain = additions(inner.args[n + 1], inner.results[n], count_uses(inner))
+                states |= {r, v} | _states(inner.args[n + 1], chain or ()) if chain else set()
+    return states
+
+
+def _is_share(op: Op, varying: set[Value]) -> bool:
+    """Whether ``op`` adds a number of its own for each round to the same element."""
+    return varying.isdisjoint(op.operands[2:]) and op.operands[1] in varying and op.operands[1].type.dtype.is_float
+
+
+def _is_shared_recurrence(loop: Op, varying: set[Value]) -> bool:
+    """Whether a loop adds what it computes from numbers that go round, and reads nothing else for each round."""
+    (body,) = loop.regions
+    reads = [v for o in body.ops if o.name == "extract" for v in o.operands[1:]]
+    return any(a.type.is_scalar for a in body.args[1:]) and varying.isdisjoint(reads) and not _has_loops(body)
+
+
+def _has_loops(body: Block) -> bool:
+    return any(o.regions for o in body.ops)
+
+
+def _is_plain(op: Op, varying: set[Value], shared: set[Value]) -> bool:
+    """Whether rounds can go side by side in ``op``. ``varying``, which grows, is what differs between them; ``shared``
+    are arrays that are only added to."""
+    if any((r.type.rank and r not in shared) or not _fits_vectors(r.type.dtype) for r in op.results):
+        return False
+    if op.name == "update_add" and op.result in shared:
+        return _is_share(op, varying)
+    if op.name == "for" and any(r.type.rank for r in op.results) and not _is_shared_recurrence(op, varying):
         return False
     if op.name == "for":
         (body,) = op.regions
         if op.operands[0] in varying:
             return False
-        varying.update(body.args[1:])
-        varying.update(op.results)
-        return all(_is_plain(o, varying) for o in body.ops)
+        varying.update(a for a in body.args[1:] if a.type.is_scalar)
+        varying.update(r for r in op.results if r.type.is_scalar)
+        return all(_is_plain(o, varying, shared) for o in body.ops)
     if op.regions or not (op.name in ("constant", "extract") or definition(op).elementwise):
         return False
     if not varying.isdisjoint(op.operands):
@@ -234,6 +286,8 @@ class _SideBySide:
         for op in ops:
             if op.name == "for":
                 self.loop(op)
+            elif op.name == "update_add":
+                self.share(op)
             elif not any(map(self.differs, op.operands)):
                 self.e.op(op)
                 self.forget(op.result)
@@ -252,9 +306,22 @@ class _SideBySide:
         self.e.op(op)
         return self.e.env[op.result]
 
+    def share(self, op: Op) -> None:
+        """Adds the numbers of all rounds to one element."""
+        b, total, *others = self.e.builder, *self.joined(op.operands[1])
+        for v in others:
+            total = b.fadd(total, v, flags=("reassoc",))
+        element = total.type.element
+        name = f"llvm.vector.reduce.fadd.v{WIDTH}f{op.operands[1].type.dtype.bits}"
+        kind = ir.FunctionType(element, [element, total.type])
+        function = self.e.module.globals.get(name) or ir.Function(self.e.module, kind, name)
+        self.e.env[op.operands[1]] = b.call(function, [element(-0.0), total], fastmath=("reassoc",))
+        self.e.op(op)
+
     def loop(self, op: Op) -> None:
         (body,) = op.regions
-        k, *carried = body.args
+        k, *carried = (a for a in body.args if a.type.is_scalar)
+        yields = [v for v in body.results if v.type.is_scalar]
 
         def bind(values: Sequence[Value], given: Sequence[ir.Value]) -> None:
             each = iter(given)
@@ -265,12 +332,13 @@ class _SideBySide:
             self.e.env[k] = i
             bind(carried, given)
             self.write(body.ops)
-            return [x for v in body.results for x in self.joined(v)]
+            return [x for v in yields for x in self.joined(v)]
 
-        values: Sequence[ir.Value] = [x for v in op.operands[1:] for x in self.joined(v)]
+        inits = [v for v in op.operands[1:] if v.type.is_scalar]
+        values: Sequence[ir.Value] = [x for v in inits for x in self.joined(v)]
         if _is_unrolled(op):
             for c in range(constant_of(op.operands[0])):
                 values = run(index(c), *values)
         else:
             values = self.e.loop(self.e.env[op.operands[0]], values, run)
-        bind(op.results, values)
+        bind([r for r in op.results if r.type.is_scalar], values)

@@ -38,10 +38,10 @@ def arguments(n, dtype=np.float64):
     return r.normal(size=n * (n - 1) // 2).astype(dtype), r.normal(size=n).astype(dtype)
 
 
-@pytest.mark.parametrize(("n", "dtype"), [(8, np.float64), (12, np.float64), (32, np.float64), (24, np.float32)])
+@pytest.mark.parametrize(("n", "dtype"), [(8, np.float64), (12, np.float64), (32, np.float64), (64, np.float32)])
 def test_rows_of_a_triangle(n, dtype):
     l, x = arguments(n, dtype)
-    np.testing.assert_allclose(dflow.jit(triangle)(l, x), triangle(l, x), rtol=1e-13 if n != 24 else 1e-5)
+    np.testing.assert_allclose(dflow.jit(triangle)(l, x), triangle(l, x), rtol=1e-13 if dtype == np.float64 else 1e-4)
 
 
 @pytest.mark.skipif(not has_masks(), reason="this processor reads no vectors under masks")

@@ -78,6 +78,20 @@ def test_reductions_in_both_loop_orders(shape, kinds, transposed):
     assert_agrees(b.function("f", kernel(b, domain, body, (1, kinds))), np.abs(normal(*shape)))
 
 
+@pytest.mark.parametrize("size", [20, 32, 48])
+def test_short_sums_are_of_vectors(size):
+    b = Builder([TensorType(F64, (size,)), TensorType(F64, (size,))])
+    x, y = b.args
+
+    def body(k, i):
+        product = k.mul(at(k, x, i), at(k, y, i))
+        return [product, k.add(product, at(k, x, i))]
+
+    sums = kernel(b, (size,), body, (1, ("sum", "sum")))
+    compiled = assert_agrees(b.function("f", sums), normal(size), normal(size) + 1)
+    assert "@llvm.vector.reduce.fadd" in compiled.llvm
+
+
 def test_matrix_product_as_a_kernel():
     b = Builder([TensorType(F64, (20, 30)), TensorType(F64, (30, 40))])
     x, y = b.args
