@@ -16,6 +16,7 @@ from math import prod
 from types import MappingProxyType
 
 from dflow.ir.core import Op, Value, free_values
+from dflow.ir.passes.backwards import backwards
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
 from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import definition
@@ -45,7 +46,8 @@ def choose(
     """Chooses for a region with the operations ``ops`` and the arguments ``args`` that must be saved to be known.
 
     Operations in ``again`` may be repeated whatever they cost, those for which ``once`` holds may not. The values in
-    ``instead`` are also the results of operations that take nothing but what is at hand.
+    ``instead`` are also the results of operations that take nothing but what is at hand; a slice backwards is also the
+    slice turned around.
     """
     inside = set(args)
     for op in ops:
@@ -53,7 +55,7 @@ def choose(
     wanted = [v for v in dict.fromkeys(needed) if v in inside]
     if not wanted:
         return Choice([], [])
-    return _Region(inside, set(args), again, once, instead).choice(wanted)
+    return _Region(inside, set(args), again, once, {**backwards(ops), **instead}).choice(wanted)
 
 
 class _Region:
@@ -65,6 +67,7 @@ class _Region:
         once: Callable[[Op], bool],
         instead: Mapping[Value, Op],
     ):
+        """``instead``: other operations that give a value."""
         self.inside, self.args, self.again, self.once, self.instead = inside, args, again, once, instead
 
     def choice(self, wanted: Sequence[Value]) -> Choice:
