@@ -120,22 +120,12 @@ def _while(e: Emitter, op: Op) -> None:
 
 @emits("if")
 def _if(e: Emitter, op: Op) -> None:
-    b = e.builder
-    starts = [e.new_block(name) for name in ("then", "else")]
-    joined = e.new_block("joined")
-    b.cbranch(e.env[op.operands[0]], *starts)
-    ends = []
-    for start, region in zip(starts, op.regions):
-        b.position_at_end(start)
+    def run(region: Block) -> list[ir.Value]:
         e.block(region)
-        ends.append((b.block, registers(e, region.results)))
-        b.branch(joined)
-    b.position_at_end(joined)
-    phis = [b.phi(v.type) for v in ends[0][1]]
-    for block, values in ends:
-        for phi, v in zip(phis, values):
-            phi.add_incoming(v, block)
-    bind(e, op.results, phis)
+        return registers(e, region.results)
+
+    then, otherwise = op.regions
+    bind(e, op.results, e.either(e.env[op.operands[0]], lambda: run(then), lambda: run(otherwise)))
 
 
 @emits("check")

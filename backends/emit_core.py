@@ -232,6 +232,26 @@ class Emitter:
         b.position_at_end(done)
         return phis[1:]
 
+    def either(
+        self, test: ir.Value, then: Callable[[], list[ir.Value]], otherwise: Callable[[], list[ir.Value]]
+    ) -> list[ir.Value]:
+        """Writes both branches; the values of the one that is taken."""
+        b = self.builder
+        starts, joined = [self.new_block(name) for name in ("then", "else")], self.new_block("joined")
+        b.cbranch(test, *starts)
+        ends = []
+        for start, branch in zip(starts, (then, otherwise)):
+            b.position_at_end(start)
+            values = branch()
+            ends.append((b.block, values))
+            b.branch(joined)
+        b.position_at_end(joined)
+        phis = [b.phi(v.type) for v in ends[0][1]]
+        for block, values in ends:
+            for phi, v in zip(phis, values):
+                phi.add_incoming(v, block)
+        return phis
+
     def repeat(self, count: ir.Value, body: Callable[[ir.Value], Any], hints: ir.MDValue | None = None) -> None:
         def run(k: ir.Value) -> Sequence[ir.Value]:
             body(k)

@@ -177,27 +177,21 @@ class _Writer:
         return array
 
     def branches(self, op: Op, array: ir.Value) -> ir.Value:
-        e, b = self.e, self.e.builder
-        starts, joined = [e.new_block(name) for name in ("then", "else")], e.new_block("joined")
-        b.cbranch(e.env[op.operands[0]], *starts)
-        ends = []
-        for start, region in zip(starts, op.regions):
-            b.position_at_end(start)
+        e = self.e
+
+        def run(region: Block) -> list[ir.Value]:
             if _leads(e, region, self.array, self.held.windows):
                 after = self.block(region, array)
             else:
                 self.store(array)
                 e.block(region)
                 after = self.load()
-            ends.append((b.block, [after, *(e.env[v] for v in region.results if v.type.is_scalar)]))
-            b.branch(joined)
-        b.position_at_end(joined)
-        phis = [b.phi(v.type) for v in ends[0][1]]
-        for block, values in ends:
-            for phi, v in zip(phis, values):
-                phi.add_incoming(v, block)
-        e.env.update(zip((r for r in op.results if r.type.is_scalar), phis[1:]))
-        return phis[0]
+            return [after, *(e.env[v] for v in region.results if v.type.is_scalar)]
+
+        then, otherwise = op.regions
+        after, *values = e.either(e.env[op.operands[0]], lambda: run(then), lambda: run(otherwise))
+        e.env.update(zip((r for r in op.results if r.type.is_scalar), values))
+        return after
 
     def window(self, op: Op, array: ir.Value) -> ir.Value:
         """A loop over a window. What is the same for all of its elements is read only where there are any."""

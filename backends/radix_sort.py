@@ -13,15 +13,14 @@ distance from the least key, so that integers of a small range take one or two p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import untyped
 from dflow.backends.emit_once import fill_bytes
 from dflow.backends.emit_scalar import is_nan
 from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, from_storage, index, storage_type
+from dflow.backends.function_writer import FunctionWriter, internal_function
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.types import DType
 
@@ -38,7 +37,7 @@ PAIR = ir.VectorType(I64, 2)
 
 def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     """``void f(row of x, positions, scratch of 2 * RECORD * count bytes, count)``."""
-    f, fresh = _function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
+    f, fresh = internal_function(module, f"dflow.argsort.{dtype.name}", [PTR, PTR, PTR, I64])
     if fresh:
         for arg in f.args[:3]:
             arg.add_attribute("noalias")
@@ -46,65 +45,7 @@ def sorter(module: ir.Module, dtype: DType, threads: bool) -> ir.Function:
     return f
 
 
-def _function(module: ir.Module, name: str, args: Sequence[ir.Type]) -> tuple[ir.Function, bool]:
-    """The function of that name, and whether it is new and has no body yet."""
-    if name in module.globals:
-        return module.globals[name], False
-    f = ir.Function(module, ir.FunctionType(VOID, args), name)
-    f.linkage = "internal"
-    for attribute in ("noinline", "nounwind"):
-        f.attributes.add(attribute)
-    return f, True
-
-
-class _Writer:
-    """Writes one function, with variables and loops."""
-
-    def __init__(self, f: ir.Function):
-        self.f, self.module = f, f.module
-        self.b = ir.IRBuilder(f.append_basic_block("entry"))
-
-    def room(self, t: ir.Type) -> Any:
-        """A variable; its place is in the entry block, so that LLVM makes it a register."""
-        with self.b.goto_entry_block():
-            return untyped(self.b.alloca(t))
-
-    def slot(self, value: ir.Value) -> Any:
-        made = self.room(value.type)
-        self.b.store(value, made)
-        return made
-
-    def read(self, slot: ir.Value, t: ir.Type = I64) -> ir.Value:
-        return self.b.load(slot, typ=t)
-
-    def increase(self, slot: ir.Value, by: ir.Value = ONE) -> None:
-        self.b.store(self.b.add(self.read(slot), by), slot)
-
-    def at(self, base: ir.Value, k: ir.Value, t: ir.Type = I64) -> ir.Value:
-        return self.b.gep(base, [k], source_etype=t)
-
-    def repeat(self, test: Callable[[], ir.Value], body: Callable[[], Any]) -> None:
-        head, inside, done = (self.f.append_basic_block(name) for name in ("head", "body", "done"))
-        self.b.branch(head)
-        self.b.position_at_end(head)
-        self.b.cbranch(test(), inside, done)
-        self.b.position_at_end(inside)
-        body()
-        self.b.branch(head)
-        self.b.position_at_end(done)
-
-    def count(self, start: ir.Value, stop: ir.Value, body: Callable[[ir.Value], Any], step: int = 1) -> None:
-        """``body(k)`` for k = start, start + step, ... below ``stop``."""
-        k = self.slot(start)
-
-        def once() -> None:
-            body(self.read(k))
-            self.increase(k, index(step))
-
-        self.repeat(lambda: self.b.icmp_signed("<", self.read(k), stop), once)
-
-
-class _Sort(_Writer):
+class _Sort(FunctionWriter):
     def __init__(self, f: ir.Function, dtype: DType, threads: bool):
         super().__init__(f)
         self.dtype, self.threads = dtype, threads
@@ -208,7 +149,7 @@ class _Sort(_Writer):
                 b.store(b.add(self.read(total, vector), b.zext(sooner, vector)), total)
                 b.store(b.add(at, vector([LANES] * LANES)), others)
 
-            self.count(ZERO, self.size, some, step=LANES)
+            self.count(ZERO, self.size, some, index(LANES))
             b.store(i, self.at(self.positions, b.call(self.sum_of(vector), [self.read(total, vector)])))
 
         self.count(ZERO, self.size, one)
@@ -279,10 +220,10 @@ class _Sort(_Writer):
 def _passes(module: ir.Module, threads: bool) -> ir.Function:
     """``void f(source*, target*, least, start, stop, size)``: passes for the digits of the bits start ... stop, which
     change what the two pointers point to."""
-    f, fresh = _function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
+    f, fresh = internal_function(module, "dflow.sort.passes", [PTR, PTR, I64, I64, I64, I64])
     if not fresh:
         return f
-    w = _Writer(f)
+    w = FunctionWriter(f)
     b, (source, target, least, start, stop, size) = w.b, f.args
     context, counters = w.room(CONTEXT), w.room(ir.ArrayType(I64, PARTS * COUNTERS))
     parts = b.select(b.icmp_signed("<", size, index(LONG)), ONE, index(PARTS)) if threads else ONE
@@ -299,7 +240,7 @@ def _passes(module: ir.Module, threads: bool) -> ir.Function:
         b.store(there, source)
         b.store(here, target)
 
-    w.count(start, stop, one, step=DIGIT)
+    w.count(start, stop, one, index(DIGIT))
     b.ret_void()
     return f
 
@@ -311,7 +252,7 @@ def _field(b: ir.IRBuilder, context: ir.Value, k: int) -> ir.Value:
     return b.gep(context, [I32(0), I32(k)], inbounds=True, source_etype=CONTEXT)
 
 
-def _run(w: _Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
+def _run(w: FunctionWriter, f: ir.Function, context: ir.Value, parts: ir.Value, threads: bool) -> None:
     if not threads:
         w.b.call(f, [context, ZERO])
         return
@@ -319,7 +260,7 @@ def _run(w: _Writer, f: ir.Function, context: ir.Value, parts: ir.Value, threads
     w.b.call(pool, [f, context, parts])
 
 
-def _add_up(w: _Writer, counters: ir.Value, parts: ir.Value) -> None:
+def _add_up(w: FunctionWriter, counters: ir.Value, parts: ir.Value) -> None:
     """Where the first element with each digit goes, from how many there are in each part."""
     b, total = w.b, w.slot(ZERO)
 
@@ -333,14 +274,14 @@ def _add_up(w: _Writer, counters: ir.Value, parts: ir.Value) -> None:
 
 
 def _count_digits(module: ir.Module) -> ir.Function:
-    def one(w: _Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: FunctionWriter, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         w.increase(counter)
 
     return _for_records(module, "dflow.sort.count", one)
 
 
 def _move_records(module: ir.Module) -> ir.Function:
-    def one(w: _Writer, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
+    def one(w: FunctionWriter, record: ir.Value, target: ir.Value, counter: ir.Value) -> None:
         place = w.at(target, w.read(counter), PAIR)
         w.b.store(w.b.load(record, typ=PAIR, align=16), place, align=16)
         w.increase(counter)
@@ -350,10 +291,10 @@ def _move_records(module: ir.Module) -> ir.Function:
 
 def _for_records(module: ir.Module, name: str, body: Callable[..., None]) -> ir.Function:
     """``void f(context, part)``: ``body(record, target, the counter of its digit)`` for all records of the part."""
-    f, fresh = _function(module, name, [PTR, I64])
+    f, fresh = internal_function(module, name, [PTR, I64])
     if not fresh:
         return f
-    w = _Writer(f)
+    w = FunctionWriter(f)
     b, (context, part) = w.b, f.args
     fields = (b.load(_field(b, context, k), typ=t) for k, t in enumerate(CONTEXT.elements))
     source, target, counters, least, shift, size, length = fields

@@ -128,15 +128,7 @@ class custom_jvp(WithRule):
     """
 
     verb = "defjvp"
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        nondiff_argnums: int | Sequence[int] = (),
-        nondiff_argnames: str | Sequence[str] = (),
-    ):
-        super().__init__(function, nondiff_argnums, nondiff_argnames)
-        self.jvp: Callable[..., Any] | None = None
+    jvp: Callable[..., Any] | None = None
 
     def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
         """Sets the rule."""
@@ -228,15 +220,7 @@ class custom_vjp(WithRule):
     """
 
     verb = "defvjp"
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        nondiff_argnums: int | Sequence[int] = (),
-        nondiff_argnames: str | Sequence[str] = (),
-    ):
-        super().__init__(function, nondiff_argnums, nondiff_argnames)
-        self.pair: tuple[Callable[..., Any], Callable[..., Any]] | None = None
+    pair: tuple[Callable[..., Any], Callable[..., Any]] | None = None
 
     def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
         """Sets the rule."""

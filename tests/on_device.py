@@ -21,3 +21,18 @@ def compare(f, *args, rtol=1e-9, **options):
         scale = np.max(np.abs(w), initial=0.0, where=np.isfinite(w))
         np.testing.assert_allclose(np.asarray(g), w, rtol=rtol, atol=rtol * scale)
     return [k.what for k in on_device.lower(*args).launches().kernels]
+
+
+def settle(x, goal):
+    """Loops in loops, and a branch, around an array that is too large for one block."""
+    rounds = 0
+    while np.sum(x) > goal:
+        y = np.sin(x)
+        while np.max(y) > 0.5:
+            y = y * 0.75
+        if np.min(x) > 0.8:
+            x = 0.5 * (x + y)
+        else:
+            x = x * 0.9
+        rounds += 1
+    return x, rounds

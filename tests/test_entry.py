@@ -1,98 +1,39 @@
 """Native entry points: every kind of leaf, all ways off the fast path, reference counts, and the callable type."""
 
 import contextlib
-import copy
 import gc
-import importlib.util
 import pickle
 import sys
 import threading
 import tracemalloc
-import types
-import weakref
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from llvmlite import ir
+from native_probe import (
+    BOOL,
+    FLOAT,
+    I32,
+    INT,
+    PTR,
+    Probe,
+    compile_module,
+    compiled,
+    copy_kernel,
+    identity,
+    same,
+    went_slow,
+)
 
-from dflow.backends import callable as callable_module
-from dflow.backends import entry, pyabi, result_memory, trampoline
+from dflow.backends import entry, pyabi, trampoline
 from dflow.backends.callable import NativeCallable
 from dflow.backends.entry import EntrySpec, Leaf, add_entry
 
-PTR, I32, I64 = ir.PointerType(), ir.IntType(32), ir.IntType(64)
-FLOAT, INT, BOOL = (Leaf(dtype, (), True) for dtype in ("f64", "i64", "bool"))
 ELEMENTS = list(dict.fromkeys([*pyabi.ELEMENTS, "bf16"]))
 NUMERIC = [name for name in ELEMENTS if entry.passes(name)]
 
 pytestmark = pytest.mark.skipif(not entry.available(), reason="this interpreter's layouts are not known")
-
-
-class Probe(NativeCallable):
-    """Says which way a call went."""
-
-    def _fallback(self, *args, **kwargs):
-        return ("slow", args, kwargs)
-
-    def _on_error(self, entry, status, record, args):
-        raise ArithmeticError(entry, status, record, args)
-
-
-def copy_kernel(module, name, spec, status=0):
-    """A kernel that copies argument i to result i, leaves `status` in the error record, and returns it."""
-    leaves = [leaf.llvm if leaf.by_value else PTR for leaf in spec.args]
-    signature = ir.FunctionType(I32, [*leaves, *[PTR] * (len(spec.results) + 1)])
-    kernel = ir.Function(module, signature, name)
-    builder = ir.IRBuilder(kernel.append_basic_block())
-    for leaf, source, place in zip(spec.args, kernel.args, kernel.args[len(spec.args) :]):
-        if not leaf.by_value:
-            itemsize = np.dtype(pyabi.ELEMENTS[leaf.dtype].scalar).itemsize
-            whole = ir.ArrayType(ir.IntType(8), itemsize * int(np.prod(leaf.shape)))
-            source = builder.load(source, typ=whole, align=1)
-            builder.store(source, place, align=1)
-        else:
-            builder.store(source, place)
-    if status:
-        builder.store(ir.Constant(ir.ArrayType(I64, 4), [status, 20, -30, 40]), kernel.args[-1])
-    builder.ret(ir.Constant(I32, status))
-    return kernel
-
-
-def compile_module(module):
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    found = {**entry.symbols(), result_memory.SYMBOL: result_memory.address()}
-    for name, address in found.items():
-        llvm.add_symbol(name, address)
-    parsed = llvm.parse_assembly(str(module))
-    parsed.verify()
-    engine = llvm.create_mcjit_compiler(parsed, llvm.Target.from_default_triple().create_target_machine())
-    engine.finalize_object()
-    return engine
-
-
-def compiled(*specs, status=0):
-    """A callable with one copying entry for each spec."""
-    module = ir.Module()
-    for k, spec in enumerate(specs):
-        add_entry(module, copy_kernel(module, f"kernel{k}", spec, status), spec, f"entry{k}")
-    engine = compile_module(module)
-    made = Probe()
-    made._set_entries([engine.get_function_address(f"entry{k}") for k in range(len(specs))], keep=engine)
-    return made
-
-
-def identity(*leaves, single=True, **options):
-    return EntrySpec(leaves, leaves, single, **options)
-
-
-def went_slow(result):
-    return isinstance(result, tuple) and len(result) == 3 and result[0] == "slow"
-
-
-def same(got, want):
-    return type(got) is type(want) and got.dtype == want.dtype and np.array_equal(got, want)
 
 
 def test_layouts_are_known_here():
@@ -388,101 +329,6 @@ def test_threads():
 
 
 # --- the callable type
-
-
-def test_subclasses_dispatch_by_vectorcall():
-    class Deeper(Probe):
-        pass
-
-    for cls in (NativeCallable, Probe, Deeper):
-        assert cls.__flags__ & pyabi.HAVE_VECTORCALL
-
-
-def test_subclass_with_its_own_call():
-    class Own(Probe):
-        def __call__(self, *args):
-            return ("own", args)
-
-    class Child(Own):
-        pass
-
-    assert Own()(1.0) == ("own", (1.0,)) and Child()(1.0) == ("own", (1.0,))
-
-
-def test_bound_as_a_method():
-    class Model:
-        step = Probe()
-
-    model = Model()
-    assert isinstance(model.step, types.MethodType)
-    assert model.step(1.0, k=2) == ("slow", (model, 1.0), {"k": 2})
-    assert Model.step is Model.__dict__["step"]
-
-
-def test_fast_method_call():
-    f = compiled(identity(FLOAT))
-    assert types.MethodType(f, 2.0)() == 2.0
-    assert f.__call__(2.0) == 2.0 and list(map(f, [1.0, 2.0])) == [1.0, 2.0]
-
-
-def test_attributes_weak_references_and_cycles():
-    f = compiled(identity(FLOAT))
-    f.myself, f.note = f, "kept"
-    assert f.__dict__["note"] == "kept"
-    ref = weakref.ref(f)
-    del f
-    gc.collect()
-    assert ref() is None
-
-
-def test_copying_is_left_to_subclasses():
-    class Copied(Probe):
-        def __reduce__(self):
-            return Copied, ()
-
-    assert went_slow(copy.deepcopy(Copied())(1.0))
-
-
-def test_created_with_arguments():
-    class Jit(Probe):
-        def __init__(self, fun, *, name):
-            self.fun, self.name = fun, name
-
-        def _fallback(self, *args, **kwargs):
-            return self.fun(*args)
-
-    assert Jit(abs, name="abs")(-2) == 2
-
-
-def test_fallback_may_install_code_for_its_caller():
-    spec = identity(FLOAT)
-    module = ir.Module()
-    add_entry(module, copy_kernel(module, "kernel", spec), spec, "entry")
-    engine = compile_module(module)
-
-    class Lazy(Probe):
-        def _fallback(self, *args, **kwargs):
-            self._set_entry(engine.get_function_address("entry"), keep=engine)
-            return "compiled"
-
-    f = Lazy()
-    assert [f(1.0), f(2.0)] == ["compiled", 2.0]
-
-
-def test_without_native_layouts_calls_still_work(monkeypatch):
-    """The module as it comes out where the layouts are not known."""
-    monkeypatch.setattr(pyabi, "available", lambda: False)
-    found = importlib.util.spec_from_file_location("plain_callable", callable_module.__file__)
-    plain = importlib.util.module_from_spec(found)
-    found.loader.exec_module(plain)
-
-    class Plain(plain.NativeCallable):
-        _fallback = Probe._fallback
-
-    f = Plain()
-    f._set_entry(0xBAD, keep="engine")
-    assert f(1, k=2) == ("slow", (1,), {"k": 2})
-    assert not Plain.__flags__ & pyabi.HAVE_VECTORCALL
 
 
 def test_works_linked_by_orc():

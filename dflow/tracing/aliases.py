@@ -17,7 +17,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder
 from dflow.tracing.merging import MAY_ALIAS
 from dflow.tracing.rows import OF_A_LIST
-from dflow.tracing.slots import value_after
+from dflow.tracing.slots import value_after, with_arrays
 
 TRADED = "this array has been updated in a loop in which variables trade places; which of them it is, is not known"
 
@@ -27,9 +27,7 @@ class Aliases:
 
     def __init__(self, slots: Sequence[Any], inner: Region, shared: set[str]):
         self.slots = [s for s in slots if isinstance(s.initial, Array) and s.initial.ndim and s.read]
-        self.every = [
-            s for s in slots if isinstance(s.final, Array) and s.final.ndim
-        ]  # with those that iterations do not read
+        self.every = with_arrays(slots)  # with those that iterations do not read
         self.shared = shared
         changed = set(inner.changed())
         self.written = {s.cell for s in self.slots if s.cell in changed}

@@ -17,7 +17,7 @@ from dflow.tracing.context import LOOP, Cell, Region, builder, region
 from dflow.tracing.earlier import Earlier
 from dflow.tracing.growing import counted
 from dflow.tracing.items import Growth, Held, containers, flattened, growth_of
-from dflow.tracing.slots import Again, Slot, slot_array
+from dflow.tracing.slots import Again, Slot, slot_array, with_arrays
 from dflow.tracing.stacks import Stacks, held_outside, put
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Filling(Stacks):
 
     def check(self, changed: set[Cell], ends_early: bool) -> None:
         self.check_names(changed)
-        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
+        slots = with_arrays(self.traced.slots)
         for x in self.arrays:
             names = {x.cell, *x.cell.copies}
             holders = [s for s in slots if s.cell in names or s.final.cell in names]

@@ -24,11 +24,11 @@ from dflow.tracing.earlier import Earlier, length
 from dflow.tracing.items import Growth, Static, containers, flattened, growth_of
 from dflow.tracing.merging import MAY_ALIAS
 from dflow.tracing.objects import Snapshot, unchanged
-from dflow.tracing.slots import Again, Slot, slot_array
+from dflow.tracing.slots import Again, Slot, slot_array, with_arrays
 from dflow.tracing.stacks import Stacks, held_outside, put
 from dflow.tracing.state import flatten, unflatten
 
-MOST_ITEMS = 4096  # an array of more items stands for them also after the loop
+MOST_ROWS = 4096  # an array of more items stands for them also after the loop
 
 if TYPE_CHECKING:
     from dflow.tracing.traced_loop import TracedLoop
@@ -114,7 +114,7 @@ class Growing(Stacks):
     def check(self, changed: set[Cell], ends_early: bool) -> None:
         """Refuses items that an update after this iteration would reach: in Python it would change the list."""
         total = self.growth.count * self.traced.most
-        if ends_early or not isinstance(self.traced.count, int) or total > MOST_ITEMS:
+        if ends_early or not isinstance(self.traced.count, int) or total > MOST_ROWS:
             self.to_be_filled()
         objects = [x for item in self.appended for x in containers(item)]
         if objects:
@@ -122,7 +122,7 @@ class Growing(Stacks):
             if any(x in kept for x in objects) or max(Counter(map(id, objects)).values()) > 1:
                 raise self.updated()
         self.check_names(changed)
-        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
+        slots = with_arrays(self.traced.slots)
         moving = any(s.cell in changed and s.final.cell is not s.cell for s in slots)
         carried = {c for s in slots for c in (s.cell, s.final.cell)}
         for x in self.appended_arrays():
@@ -188,7 +188,7 @@ class Growing(Stacks):
     def name_again(self, columns: Sequence[Sequence[Any]]) -> None:
         """Arrays that have other names too: one that a variable holds after the last iteration is the last item; those
         that are not new in each iteration must not be updated by any of their names."""
-        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
+        slots = with_arrays(self.traced.slots)
         everywhere = Counter(x.cell for g in self.traced.growing for x in g.appended_arrays())
         for j, item in enumerate(self.items):
             for x, column in zip(item, columns):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def growth_of(
     growth = Growth(target, len(items), structure, tuple(leaves))
     if not growth.held or (not integers and all(x.weak and x.type.dtype.kind in "iu" for x in growth.held)):
         return None
-    if not integers and iterations <= FEW_ITERATIONS and rows.bytes_of([x.type for x in growth.held]) > LARGE:
+    if not integers and iterations <= FEW_ITERATIONS and _bytes_of([x.type for x in growth.held]) > LARGE:
         return None
     return growth
 
@@ -144,3 +145,7 @@ def fits(leaf: Held | Static, x: Any) -> bool:
 def containers(x: Any) -> list[Any]:
     """The mutable objects in an item."""
     return [owner for owner, _ in Snapshot([x]).saved.values()]
+
+
+def _bytes_of(types: Sequence[TensorType]) -> int:
+    return sum(math.prod(t.static_shape) * t.dtype.numpy.itemsize for t in types)

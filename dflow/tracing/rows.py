@@ -6,12 +6,10 @@ Such a list is a Python list like any other. Where it is used as a whole (``np.a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from dflow.ir.core import Value
-from dflow.ir.types import TensorType
 from dflow.tracing import array as _array
 from dflow.tracing import lift as _lift
 from dflow.tracing.context import Cell, Region, builder, region
@@ -136,7 +134,3 @@ def _built(shape: Any, leaves: Any) -> Any:
     kind, inner = shape
     parts = [_built(s, leaves) for s in inner]
     return kind._make(parts) if hasattr(kind, "_make") else kind(parts)
-
-
-def bytes_of(types: Sequence[TensorType]) -> int:
-    return sum(math.prod(t.static_shape) * t.dtype.numpy.itemsize for t in types)

@@ -69,6 +69,11 @@ class Slot:
         return self.cell.value.type
 
 
+def with_arrays(slots: Sequence[Any]) -> list[Any]:
+    """The slots in which the body leaves an array with axes."""
+    return [s for s in slots if isinstance(s.final, Array) and s.final.ndim]
+
+
 class Again(Exception):
     """Something was learnt: the body is to be traced once more."""
 

@@ -13,7 +13,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder, region
 from dflow.tracing.items import Growth, Held, Packed, Static, containers, fits, flattened
 from dflow.tracing.sequences import Inside
-from dflow.tracing.slots import Slot, slot_array
+from dflow.tracing.slots import Slot, slot_array, with_arrays
 from dflow.tracing.state import unflatten
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ class Stacks(ABC):
 
     def holding(self) -> list[Slot]:
         """The variables that hold, in later iterations or after the loop, arrays that an iteration has appended."""
-        slots = [
-            s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim and s.final.cell is not s.cell
-        ]
+        slots = [s for s in with_arrays(self.traced.slots) if s.final.cell is not s.cell]
         cells = {c for g in self.traced.growing for x in g.appended_arrays() for c in (x.cell, *x.cell.copies)}
         found: list[Slot] = []
         todo = list(slots)
@@ -146,7 +144,7 @@ class Stacks(ABC):
 
     def other_names(self, x: Array) -> list[Cell]:
         """What else may be, after the loop, the array ``x`` of the body."""
-        slots = [s for s in self.traced.slots if isinstance(s.final, Array) and s.final.ndim]
+        slots = with_arrays(self.traced.slots)
         known = {s.cell: s for s in slots}
         found: list[Cell] = []
         for c in (x.cell, *x.cell.copies):

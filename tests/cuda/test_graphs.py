@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from on_device import settle
 from ptx.graphs import Fields, Graphs, node_types
 
 import dflow
@@ -38,21 +39,6 @@ def test_a_graph_takes_other_arguments(fake):
     for _ in range(2):
         np.testing.assert_allclose(run(x, 2), chain(x, 2))  # another number of launches
     assert count("cuGraphInstantiate") == 2
-
-
-def settle(x, goal):
-    """Loops in loops, and a branch, around an array that is too large for one block."""
-    rounds = 0
-    while np.sum(x) > goal:
-        y = np.sin(x)
-        while np.max(y) > 0.5:
-            y = y * 0.75
-        if np.min(x) > 0.8:
-            x = 0.5 * (x + y)
-        else:
-            x = x * 0.9
-        rounds += 1
-    return x, rounds
 
 
 @pytest.mark.parametrize("driver_version", [13000, 12030], indirect=True)

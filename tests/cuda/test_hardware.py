@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from on_device import numbers
+from on_device import numbers, settle
 from ptx.snippets import kernel
 
 import dflow
@@ -73,21 +73,6 @@ def test_graphs_take_other_arguments(gpu):
         kept.append((run(dflow.device_put(x), 2 + k % 2), chain(x, 2 + k % 2)))
     for got, wanted in kept:
         np.testing.assert_allclose(np.asarray(got), wanted)
-
-
-def settle(x, goal):
-    """Loops in loops, and a branch, whose conditions the device computes."""
-    rounds = 0
-    while np.sum(x) > goal:
-        y = np.sin(x)
-        while np.max(y) > 0.5:
-            y = y * 0.75
-        if np.min(x) > 0.8:
-            x = 0.5 * (x + y)
-        else:
-            x = x * 0.9
-        rounds += 1
-    return x, rounds
 
 
 def test_conditions_stay_on_the_device(gpu):
