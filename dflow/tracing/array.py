@@ -125,8 +125,9 @@ class Array(Operators):
                 "the shape of an array is assigned in a loop or a branch",
                 mend="make a view: x = x.reshape(shape)",
             )
-        view = self.reshape(shape)
-        if view.cell is not self.cell:
+        wanted = self.reshape(shape).type.shape
+        view = self.refer((views.Reshape(self.type.shape, wanted),), wanted)
+        if not views.is_view(view.steps, self.cell.value.type.shape):
             raise failure(
                 NoAttributeError,
                 "Incompatible shape for in-place modification",
