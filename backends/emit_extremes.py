@@ -57,7 +57,7 @@ class _Extreme:
         elif wide and not last and self.lanes >= LEAST_LANES:
             row = self.across
         if row == self.along and not kept:
-            fold_in_parts(self.e, self.op, shape, 1, 1, self.along_part, [self.better_of], rows=False)
+            fold_in_parts(self.e, self.op, self.op.results, shape, 1, 1, self.along_part, [self.better_of], rows=False)
         else:
             in_parts(self.e, self.op, kept, self.x.type.bound[axis], row)
 

@@ -128,7 +128,7 @@ def add_in_parts(e: Emitter, op: Op, domain: Domain, ops: int, add: Callable[[Do
     if cut is None or parts < 2:
         add(domain)
         return
-    apart = _Partials(e, op, replace(cut, parts=parts))
+    apart = _Partials(e, op, [r], replace(cut, parts=parts))
     zero = constant(r.type.dtype, 0)
     place = e.slot(ir.ArrayType(storage_type(r.type.dtype), parts * _count(r)))
 
