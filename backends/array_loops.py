@@ -109,9 +109,13 @@ def _known(loop: Op) -> _ArrayLoop | None:
             if op.result.type.rank or op.operands[0] in carried or _row(op, k, trips, body) is None:
                 return None
             reads.add(op.operands[0])
-        elif op not in writes and op.name != "constant" and not definition(op).elementwise:
+        elif op not in writes and not _is_of_numbers(op):
             return None
     return _ArrayLoop(loop, trips, writes, ends, reads)
+
+
+def _is_of_numbers(op: Op) -> bool:
+    return (op.name == "constant" or definition(op).elementwise) and not op.result.type.rank
 
 
 def _row(op: Op, k: Value, trips: int, body: Block) -> tuple[int, int] | None:
@@ -210,7 +214,12 @@ class _Written:
         """The index of a slice of all elements that an access goes over, and where it starts."""
         k = self.body.args[0]
         axis, first = _row(op, k, self.a.trips, self.body) or (0, 0)
-        starts = [self.env.get(s, s) for s in op.operands[1 if op.name == "extract" else 2 :]]
+        starts = [self.start(s) for s in op.operands[1 if op.name == "extract" else 2 :]]
         starts[axis] = self.b.index(first)
         index = tuple(("slice", self.a.trips, 1) if n == axis else "at" for n in range(len(starts)))
         return index, starts
+
+    def start(self, v: Value) -> Value:
+        """A start that all rounds have; a constant may stand in the loop."""
+        known = constant_of(v)
+        return self.env.get(v, v) if known is None else self.b.index(known)

@@ -58,9 +58,7 @@ def as_shape(shape: Any) -> s.Shape:
 
 def _filled(number: Any) -> Callable[..., Any]:
     def call(shape: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None) -> Array:
-        new = wrap(s.full(as_shape(shape), number, np.dtype(dtype or np.float64)))
-        if order == "F" and new.ndim > 1:
-            layouts.by_columns(new.cell)
+        new: Array = layouts.in_order(wrap(s.full(as_shape(shape), number, np.dtype(dtype or np.float64))), order)
         return new
 
     return call
@@ -91,7 +89,8 @@ def full(
     shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None, like: Any = None
 ) -> Array:
     x = lift(fill_value)
-    return wrap(s.expand(s.cast(x.value, dtype or x.dtype), as_shape(shape)))
+    new: Array = layouts.in_order(wrap(s.expand(s.cast(x.value, dtype or x.dtype), as_shape(shape))), order)
+    return new
 
 
 @creates(np.full_like)
@@ -106,14 +105,16 @@ def full_like(
     device: Any = None,
 ) -> Array:
     x = lift(a)
-    new = full.__wrapped__(s.dims(x) if shape is None else shape, fill_value, dtype or x.dtype)
+    new = full.__wrapped__(s.dims(x) if shape is None else shape, fill_value, dtype or x.dtype, order="K")
     return like(new, x, order, shape)
 
 
 def like(new: Array, x: Array, order: str, shape: Any) -> Array:
     if order in "KA" and (shape is None or len(as_shape(shape)) == x.ndim):
         layouts.lies_like(new.cell, x.value)
-    return new
+        return new
+    found: Array = layouts.in_order(new, order)
+    return found
 
 
 @creates(np.array)
@@ -129,7 +130,7 @@ def array(
     like: Any = None,
 ) -> Array:
     """A new array, from an array, a number, or (nested) sequences of both; with ``copy=None`` that itself."""
-    x = wrap(built(object, dtype)) if copy else asarray.__wrapped__(object, dtype, copy=copy)
+    x = asarray.__wrapped__(object, dtype, order, copy=copy)
     return x.reshaped_view((*(1,) * (ndmin - x.ndim), *s.dims(x)))
 
 
@@ -138,6 +139,8 @@ def asarray(
     a: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None, like: Any = None
 ) -> Array:
     """An array as it is where it has the dtype; otherwise a new one. One from outside must not be updated under it."""
+    if order in ("C", "F") and not copy:
+        return _in_order(a, dtype, order)
     if isinstance(a, np.ndarray) and not copy and (dtype is None or a.dtype == np.dtype(dtype)):
         x = lift(a)
         x.cell.read_only = "this array was made outside of the traced function, where the update would not be seen"
@@ -148,7 +151,8 @@ def asarray(
         raise ValueError(
             "Unable to avoid copy while creating an array as requested. If a copy may be made, use copy=None"
         )
-    return wrap(built(a, dtype))
+    new: Array = layouts.in_order(wrap(built(a, dtype)), order)
+    return new
 
 
 CREATION[np.asanyarray] = CREATION[np.asarray]
@@ -157,12 +161,16 @@ implements(np.asanyarray)(asarray.__wrapped__)
 
 @creates(np.ascontiguousarray)
 def ascontiguousarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
-    return _in_order(a, dtype, "C")
+    return _with_axes(_in_order(a, dtype, "C"))
 
 
 @creates(np.asfortranarray)
 def asfortranarray(a: Any, dtype: Any = None, *, like: Any = None) -> Array:
-    return _in_order(a, dtype, "F")
+    return _with_axes(_in_order(a, dtype, "F"))
+
+
+def _with_axes(x: Array) -> Array:
+    return x if x.ndim else x.reshaped_view((1,))
 
 
 def _in_order(a: Any, dtype: Any, order: str) -> Array:
@@ -172,7 +180,7 @@ def _in_order(a: Any, dtype: Any, order: str) -> Array:
         x = x.copy() if layouts.ordered(x.cell) else x.copied_part(x.value)
         if order == "F" and x.ndim > 1:
             layouts.by_columns(x.cell)
-    return x if x.ndim else x.reshaped_view((1,))
+    return x
 
 
 def built(x: Any, dtype: Any = None) -> Value:
@@ -192,7 +200,8 @@ def built(x: Any, dtype: Any = None) -> Value:
 
 @creates(np.copy)
 def copy(a: Any, order: str = "K", subok: bool = False) -> Array:
-    return wrap(built(a))
+    new: Array = layouts.in_order(wrap(built(a)), order)
+    return new
 
 
 @creates(np.arange)
@@ -301,7 +310,8 @@ def eye(
     shape, b = as_shape((N, N if M is None else M)), builder()
     rows = s.counter(shape, 0)
     diagonal = b.eq(s.counter(shape, 1), b.add(rows, k) if k else rows)
-    return wrap(s.cast(diagonal, np.dtype(dtype)))
+    new: Array = layouts.in_order(wrap(s.cast(diagonal, np.dtype(dtype))), order)
+    return new
 
 
 @creates(np.identity)

@@ -22,6 +22,7 @@ from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, pub
 from dflow.tracing import dtypes, masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
+from dflow.tracing.layouts import in_order
 from dflow.tracing.lift import elementwise, lift, wrap
 
 
@@ -35,7 +36,7 @@ def apply(
     order: str = "K",
     subok: bool = True,
 ) -> Any:
-    """A ufunc on traced arrays; out-of-order memory layouts and subclasses do not exist there."""
+    """A ufunc on traced arrays; subclasses do not exist there."""
     if len(args) > ufunc.nin:
         args, out = args[: ufunc.nin], args[ufunc.nin :]
     if len(args) < ufunc.nin:
@@ -56,6 +57,8 @@ def apply(
     outs = out if isinstance(out, tuple) else (out,) * 1
     outs = (*outs, *(None,) * (len(results) - len(outs)))
     finished = tuple(_finish(v, o, where) for v, o in zip(results, outs))
+    if out is None:
+        finished = tuple(in_order(x, order) for x in finished)
     return finished[0] if ufunc.nout == 1 else finished
 
 

@@ -110,15 +110,16 @@ def isscalar(element: Any) -> bool:
 
 @implements(np.asarray_chkfinite)
 def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
-    return asarray.__wrapped__(lift(a), dtype)
+    return asarray.__wrapped__(lift(a), dtype, order)
 
 
 @implements(np.require)
 def require(a: Any, dtype: Any = None, requirements: Any = None, *, like: Any = None) -> Array:
     x = asarray.__wrapped__(lift(a), dtype)
     wanted = {str(r).upper()[:1] for r in requirements or ()}  # C, F, and what every array has or must not need
-    orders = wanted & {"C", "F"}
-    return x if "E" not in wanted and all(map(x.is_contiguous, orders)) and "O" not in wanted else x.copy()
+    order = next((o for o in ("F", "C") if o in wanted), "A")
+    fits = order == "A" or x.is_contiguous(order)
+    return x if fits and wanted.isdisjoint("EO") else x.copy(order)
 
 
 @implements(np.array_repr, np.array_str)

@@ -82,7 +82,7 @@ FAMILIES = {
         lambda y: -np.log(np.pi) - np.log1p(y * y),
         lambda y: np.arctan2(1.0, -y) / np.pi,
         lambda y: np.arctan2(1.0, y) / np.pi,
-        ppf=lambda q: np.tan(np.pi * (q - 0.5)),
+        ppf=lambda q: np.tan(np.pi * (q - 0.5)) / ((q > 0) & (q < 1)),  # infinite at the ends
     ),
     "logistic": Family(
         lambda y: -abs(y) - 2 * np.log1p(np.exp(-abs(y))),
@@ -198,7 +198,7 @@ def _distribution(dist: Any, method: str, x: Any, args: Any, kwargs: Any, discre
     shapes, loc, scale = _parameters(dist, args, kwargs, discrete)
     y = (_double(x) - loc) / scale
     y = np.floor(y) if discrete else y
-    below, above = y < family.low, y > family.high(*shapes)
+    below, above = y < family.low, (y > family.high(*shapes)) | (y == np.inf)
     found = formula(np.where(below | above, family.inner, y), *shapes)
     found = np.where(below, _ENDS[method][0], np.where(above, _ENDS[method][1], found))
     return np.where(family.valid(*shapes) & (scale > 0), found, np.nan)

@@ -351,16 +351,14 @@ class Array(Operators):
 
     def copy(self, order: str = "C") -> Array:
         """A new array with the same contents (values are immutable, so nothing is emitted)."""
-        new = _lift.wrap(self.value)
-        if order == "C":
-            new.cell.ordered = True
+        new: Array = layouts.in_order(_lift.wrap(self.value), order)
         return new
 
     def __copy__(self) -> Array:
-        return self.copy()
+        return self.copy("K")
 
     def __deepcopy__(self, memo: Any) -> Array:
-        return self.copy()
+        return self.copy("K")
 
     def astype(
         self, dtype: Any, order: str = "K", casting: Any = "unsafe", subok: bool = True, copy: bool = True
@@ -368,9 +366,10 @@ class Array(Operators):
         if not np.can_cast(self.dtype, dtype, casting):
             types = f"{self.dtype!r} to {np.dtype(dtype)!r}"
             raise TypeError(f"Cannot cast array data from {types} according to the rule {casting!r}")
-        if not copy and np.dtype(dtype) == self.dtype:
+        if not copy and np.dtype(dtype) == self.dtype and (order in "KA" or self.is_contiguous(order)):
             return self
-        return _lift.wrap(_lift.convert(self.value, _lift.ir_dtype(dtype)))
+        new: Array = layouts.in_order(_lift.wrap(_lift.convert(self.value, _lift.ir_dtype(dtype))), order)
+        return new
 
     def view(self, dtype: Any = None, type: Any = None) -> Array:
         """The same bits as another dtype of the same size (a copy), or without one a view of the whole."""

@@ -35,6 +35,15 @@ def lies_like(new: Cell, value: Value) -> None:
         by_columns(new)
 
 
+def in_order(new: Any, order: str | None) -> Any:
+    """A new array as NumPy's argument ``order`` wants it; what is neither "C" nor "F" is left to how it was made."""
+    if order == "C":
+        new.cell.ordered = True
+    elif order == "F" and new.ndim > 1:
+        by_columns(new.cell)
+    return new
+
+
 def by_columns(new: Cell) -> None:
     """A new array does not lie row by row, or may not."""
     new.ordered = False

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import NeedsStatic, TraceError, failure
+from dflow.ir.types import I64
 from dflow.tracing import lift as _lift
 from dflow.tracing import rows, sizes
 from dflow.tracing.array import Array
@@ -92,9 +93,14 @@ class Range(Indexable):
             )
         if np.iscomplexobj(x):
             return _lift.elementwise("and", x.imag == 0, self.holds(x.real))
-        ahead = _lift.elementwise("sub", x, self.start)
+        wide: Any = x
+        if isinstance(x, Array) and x.dtype.kind in "biu":  # a difference of narrow integers wraps around
+            wide = _lift.wrap(_lift.convert(x.value, I64))
+        ahead = _lift.elementwise("sub", wide, self.start)
         count = ahead // self.step
         inside = _lift.elementwise("and", count >= 0, count < self.length)
+        if wide is not x and x.dtype.kind == "u":
+            inside = _lift.elementwise("and", inside, wide >= 0)
         return _lift.elementwise("and", inside, ahead % self.step == 0)
 
 

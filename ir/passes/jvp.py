@@ -118,12 +118,14 @@ class Jvp:
     def selected(self, b: Builder, op: Op, t: Value, dots_in: Sequence[Value | None]) -> Value:
         """The tangent of an operation, zero where choices say so: elements that are moved take their choice along."""
         moving = {i: d for i, d in enumerate(dots_in) if d is not None}
-        if len(moving) != 1 or not (definition(op).elementwise or op.name in MOVES):
+        masks = {self.masks.get(d) for d in moving.values()}
+        if len(masks) != 1 or not (definition(op).elementwise or op.name in MOVES):
             return t
-        ((i, dot_in),) = moving.items()
-        mask = self.masks.get(dot_in)
+        (mask,) = masks
         if op.name in CHOICES:
-            chosen = self.chosen(b, op, i)
+            if len(moving) != 1:
+                return t
+            chosen = self.chosen(b, op, *moving)
             mask = chosen if mask is None else b.and_(mask, chosen)
         elif mask is not None and op.name in MOVES:
             mask = b.emit(op.name, mask, **{k: substitute(v, self.primal) for k, v in op.attrs.items()})

@@ -111,6 +111,38 @@ def test_derivatives(f):
     dflow.check_grads(f, sample())
 
 
+IN_THE_LOOP = """\
+func @f(%x: f64[80], %t: f64[6, 80]) -> (f64[80]) {{
+  %e = empty : f64[80]
+  %n = constant {{value = 80}} : i64
+  %z = for %n, %e {{ (%k: i64, %u: f64[80])
+    {made}
+    %a = extract {read}, %k {{index = {index}}} : f64
+    %w = update %u, %a, %k {{index = ("at",)}} : f64[80]
+    yield %w
+  }} : f64[80]
+  %r = mul %z, %x : f64[80]
+  return %r
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("made", "read", "index", "left"),
+    [
+        ("%c = constant {value = 5} : i64", "%t, %c", '("at", "at")', 0),
+        ("%y = mul %x, %x : f64[80]", "%y", '("at",)', 1),
+    ],
+)
+def test_what_is_made_in_the_loop(made, read, index, left):
+    """A constant position may stand there; a loop that makes whole arrays stays."""
+    program = parse_function(IN_THE_LOOP.format(made=made, read=read, index=index))
+    arrays = array_loops(program)
+    verify(arrays, after="array_loops")
+    assert loops(arrays) == left
+    args = np.arange(80.0), np.arange(480.0).reshape(6, 80)
+    np.testing.assert_array_equal(evaluate(arrays, args), evaluate(program, args))
+
+
 def recurrence(x, y):
     z = 2 * x
     for i in range(1, N):

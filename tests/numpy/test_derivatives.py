@@ -175,7 +175,12 @@ def branch(x):
     return 2 * np.log(y) + 1
 
 
-@pytest.mark.parametrize("f", [choice, branch, lambda x: np.arccos(np.where(x > 0, x, -1.0)) ** 0.5])
+def of_two(x):
+    y = np.maximum(x, 0.0)
+    return np.log(y * np.sin(y))
+
+
+@pytest.mark.parametrize("f", [choice, branch, of_two, lambda x: np.arccos(np.where(x > 0, x, -1.0)) ** 0.5])
 def test_forward_mode_has_what_reverse_mode_has_beside_a_choice(f):
     def derivatives(x):
         forward, reverse = dflow.jvp(f, (x,), (1.0,))[1], dflow.grad(f)(x)

@@ -10,8 +10,8 @@ from dflow.scipy import stats
 
 SHAPES = {"t": (3.5,), "gamma": (2.5,), "chi2": (3.0,), "beta": (1.5, 2.5), "lognorm": (0.7,), "weibull_min": (1.7,)}
 DISCRETE = {"poisson": (2.5,), "binom": (5, 0.3), "bernoulli": (0.3,)}
-POINTS = np.array([-1.5, 0.3, 0.75, 2.0, 7.0])
-COUNTS = np.array([-1.0, 0.0, 1.0, 2.5, 3.0, 6.0])
+POINTS = np.array([-1.5, 0.0, 0.3, 0.75, 2.0, 7.0, 8.0])  # an eighth: 0 and 1 are ends of quantiles
+COUNTS = np.array([-1.0, 0.0, 1.0, 2.5, 3.0, 6.0, np.inf])
 INSIDE = np.array([0.55, 0.8, 1.1])
 CONTINUOUS = [name for name in stats.FAMILIES if name not in DISCRETE]
 

@@ -1,5 +1,7 @@
 """Reshaped arrays, updated: where NumPy makes a view the array sees it, where it makes a copy the array does not."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -64,7 +66,15 @@ def read_only(x):
     return y.ravel() + y.reshape(-1)[::-1]
 
 
+def by_rows_again(x):
+    y, z = np.array(x.T, order="C"), np.asarray(x, order="C")
+    y.ravel()[1] = 9.0
+    z.ravel()[2] = 5.0
+    return y
+
+
 RIGHT = [
+    by_rows_again,
     *(ravel_of_a_reversed_row, reshape_of_a_reversed_row, flat_of_a_transposed_array, flat_of_columns),
     *(copy_by_rows, computed_by_rows, filled_in_a_loop, read_only),
 ]
@@ -120,7 +130,26 @@ def gathered(x):
     return y
 
 
-@pytest.mark.parametrize("f", [by_columns, like_columns, sums_by_columns, turned_by_the_run, gathered])
+def ordered(make):
+    def f(x):
+        y = make(x)
+        y.ravel()[1] = 7.0
+        return y
+
+    return f
+
+
+COLUMNS = [
+    *(lambda x: x.copy(order="F"), lambda x: np.copy(x, order="F"), lambda x: np.array(x, order="F")),
+    *(lambda x: np.asarray(x, order="F"), lambda x: x.astype(float, order="F"), lambda x: np.add(x, 1, order="F")),
+    *(lambda x: np.full((2, 3), x[0, 0], order="F"), lambda x: np.ones_like(x, order="F"), lambda x: copy.copy(x.T)),
+    *(lambda x: np.require(x, requirements="F"), lambda x: np.eye(3, order="F") + x[0, 0]),
+]
+
+
+@pytest.mark.parametrize(
+    "f", [by_columns, like_columns, sums_by_columns, turned_by_the_run, gathered, *map(ordered, COLUMNS)]
+)
 def test_what_may_be_a_copy_is_not_updated(f):
     with pytest.raises(dflow.errors.DflowError, match="may be another name"):
         dflow.jit(f, backend="reference")(np.arange(6.0).reshape(2, 3))

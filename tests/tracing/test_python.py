@@ -183,6 +183,12 @@ def test_ranges_with_traced_bounds(fails):
         dflow.jit(lambda n, k: range(n)[k])(3, -4)
 
 
+@pytest.mark.parametrize("x", [np.uint8(3), np.uint8(5), np.int8(-100), np.int8(101), np.uint64(2**64 - 1)])
+def test_narrow_integers_in_ranges(x):
+    f = lambda x: [x in range(5, 300), x in range(100, 200), x in range(-3, 4)]  # noqa: E731
+    assert dflow.jit(f, backend="reference")(x) == f(x)
+
+
 def test_a_number_is_not_equal_to_what_is_none():
     f = lambda x: (x == "a", x != "a", x == None, x in ("a", {}))  # noqa: E711, E731
     assert dflow.jit(f)(2.0) == f(2.0)
