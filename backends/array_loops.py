@@ -210,7 +210,13 @@ class _Written:
         """The index of a slice of all elements that an access goes over, and where it starts."""
         k = self.body.args[0]
         axis, first = _row(op, k, self.a.trips, self.body) or (0, 0)
-        starts = [self.env.get(s, s) for s in op.operands[1 if op.name == "extract" else 2 :]]
+        starts = [self.start(s) for s in op.operands[1 if op.name == "extract" else 2 :]]
         starts[axis] = self.b.index(first)
         index = tuple(("slice", self.a.trips, 1) if n == axis else "at" for n in range(len(starts)))
         return index, starts
+
+    def start(self, v: Value) -> Value:
+        """A place along an axis that all rounds have in common; or the round's own, which ``slice`` replaces."""
+        if v.op is not None and v.op.name == "constant" and v.op in self.body.ops:
+            return self.b.clone(v.op, {})[0]
+        return self.env.get(v, v)
