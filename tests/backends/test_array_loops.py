@@ -203,6 +203,29 @@ def test_sums_beside_stay():
     assert_agrees(program, *sample())
 
 
+def test_constants_inside():
+    """A column that is named inside the loop is the same one outside."""
+    program = parse_function("""
+    func @f(%m: f64[70, 3]) -> (f64[70]) {
+      %n = constant {value = 70} : i64
+      %y = empty : f64[70]
+      %z = for %n, %y { (%k: i64, %u: f64[70])
+        %column = constant {value = 1} : i64
+        %v = extract %m, %k, %column {index = ("at", "at")} : f64
+        %w = update %u, %v, %k {index = ("at",)} : f64[70]
+        yield %w
+      } : f64[70]
+      %r = sin %z : f64[70]
+      return %r
+    }""")
+    arrays = array_loops(program)
+    verify(arrays, after="array_loops")
+    assert not loops(arrays)
+    m = np.arange(210.0).reshape(70, 3)
+    _, result = assert_agrees(program, m)
+    np.testing.assert_allclose(result, np.sin(m[:, 1]), rtol=1e-13)
+
+
 def kernels(f):
     return [op for op in walk(f.body) if op.name == "kernel"]
 
