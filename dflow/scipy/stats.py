@@ -1,165 +1,40 @@
-"""Densities and distribution functions of ``scipy.stats`` on traced arrays, with derivatives.
+"""Methods of the distributions of ``scipy.stats`` on traced arrays, with derivatives.
 
-The distributions are SciPy's objects; what is here stands for their methods where an argument is traced. Formulas are
-those of their documentation; results are float64, as SciPy's. Outside of the support a density is 0 and its derivatives
-are; parameters that are not valid give NaN.
+The distributions are SciPy's objects, frozen ones too; what is here stands for their methods where an argument or a
+parameter is traced. Formulas are those of their documentation (``families``); results are float64, as SciPy's. Outside
+of the support a density is 0 and its derivatives are; parameters that are not valid give NaN.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import types
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.special as sc
 import scipy.stats
 
-from dflow.numpy.dispatch import FUNCTIONS, located
+from dflow.errors import TraceError, failure
+from dflow.numpy.dispatch import CALLABLES, CREATION, FUNCTIONS, any_traced, located
+from dflow.scipy.families import FAMILIES, HALF_LOG_2PI, Family, Formula
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
 
-Formula = Callable[..., Any]
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class Family:
-    """A distribution in standard form: formulas of a point of its support and of the shape parameters.
-
-    ``low`` and ``high``: the ends of the support; ``inner``: a point in it; ``valid``: which shape parameters are.
-    """
-
-    log_density: Formula
-    cdf: Formula | None = None
-    sf: Formula | None = None
-    logcdf: Formula | None = None
-    logsf: Formula | None = None
-    ppf: Formula | None = None
-    low: float = -math.inf
-    high: Formula = lambda *shapes: math.inf
-    inner: float = 0.5
-    valid: Formula = lambda *shapes: _all(s > 0 for s in shapes)
-
-    def formula(self, method: str) -> Formula | None:
-        """That of ``method``, by itself or by way of one that there is."""
-        own: Formula | None = getattr(self, method)
-        other = {"logcdf": self.cdf, "logsf": self.sf}.get(method)
-        return own or (other and (lambda *args: np.log(other(*args))))
+def _discrete(dist: Any) -> bool:
+    return isinstance(dist, scipy.stats.rv_discrete)
 
 
-def _all(conditions: Any) -> Any:
-    holds: Any = True
-    for c in conditions:
-        holds = c & holds
-    return holds
-
-
-def _t(y: Any, df: Any) -> Any:
-    half = (df + 1) / 2
-    return sc.gammaln(half) - sc.gammaln(df / 2) - np.log(df * np.pi) / 2 - half * np.log1p(y * y / df)
-
-
-def _lognorm(y: Any, s: Any) -> Any:
-    return -((np.log(y) / s) ** 2) / 2 - np.log(s * y) - HALF_LOG_2PI
-
-
-def _binom(k: Any, n: Any, p: Any) -> Any:
-    ways = sc.gammaln(n + 1) - sc.gammaln(k + 1) - sc.gammaln(n - k + 1)
-    return ways + sc.xlogy(k, p) + sc.xlog1py(n - k, -p)
-
-
-FAMILIES = {
-    "norm": Family(
-        lambda y: -y * y / 2 - HALF_LOG_2PI,
-        *(sc.ndtr, lambda y: sc.ndtr(-y), sc.log_ndtr, lambda y: sc.log_ndtr(-y), sc.ndtri),
-    ),
-    "t": Family(_t),
-    "cauchy": Family(
-        lambda y: -np.log(np.pi) - np.log1p(y * y),
-        lambda y: np.arctan2(1.0, -y) / np.pi,
-        lambda y: np.arctan2(1.0, y) / np.pi,
-        ppf=lambda q: np.tan(np.pi * (q - 0.5)) / ((q > 0) & (q < 1)),  # infinite at the ends
-    ),
-    "logistic": Family(
-        lambda y: -abs(y) - 2 * np.log1p(np.exp(-abs(y))),
-        *(sc.expit, lambda y: sc.expit(-y), sc.log_expit, lambda y: sc.log_expit(-y), sc.logit),
-    ),
-    "laplace": Family(
-        lambda y: -abs(y) - math.log(2),
-        lambda y: np.where(y < 0, np.exp(-abs(y)) / 2, 1 - np.exp(-abs(y)) / 2),
-        lambda y: np.where(y > 0, np.exp(-abs(y)) / 2, 1 - np.exp(-abs(y)) / 2),
-    ),
-    "expon": Family(
-        lambda y: -y,
-        *(lambda y: -np.expm1(-y), lambda y: np.exp(-y), lambda y: np.log(-np.expm1(-y)), lambda y: -y),
-        ppf=lambda q: -np.log1p(-q),
-        low=0.0,
-    ),
-    "uniform": Family(lambda y: 0 * y, lambda y: y, lambda y: 1 - y, ppf=lambda q: q, low=0.0, high=lambda: 1.0),
-    "gamma": Family(
-        lambda y, a: sc.xlogy(a - 1, y) - y - sc.gammaln(a),
-        lambda y, a: sc.gammainc(a, y),
-        lambda y, a: sc.gammaincc(a, y),
-        low=0.0,
-    ),
-    "chi2": Family(
-        lambda y, df: sc.xlogy(df / 2 - 1, y) - y / 2 - sc.gammaln(df / 2) - df / 2 * math.log(2),
-        lambda y, df: sc.gammainc(df / 2, y / 2),
-        lambda y, df: sc.gammaincc(df / 2, y / 2),
-        low=0.0,
-    ),
-    "beta": Family(
-        lambda y, a, b: sc.xlogy(a - 1, y) + sc.xlog1py(b - 1, -y) - sc.betaln(a, b), low=0.0, high=lambda a, b: 1.0
-    ),
-    "lognorm": Family(
-        _lognorm,
-        lambda y, s: sc.ndtr(np.log(y) / s),
-        lambda y, s: sc.ndtr(-np.log(y) / s),
-        low=math.ulp(0.0),
-    ),
-    "weibull_min": Family(
-        lambda y, c: np.log(c) + sc.xlogy(c - 1, y) - y**c,
-        lambda y, c: -np.expm1(-(y**c)),
-        lambda y, c: np.exp(-(y**c)),
-        low=0.0,
-    ),
-    "poisson": Family(
-        lambda k, mu: sc.xlogy(k, mu) - sc.gammaln(k + 1) - mu,
-        lambda k, mu: sc.gammaincc(k + 1, mu),
-        lambda k, mu: sc.gammainc(k + 1, mu),
-        low=0.0,
-        inner=0.0,
-        valid=lambda mu: mu >= 0,
-    ),
-    "binom": Family(
-        _binom,
-        low=0.0,
-        inner=0.0,
-        high=lambda n, p: n,
-        valid=lambda n, p: (n >= 0) & (n == np.floor(n)) & (p >= 0) & (p <= 1),
-    ),
-    "bernoulli": Family(
-        lambda k, p: _binom(k, 1.0, p),
-        low=0.0,
-        inner=0.0,
-        high=lambda p: 1.0,
-        valid=lambda p: (p >= 0) & (p <= 1),
-    ),
-}
-
-
-def _parameters(dist: Any, args: Sequence[Any], kwargs: dict[str, Any], discrete: bool) -> tuple[list[Any], Any, Any]:
+def _parameters(dist: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[list[Any], Any, Any]:
     """Shape parameters, location and scale, as SciPy takes them: by position or by name."""
     names = [n.strip() for n in (dist.shapes or "").split(",") if n.strip()]
-    given = {**dict(zip([*names, "loc", *([] if discrete else ["scale"])], args)), **kwargs}
-    missing = [n for n in names if n not in given]
-    unknown = given.keys() - {*names, "loc", "scale"}
-    if missing or unknown or len(args) > len(names) + 2 - discrete:
-        raise TypeError(f"scipy.stats.{dist.name} takes {', '.join([*names, 'loc'])}, got {', '.join(given) or 'none'}")
+    allowed = [*names, "loc", *([] if _discrete(dist) else ["scale"])]
+    given = {**dict(zip(allowed, args)), **kwargs}
+    twice = len(given) < len(args) + len(kwargs)
+    if not {*names} <= given.keys() <= {*allowed} or twice:
+        raise TypeError(f"scipy.stats.{dist.name} takes {', '.join(allowed)}, got {', '.join(given) or 'none'}")
     values = [_double(given[n]) for n in names]
     return values, _double(given.get("loc", 0.0)), _double(given.get("scale", 1.0))
 
@@ -169,66 +44,153 @@ def _double(x: Any) -> Array:
 
 
 def _family(dist: Any, method: str, formula: str) -> tuple[Family, Formula]:
-    family = FAMILIES.get(dist.name)
+    ours = type(dist) is type(getattr(scipy.stats, dist.name, None))  # not another of the same name
+    family = FAMILIES.get(dist.name) if ours else None
     found = None if family is None else family.formula(formula)
     if family is None or found is None:
-        raise TypeError(
-            f"scipy.stats.{dist.name}.{method} is not supported on traced arrays; write its formula with scipy.special"
-        )
+        raise _refusal(dist, method)
     return family, found
 
 
-def _density(dist: Any, method: str, x: Any, args: Any, kwargs: Any, discrete: bool) -> Any:
+# -- methods -------------------------------------------------------------------------------------------------------
+
+
+def _log_density(dist: Any, method: str, x: Any, args: Any, kwargs: Any) -> Any:
     family, formula = _family(dist, method, "log_density")
-    shapes, loc, scale = _parameters(dist, args, kwargs, discrete)
+    shapes, loc, scale = _parameters(dist, args, kwargs)
     y = (_double(x) - loc) / scale
-    inside = (y >= family.low) & (y <= family.high(*shapes))
-    if discrete:  # by whose points there is no derivative
+    inside = (y >= family.low) & (y <= family.high(*shapes)) & (abs(y) < np.inf)
+    if _discrete(dist):  # by whose points there is no derivative
         inside, y = inside & (y == np.floor(y)), np.floor(y)
     found = formula(np.where(inside, y, family.inner), *shapes) - np.log(scale)
     return np.where(family.valid(*shapes) & (scale > 0) & ~np.isnan(y), np.where(inside, found, -np.inf), np.nan)
+
+
+def _density(dist: Any, method: str, x: Any, args: Any, kwargs: Any) -> Any:
+    return np.exp(_log_density(dist, method, x, args, kwargs))
 
 
 # What a method gives below and above the support.
 _ENDS = {"cdf": (0.0, 1.0), "sf": (1.0, 0.0), "logcdf": (-np.inf, 0.0), "logsf": (0.0, -np.inf)}
 
 
-def _distribution(dist: Any, method: str, x: Any, args: Any, kwargs: Any, discrete: bool) -> Any:
+def _distribution(dist: Any, method: str, x: Any, args: Any, kwargs: Any) -> Any:
     family, formula = _family(dist, method, method)
-    shapes, loc, scale = _parameters(dist, args, kwargs, discrete)
+    shapes, loc, scale = _parameters(dist, args, kwargs)
     y = (_double(x) - loc) / scale
-    y = np.floor(y) if discrete else y
-    below, above = y < family.low, (y > family.high(*shapes)) | (y == np.inf)
+    y = np.floor(y) if _discrete(dist) else y
+    below, above = (y < family.low) | (y == -np.inf), (y > family.high(*shapes)) | (y == np.inf)
     found = formula(np.where(below | above, family.inner, y), *shapes)
     found = np.where(below, _ENDS[method][0], np.where(above, _ENDS[method][1], found))
-    return np.where(family.valid(*shapes) & (scale > 0), found, np.nan)
+    return np.where(family.valid(*shapes) & (scale > 0) & ~np.isnan(y), found, np.nan)
 
 
-def _quantile(dist: Any, q: Any, *args: Any, **kwargs: Any) -> Any:
-    family, formula = _family(dist, "ppf", "ppf")
-    shapes, loc, scale = _parameters(dist, args, kwargs, discrete=False)
+def _quantile(dist: Any, method: str, q: Any, args: Any, kwargs: Any) -> Any:
+    family, formula = _family(dist, method, "ppf")
+    shapes, loc, scale = _parameters(dist, args, kwargs)
     q = _double(q)
     inside = (q >= 0) & (q <= 1) & family.valid(*shapes) & (scale > 0)
     return np.where(inside, formula(np.where(inside, q, 0.5), *shapes) * scale + loc, np.nan)
 
 
-def _method(name: str, discrete: bool) -> Any:
+_OF_POINTS: dict[str, Formula] = {
+    **dict.fromkeys(("logpdf", "logpmf"), _log_density),
+    **dict.fromkeys(("pdf", "pmf"), _density),
+    **dict.fromkeys(_ENDS, _distribution),
+    "ppf": _quantile,
+}
+
+
+def _of_points(name: str) -> Any:
     def call(dist: Any, x: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if name in _ENDS:
-            return _distribution(dist, name, x, args, kwargs, discrete)
-        found = _density(dist, name, x, args, kwargs, discrete)
-        return found if name.startswith("log") else np.exp(found)
+        return _OF_POINTS[name](dist, name, x, args, kwargs)
 
     return call
 
 
-for _cls, _names, _discrete in (
-    (scipy.stats.rv_continuous, ("pdf", "logpdf", *_ENDS), False),
-    (scipy.stats.rv_discrete, ("pmf", "logpmf", *_ENDS), True),
-):
-    for _name in _names:
-        FUNCTIONS[getattr(_cls, _name)] = located(_method(_name, _discrete))
-FUNCTIONS[scipy.stats.rv_continuous.ppf] = located(_quantile)
+def _moment(name: str) -> Any:
+    def call(dist: Any, *args: Any, **kwargs: Any) -> Any:
+        family, formula = _family(dist, name, "mean" if name == "mean" else "var")
+        shapes, loc, scale = _parameters(dist, args, kwargs)
+        found = formula(*shapes)
+        result: Any = {
+            "mean": lambda: loc + scale * found,
+            "var": lambda: 0 * loc + scale * scale * found,
+            "std": lambda: 0 * loc + scale * np.sqrt(found),
+        }[name]()
+        return np.where(family.valid(*shapes) & (scale > 0), result, np.nan)
+
+    return call
+
+
+_FORMULA = "write its formula with scipy.special, or compute it outside and pass it as an argument"
+_MENDS = {
+    "rvs": "draw random numbers outside, and pass them as an argument; or use dflow.random, whose keys are arguments",
+    **dict.fromkeys(("fit", "fit_loc_scale", "nnlf"), "minimize the negative sum of logpdf, which has derivatives"),
+    **dict.fromkeys(("stats", "moment"), "mean, var and std are supported"),
+    **dict.fromkeys(("isf", "median", "interval", "entropy", "expect", "support"), _FORMULA),
+}
+
+
+def _refusal(dist: Any, method: str) -> Exception:
+    dist = getattr(dist, "dist", dist)
+    name = getattr(dist, "name", None) or type(dist).__name__.removesuffix("_gen").removesuffix("_frozen")
+    how = "would be drawn once, while tracing" if method == "rvs" else "is not supported on traced arrays"
+    return failure(TraceError, f"scipy.stats.{name}.{method} {how}", mend=_MENDS.get(method, _FORMULA))
+
+
+def _refused(name: str) -> Any:
+    def call(dist: Any, /, *args: Any, **kwargs: Any) -> Any:
+        raise _refusal(dist, name)
+
+    return call
+
+
+METHODS = {
+    **{name: _of_points(name) for name in _OF_POINTS},
+    **{name: _moment(name) for name in ("mean", "var", "std")},
+    **{name: _refused(name) for name in _MENDS},
+}
+
+
+# -- frozen distributions ------------------------------------------------------------------------------------------
+
+
+def _freeze(dist: Any, *args: Any, **kwargs: Any) -> Any:
+    """SciPy's frozen object with traced parameters, without its constructor, which looks at their numbers."""
+    _parameters(dist, args, kwargs)
+    frozen: Any = object.__new__(FROZEN_DISCRETE if _discrete(dist) else FROZEN_CONTINUOUS)
+    frozen.dist, frozen.args, frozen.kwds = dist, args, kwargs
+    return frozen
+
+
+def _of_frozen(name: str) -> Any:
+    """A method of a frozen object: SciPy's own if neither its parameters nor the arguments are traced."""
+
+    def call(frozen: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if any_traced((*args, *frozen.args), {**kwargs, **frozen.kwds}):
+            return METHODS[name](frozen.dist, *args, *kwargs.values(), *frozen.args, **frozen.kwds)
+        return getattr(frozen, name)(*args, **kwargs)
+
+    return call
+
+
+FROZEN_CONTINUOUS, FROZEN_DISCRETE = type(scipy.stats.norm()), type(scipy.stats.poisson(1.0))
+
+for _dist in [
+    d for d in vars(scipy.stats).values() if isinstance(d, scipy.stats.rv_continuous | scipy.stats.rv_discrete)
+]:
+    CALLABLES[type(_dist)] = _freeze
+    FUNCTIONS[type(_dist).freeze] = located(_freeze)
+    for _name in METHODS.keys() & {*dir(_dist)}:
+        FUNCTIONS[getattr(type(_dist), _name)] = located(METHODS[_name])
+for _frozen in (FROZEN_CONTINUOUS, FROZEN_DISCRETE):
+    for _name in METHODS.keys() & {*dir(_frozen)}:
+        CREATION[getattr(_frozen, _name)] = located(_of_frozen(_name))
+_FROZEN_MANY: Any = type(scipy.stats.multivariate_normal()).__mro__[1].__subclasses__()
+for _cls in {*map(type, vars(scipy.stats).values()), *_FROZEN_MANY, FROZEN_CONTINUOUS, FROZEN_DISCRETE}:
+    if isinstance(getattr(_cls, "rvs", None), types.FunctionType):
+        CREATION[_cls.rvs] = located(_refused("rvs"))
 
 
 # -- of several variables ------------------------------------------------------------------------------------------
@@ -278,13 +240,41 @@ def _exponential(log_density: Formula) -> Formula:
     return lambda *args, **kwargs: np.exp(log_density(*args, **kwargs))
 
 
-for _object, _log_density in (
+for _object, _formula in (
     (scipy.stats.multivariate_normal, _normal_log_density),
     (scipy.stats.dirichlet, _dirichlet_log_density),
 ):
-    FUNCTIONS[type(_object).logpdf] = located(_log_density)
-    FUNCTIONS[type(_object).pdf] = located(_exponential(_log_density))
+    FUNCTIONS[type(_object).logpdf] = located(_formula)
+    FUNCTIONS[type(_object).pdf] = located(_exponential(_formula))
 FUNCTIONS[type(scipy.stats.multivariate_normal).entropy] = located(_normal_entropy)
+
+
+def _freeze_normal(dist: Any, mean: Any = None, cov: Any = 1, allow_singular: bool = False, seed: Any = None) -> Any:
+    frozen: Any = object.__new__(FROZEN_NORMAL)
+    frozen.mean, frozen.allow_singular = mean, allow_singular
+    frozen.cov_object = types.SimpleNamespace(covariance=cov)
+    return frozen
+
+
+def _of_frozen_normal(name: str, formula: Formula) -> Any:
+    def call(frozen: Any, *args: Any, **kwargs: Any) -> Any:
+        values = (*args, *kwargs.values())
+        if not any_traced((*values, frozen.mean, frozen.cov), {}):
+            return getattr(frozen, name)(*values)
+        return formula(scipy.stats.multivariate_normal, *values, frozen.mean, frozen.cov)
+
+    return call
+
+
+FROZEN_NORMAL = type(scipy.stats.multivariate_normal())
+CALLABLES[type(scipy.stats.multivariate_normal)] = _freeze_normal
+_OF_NORMAL: dict[str, Formula] = {
+    "logpdf": _normal_log_density,
+    "pdf": _exponential(_normal_log_density),
+    "entropy": _normal_entropy,
+}
+for _name in _OF_NORMAL:
+    CREATION[getattr(FROZEN_NORMAL, _name)] = located(_of_frozen_normal(_name, _OF_NORMAL[_name]))
 
 dirichlet, multivariate_normal = scipy.stats.dirichlet, scipy.stats.multivariate_normal
 globals().update({name: getattr(scipy.stats, name) for name in FAMILIES})
