@@ -141,8 +141,8 @@ def factorial(n: Any, exact: bool = False, extend: str = "zero") -> Array:
 
 
 def _largest(x: Array, axis: Any) -> Array:
-    """The largest elements, as numbers to subtract: finite always."""
-    top = reduce(MAX, x, axis, keepdims=True).value
+    """The largest elements (of complex numbers: real parts), as numbers to subtract: finite always."""
+    top = reduce(MAX, x.real, axis, keepdims=True).value
     b = builder()
     return wrap(b.select(b.isfinite(top), top, b.zeros(top.type)))
 

@@ -17,6 +17,7 @@ import scipy.special as sc
 import scipy.stats
 
 from dflow.numpy.dispatch import FUNCTIONS, located
+from dflow.scipy import frozen
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
@@ -288,4 +289,5 @@ FUNCTIONS[type(scipy.stats.multivariate_normal).entropy] = located(_normal_entro
 
 dirichlet, multivariate_normal = scipy.stats.dirichlet, scipy.stats.multivariate_normal
 globals().update({name: getattr(scipy.stats, name) for name in FAMILIES})
+frozen.register([*(getattr(scipy.stats, name) for name in FAMILIES), dirichlet, multivariate_normal])
 __all__ = [*FAMILIES, "dirichlet", "multivariate_normal"]

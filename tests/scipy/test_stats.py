@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import scipy.stats as st
 
 import dflow
@@ -91,6 +92,41 @@ def test_several_variables():
     dflow.check_grads(lambda x, m, c, a: of_several(x, m, c + c.T, a)[0], (X, M, C, a), order=1)
     with pytest.raises(ValueError, match="shares that sum to 1"):
         dflow.jit(lambda x: st.dirichlet.pdf(x, a))(np.array([0.5, 0.6]))
+
+
+KNOWN = st.beta(1.5, b=2.5), st.multivariate_normal([0.5, 0.2], [[2.0, 0.3], [0.3, 1.0]])
+
+
+def of_frozen(m, x):
+    own = st.norm(m, scale=2.0)
+    several = st.multivariate_normal(m * np.ones(2), np.eye(2)).logpdf(x)
+    counts = st.poisson(mu=m).logpmf(np.array([0, 2]))
+    return np.sum(own.logpdf(x) + own.cdf(x) + counts + KNOWN[0].logpdf(x)) + several + KNOWN[1].pdf(x)
+
+
+def test_frozen():
+    m, x = 0.7, np.array([0.3, 0.6])
+    np.testing.assert_allclose(dflow.jit(of_frozen)(m, x), of_frozen(m, x), rtol=1e-12)
+    dflow.check_grads(of_frozen, (m, x), order=1)
+    with pytest.raises(AttributeError, match="frozen norm_gen has no attribute 'density'"):
+        dflow.jit(lambda m: st.norm(m).density(0.5))(m)
+    with pytest.raises(dflow.errors.TraceError, match=r"scipy\.stats\.skewnorm is not supported"):
+        dflow.jit(lambda m: st.skewnorm(m).pdf(0.5))(m)
+
+
+@pytest.mark.parametrize(
+    "solve, mend",
+    [
+        (lambda a: scipy.integrate.quad(lambda t: np.exp(-a * t), 0, 1)[0], "leggauss"),
+        (lambda a: scipy.optimize.minimize(lambda t: (t[0] - a) ** 2, [0.0]).x[0], "call it outside"),
+        (lambda a: scipy.optimize.brentq(lambda t: t - a, 0, 1), r"dflow\.custom_root"),
+    ],
+)
+def test_solvers_of_functions_of_traced_values(solve, mend):
+    """They run on known values; there is no derivative, and the error names the line and a way."""
+    assert dflow.jit(solve)(0.3) == solve(0.3)
+    with pytest.raises(dflow.errors.NeedsStatic, match=rf"test_stats\.py:\d+: scipy\..* not supported .*{mend}"):
+        dflow.grad(solve)(0.3)
 
 
 def test_refused():
