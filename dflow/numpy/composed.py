@@ -236,9 +236,11 @@ def _periodic(x: Any, xp: Any, fp: Any, period: Any) -> Array:
 
 @implements(np.polyval)
 def polyval(p: Any, x: Any) -> Array:
-    """Horner's rule; the highest power first."""
+    """Horner's rule; the highest power first. Coefficients may be arrays, the rows of ``p``."""
     coefficients, x = lift(p), lift(x)
-    (n,) = s.static(s.dims(coefficients), "np.polyval")
+    if not coefficients.ndim:
+        raise TypeError("np.polyval takes a sequence of coefficients, not one number")
+    (n,) = s.static(s.dims(coefficients)[:1], "np.polyval")
     y = apply(np.multiply, x, 0)
     for k in range(n):
         y = apply(np.add, apply(np.multiply, y, x), coefficients[k])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ from dflow.tracing import dtypes, earlier, layouts, rows, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import lift, wrap
+
+FAR = 2**62  # beyond every diagonal, and an int64 still
 
 
 def creates(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -308,6 +311,7 @@ def eye(
     N: Any, M: Any = None, k: int = 0, dtype: Any = float, order: str = "C", *, device: Any = None, like: Any = None
 ) -> Array:
     shape, b = as_shape((N, N if M is None else M)), builder()
+    k = min(max(operator.index(k), -FAR), FAR)
     rows = s.counter(shape, 0)
     diagonal = b.eq(s.counter(shape, 1), b.add(rows, k) if k else rows)
     new: Array = layouts.in_order(wrap(s.cast(diagonal, np.dtype(dtype))), order)

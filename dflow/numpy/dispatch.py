@@ -35,6 +35,17 @@ UNSUPPORTED: dict[str, str] = {
     "save": "a compiled function does no input or output",
     "savetxt": "a compiled function does no input or output",
     **dict.fromkeys(("odeint", "solve_ivp"), "dflow.odeint solves differential equations, with derivatives"),
+    **dict.fromkeys(
+        ("quad", "quad_vec", "fixed_quad"), "take a sum at nodes, of np.polynomial.legendre.leggauss, or np.trapezoid"
+    ),
+    **dict.fromkeys(
+        ("root", "root_scalar", "brentq", "bisect", "newton", "fsolve"),
+        "write the iteration as a loop, or take dflow.custom_root or dflow.fixed_point, which have derivatives",
+    ),
+    **dict.fromkeys(
+        ("minimize", "minimize_scalar", "least_squares", "curve_fit"),
+        "call it outside, with dflow.value_and_grad(f) and jac=True; inside, write its steps as a loop",
+    ),
 }
 
 
@@ -128,7 +139,7 @@ def name_of(function: Any) -> str:
     module = (getattr(function, "__module__", None) or "numpy").replace("numpy", "np", 1)
     if module.startswith("scipy."):
         public = ".".join(part for part in module.split(".") if not part.startswith("_"))
-        return f"{public}.{getattr(function, '__qualname__', function)}"
+        return f"{public}.{getattr(function, '__qualname__', getattr(function, 'name', function))}"
     return f"{module}.{getattr(function, '__name__', function)}"
 
 
@@ -143,7 +154,8 @@ def refuse(name: str) -> NoReturn:
         if name.startswith("np.lib.scimath.")
         else UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
     )
-    lists = "dir(dflow.scipy.special) and dir(dflow.scipy.linalg) list" if name.startswith("scipy.") else None
+    scipys = "dir(dflow.scipy.special), dir(dflow.scipy.linalg) and dir(dflow.scipy.stats) list"
+    lists = scipys if name.startswith("scipy.") else None
     raise failure(
         TraceError,
         f"{name} is not supported on traced arrays; {hint or 'write it with functions that are'}",

@@ -18,7 +18,7 @@ from dflow.ir.core import Value
 from dflow.ir.types import finfo, kind_of
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
-from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, public
+from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, name_of, public
 from dflow.tracing import dtypes, masks
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
@@ -40,7 +40,7 @@ def apply(
     if len(args) > ufunc.nin:
         args, out = args[: ufunc.nin], args[ufunc.nin :]
     if len(args) < ufunc.nin:
-        raise TypeError(f"np.{ufunc.__name__} takes {ufunc.nin} arrays, got {len(args)}")
+        raise TypeError(f"{name_of(ufunc)} takes {ufunc.nin} arrays, got {len(args)}")
     arrays = [lift(a) for a in args]
     if ufunc in COMPARED and all(a.dtype.kind in "iu" for a in arrays) and dtype is None:
         return _finish(elementwise(COMPARED[ufunc], *arrays).value, out, where)

@@ -103,7 +103,7 @@ def _each(convert: Any, arrays: Any) -> list[Array]:
     return [convert.__wrapped__(a) for a in arrays]
 
 
-@implements(np.vstack)
+@implements(np.vstack, *(f for name, f in vars(np).items() if name == "row_stack"))
 def vstack(tup: Any, *, dtype: Any = None, casting: str = "same_kind") -> Array:
     whole = earlier.stacked(tup)
     tup = s.listed(tup) if whole is None else tup

@@ -46,7 +46,7 @@ def _parted(x: Array, kth: Any) -> Array:
     """The positions along the last axis of what comes before the element of one rank, of that, and of the rest; of
     few elements, and for several ranks, the order."""
     b, (*batch, size) = builder(), s.static(s.dims(x), "np.partition")
-    ranks = {s.static_int(k, "kth") % size for k in np.ravel(kth)}
+    ranks = {s.static_int(k, "kth") % max(size, 1) for k in np.ravel(kth)}
     if len(ranks) != 1 or size < MANY or kind_of(x.dtype) == "c":
         return wrap(order(x.value))
     (rank,), here = ranks, np.arange(size)
@@ -66,7 +66,7 @@ def _parted(x: Array, kth: Any) -> Array:
 def _check_kth(kth: Any, a: Any, axis: Any) -> None:
     x = lift(a)
     (size,) = s.static((x.size,) if axis is None else (s.dims(x)[s.one_axis(axis, x.ndim)],), "np.partition")
-    for k in np.ravel(kth):
+    for k in np.ravel(kth) if x.size != 0 else ():
         if not -size <= s.static_int(k, "kth") < size:
             raise ValueError(f"kth(={k}) out of bounds ({size})")
 

@@ -30,6 +30,8 @@ np: Any = numpy  # its functions on traced arrays; the types of its own would be
 
 Position = Callable[[Any, Any], Any]
 
+WITH_NAN = "keep the full size, with NaN for what does not count: np.nanquantile(np.where(mask, x, np.nan), 0.5)"
+
 
 def _plotting(alpha: float, beta: float) -> Position:
     """The position of a method that plots the k-th of n elements at (k - alpha) / (n + 1 - alpha - beta)."""
@@ -81,6 +83,7 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
     q = lift(q) if contains_traced(q) else q if _is_weak(q) else np.asarray(q)
+    s.static(s.dims(a), "np.quantile", WITH_NAN)
     x, axes, shape = _numbers(a, axis)
     size = x.shape[-1]
     if not size:
@@ -241,9 +244,27 @@ def _middle(a: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
     return _kept(out, axes, x.ndim, 0) if given(keepdims) and keepdims else out
 
 
+def _of_any_number(x: Array, skip_nan: bool) -> Any:
+    """The median of one axis whose length is known only when the program runs; of nothing, it is the NaN at the end."""
+    x = x if kind_of(x.dtype) == "f" else s.as_dtype(x, np.float64)
+    nothing: Any = np.full(1, np.nan, x.dtype)
+    ordered, missing = np.concatenate([np.sort(x), nothing]), np.sum(np.isnan(x))
+    count = x.shape[0] - missing if skip_nan else x.shape[0]
+    middle = ordered[(count - 1) // 2] * 0.5 + ordered[count // 2] * 0.5
+    return middle if skip_nan else np.where(missing > 0, nothing[0], middle)
+
+
 def _median(skip_nan: bool) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
-        if 0 in lift(a).shape:
+        x = lift(a)
+        if (
+            x.ndim == 1
+            and not isinstance(s.dims(x)[0], int)
+            and kind_of(x.dtype) != "c"
+            and not (given(keepdims) and keepdims)
+        ):
+            return s.result(_of_any_number(x, skip_nan).value, out)
+        if 0 in s.static(s.dims(x), "np.median", WITH_NAN):
             return mean.__wrapped__(a, axis, None, out, keepdims)
         return s.result(_middle(a, axis, keepdims, skip_nan).value, out)
 

@@ -246,7 +246,7 @@ def roll(a: Any, shift: Any, axis: Any = None) -> Array:
     """The elements moved round by ``shift``, which may be traced."""
     x = lift(a)
     if axis is None:
-        return wrap(s.reshaped(_roll(flat(x.value), lift(shift), 0), s.dims(x)))
+        return wrap(s.reshaped(roll.__wrapped__(wrap(flat(x.value)), shift, 0).value, s.dims(x)))
     axes = axis if isinstance(axis, tuple | list) else (axis,)
     shift = shift if isinstance(shift, tuple | list) else lift(shift)
     single = isinstance(shift, Array) and not shift.ndim

@@ -36,7 +36,10 @@ def size_of(shape: Iterable[Dim]) -> Value:
     return builder().index(sizes.count(tuple(shape)))
 
 
-def static(shape: Iterable[Dim], what: str) -> tuple[int, ...]:
+FULL_SIZE = "keep arrays in their full size, with zeros for what does not count: np.where(mask, x, 0.0)"
+
+
+def static(shape: Iterable[Dim], what: str, mend: str = FULL_SIZE) -> tuple[int, ...]:
     """The shape as ints; TypeError when a size is only known at run time."""
     shape = tuple(shape)
     if not all(isinstance(d, int) for d in shape):
@@ -44,7 +47,7 @@ def static(shape: Iterable[Dim], what: str) -> tuple[int, ...]:
             NeedsStatic,
             f"{what} needs sizes that are known while tracing",
             seen=f"shape {show(shape)}",
-            mend="keep arrays in their full size, with zeros for what does not count: np.where(mask, x, 0.0)",
+            mend=mend,
         )
     return shape  # type: ignore[return-value]
 

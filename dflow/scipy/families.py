@@ -124,7 +124,7 @@ CONTINUOUS = {
         log_density=lambda y: -np.log(np.pi) - np.log1p(y * y),
         cdf=lambda y: np.arctan2(1.0, -y) / np.pi,
         sf=lambda y: np.arctan2(1.0, y) / np.pi,
-        ppf=lambda q: np.tan(np.pi * (q - 0.5)),
+        ppf=lambda q: np.tan(np.pi * (q - 0.5)) / ((q > 0) & (q < 1)),  # infinite at the ends
         mean=lambda: np.nan,
         var=lambda: np.nan,
     ),

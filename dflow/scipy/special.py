@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
+from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNCS, implements, located, public, refusing
@@ -141,8 +142,8 @@ def factorial(n: Any, exact: bool = False, extend: str = "zero") -> Array:
 
 
 def _largest(x: Array, axis: Any) -> Array:
-    """The largest elements, as numbers to subtract: finite always."""
-    top = reduce(MAX, x, axis, keepdims=True).value
+    """The largest elements (of complex numbers: real parts), as numbers to subtract: finite always."""
+    top = reduce(MAX, x.real, axis, keepdims=True).value
     b = builder()
     return wrap(b.select(b.isfinite(top), top, b.zeros(top.type)))
 
@@ -177,6 +178,8 @@ def softmax(x: Any, axis: Any = None) -> Array:
 @implements(scipy.special.log_softmax)
 def log_softmax(x: Any, axis: Any = None) -> Array:
     (x,) = floats(x)
+    if kind_of(x.dtype) == "c":
+        raise TypeError("scipy.special.log_softmax takes real numbers here; of complex ones, x - logsumexp(x)")
     rest = x - _largest(x, axis)
     return rest - apply(np.log, reduce(SUM, apply(np.exp, rest), axis, keepdims=True))
 

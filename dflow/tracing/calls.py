@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import DflowError, TraceError, failure
+from dflow.errors import DflowError, NeedsStatic, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
 from dflow.tracing import earlier, templates
@@ -286,7 +286,38 @@ def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     for x in (*args, *kwargs.values()):
         if isinstance(x, Undefined):
             raise x.error()
+    if (getattr(function, "__module__", None) or "").startswith("scipy."):
+        return _call_solver(function, args, kwargs)
     return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
+
+
+def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
+    """SciPy's function on known values, which may call functions of the user's: none of them gives a traced value."""
+    refused: list[DflowError] = []
+
+    def known(f: Any) -> Any:
+        if not isinstance(f, types.FunctionType | types.MethodType | functools.partial):
+            return f
+
+        @functools.wraps(f)
+        def callback(*args: Any, **kwargs: Any) -> Any:
+            found = f(*args, **kwargs)
+            if contains_traced(found):
+                try:
+                    _dispatch().refuse(_dispatch().name_of(function))
+                except DflowError as e:
+                    refused.append(failure(NeedsStatic, **e.facts))  # of a known value it can be compiled
+                raise refused[0]
+            return found
+
+        return callback
+
+    try:
+        return function(*map(known, args), **{k: known(f) for k, f in kwargs.items()})
+    except Exception:
+        if refused:
+            raise refused[0] from None
+        raise
 
 
 def _method_of_growing(function: Any, owner: list[Any], args: Any) -> Any:

@@ -155,8 +155,8 @@ def _comparison(op: str) -> Any:
     def compare(self: Any, other: Any) -> Any:
         if _is_operand(other):
             return _lift.elementwise(op, self, other)
-        if op in ("eq", "ne") and other is None:
-            return op == "ne"
+        if op in ("eq", "ne") and other is None and self.ndim:  # no element is None
+            return _lift.wrap(_lift.broadcast_to(_lift.lift(op == "ne").value, self.type.shape))
         return _refused(op, self, other)
 
     return compare

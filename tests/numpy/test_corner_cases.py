@@ -127,3 +127,36 @@ def test_functions_of_scipy_are_named_as_they_are_imported():
     ):
         with pytest.raises(DflowError, match=rf"{name} is not supported(.|\n)*dflow.scipy.special"):
             dflow.jit(lambda x, function=function: function(x, x, x))(A)
+
+
+OF_ODD_ARGUMENTS = [
+    lambda x: np.eye(3, k=-(2**100)) * x[0] + np.eye(3, k=2**100),
+    lambda x: np.roll(x, np.array([1, 3])) + np.roll(x, [2, 2]),
+    lambda x: np.polyval(np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]) * x[0], x),
+    lambda x: np.argpartition(np.zeros((2, 0)) * x[0], 5, axis=1) + np.partition(np.zeros((2, 0)), 0),
+    lambda x: np.row_stack((x, x)),
+    lambda x: [x == None, x != None, x[:0] == None],  # noqa: E711
+    lambda x: np.array([np.median(x[x > t]) for t in (0.5, 1.5)]),
+    lambda x: np.median((10 * x).astype(int)[x > 0.5]) + np.nanmedian(np.where(x > 1.5, x, np.nan)[x > 0.5]),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("f", OF_ODD_ARGUMENTS)
+def test_odd_arguments(f):
+    x = np.array([3.0, 1.0, 2.0])
+    for found, wanted in zip(dflow.jit(f)(x), f(x)) if isinstance(f(x), list) else [(dflow.jit(f)(x), f(x))]:
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_median_of_unknown_number():
+    def median(x):
+        return np.median([v for v in x if v > 0.5])
+
+    x = np.array([3.0, 1.0, 0.1, 2.0, np.nan])
+    assert dflow.jit(median)(x) == median(x) == 2.0
+    np.testing.assert_array_equal(dflow.grad(median)(x), [0, 0, 0, 1, 0])
+    assert np.isnan(dflow.jit(lambda x: np.median(x[x < 0]))(x))
+    assert np.isnan(dflow.jit(lambda x: np.median(x[~(x < 2)]))(x))
+    with pytest.raises(dflow.errors.NeedsStatic, match=r"np\.quantile needs sizes"):
+        dflow.jit(lambda x: np.quantile(x[x > 0], 0.2))(x)

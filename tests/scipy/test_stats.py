@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.optimize
 import scipy.stats as st
 
 import dflow
@@ -23,7 +24,7 @@ SHAPES = {
     "geom": (0.3,),
     "nbinom": (2.5, 0.4),
 }
-POINTS = np.array([-1.5, 0.1, 0.3, 0.75, 2.0, 7.0])
+POINTS = np.array([-1.5, 0.1, 0.3, 0.75, 2.0, 7.0, 8.0])  # an eighth: 1 is an end of quantiles
 COUNTS = np.array([-1.0, 0.0, 1.0, 2.5, 5.0, 6.0])
 INSIDE = np.array([0.55, 0.8, 1.1])
 UNDERFLOWS = ("gamma", "chi2", "poisson", "t", "beta", "binom", "nbinom")  # theirs are the logarithms of cdf and sf
@@ -184,6 +185,21 @@ class Norm(st.rv_continuous):
 
     def _pdf(self, x):
         return x
+
+
+@pytest.mark.parametrize(
+    "solve, mend",
+    [
+        (lambda a: scipy.integrate.quad(lambda t: np.exp(-a * t), 0, 1)[0], "leggauss"),
+        (lambda a: scipy.optimize.minimize(lambda t: (t[0] - a) ** 2, [0.0]).x[0], "call it outside"),
+        (lambda a: scipy.optimize.brentq(lambda t: t - a, 0, 1), r"dflow\.custom_root"),
+    ],
+)
+def test_solvers_of_functions_of_traced_values(solve, mend):
+    """They run on known values; there is no derivative, and the error names the line and a way."""
+    assert dflow.jit(solve)(0.3) == solve(0.3)
+    with pytest.raises(dflow.errors.NeedsStatic, match=rf"test_stats\.py:\d+: scipy\..* not supported .*{mend}"):
+        dflow.grad(solve)(0.3)
 
 
 def test_refused():
