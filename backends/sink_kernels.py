@@ -22,6 +22,8 @@ from dflow.ir.core import Block, Op, Value, free_values
 def sink_kernels(ops: list[Op], results: Sequence[Value]) -> list[Op]:
     """The operations of a block, which gives ``results``, with kernels in those that want them, and without what
     kernels make for nobody."""
+    if not any(op.name == "kernel" for op in ops):
+        return ops
     new: list[Op | None] = [*ops]
     users: defaultdict[Value, set[int]] = defaultdict(set)
     for n, op in enumerate(ops):
