@@ -17,7 +17,8 @@ from dflow.backends.emit_rows import held_rows, reserved_rows
 from dflow.backends.emit_types import ZERO
 from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
-from dflow.ir.core import Block, Op, Value, walk
+from dflow.ir.core import Block, Op, Value
+from dflow.ir.passes.accumulate import count_uses
 
 Carried = list[ir.Value | None]
 
@@ -75,18 +76,8 @@ def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
         if op is not None and arg.type.is_scalar and arg in op.operands[:2]:
             adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
             candidates += [(arg, total)] if adds and op in body.ops else []
-    uses = _uses(body) if candidates else Counter()
+    uses = count_uses(body) if candidates else Counter()
     return [total for arg, total in candidates if uses[arg] == uses[total] == 1]
-
-
-def _uses(body: Block) -> Counter[Value]:
-    """How often values are used in a block and in the regions inside."""
-    uses = Counter(body.results)
-    for op in walk(body):
-        uses.update(op.operands)
-        for region in op.regions:
-            uses.update(region.results)
-    return uses
 
 
 def reassociate(value: ir.Value) -> None:

@@ -15,10 +15,9 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Domain, Emitter, Part, emits
 from dflow.backends.emit_kernel import UNROLL, write
-from dflow.backends.emit_linalg import splat
 from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_scalar import int_compare
-from dflow.backends.emit_types import I32, I64, ZERO, index, storage_type
+from dflow.backends.emit_types import I32, I64, ZERO, index, splat, storage_type
 from dflow.ir.core import Op
 from dflow.ir.types import HALVES, DType
 

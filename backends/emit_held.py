@@ -24,7 +24,7 @@ from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_direct import direct
 from dflow.backends.emit_lanes import VECTORS
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I32, PTR, ZERO, index, storage_type, strides
+from dflow.backends.emit_types import I32, PTR, ZERO, declare, index, splat, storage_type, strides
 from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.linear_forms import terms
 from dflow.ir.passes.rewrite import constant_of
@@ -257,13 +257,10 @@ class _Writer:
         size = x.type.dtype.itemsize
         kind = ir.FunctionType(self.type, [PTR, I32, mask.type, self.type])
         name = f"llvm.masked.load.v{self.lanes}f{size * 8}.p0"
-        function = e.module.globals.get(name) or ir.Function(e.module, kind, name)
+        function = declare(e.module, name, kind)
         loaded = b.call(function, [address, I32(size), mask, ir.Constant(self.type, None)])
         e.memory.mark(loaded, x)
         return loaded
 
     def splat(self, x: ir.Value) -> ir.Value:
-        b, lanes = self.e.builder, ir.VectorType(x.type, self.lanes)
-        one = b.insert_element(ir.Constant(lanes, ir.Undefined), x, I32(0))
-        chosen = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return b.shuffle_vector(one, ir.Constant(lanes, ir.Undefined), chosen)
+        return splat(self.e.builder, x, ir.VectorType(x.type, self.lanes))

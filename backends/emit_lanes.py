@@ -24,7 +24,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, cost
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I32, ZERO, index
+from dflow.backends.emit_types import I32, ZERO, declare, index
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.passes.accumulate import additions, count_uses
 from dflow.ir.passes.rewrite import constant_of, has_effect
@@ -314,7 +314,7 @@ class _SideBySide:
         element = total.type.element
         name = f"llvm.vector.reduce.fadd.v{WIDTH}f{op.operands[1].type.dtype.bits}"
         kind = ir.FunctionType(element, [element, total.type])
-        function = self.e.module.globals.get(name) or ir.Function(self.e.module, kind, name)
+        function = declare(self.e.module, name, kind)
         self.e.env[op.operands[1]] = b.call(function, [element(-0.0), total], fastmath=("reassoc",))
         self.e.op(op)
 

@@ -20,7 +20,7 @@ from dflow.backends.blas import integer_bits
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_numbers import Numbers
 from dflow.backends.emit_stacks import each_matrix
-from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type
+from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, declare, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import DType
 
@@ -36,7 +36,7 @@ def call(e: Emitter, library: str, name: str, dtype: DType, *args: Any) -> None:
     """A function with the Fortran interface, which takes everything by address: letters, ints, pointers."""
     symbol = f"dflow_{library}_{LETTER[dtype.name]}{name}"
     t = ir.FunctionType(VOID, [PTR] * len(args))
-    function = e.module.globals.get(symbol) or ir.Function(e.module, t, symbol)
+    function = declare(e.module, symbol, t)
     e.builder.call(function, [_address(e, a) for a in args])
 
 

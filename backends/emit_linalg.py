@@ -20,7 +20,21 @@ from dflow.backends.emit_lapack import INTEGER, Scratch
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import LEAST, in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
-from dflow.backends.emit_types import I8, I32, I64, PTR, VOID, ZERO, constant, index, storage_type, strides, value_type
+from dflow.backends.emit_types import (
+    I8,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    ZERO,
+    constant,
+    declare,
+    index,
+    splat,
+    storage_type,
+    strides,
+    value_type,
+)
 from dflow.backends.large_products import BLAS, inner_size, is_large, is_square
 from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Op, Value
@@ -162,7 +176,7 @@ def _call(e: Emitter, name: str, *args: ir.Value | str) -> None:
     """A function of BLAS, which takes all by address: letters, numbers and arrays."""
     symbol = f"dflow_blas_{name}"
     t = ir.FunctionType(VOID, [PTR] * len(args))
-    function = e.module.globals.get(symbol) or ir.Function(e.module, t, symbol)
+    function = declare(e.module, symbol, t)
     e.builder.call(function, [_address(e, a) for a in args])
 
 
@@ -311,12 +325,6 @@ def pieces(size: int, largest: int) -> list[tuple[int, int, int]]:
             found.append((start, stop, width))
         start, width = stop, width // 2
     return found
-
-
-def splat(b: ir.IRBuilder, value: ir.Value, t: ir.VectorType) -> ir.Value:
-    undefined = ir.Constant(t, ir.Undefined)
-    first = b.insert_element(undefined, value, I32(0))
-    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [I32(0)] * t.count))
 
 
 def multiply_add(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value, total: ir.Value) -> ir.Value:

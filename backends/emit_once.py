@@ -6,7 +6,7 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, index
+from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, declare, index
 from dflow.ir.core import Value
 
 ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
@@ -24,7 +24,7 @@ LIBC = {
 
 
 def libc(module: ir.Module, name: str) -> ir.Function:
-    return module.globals.get(name) or ir.Function(module, LIBC[name], name)
+    return declare(module, name, LIBC[name])
 
 
 def fill_bytes(module: ir.Module) -> ir.Function:

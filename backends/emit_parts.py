@@ -20,7 +20,20 @@ from dflow.backends.emit_core import Domain, Emitter, Part
 from dflow.backends.emit_memory import SMALL_ARENA
 from dflow.backends.emit_outline import can_move, needs, new_function
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I8, I32, I64, ONE, PTR, VOID, ZERO, constant, index, storage_type, strides
+from dflow.backends.emit_types import (
+    I8,
+    I32,
+    I64,
+    ONE,
+    PTR,
+    VOID,
+    ZERO,
+    constant,
+    declare,
+    index,
+    storage_type,
+    strides,
+)
 from dflow.backends.thread_pool import SYMBOL
 from dflow.ir.core import Op, Value
 from dflow.ir.types import HALVES, Dim, Size
@@ -213,7 +226,7 @@ def run_parts(
     context = e.slot(layout, "context")
     for i, v in enumerate(given):
         b.store(v, _field(b, layout, context, i))
-    pool = e.module.globals.get(SYMBOL) or ir.Function(e.module, ir.FunctionType(VOID, [PTR, PTR, I64]), SYMBOL)
+    pool = declare(e.module, SYMBOL, ir.FunctionType(VOID, [PTR, PTR, I64]))
     b.call(pool, [_entry(e, function, layout), context, parts])
 
 

@@ -16,7 +16,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_parts import in_parts
 from dflow.backends.emit_tiles import transposed
-from dflow.backends.emit_types import I32, I64, ZERO, index, storage_type
+from dflow.backends.emit_types import I32, I64, ZERO, declare, index, storage_type
 from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
@@ -141,8 +141,7 @@ class _Stack:
 
     def function(self, name: str, x: ir.Value) -> ir.Value:
         full = f"{name}.v{LANES}{x.type.element.intrinsic_name}"
-        known = self.e.module.globals.get(full)
-        return self.b.call(known or ir.Function(self.e.module, ir.FunctionType(x.type, [x.type]), full), [x])
+        return self.b.call(declare(self.e.module, full, ir.FunctionType(x.type, [x.type])), [x])
 
     def less_product(self, total: ir.Value, x: ir.Value, y: ir.Value) -> ir.Value:
         return self.b.fsub(total, self.b.fmul(x, y, flags=FUSED), flags=FUSED)

@@ -51,6 +51,18 @@ def index(value: int) -> ir.Constant:
 ZERO, ONE = index(0), index(1)
 
 
+def declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:
+    """The function of that name in the module, declared when first asked for."""
+    return module.globals.get(name) or ir.Function(module, signature, name)
+
+
+def splat(b: ir.IRBuilder, value: ir.Value, t: ir.VectorType) -> ir.Value:
+    """One number in all lanes of a vector."""
+    undefined = ir.Constant(t, ir.Undefined)
+    first = b.insert_element(undefined, value, I32(0))
+    return b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [I32(0)] * t.count))
+
+
 def constant(dtype: DType, value: Any) -> ir.Constant:
     """A scalar constant in a register."""
     t = _VALUE[dtype.name]

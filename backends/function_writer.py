@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I32, I64, ONE, VOID
+from dflow.backends.emit_types import I64, ONE, VOID
 
 
 def internal_function(module: ir.Module, name: str, args: Sequence[ir.Type]) -> tuple[ir.Function, bool]:
@@ -57,11 +57,6 @@ class FunctionWriter:
         body()
         self.b.branch(head)
         self.b.position_at_end(done)
-
-    def splat(self, value: ir.Value, t: ir.VectorType) -> ir.Value:
-        undefined = t(ir.Undefined)
-        first = self.b.insert_element(undefined, value, I32(0))
-        return self.b.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, t.count), [0] * t.count))
 
     def count(self, start: ir.Value, stop: ir.Value, body: Callable[[ir.Value], Any], step: ir.Value = ONE) -> None:
         """``body(k)`` for k = start, start + step, ... below ``stop``."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from dflow.backends.emit_types import I8, I64, ONE, PTR, ZERO, index, storage_type
+from dflow.backends.emit_types import I8, I64, ONE, PTR, ZERO, declare, index, splat, storage_type
 from dflow.backends.function_writer import internal_function
 from dflow.backends.radix_sort import RECORD, sorter
 from dflow.backends.sort_keys import Keys
@@ -104,13 +104,13 @@ class _Select(Keys):
             self.increase(before, b.zext(less, I64))
             self.increase(found, b.zext(b.and_(within, b.not_(less)), I64))
             return
-        low, high, first = (self.splat(v, key.type) for v in (low, high, k))
+        low, high, first = (splat(self.b, v, key.type) for v in (low, high, k))
         less, within = b.icmp_unsigned("<", key, low), b.icmp_unsigned("<=", key, high)
         within = b.and_(within, b.not_(less))
         positions = b.add(first, key.type(list(range(lanes))))
         t, mask = key.type, within.type
         name = f"llvm.experimental.vector.compress.v{lanes}i64"
-        known = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(t, [t, mask, t]), name)
+        known = declare(self.module, name, ir.FunctionType(t, [t, mask, t]))
         packed = b.call(known, [positions, within, t(ir.Undefined)])
         b.store(packed, self.at(self.places, self.read(found)), align=8)
         self.increase(before, self.lanes_in(less))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from dflow.backends.emit_once import fill_bytes
-from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, index
+from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index, splat
 from dflow.backends.function_writer import FunctionWriter, internal_function
 from dflow.backends.sort_keys import Keys
 from dflow.backends.thread_pool import SYMBOL
@@ -116,7 +116,7 @@ class _Sort(Keys):
         steps = vector(list(range(LANES)))
 
         def one(i: ir.Value) -> None:
-            key, own = self.splat(self.read(self.at(keys, i)), vector), self.splat(i, vector)
+            key, own = splat(self.b, self.read(self.at(keys, i)), vector), splat(self.b, i, vector)
             total, others = self.slot(vector([0] * LANES)), self.slot(steps)
 
             def some(j: ir.Value) -> None:
@@ -134,7 +134,7 @@ class _Sort(Keys):
 
     def sum_of(self, t: ir.VectorType) -> ir.Function:
         name = f"llvm.vector.reduce.add.v{t.count}i64"
-        return self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(I64, [t]), name)
+        return declare(self.module, name, ir.FunctionType(I64, [t]))
 
     # --- the last steps
 
@@ -229,7 +229,7 @@ def _run(w: FunctionWriter, f: ir.Function, context: ir.Value, parts: ir.Value, 
     if not threads:
         w.b.call(f, [context, ZERO])
         return
-    pool = w.module.globals.get(SYMBOL) or ir.Function(w.module, ir.FunctionType(VOID, [PTR, PTR, I64]), SYMBOL)
+    pool = declare(w.module, SYMBOL, ir.FunctionType(VOID, [PTR, PTR, I64]))
     w.b.call(pool, [f, context, parts])
 
 

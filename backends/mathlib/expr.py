@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from llvmlite import ir
 
+from dflow.backends.emit_types import declare
+
 
 @dataclass(frozen=True)
 class Format:
@@ -164,11 +166,6 @@ class Expr:
         signature = ir.FunctionType(self.value.type, [self.value.type] * len(args))
         callee = declare(self.builder.module, f"llvm.{name}.{self.format.name}", signature)
         return Expr(self.builder, self.builder.call(callee, args))
-
-
-def declare(module: ir.Module, name: str, signature: ir.FunctionType) -> ir.Function:
-    """The function `name` of `module`, declared on first use."""
-    return module.globals.get(name) or ir.Function(module, signature, name)
 
 
 def fma(x: Expr, y: Any, z: Any) -> Expr:

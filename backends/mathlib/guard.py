@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.mathlib.expr import F64, Expr, Format, declare
+from dflow.backends.emit_types import declare
+from dflow.backends.mathlib.expr import F64, Expr, Format
 
 BOUND = 2.0**30
 

@@ -164,18 +164,27 @@ def _freeze(dist: Any, *args: Any, **kwargs: Any) -> Any:
     return frozen
 
 
-def _of_frozen(name: str) -> Any:
+def _parts(frozen: Any) -> tuple[Any, Sequence[Any], dict[str, Any]]:
+    """The distribution that was frozen, and its parameters by position and by name."""
+    if isinstance(frozen, FROZEN_NORMAL):
+        return scipy.stats.multivariate_normal, (frozen.mean, frozen.cov, frozen.allow_singular), {}
+    return frozen.dist, frozen.args, frozen.kwds
+
+
+def _of_frozen(name: str, method: Formula) -> Any:
     """A method of a frozen object: SciPy's own if neither its parameters nor the arguments are traced."""
 
     def call(frozen: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if any_traced((*args, *frozen.args), {**kwargs, **frozen.kwds}):
-            return METHODS[name](frozen.dist, *args, *kwargs.values(), *frozen.args, **frozen.kwds)
+        dist, given, named = _parts(frozen)
+        if any_traced((*args, *given), {**kwargs, **named}):
+            return method(dist, *args, *kwargs.values(), *given, **named)
         return getattr(frozen, name)(*args, **kwargs)
 
     return call
 
 
 FROZEN_CONTINUOUS, FROZEN_DISCRETE = type(scipy.stats.norm()), type(scipy.stats.poisson(1.0))
+FROZEN_NORMAL: Any = type(scipy.stats.multivariate_normal())
 
 for _dist in [
     d for d in vars(scipy.stats).values() if isinstance(d, scipy.stats.rv_continuous | scipy.stats.rv_discrete)
@@ -186,8 +195,8 @@ for _dist in [
         FUNCTIONS[getattr(type(_dist), _name)] = located(METHODS[_name])
 for _frozen in (FROZEN_CONTINUOUS, FROZEN_DISCRETE):
     for _name in METHODS.keys() & {*dir(_frozen)}:
-        CREATION[getattr(_frozen, _name)] = located(_of_frozen(_name))
-_FROZEN_MANY: Any = type(scipy.stats.multivariate_normal()).__mro__[1].__subclasses__()
+        CREATION[getattr(_frozen, _name)] = located(_of_frozen(_name, METHODS[_name]))
+_FROZEN_MANY = FROZEN_NORMAL.__mro__[1].__subclasses__()
 for _cls in {*map(type, vars(scipy.stats).values()), *_FROZEN_MANY, FROZEN_CONTINUOUS, FROZEN_DISCRETE}:
     if isinstance(getattr(_cls, "rvs", None), types.FunctionType):
         CREATION[_cls.rvs] = located(_refused("rvs"))
@@ -219,9 +228,9 @@ def _normal_log_density(dist: Any, x: Any, mean: Any = None, cov: Any = 1, allow
     return found.reshape([n for n in away.shape[:-1] if n != 1])
 
 
-def _normal_entropy(dist: Any, mean: Any = None, cov: Any = 1) -> Any:
+def _normal_entropy(dist: Any, mean: Any = None, cov: Any = 1, allow_singular: bool = False) -> Any:
     size = None if mean is None or not lift(mean).ndim else lift(mean).shape[0]
-    _, log_det, size = _covariance(cov, size, False)
+    _, log_det, size = _covariance(cov, size, allow_singular)
     return log_det / 2 + size * (HALF_LOG_2PI + 0.5)
 
 
@@ -240,15 +249,6 @@ def _exponential(log_density: Formula) -> Formula:
     return lambda *args, **kwargs: np.exp(log_density(*args, **kwargs))
 
 
-for _object, _formula in (
-    (scipy.stats.multivariate_normal, _normal_log_density),
-    (scipy.stats.dirichlet, _dirichlet_log_density),
-):
-    FUNCTIONS[type(_object).logpdf] = located(_formula)
-    FUNCTIONS[type(_object).pdf] = located(_exponential(_formula))
-FUNCTIONS[type(scipy.stats.multivariate_normal).entropy] = located(_normal_entropy)
-
-
 def _freeze_normal(dist: Any, mean: Any = None, cov: Any = 1, allow_singular: bool = False, seed: Any = None) -> Any:
     frozen: Any = object.__new__(FROZEN_NORMAL)
     frozen.mean, frozen.allow_singular = mean, allow_singular
@@ -256,26 +256,23 @@ def _freeze_normal(dist: Any, mean: Any = None, cov: Any = 1, allow_singular: bo
     return frozen
 
 
-def _of_frozen_normal(name: str, formula: Formula) -> Any:
-    def call(frozen: Any, *args: Any, **kwargs: Any) -> Any:
-        values = (*args, *kwargs.values())
-        if not any_traced((*values, frozen.mean, frozen.cov), {}):
-            return getattr(frozen, name)(*values)
-        return formula(scipy.stats.multivariate_normal, *values, frozen.mean, frozen.cov)
-
-    return call
-
-
-FROZEN_NORMAL = type(scipy.stats.multivariate_normal())
-CALLABLES[type(scipy.stats.multivariate_normal)] = _freeze_normal
 _OF_NORMAL: dict[str, Formula] = {
     "logpdf": _normal_log_density,
     "pdf": _exponential(_normal_log_density),
     "entropy": _normal_entropy,
 }
-for _name in _OF_NORMAL:
-    CREATION[getattr(FROZEN_NORMAL, _name)] = located(_of_frozen_normal(_name, _OF_NORMAL[_name]))
-
+_OF_DIRICHLET: dict[str, Formula] = {
+    "logpdf": _dirichlet_log_density,
+    "pdf": _exponential(_dirichlet_log_density),
+}
 dirichlet, multivariate_normal = scipy.stats.dirichlet, scipy.stats.multivariate_normal
+
+CALLABLES[type(multivariate_normal)] = _freeze_normal
+for _name, _formula in _OF_NORMAL.items():
+    FUNCTIONS[getattr(type(multivariate_normal), _name)] = located(_formula)
+    CREATION[getattr(FROZEN_NORMAL, _name)] = located(_of_frozen(_name, _formula))
+for _name, _formula in _OF_DIRICHLET.items():
+    FUNCTIONS[getattr(type(dirichlet), _name)] = located(_formula)
+
 globals().update({name: getattr(scipy.stats, name) for name in FAMILIES})
 __all__ = [*FAMILIES, "dirichlet", "multivariate_normal"]

@@ -202,6 +202,9 @@ def test_solvers_of_functions_of_traced_values(solve, mend):
         dflow.grad(solve)(0.3)
 
 
+FLAT = st.multivariate_normal([0.0, 0.0], np.ones((2, 2)), allow_singular=True)
+
+
 def test_refused():
     cases = [
         (lambda x: st.t.ppf(x, 3), r"scipy\.stats\.t\.ppf is not supported"),
@@ -214,6 +217,7 @@ def test_refused():
         (lambda x: x * NORMAL.rvs(), r"scipy\.stats\.norm\.rvs would be drawn once(?s:.*)dflow\.random"),
         (lambda x: x * st.norm.rvs(), r"scipy\.stats\.norm\.rvs would be drawn once"),
         (lambda x: x * FROZEN.rvs()[0], r"scipy\.stats\.multivariate_normal\.rvs would be drawn once"),
+        (lambda x: FLAT.logpdf(x[:2]), r"covariance that may be singular"),
         (lambda y: scipy.integrate.odeint(lambda u, t: -u, y, [0.0, 1.0]), r"odeint .* dflow\.odeint solves"),
     ]
     for f, message in cases:
