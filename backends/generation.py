@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -66,19 +67,9 @@ class Generated:
             return str(machine().emit_assembly(self.optimized))
 
 
-def compile_function(
-    f: Function,
-    *,
-    name: str | None = None,
-    optimize_level: int = 2,
-    options: Options | None = None,
-    extend: Callable[[ir.Module, ir.Function], Sequence[str]] | None = None,
-    symbols: Mapping[str, int] | None = None,
-) -> CompiledFunction:
-    """Lowers, emits, optimizes and loads ``f``; see `compile_plan`."""
-    return compile_plan(
-        lower(f), name=name, optimize_level=optimize_level, options=options, extend=extend, symbols=symbols
-    )
+def compile_function(f: Function, **settings: Any) -> CompiledFunction:
+    """Lowers, emits, optimizes and loads ``f``, with the settings of `compile_plan`."""
+    return compile_plan(lower(f), **settings)
 
 
 def compile_plan(

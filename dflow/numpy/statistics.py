@@ -223,42 +223,29 @@ def nanmean(
     return mean.__wrapped__(filled, axis, dtype, out, keepdims, where=present)
 
 
-@implements(np.nanvar)
-def nanvar(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: Any = None,
-    ddof: Any = 0,
-    keepdims: Any = False,
-    *,
-    where: Any = True,
-    mean: Any = None,
-    correction: Any = None,
-) -> Array:
-    ddof = _ddof(ddof, correction)
-    filled, present = _present(a, where)
-    found = var.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present, mean=mean)
-    return _with_freedom(found, present, axis, ddof, keepdims, out)
+def _spread_without_nan(spread: Any) -> Any:
+    def call(
+        a: Any,
+        axis: Any = None,
+        dtype: Any = None,
+        out: Any = None,
+        ddof: Any = 0,
+        keepdims: Any = False,
+        *,
+        where: Any = True,
+        mean: Any = None,
+        correction: Any = None,
+    ) -> Array:
+        ddof = _ddof(ddof, correction)
+        filled, present = _present(a, where)
+        found = spread.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present, mean=mean)
+        return _with_freedom(found, present, axis, ddof, keepdims, out)
+
+    return call
 
 
-@implements(np.nanstd)
-def nanstd(
-    a: Any,
-    axis: Any = None,
-    dtype: Any = None,
-    out: Any = None,
-    ddof: Any = 0,
-    keepdims: Any = False,
-    *,
-    where: Any = True,
-    mean: Any = None,
-    correction: Any = None,
-) -> Array:
-    ddof = _ddof(ddof, correction)
-    filled, present = _present(a, where)
-    found = std.__wrapped__(filled, axis, dtype, None, ddof, keepdims, where=present, mean=mean)
-    return _with_freedom(found, present, axis, ddof, keepdims, out)
+nanvar = implements(np.nanvar)(_spread_without_nan(var))
+nanstd = implements(np.nanstd)(_spread_without_nan(std))
 
 
 def _with_freedom(found: Array, present: Array, axis: Any, ddof: Any, keepdims: Any, out: Any) -> Array:
