@@ -10,7 +10,8 @@ from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.context import Cell, builder, entered
 from dflow.tracing.objects import Snapshot, is_mutable, watch
-from dflow.tracing.slots import Slot, Variable, is_kept, value_after
+from dflow.tracing.optional import Optional
+from dflow.tracing.slots import Again, Slot, Variable, is_kept, value_after
 from dflow.tracing.state import Undefined, flatten, is_number, same, unflatten
 
 _UNKNOWN = object()  # a leaf that is one thing when the loop runs and another when it does not
@@ -36,6 +37,9 @@ class After:
             before, value = self.traced.before[n], after[n]
             if isinstance(value, Undefined) or same(before, value):
                 continue
+            if not isinstance(before, Undefined) and self.may_be_none(before, value):
+                self.traced.learnt.carried[n] = None
+                raise Again
             leaves, structure = flatten(value)
             old, old_structure = flatten(before)
             known = not isinstance(before, Undefined)
@@ -54,6 +58,10 @@ class After:
                 continue
             outs[n] = (structure, new)
         return outs
+
+    def may_be_none(self, before: Any, value: Any) -> bool:
+        """Whether a variable is None after some runs of the loop, and something else after others."""
+        return isinstance(value, Optional) or (not self.traced.positive and (before is None) != (value is None))
 
     def out_slot(self, name: str, final: Any, before: Any) -> Any:
         with entered(self.traced.region):

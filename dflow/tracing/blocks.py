@@ -22,6 +22,7 @@ from dflow.tracing.names import (
     loads,
     nodes_of,
     stores,
+    updated,
 )
 
 BUILTINS = set(dir(builtins))
@@ -53,6 +54,7 @@ class Blocks(Expressions):
         body = Cases().block(Folds().body(body))
         parameters = arguments(args)
         self.first = parameters[0] if args.posonlyargs or args.args else None
+        self.updated = updated(body)
         self.globals = declared(body, ast.Global)
         outer = declared(body, ast.Nonlocal)
         always = (captured(body) | outer | self.globals) - {"dflow__"}

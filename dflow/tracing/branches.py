@@ -15,6 +15,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.context import BRANCH, Region, builder, entered, region, tracing
 from dflow.tracing.merging import Arm, Merge
 from dflow.tracing.objects import MISSING, Snapshot, resized
+from dflow.tracing.optional import settled
 from dflow.tracing.printing import bits, message_of
 from dflow.tracing.state import Undefined, load
 
@@ -108,7 +109,8 @@ def _traced_arm(pred: Value, holds: bool, block: Block, get: Get, snapshot: Snap
                 raise
             return Arm(inner, raised=e)
         snapshot.new_places("branch", growing=True)
-        places, after = snapshot.changes(), get()
+        places = {place: settled(x) for place, x in snapshot.changes().items()}
+        after = tuple(map(settled, get()))
         return Arm(inner, after, places, Snapshot([*after, *places.values()]))
 
 

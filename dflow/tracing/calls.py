@@ -20,9 +20,10 @@ from dflow.errors import DflowError, NeedsStatic, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
 from dflow.tracing import earlier, templates
-from dflow.tracing.context import region, tracing
+from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
-from dflow.tracing.python import BUILTINS, SPECIAL_METHODS
+from dflow.tracing.optional import all_held, held
+from dflow.tracing.python import ASKING, BUILTINS, SPECIAL_METHODS
 from dflow.tracing.rewrite import is_user_code, rewritten
 from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
@@ -102,6 +103,7 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     except TypeError:  # not hashable
         takes_functions, special, name, looks = False, None, None, False
     if name is not None and args:
+        args = tuple(map(held, args))
         own = special_method(args[0], name)
         if own is not None:
             return own(*args[1:], **kwargs)
@@ -109,9 +111,10 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         args = args if function in (sorted, min, max) else tuple(map(_callback, args))
         kwargs = {k: _callback(v) for k, v in kwargs.items()}
     if special is not None:
-        return special(*args, **kwargs)
+        return special(*(args if function in ASKING else map(held, args)), **kwargs)
     if looks:
         earlier.refuse(*args)
+    function = held(function)
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
     if isinstance(function, np.ufunc):
@@ -155,6 +158,7 @@ def _callback(x: Any) -> Any:
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     """What is neither the user's nor ours: it may not know what to do with traced values."""
+    args, kwargs = all_held(args, kwargs)
     earlier.refuse(getattr(function, "__self__", None))
     try:
         return function(*args, **kwargs)
@@ -250,6 +254,21 @@ def _is_numpy(function: Any) -> bool:
 
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:
     """NumPy's functions, math's, and methods of NumPy arrays."""
+    found = _native(function, args, kwargs)
+    given = (getattr(function, "__self__", None), *args, *kwargs.values())
+    note_fresh(found if isinstance(found, np.ndarray) and not any(_shares(found, x) for x in given) else None)
+    return found
+
+
+def _shares(found: np.ndarray[Any, Any], x: Any) -> bool:
+    if isinstance(x, list | tuple):
+        return any(_shares(found, i) for i in x)
+    return isinstance(x, np.ndarray) and np.may_share_memory(found, x)
+
+
+def _native(function: Any, args: Any, kwargs: Any) -> Any:
+    if not isinstance(getattr(function, "__self__", None), CONTAINERS):
+        args, kwargs = all_held(args, kwargs)
     owner = getattr(function, "__self__", None)
     if isinstance(owner, list) and earlier.earlier(owner) is not None:
         return _method_of_growing(function, owner, args)

@@ -56,7 +56,19 @@ class Region:
     """A part of the program under construction; see the module's text."""
 
     __slots__ = (
-        *("bounds", "builder", "carried", "constants", "direct", "disordered", "entry", "filled", "given", "kind"),
+        *(
+            "bounds",
+            "builder",
+            "carried",
+            "constants",
+            "direct",
+            "disordered",
+            "entry",
+            "filled",
+            "fresh",
+            "given",
+            "kind",
+        ),
         *("known", "learnt", "local", "loop", "made", "name", "outside", "parent", "reach", "sizes", "taken", "undo"),
         *("unrolled", "watched"),
     )
@@ -95,6 +107,7 @@ class Region:
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
         self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
         self.loop: Any = None  # the loop of which this is the body
+        self.fresh: Any = None  # a NumPy array that the last step has made of known values (of a trace)
         self.filled: list[Cell] = []  # the lengths of lists that loops fill (of a trace)
         self.unrolled: int = parent.unrolled if parent else 1  # how many copies of the code unrolling makes already
 
@@ -238,6 +251,14 @@ def region() -> Region:
 
 def current() -> Region | None:
     return _current.get()
+
+
+def note_fresh(x: Any) -> Any:
+    """``x``, noted where it is a new NumPy array that nothing else knows yet; any other step takes the note back."""
+    here = current()
+    if here is not None:
+        here.root().fresh = x if type(x) is np.ndarray else None
+    return x
 
 
 def builder() -> LearningBuilder:

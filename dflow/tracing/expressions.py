@@ -47,6 +47,7 @@ class Expressions(ast.NodeTransformer):
         self.owner = owner  # the class that the function stands in, for private names
         self.checked: set[str] = set()  # variables that may be undefined where they are read
         self.outer_checked: set[str] = set()  # those of the functions around
+        self.updated: set[str] = set()  # variables that may be arrays which are updated
         self.temporaries = 0
         self.first: str | None = None  # the first parameter of the function
 
@@ -207,7 +208,7 @@ class Expressions(ast.NodeTransformer):
         """The value, with the variable's name for printed programs."""
         if name.startswith("_dflow") or isinstance(value, ast.Constant):
             return value
-        return call("named", where, ast.Constant(name), value)
+        return call("owned" if name in self.updated else "named", where, ast.Constant(name), value)
 
     def _target(self, target: ast.expr, parts: list[tuple[ast.Subscript | ast.Attribute, str]]) -> ast.expr:
         """The target with names for its items and attributes."""

@@ -15,6 +15,7 @@ from dflow.records import has, in_gpu_memory
 from dflow.tracing import array as _array
 from dflow.tracing import dtypes, rows, sizes
 from dflow.tracing.context import Cell, builder, constant, region
+from dflow.tracing.optional import Optional
 from dflow.tracing.sizes import Shape
 
 Array = Any  # dflow.tracing.array.Array, which itself needs this module
@@ -49,6 +50,8 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return wrap(constant(x) if x.ndim else builder().constant(x[()]))
     if isinstance(x, list | tuple):
         return stacked(x)
+    if isinstance(x, Optional):
+        return lift(x.get())
     if in_gpu_memory(x):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     if has(x, "__array__") and has(x, "__dlpack__"):  # another library's array in the memory of this machine
@@ -118,7 +121,7 @@ def contains_traced(x: Any) -> bool:
     """Whether ``x`` is a traced array or a (nested) list or tuple with one in it."""
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
-    return isinstance(x, _array.Array | Placeholder)
+    return isinstance(x, _array.Array | Placeholder | Optional)
 
 
 def any_traced(values: Any) -> bool:

@@ -10,8 +10,9 @@ from dflow.errors import TraceError, failure
 from dflow.ir.types import BOOL
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
-from dflow.tracing.context import builder
+from dflow.tracing.context import builder, note_fresh
 from dflow.tracing.lift import contains_traced, wrap
+from dflow.tracing.optional import Optional, held
 from dflow.tracing.sequences import Range
 from dflow.tracing.special_methods import PLAIN, dispatched, method, truth_value
 from dflow.tracing.state import Undefined
@@ -63,6 +64,8 @@ def comparison(name: str, x: Any, y: Any) -> Any:
 
 
 def _ordered(name: str, x: Any, y: Any) -> Any:
+    if isinstance(x, Optional) or isinstance(y, Optional):
+        return _ordered_optional(name, x, y)
     if type(x) not in PLAIN or type(y) not in PLAIN:
         found = dispatched(f"__{name}__", x, f"__{_REFLECTED[name]}__", y)
         if found is not NotImplemented:
@@ -71,7 +74,20 @@ def _ordered(name: str, x: Any, y: Any) -> Any:
             return not_(_ordered("eq", x, y))
     if isinstance(x, list | tuple) and isinstance(y, list | tuple) and (contains_traced(x) or contains_traced(y)):
         return _by_items(name, x, y)
-    return getattr(operator, name)(x, y)
+    return note_fresh(getattr(operator, name)(x, y))
+
+
+def _ordered_optional(name: str, x: Any, y: Any) -> Any:
+    """None equals None alone, and has no order."""
+    if name not in ("eq", "ne"):
+        return comparison(name, held(x), held(y))
+    nothing = [test(is_none(v)) for v in (x, y)]
+    same = choose(
+        or_(lambda: nothing[0], lambda: nothing[1]),
+        lambda: and_(lambda: nothing[0], lambda: nothing[1]),
+        lambda: test(comparison("eq", held(x), held(y))),
+    )
+    return same if name == "eq" else not_(same)
 
 
 def _by_items(name: str, x: Any, y: Any) -> Any:
@@ -101,7 +117,7 @@ def _in(x: Any, container: Any) -> Any:
         container = Range(container.start, container.stop, container.step)
     if isinstance(container, Range):
         return container.holds(x)
-    if isinstance(container, list | tuple | set) and (isinstance(x, Array) or contains_traced(container)):
+    if isinstance(container, list | tuple | set) and (isinstance(x, Array | Optional) or contains_traced(container)):
         return _any_of(test(comparison("eq", x, item)) for item in container)
     return x in container
 
@@ -117,8 +133,16 @@ def _any_of(tests: Iterable[Any]) -> Any:
     return found
 
 
-def _is(x: Any, y: Any) -> bool:
+def is_none(x: Any) -> Any:
+    """Whether ``x`` is None."""
+    return x is None if not isinstance(x, Optional) else not_(x.present)
+
+
+def _is(x: Any, y: Any) -> Any:
     x, y = (v.read() if isinstance(v, Undefined) else v for v in (x, y))
+    if x is None or y is None:
+        return is_none(y if x is None else x)
+    x, y = held(x), held(y)
     if x is not y and _may_be_one(x, y):
         raise failure(
             TraceError,
@@ -142,7 +166,7 @@ def _may_be_one(x: Any, y: Any) -> bool:
 _REFLECTED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 _OTHERS: dict[str, Callable[[Any, Any], Any]] = {
     "is_": _is,
-    "is_not": lambda x, y: not _is(x, y),
+    "is_not": lambda x, y: not_(_is(x, y)),
     "in_": _in,
     "not_in": lambda x, container: not_(_in(x, container)),
 }

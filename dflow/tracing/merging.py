@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.errors import user_location
 from dflow.ir.core import Value
 from dflow.ir.types import Dim
 from dflow.tracing import lift as _lift
@@ -16,6 +17,7 @@ from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder, entered, region
 from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
+from dflow.tracing.optional import Optional
 from dflow.tracing.rows import OF_A_LIST
 from dflow.tracing.state import Undefined, describe, is_number, line_of_block
 
@@ -123,6 +125,8 @@ class Merge:
             return x
         if isinstance(x, Undefined) or isinstance(y, Undefined):
             return self.half_defined(name, x, y)
+        if any(v is None or isinstance(v, Optional) for v in (x, y)):
+            return self.optional(name, x, y)
         a, b = self.arms[0].opened(x), self.arms[1].opened(y)
         if a is None and b is None:
             leaf = self.slot(x, y)
@@ -136,6 +140,22 @@ class Merge:
             self.objects[id(x), id(y)] = later, x, y
             later.parts.update({k: self.merge(name, a.parts[k], b.parts[k]) for k in a.parts})
         return self.objects[id(x), id(y)][0]
+
+    def optional(self, name: str, x: Any, y: Any) -> Any:
+        """What is None, or may be, in one branch at least."""
+        what = {"_dflow_result": "what a function returns", "_dflow_expression": "an expression"}.get(name)
+        reason = f"{what or shown(name)} may be None after the `if` at {self.where}"
+        location = user_location()
+        found: Any = _Later(lambda p: Optional(p["present"], p["value"], reason, location), {})
+        present = [False if v is None else v.present if isinstance(v, Optional) else True for v in (x, y)]
+        values = [v.value if isinstance(v, Optional) else v for v in (x, y)]
+        found.parts["present"] = self.merge(name, *present)
+        if x is None or y is None:
+            k = 0 if y is None else 1
+            found.parts["value"] = self.filled(values[k], k)
+        else:
+            found.parts["value"] = self.merge(name, *values)
+        return found
 
     def half_defined(self, name: str, a: Any, b: Any) -> Any:
         defined, missing = (b, a) if isinstance(a, Undefined) else (a, b)

@@ -93,6 +93,24 @@ def declared(body: Iterable[ast.stmt], kind: type[ast.Global] | type[ast.Nonloca
     return found
 
 
+def updated(body: Iterable[ast.stmt]) -> set[str]:
+    """The variables that may be arrays which are updated: by ``x[i] = v`` or ``x += v``, also in nested functions."""
+    found: set[str] = set()
+    for s in body:
+        for node in nodes_of(s):
+            if isinstance(node, ast.AugAssign):
+                found.add(_base(node.target))
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+                found.add(_base(node))
+    return found
+
+
+def _base(target: ast.expr) -> str:
+    while isinstance(target, ast.Subscript):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else ""
+
+
 def arguments(a: ast.arguments) -> list[str]:
     every = [*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg]
     return [x.arg for x in every if x is not None]

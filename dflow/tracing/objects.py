@@ -25,6 +25,7 @@ from dflow.ir.core import Location
 from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custom, is_record, with_attributes
 from dflow.tracing.array import Array
 from dflow.tracing.context import LOOP, Region, current
+from dflow.tracing.optional import Optional
 from dflow.tracing.state import Undefined, flatten, same
 from dflow.tracing.views import same_steps
 
@@ -99,6 +100,9 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
     if isinstance(x, tuple):
         make = cls._make if hasattr(cls, "_make") else cls
         return Anatomy((cls, len(x)), dict(enumerate(x)), lambda p: make(p.values()))
+    if isinstance(x, Optional):
+        both = {"present": x.present, "value": x.value}
+        return Anatomy(Optional, both, lambda p: x.like(p["present"], p["value"]))
     if isinstance(x, _LEAVES) or not is_record(x):
         return None
     if is_custom(cls):
@@ -240,6 +244,8 @@ class Snapshot:
             return (x.func, *x.args, *x.keywords.values())
         if isinstance(x, type):
             return [f for f in vars(x).values() if isinstance(f, types.FunctionType)] if _is_users(x) else ()
+        if isinstance(x, Optional):
+            return (x.value,)
         if isinstance(x, tuple):
             return x if len(x) <= MOST_ITEMS else ()
         if has(x, "__wrapped__"):  # a compiled function, a cached one

@@ -19,6 +19,7 @@ from dflow.ir.types import I64, kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert
+from dflow.tracing.optional import Optional, held
 from dflow.tracing.special_methods import method
 from dflow.tracing.state import flatten, unflatten
 
@@ -82,6 +83,7 @@ class _Mark:
 
 def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]:
     """What an object shows as: text, and traced values in it."""
+    value = held(value)
     if isinstance(value, Text):
         if spec:
             raise value._refused("padded")
@@ -106,7 +108,7 @@ def _hole_of(leaves: list[Any], mark: str) -> Hole:
 
 def shows_traced(x: Any) -> bool:
     """Whether a text of ``x`` is known only when the program runs."""
-    return isinstance(x, Text) or any(isinstance(leaf, Array | Text) for leaf in flatten(x)[0])
+    return isinstance(x, Text) or any(isinstance(leaf, Array | Text | Optional) for leaf in flatten(x)[0])
 
 
 def _own_text(x: Any, conversion: str, spec: str) -> Any:

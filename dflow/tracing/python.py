@@ -18,9 +18,10 @@ from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder
 from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
-from dflow.tracing.logic import comparison, not_, test
+from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
 from dflow.tracing.operators import numpy_functions
+from dflow.tracing.optional import Optional
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.sequences import Enumerated, Indexable, Positions, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
@@ -230,6 +231,9 @@ def isinstance_(x: Any, kinds: Any) -> Any:
     """Traced numbers are ``int`` or ``float`` as what they stand for, traced arrays ``np.ndarray``."""
     if isinstance(x, Undefined):
         raise x.error()
+    if isinstance(x, Optional):
+        of_value, of_none = isinstance_(x.value, kinds), isinstance(None, kinds)
+        return of_none if of_value is of_none else not_(is_none(x)) if of_value else is_none(x)
     if not isinstance(x, Array):
         return isinstance(x, kinds)
     if isinstance(x, kinds):
@@ -315,6 +319,8 @@ SPECIAL_METHODS: dict[Any, str] = {
     **{f: f"__{f.__name__}__" for f in (abs, len, int, float, complex, round, reversed, next, iter)},
     **{f: f"__{f.__name__}__" for f in (math.floor, math.ceil, math.trunc)},
 }
+# Those that tell None from a value, and so take what may be either.
+ASKING = frozenset([isinstance, bool, *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth"))])
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},

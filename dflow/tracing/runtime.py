@@ -19,11 +19,12 @@ from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
 from dflow.tracing.calls import call, captured_update, dispatch
-from dflow.tracing.context import builder, current, region, tracing
+from dflow.tracing.context import builder, current, note_fresh, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.objects import Place, outside_change
+from dflow.tracing.optional import held
 from dflow.tracing.printing import joined, message_of
 from dflow.tracing.sequences import as_sequence, most_iterations
 from dflow.tracing.special_methods import (
@@ -121,6 +122,7 @@ def _traced_index(index: Any) -> bool:
 
 
 def getitem(base: Any, index: Any) -> Any:
+    base, index = held(base), held(index)
     run = special_method(base, "__getitem__")
     if run is not None:
         return run(index)
@@ -156,6 +158,8 @@ def located(error: Exception) -> Exception:
 
 
 def setitem(value: Any, base: Any, index: Any) -> None:
+    note_fresh(None)
+    base, index = held(base), held(index)
     run = special_method(base, "__setitem__")
     if run is not None:
         run(index, value)
@@ -180,6 +184,7 @@ def setitem(value: Any, base: Any, index: Any) -> None:
 
 def augment(op: str, old: Any, value: Any) -> Any:
     """``x op= value``."""
+    old = held(old)
     if isinstance(old, np.ndarray) and tracing():
         raise captured_update(old)
     fills = earlier.filling(old)
@@ -192,6 +197,7 @@ def augment(op: str, old: Any, value: Any) -> Any:
 
 def augment_item(op: str, base: Any, index: Any, value: Any) -> None:
     """``base[index] op= value``."""
+    base, index = held(base), held(index)
     if isinstance(base, Array):
         return base.update(index, BINARY[op], value, op)
     old = getitem(base, index)
@@ -213,8 +219,16 @@ def refuse_globals(names: tuple[str, ...]) -> None:
         )
 
 
+def owned(name: str, x: Any) -> Any:
+    """What is assigned to a variable that may be updated: a new NumPy array, of known values, can be then."""
+    if type(x) is np.ndarray and tracing() and region().root().fresh is x and _lift.supported(x.dtype):
+        x = _lift.lift(x)
+    return named(name, x)
+
+
 def named(name: str, x: Any) -> Any:
     """What is assigned to a variable; the name lives on in the printed program."""
+    note_fresh(None)
     if isinstance(x, Array) and x.cell.home is current() and x.cell.value.hint is None and x.cell.value.op:
         x.cell.value.hint = name
     return x
@@ -266,6 +280,7 @@ def _may_divide_by_zero(op: Op) -> bool:
 
 def unpacked(x: Any) -> Any:
     """What is assigned to several targets."""
+    x = held(x)
     earlier.refuse(x)
     return x
 
@@ -315,6 +330,7 @@ __all__ = [
     "not_",
     "not_empty",
     "or_",
+    "owned",
     "raised",
     "refuse_globals",
     "set_attribute",

@@ -20,9 +20,10 @@ from dflow.errors import OnceError, failure
 from dflow.records import is_record
 from dflow.tracing import earlier
 from dflow.tracing.array import Array
-from dflow.tracing.context import TRACE, region, tracing
+from dflow.tracing.context import TRACE, note_fresh, region, tracing
 from dflow.tracing.lift import contains_traced
 from dflow.tracing.objects import Place, outside_change, parts
+from dflow.tracing.optional import Optional, held
 from dflow.tracing.rewrite import is_user_code, rewritten
 
 _PLAIN = (Array, int, float, bool, complex, str, tuple, list, dict, set, types.NoneType, range, slice, np.ndarray)
@@ -76,11 +77,12 @@ def binary(op: str, x: Any, y: Any) -> Any:
 
         return percent(x, y)
     if type(x) not in PLAIN or type(y) not in PLAIN:
+        x, y = held(x), held(y)
         name = op.rstrip("_")
         found = dispatched(f"__{name}__", x, f"__r{name}__", y)
         if found is not NotImplemented:
             return found
-    return BINARY[op](x, y)
+    return note_fresh(BINARY[op](x, y))
 
 
 def dispatched(name: str, x: Any, reflected: str, y: Any) -> Any:
@@ -103,13 +105,15 @@ def dispatched(name: str, x: Any, reflected: str, y: Any) -> Any:
 
 
 def unary(op: str, x: Any) -> Any:
+    x = held(x)
     run = method(x, f"__{op}__")
-    return UNARY[op](x) if run is None else run()
+    return note_fresh(UNARY[op](x)) if run is None else run()
 
 
 def in_place(op: str, x: Any, y: Any) -> Any:
     """What ``x op= y`` assigns to x."""
     if type(x) not in PLAIN or type(y) not in PLAIN:
+        x, y = held(x), held(y)
         name = op.rstrip("_")
         run = method(x, f"__i{name}__")
         found = NotImplemented if run is None else run(y)
@@ -127,12 +131,17 @@ def truth_value(x: Any) -> Any:
     """What a condition looks at: ``x``, or for an object of the user's what its ``__bool__`` or ``__len__`` says."""
     if type(x) in PLAIN:
         return x if earlier.earlier(x) is None else earlier.length(x) > 0
+    if isinstance(x, Optional):
+        from dflow.tracing.logic import and_, test
+
+        return and_(lambda: x.present, lambda: test(x.value))
     run = method(x, "__bool__") or method(x, "__len__")
     return x if run is None else run()
 
 
 def iterated(x: Any) -> Any:
     """``x``, or for an object of the user's what its ``__iter__`` gives."""
+    x = held(x)
     earlier.refuse(x)
     run = method(x, "__iter__")
     if run is not None:
@@ -175,6 +184,7 @@ class _Managed:
 
 def attribute(x: Any, name: str) -> Any:
     """``x.name``, the getter of a property run rewritten."""
+    x = held(x)
     cls = type(x)
     if cls in PLAIN or cls is types.ModuleType or isinstance(x, type):
         return getattr(x, name)
@@ -200,6 +210,8 @@ def attribute(x: Any, name: str) -> Any:
 
 def set_attribute(value: Any, x: Any, name: str) -> None:
     """``x.name = value``, the setter of a property run rewritten."""
+    x = held(x)
+    note_fresh(None)
     _refuse_outside(x, name, value)
     found = _in_classes(type(x).__mro__, name) if type(x) not in PLAIN else None
     if isinstance(found, property) and _is_users(found.fset):

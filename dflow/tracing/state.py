@@ -15,6 +15,7 @@ from dflow.errors import UndefinedError, failure, user_location
 from dflow.ir.types import kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
+from dflow.tracing.optional import Optional
 from dflow.tracing.views import same_steps
 
 
@@ -113,7 +114,7 @@ def same(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, Array) and isinstance(b, Array):
         return a.cell is b.cell and same_steps(a.steps, b.steps)
-    if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined):
+    if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined | Optional):
         return False
     try:
         return bool(a == b)
@@ -132,6 +133,8 @@ def describe(x: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in x.items()) + "}"
     if x is None:
         return "None"
+    if isinstance(x, Optional):
+        return f"{describe(x.value)} or None"
     if isinstance(x, types.FunctionType):
         return f"the function {x.__name__}"
     return f"{type(x).__name__} {x!r}"[:60]

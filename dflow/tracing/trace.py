@@ -18,6 +18,7 @@ from dflow.tracing.earlier import Earlier
 from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lift import lift
 from dflow.tracing.objects import Snapshot, check_watched
+from dflow.tracing.optional import Optional, settled
 from dflow.tracing.printing import Text
 from dflow.tracing.rewrite import is_user_code, return_of, rewritten
 from dflow.tracing.state import Undefined
@@ -135,6 +136,9 @@ def _result(x: Any) -> Array:
         raise x.error()
     if isinstance(x, Array | bool | int | float | complex | np.ndarray | np.generic):
         return lift(x)
+    x = settled(x)
+    if isinstance(x, Optional):
+        raise x.refused()
     if isinstance(x, Earlier):
         raise x.growing.refused()
     kind = "str" if isinstance(x, Text) else type(x).__name__

@@ -20,11 +20,13 @@ from dflow.tracing.after_loop import After
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
+from dflow.tracing.carried_optional import as_optional, blank, left
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
 from dflow.tracing.filling import Filling, filled
 from dflow.tracing.growing import Growing, grown
 from dflow.tracing.objects import WHILE, Snapshot, anatomy, is_mutable, kept, shown
+from dflow.tracing.optional import Optional
 from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
 from dflow.tracing.sequences import most_iterations
@@ -79,7 +81,7 @@ class TracedLoop:
         self.places = list(self.learnt.places)
         extra = [p.name for p in self.places]
         self.names = [*self.loop.names, *extra]
-        self.live_in = [*self.loop.live_in, *extra]
+        self.live_in = [*self.loop.live_in, *self.learnt.carried, *extra]
         self.live_out = {*self.loop.live_out, *extra}
         self.before = dict(zip(self.names, self.get()))
 
@@ -215,6 +217,8 @@ class TracedLoop:
         return Variable(name, value, self.enter_part((name,), value))
 
     def enter_part(self, path: Path, value: Any) -> Any:
+        if path in self.learnt.optional:
+            value = as_optional(value, self.learnt.optional[path], self.where)
         if is_number(value) and path in self.learnt.shrinking:
             node = shrinking.entered(_lift.lift(value), self.learnt.shrinking[path])
             node.parts = {k: self.enter_part((*path, k), p) for k, p in node.parts.items()}
@@ -354,6 +358,7 @@ class TracedLoop:
             raise Again
 
     def leave_part(self, path: Path, old: Any, new: Any) -> None:
+        new = left(self, path, old, new)
         if isinstance(old, Slot):
             return self.fill_slot(old, path, new)
         with entered(self.region):
@@ -378,6 +383,9 @@ class TracedLoop:
     def fill(self, v: Variable, after: Any) -> Exception:
         """A variable without a value on entry (a result to be returned): any value will do."""
         leaves, structure = flatten(after)
+        if any(isinstance(x, Optional) for x in leaves) and (make := blank(after, self.here)):
+            self.before[v.name] = make()
+            return Again()
         if not all(is_number(x) for x in leaves):
             return self.changes(v.name, "no value", describe(after))
         zeros = [_lift.lift(x) for x in leaves] if not any(isinstance(x, Array) for x in leaves) else leaves

@@ -150,10 +150,11 @@ update would not be seen
         """,
         errors.UndefinedError,
         """
-        case.py:5: the function returns values that cannot be merged in the branches of the `if` at line 5: f64 and None
+        case.py:5: the result may be None: what a function returns may be None after the `if` at line 5
             if x[0] > 0:
                ^^^^^^^^
-        mend: make both of one type and shape
+        wanted: a number or an array, whatever the arguments are
+        mend: return a number in every case (np.nan, say), or a flag and a number
         """,
     ),
     "structure": (

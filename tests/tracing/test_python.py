@@ -218,19 +218,3 @@ def test_what_a_branch_leaves_without_a_shape_is_named():
 
     with pytest.raises(dflow.errors.UndefinedError, match="variable 'x' has values that cannot be merged"):
         dflow.jit(lambda x, v: f(x, v > 0))(np.eye(2), 1.0)
-
-
-def perhaps(x):
-    if x > 5:
-        return 3
-
-
-@pytest.mark.parametrize(
-    "use",
-    [lambda y: y == 3, lambda y: y != 3, lambda y: y is None, lambda y: 1 if y else 2, lambda y: y in (3, 4),
-     lambda y: any([y]), lambda y: max(y, 1), lambda y: str(y) == "None", lambda y: 2 + y],
-)  # fmt: skip
-def test_what_only_some_branches_return_is_not_read(use):
-    assert dflow.jit(lambda x: (perhaps(x), 2.0)[1])(7.0) == 2.0
-    with pytest.raises(dflow.errors.UndefinedError, match="the function returns values that cannot be merged"):
-        dflow.jit(lambda x: use(perhaps(x)))(7.0)
