@@ -12,7 +12,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder, note_fresh
 from dflow.tracing.lift import contains_traced, wrap
-from dflow.tracing.optional import Optional, held
+from dflow.tracing.optional import Optional, held, settled
 from dflow.tracing.sequences import Range
 from dflow.tracing.special_methods import PLAIN, dispatched, method, truth_value
 from dflow.tracing.state import Undefined
@@ -135,7 +135,8 @@ def _any_of(tests: Iterable[Any]) -> Any:
 
 def is_none(x: Any) -> Any:
     """Whether ``x`` is None."""
-    return x is None if not isinstance(x, Optional) else not_(x.present)
+    x = settled(x)
+    return not_(x.present) if isinstance(x, Optional) else x is None
 
 
 def _is(x: Any, y: Any) -> Any:

@@ -35,11 +35,10 @@ class Optional:
 
     def get(self) -> Any:
         """The value, and a check that there is one when the program runs."""
-        known = settled(self)
-        if known is self:
+        if settled(self) is not self.value:
             message = f"{self.reason}, and is None where it is used; ask whether it `is None` before"
             builder().check(self.present.value, error="TypeError", message=message)
-        return None if known is None else self.value
+        return self.value
 
     def refused(self) -> DflowError:
         """Where it is wanted while tracing whether there is a value."""
