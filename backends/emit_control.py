@@ -49,8 +49,7 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
     if found := lanes(e, op):
         return in_lanes(e, op, found, count, inits, begin)
     if in_diagonals := waves(e, op):
-        in_waves(e, op, in_diagonals, count, begin)
-        return []
+        return in_waves(e, op, in_diagonals, count, inits, begin)
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)

@@ -12,11 +12,13 @@ LLVM is told that they do not meet, and how wide the vectors are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import ZERO, index, storage_type
+from dflow.backends.emit_types import ZERO, constant, index, storage_type
 from dflow.backends.loop_hints import access_group, loop_id
 from dflow.backends.waves import ROWS, Waves, found_waves
 from dflow.ir.core import Op, Value
@@ -27,9 +29,15 @@ def waves(e: Emitter, loop: Op) -> Waves | None:
     return found_waves(loop, e.plan) if e.vectorizes else None
 
 
-def in_waves(e: Emitter, loop: Op, found: Waves, count: ir.Value, begin: ir.Value) -> None:
-    """Writes ``count`` rounds of ``loop`` from the one with the number ``begin`` on."""
-    _Waves(e, loop, found, begin).write(count)
+def in_waves(
+    e: Emitter, loop: Op, found: Waves, count: ir.Value, inits: Sequence[ir.Value], begin: ir.Value
+) -> list[ir.Value]:
+    """Writes ``count`` rounds of ``loop`` from the one with the number ``begin`` on; the last values of its numbers."""
+    made = _Waves(e, loop, found, begin)
+    for a, x in zip(found.totals, inits):
+        made.begin_total(a, x)
+    made.write(count)
+    return [made.total(a) for a in found.totals]
 
 
 class _Waves:
@@ -110,11 +118,13 @@ class _Waves:
                 with b.if_then(begins):
                     self._write(op, w)
         for a, init, _ in self.carried:
-            e.env[a] = b.select(begins, e.env[init], e.load_at(a, self._slot(a, w)))
+            before = e.load_at(a, self._slot(a, w))
+            e.env[a] = before if a in self.found.totals else b.select(begins, e.env[init], before)
         for op in self.row.ops:
             self._write(op, w, exists)
         for a, _, r in self.carried:
-            e.store_at(a, self._slot(a, w), e.env[r])
+            counts = exists is None or a not in self.found.totals
+            e.store_at(a, self._slot(a, w), e.env[r] if counts else b.select(exists, e.env[r], e.env[a]))
 
     def _write(self, op: Op, w: ir.Value, exists: ir.Value | None = None) -> None:
         """Writes ``op``; what it stores goes elsewhere unless ``exists``."""
@@ -131,6 +141,20 @@ class _Waves:
             value = emit_scalar(e.builder, "add", {}, [dtype, dtype], [e.load_at(x, address), value])
         elsewhere = e.builder.gep(self.elsewhere, [w], source_etype=ir.DoubleType())
         e.store_at(x, e.builder.select(exists, address, elsewhere), value)
+
+    def begin_total(self, a: Value, x: ir.Value) -> None:
+        """The first row has what there is before; the others have nothing, or that too if the greatest is wanted."""
+        adds = self.found.totals[a].name in ("add", "sub")
+        for w in range(ROWS):
+            self.e.store_at(a, self._slot(a, index(w)), constant(a.type.dtype, -0.0) if adds and w else x)
+
+    def total(self, a: Value) -> ir.Value:
+        """Of all rows."""
+        e, dtype, name = self.e, a.type.dtype, self.found.totals[a].name
+        total, *others = (e.load_at(a, self._slot(a, index(w))) for w in range(ROWS))
+        for x in others:
+            total = emit_scalar(e.builder, "add" if name == "sub" else name, {}, [dtype, dtype], [total, x])
+        return total
 
     def _slot(self, a: Value, w: ir.Value) -> ir.Value:
         return self.e.builder.gep(self.slots[a], [w], source_etype=storage_type(a.type.dtype))

@@ -7,19 +7,21 @@ On a diagonal of the table nothing waits for anything else: row i + 1 can follow
 "The parallel execution of DO loops", 1974). Round (i, j) then runs at the time j + lag·i. That is right if of any two
 accesses to one element, of which one is a write, that of the later row comes at a later time.
 
-What a row does before its loop, it does at the time of its first round.
+What a row does before its loop, it does at the time of its first round. What all rounds add up, or the greatest of
+something, each of the rows has for itself, until all are done.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from dflow.backends.affine import Form, Forms, add
 from dflow.backends.mathlib import MATH_FUNCTIONS
 from dflow.backends.plan import Buffer, Plan
-from dflow.ir.core import Op, Value
+from dflow.ir.core import Block, Op, Value
+from dflow.ir.passes.accumulate import count_uses
 from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.registry import definition
 from dflow.ir.types import HALVES
@@ -31,6 +33,7 @@ WITH_LOOPS = frozenset({"rem", "floordiv", "fmod"})  # of floats: there are no v
 # How long the next operation waits, in cycles. From ``LEAST_WAIT`` on, rows side by side pay.
 WAITS = {"max": 4, "min": 4, "div": 13, "sqrt": 20, "select": 2} | dict.fromkeys(MATH_FUNCTIONS, 40)
 OTHER_WAIT = 3
+TOTALS = frozenset({"add", "sub", "max", "min"})
 LEAST_WAIT = 9
 ANY = 1 << 62  # number of rounds
 
@@ -38,12 +41,14 @@ ANY = 1 << 62  # number of rounds
 @dataclass(frozen=True)
 class Waves:
     """``before`` is what a row does first, ``inner`` the loop along it; each row is ``lag`` rounds behind. ``vectors``:
-    a round computes so much that all rows together are to be one of vectors."""
+    a round computes so much that all rows together are to be one of vectors. ``totals``: for each number that goes
+    round, the argument of the row's loop and the operation that adds to it."""
 
     before: Sequence[Op]
     inner: Op
     lag: int
     vectors: bool
+    totals: Mapping[Value, Op]
 
 
 @dataclass(frozen=True)
@@ -60,20 +65,38 @@ class Access:
 def found_waves(loop: Op, plan: Plan) -> Waves | None:
     """How rows of ``loop`` can follow each other, if they can and it pays."""
     (body,) = loop.regions
-    if not body.ops or body.ops[-1].name != "for" or any(a.type.is_scalar for a in body.args[1:]):
+    if not body.ops or body.ops[-1].name != "for":
         return None
     *before, inner = body.ops
+    totals = _totals(body, inner)
+    if len(totals) != sum(a.type.is_scalar for a in body.args[1:]):
+        return None
     (row,) = inner.regions
     ops = [*before, *row.ops]
     if not (_is_long(loop) and _is_long(inner) and all(map(_is_plain, ops))):
         return None
-    proof = _Proof(body.args[0], before, inner, plan)
+    proof = _Proof(body.args[0], before, inner, plan, totals)
     lag = proof.lag()
     if lag is None or not proof.pays():
         return None
     names = {o.name for o in ops if o.result.type.dtype.is_float}
     vectors = proof.all_known and not names.isdisjoint(MATH_FUNCTIONS) and names.isdisjoint(WITH_LOOPS)
-    return Waves(before, inner, lag, vectors)
+    return Waves(before, inner, lag, vectors, totals)
+
+
+def _totals(body: Block, inner: Op) -> dict[Value, Op]:
+    """For each number that goes round: the argument by which the row has it, and the operation that adds to it."""
+    (row,), uses = inner.regions, count_uses(body)
+    found = {}
+    for arg, result in zip(body.args[1:], body.results):
+        if arg.type.is_scalar and arg in inner.operands[1:] and result in inner.results and uses[arg] == 1:
+            n = inner.results.index(result)
+            a, op = row.args[1 + n], row.results[n].op
+            if op is None or op.name not in TOTALS or inner.operands[1 + n] is not arg or op not in row.ops:
+                continue
+            if uses[a] == uses[op.result] == 1 and a in op.operands[: 1 if op.name == "sub" else 2]:
+                found[a] = op
+    return found
 
 
 def _is_long(loop: Op) -> bool:
@@ -93,8 +116,8 @@ def _is_plain(op: Op) -> bool:
 class _Proof:
     """What is known of the accesses of the rows to each buffer that they write."""
 
-    def __init__(self, k: Value, before: Sequence[Op], inner: Op, plan: Plan):
-        (self.row,), self.k, self.before, self.inner = inner.regions, k, before, inner
+    def __init__(self, k: Value, before: Sequence[Op], inner: Op, plan: Plan, totals: Collection[Value]):
+        (self.row,), self.k, self.before, self.inner, self.totals = inner.regions, k, before, inner, totals
         self.j, self.trips = self.row.args[0], constant_of(inner.operands[0])
         inside = {r for o in (*before, *self.row.ops) for r in o.results} | set(self.row.args[1:])
         self.forms, found = Forms(lambda v: v not in inside), dict[Buffer | None, list[Access]]()
@@ -133,7 +156,7 @@ class _Proof:
 
     def pays(self) -> bool:
         """Whether a round waits long for the one before, or for functions of which there are vectors."""
-        late = dict.fromkeys((a for a in self.row.args[1:] if a.type.is_scalar), 0)
+        late = dict.fromkeys((a for a in self.row.args[1:] if a.type.is_scalar and a not in self.totals), 0)
         for a, b in self._pairs(lambda a, b: a.writes and not b.writes and not (a.is_first or b.is_first)):
             steps = self._steps(a, b, 0)
             if steps is ANY or (steps is not None and steps > 0):

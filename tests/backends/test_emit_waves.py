@@ -89,6 +89,35 @@ def in_place(u):
     return u
 
 
+def scored(cost):
+    """Numbers that all rounds add to, or of which the greatest is wanted."""
+    n, m = cost.shape
+    h = np.zeros((n + 1, m + 1))
+    best, total, least, count = -1.0, 2.0, 9.0, 0
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            s = max(0.0, h[i - 1, j - 1] + cost[i - 1, j - 1] - 0.5, h[i, j - 1] - 0.1, h[i - 1, j] - 0.1)
+            h[i, j] = s
+            best = max(s, best)
+            least = min(least, s - cost[i - 1, j - 1])
+            total -= s
+            count += int(10 * s)
+    return np.array([best, least, total, count])
+
+
+def soft_scores(cost):
+    n, m = cost.shape
+    h = np.zeros((n + 1, m + 1))
+    best, total = -1.0, 2.0
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            s = np.log(np.exp(h[i - 1, j - 1] - cost[i - 1, j - 1]) + np.exp(-h[i, j - 1]))
+            h[i, j] = s
+            best = max(best, s)
+            total += s * s
+    return np.array([best, total])
+
+
 def adding(cost):
     n, m = cost.shape
     r = np.zeros((n + 1, m + 1))
@@ -108,6 +137,8 @@ PROGRAMS = {
     nine_points: (2, False),
     backwards: (1, False),
     in_place: (2, False),
+    scored: (1, False),
+    soft_scores: (1, True),
     adding: (2, False),
 }
 
