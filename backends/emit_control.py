@@ -15,6 +15,7 @@ from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows, reserved_rows
 from dflow.backends.emit_types import ZERO
+from dflow.backends.emit_waves import in_waves, waves
 from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
 from dflow.ir.core import Block, Op, Value
@@ -48,6 +49,8 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
     k, *carried = body.args
     if found := lanes(e, op):
         return in_lanes(e, op, found, count, inits, begin)
+    if in_diagonals := waves(e, op):
+        return in_waves(e, op, in_diagonals, count, inits, begin)
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)

@@ -74,8 +74,23 @@ class _LoopId(ir.MDValue):
         buf.append(f"distinct !{{ {operands} }}\n")
 
 
-def loop_id(module: ir.Module, *properties: tuple[str | int, ...]) -> ir.MDValue:
+class _Group(ir.MDValue):
+    """Metadata that is like no other."""
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def descr(self, buf: list[str]) -> None:
+        buf.append("distinct !{ }\n")
+
+
+def access_group(module: ir.Module) -> ir.MDValue:
+    """A name for loads and stores of which a loop may say that they do not meet from round to round."""
+    return _Group(module, [], name=str(len(module.metadata)))
+
+
+def loop_id(module: ir.Module, *properties: tuple[str | int | ir.MDValue, ...]) -> ir.MDValue:
     nodes = []
-    for name, *values in properties:
-        nodes.append(module.add_metadata([ir.MetaDataString(module, name), *(ir.IntType(32)(v) for v in values)]))
+    for name, *given in properties:
+        values = [v if isinstance(v, ir.MDValue) else ir.IntType(32)(v) for v in given]
+        nodes.append(module.add_metadata([ir.MetaDataString(module, name), *values]))
     return _LoopId(module, nodes, name=str(len(module.metadata)))
