@@ -15,8 +15,8 @@ Out-of-SSA Translation for Correctness, Code Quality, and Efficiency", 2009), wi
    loop costs the most. Two values may share a buffer when at no time both are alive, or when they are equal (one is,
    by way of copies, a copy of the other). A set of values with one buffer is kept as the disjoint intervals of its
    members' lives, so a test costs a binary search for each interval of the smaller set.
-3. *Clean up*: a copy whose ends share a buffer disappears. The others stay. A copy of unspecified elements (``empty``)
-   becomes ``empty``.
+3. *Clean up*: a copy whose ends share a buffer disappears. The others stay; some of those in loops need only exchange
+   two addresses (``turning.py``). A copy of unspecified elements (``empty``) becomes ``empty``.
 4. *Place* the sets in memory: see ``place``.
 """
 
@@ -29,6 +29,7 @@ from math import prod
 from dflow.backends.liveness import LOOPS, WRITES, Interval, Liveness, identity_reads
 from dflow.backends.place import place
 from dflow.backends.plan import Buffer, Plan
+from dflow.backends.turning import turning
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
 from dflow.ir.passes.decompose import decompose
@@ -45,10 +46,12 @@ def bufferize(f: Function, in_place: Mapping[int, int] | None = None) -> Plan:
         return Plan(f)
     in_place = in_place or {}
     g = isolate(f, in_place.values())
-    sets = coalesce(g, in_place)
+    live = Liveness(g)
+    sets = coalesce(g, live, in_place)
+    moves = turning(g, live, sets)
     dropped: dict[Value, Value] = {}
     _drop_copies(g.body, dropped, sets)
-    return place(g, {v: s for v, s in sets.items() if v not in dropped}, in_place)
+    return place(g, {v: s for v, s in sets.items() if v not in dropped}, in_place, moves)
 
 
 def _has_tensors(f: Function) -> bool:
@@ -123,6 +126,7 @@ class Sharing:
         self.ends = [b for _, b in intervals]
         self.roots = [root] * len(intervals)
         self.fixed: Buffer | None = None
+        self.reserved: Interval | None = None  # when nothing else may have its bytes (`turning.py`)
 
     @property
     def type(self) -> TensorType:
@@ -130,7 +134,8 @@ class Sharing:
 
     @property
     def hull(self) -> Interval:
-        return self.starts[0], self.ends[-1]
+        first, last = self.reserved or (self.starts[0], self.ends[-1])
+        return min(first, self.starts[0]), max(last, self.ends[-1])
 
     def overlaps(self, start: int, end: int) -> range:
         """Which of the intervals overlap ``[start, end)``."""
@@ -158,10 +163,8 @@ class Sharing:
         self.fixed = self.fixed or other.fixed
 
 
-def coalesce(g: Function, in_place: Mapping[int, int] | None = None) -> dict[Value, Sharing]:
+def coalesce(g: Function, live: Liveness, in_place: Mapping[int, int]) -> dict[Value, Sharing]:
     """Which tensors of an isolated function share buffers. ``in_place``: see ``bufferize``."""
-    in_place = in_place or {}
-    live = Liveness(g)
     roots = _roots(g)
     sets = {v: Sharing(v, intervals, roots.get(v, v)) for v, intervals in live.intervals.items()}
     for k, v in enumerate(g.args):

@@ -35,6 +35,7 @@ class _Checker:
         self.alias: dict[Value, Value] = {}  # copies and reshapes within a buffer, to what they are copies of
         self.written: dict[Block, set[Buffer]] = {}
         self.overlapping = _overlapping(set(plan.buffers.values()), plan.arena_bytes)
+        self.moved = {op for copies in plan.moves.values() for op in copies}
 
     def run(self) -> None:
         f = self.plan.function
@@ -99,6 +100,8 @@ class _Checker:
             self.alias[op.result] = self.alias.get(op.operands[0], op.operands[0])
         else:
             self.plain(op)
+            if op in self.moved:
+                self.forget([self.buffer(op.operands[0])])
 
     def same(self, *values: Value) -> bool:
         return len({self.buffer(v) for v in values}) == 1
@@ -129,6 +132,7 @@ class _Checker:
         carried = [r.args[1:] if op.name == "for" else r.args for r in op.regions]
         for group in zip(op.results, inits, body.results, *carried):
             _require(not group[0].type.rank or self.same(*group), f"{op.name} carries {group} in several buffers")
+        self.places(op)
         self.forget(b for r in op.regions for b in self.writes(r))
         self.assign(op.results)
         entered = dict(self.held)
@@ -139,6 +143,14 @@ class _Checker:
                 for v in args:  # they go on to the body
                     self.read(v, "the body of a while")
         self.held = entered
+
+    def places(self, op: Op) -> None:
+        """Whether the buffers that change places in a loop have their bytes for themselves."""
+        moved = {self.buffer(v) for copy in self.plan.moves.get(op, ()) for v in (*copy.operands, copy.result)}
+        used = set().union(*(self.writes(r) for r in op.regions))
+        for b in moved:
+            _require(b.space in ("arena", "result"), f"{b} cannot change places")
+            _require(used.isdisjoint(self.overlapping.get(b, ())), f"{b}, which changes places, overlaps others")
 
     def branch(self, op: Op) -> None:
         for group in zip(op.results, *(r.results for r in op.regions)):

@@ -14,6 +14,7 @@ from dflow.backends.emit_held import held_array, in_registers
 from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
 from dflow.backends.emit_rows import held_rows, reserved_rows
+from dflow.backends.emit_turning import Places, places
 from dflow.backends.emit_types import ZERO
 from dflow.backends.emit_waves import in_waves, waves
 from dflow.backends.interface import Check
@@ -38,13 +39,16 @@ def bind(e: Emitter, values: Sequence[Value], found: Sequence[ir.Value]) -> None
 
 @emits("for")
 def _for(e: Emitter, op: Op) -> None:
-    run = partial(_rounds, e, op)
-    if not rounds_in_parts(e, op, run):
-        bind(e, op.results, run(e.env[op.operands[0]], registers(e, op.operands[1:]), ZERO))
+    if not rounds_in_parts(e, op, partial(_rounds, e, op)):
+        moves = e.plan.moves.get(op, ())
+        bind(e, op.results, _rounds(e, op, e.env[op.operands[0]], registers(e, op.operands[1:]), ZERO, moves))
 
 
-def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begin: ir.Value) -> list[ir.Value]:
-    """``count`` rounds of a ``for``, from the one with the number ``begin`` on; the scalars that it yields."""
+def _rounds(
+    e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begin: ir.Value, moves: Sequence[Op] = ()
+) -> list[ir.Value]:
+    """``count`` rounds of a ``for``, from the one with the number ``begin`` on; the scalars that it yields. ``moves``:
+    copies at which buffers may change places."""
     (body,) = op.regions
     k, *carried = body.args
     if found := lanes(e, op):
@@ -54,18 +58,19 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
 
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)
-        bind(e, carried, values)
+        bind(e, carried, turning.enter(values))
         e.block(body)
         yields = registers(e, body.results)
         for total in totals:
             reassociate(e.env[total])
-        return yields
+        return turning.leave(yields)
 
     totals = sums(body, carried)
     with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
         if held := held_array(e, op):
             return in_registers(e, op, held, count, inits, begin)
-        return e.loop(count, inits, run, hints=hints(e, body, count, totals))
+        with places(e, op, moves) as turning:
+            return turning.end(e.loop(count, turning.begin(inits), run, hints=hints(e, body, count, totals)))
 
 
 def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
@@ -92,24 +97,34 @@ def reassociate(value: ir.Value) -> None:
 @emits("while")
 def _while(e: Emitter, op: Op) -> None:
     condition, body = op.regions
-    b, before, inits = e.builder, e.builder.block, registers(e, op.operands)
+    with places(e, op, e.plan.moves.get(op, ())) as turning:
+        last = _while_rounds(e, condition, body, turning, turning.begin(registers(e, op.operands)))
+        bind(e, op.results, turning.end(last))
+
+
+def _while_rounds(
+    e: Emitter, condition: Block, body: Block, turning: Places, inits: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """The rounds; what goes round, in the end."""
+    b, before = e.builder, e.builder.block
     head, inside, done = (e.new_block(name) for name in ("while", "do", "done"))
     b.branch(head)
     b.position_at_end(head)
     phis = [b.phi(v.type) for v in inits]
     for phi, v in zip(phis, inits):
         phi.add_incoming(v, before)
-    bind(e, condition.args, phis)
-    bind(e, body.args, phis)
+    values = turning.enter(phis)
+    bind(e, condition.args, values)
+    bind(e, body.args, values)
     (goes_on,) = e.block(condition)
     b.cbranch(goes_on, inside, done)
     b.position_at_end(inside)
     e.block(body)
-    for phi, v in zip(phis, registers(e, body.results)):
+    for phi, v in zip(phis, turning.leave(registers(e, body.results))):
         phi.add_incoming(v, b.block)
     b.branch(head)
     b.position_at_end(done)
-    bind(e, op.results, phis)
+    return phis
 
 
 @emits("if")

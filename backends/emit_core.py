@@ -101,6 +101,7 @@ class Emitter:
         self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
         self.uses: Counter[Value] | None = None  # how often values are used, once somebody has asked (`emit_direct.py`)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
+        self.turning: frozenset[Op] = frozenset()  # copies that exchange two addresses here (see ``emit_turning``)
         self.once: Set[Op] | None = None  # those of them that run once (see ``emit_outline``)
         self.outlined: dict[str, ir.Function] = {}  # functions of operations by their text (see ``emit_outline``)
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"

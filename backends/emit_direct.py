@@ -60,7 +60,8 @@ def _fits(e: Emitter, kernel: Op, after: list[Op]) -> bool:
     reads = [buffers[x] for x in free_values(region) if x in buffers]
     inner = [o for op in after for o in (op, *(o for r in op.regions for o in walk(r)))]
     moved = [o for o in inner if o.name != "reshape" or not e.memory.same(o.operands[0], o.result)]
-    written = {buffers[r] for o in moved for r in o.results if r in buffers}
+    changed = [v for o in moved for v in (*o.results, *(o.operands if o in e.turning else ()))]
+    written = {buffers[v] for v in changed if v in buffers}
     return all(_apart(w, r) for w in written for r in reads)
 
 

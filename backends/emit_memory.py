@@ -113,6 +113,10 @@ class Memory:
         if self.scopes is not None:
             self.scopes.join(op, first, second)
 
+    def together(self, groups: Sequence[Sequence[Buffer]]) -> AbstractContextManager[None]:
+        """While a loop is written in which the buffers of each group change places."""
+        return _NOTHING if self.scopes is None else self.scopes.together(groups)
+
     # --- addresses
 
     def _make(self, buffer: Buffer) -> ir.Value:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from llvmlite import ir
 
@@ -13,6 +16,7 @@ ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end 
 ARENA_ALIGNMENT = 64
 HEADER = 64  # bytes before the first element of a sequence
 MOST_KEPT = 1 << 28  # larger blocks of sequences are not kept
+EXCHANGED = 4096  # bytes that are exchanged at once
 DETAILS = 3  # numbers in an error record
 
 LIBC = {
@@ -108,6 +112,63 @@ def grow(module: ir.Module) -> ir.Function:
     clear_rest(moved)
     give(moved)
     return f
+
+
+def bring_back(module: ir.Module) -> ir.Function:
+    """``bring_back(homes, found, count, bytes)``: what is at the first ``count`` addresses ``found``, which are
+    ``homes`` in another order, at those of ``homes``."""
+    f, fresh = _once(module, "dflow.bring_back", ir.FunctionType(VOID, [PTR, PTR, I64, I64]))
+    if not fresh:
+        return f
+    homes, found, count, size = f.args
+    b = ir.IRBuilder(f.append_basic_block("entry"))
+    room = untyped(b.alloca(ir.ArrayType(I8, EXCHANGED)))
+
+    def place(array: ir.Value, k: ir.Value) -> ir.Value:
+        return b.gep(array, [k], source_etype=PTR)
+
+    def exchange(x: ir.Value, y: ir.Value) -> None:
+        with _counting(b, size, EXCHANGED) as at:
+            rest = b.sub(size, at)
+            bytes_ = b.select(b.icmp_unsigned("<", rest, index(EXCHANGED)), rest, index(EXCHANGED))
+            p, q = (b.gep(v, [at], source_etype=I8) for v in (x, y))
+            for target, origin in ((room, p), (p, q), (q, room)):
+                b.call(copy_bytes(module), [target, origin, bytes_, I1(0)])
+
+    with _counting(b, count) as k:
+        home, here = (b.load(place(array, k), typ=PTR) for array in (homes, found))
+        with b.if_then(b.icmp_unsigned("!=", home, here)):
+            before, search, done = b.block, f.append_basic_block("search"), f.append_basic_block("done")
+            b.branch(search)
+            b.position_at_end(search)
+            j = b.phi(I64)
+            following = b.add(j, index(1))
+            j.add_incoming(k, before)
+            j.add_incoming(following, search)
+            other = b.load(place(found, following), typ=PTR)
+            b.cbranch(b.icmp_unsigned("==", other, home), done, search)
+            b.position_at_end(done)
+            exchange(home, here)
+            b.store(here, place(found, following))
+    b.ret_void()
+    return f
+
+
+@contextmanager
+def _counting(b: ir.IRBuilder, stop: ir.Value, step: int = 1) -> Iterator[ir.Value]:
+    """A loop over 0, ``step``, ... below ``stop``."""
+    before = b.block
+    head, inside, done = (b.append_basic_block(name) for name in ("loop", "body", "done"))
+    b.branch(head)
+    b.position_at_end(head)
+    k = b.phi(I64)
+    k.add_incoming(ZERO, before)
+    b.cbranch(b.icmp_unsigned("<", k, stop), inside, done)
+    b.position_at_end(inside)
+    yield k
+    k.add_incoming(b.add(k, index(step)), b.block)
+    b.branch(head)
+    b.position_at_end(done)
 
 
 def write_error(module: ir.Module) -> ir.Function:

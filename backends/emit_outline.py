@@ -62,13 +62,21 @@ def _known(e: Emitter, function: ir.Function) -> ir.Function:
 
 def _is_long(e: Emitter, op: Op) -> bool:
     """Whether the operation is a loop, in a program of many."""
-    if op.name not in OUTLINED or not e.vectorizes:
+    if op.name not in OUTLINED or not e.vectorizes or op in e.turning:
         return False
     once, loops = op in _once(e), _loops(e)
-    if loops <= (SEVERAL if once else LARGE):
+    turning = _meets_turning(e, op)
+    if not turning and loops <= (SEVERAL if once else LARGE):
         return False
     points = point_count(_domain(op))
+    if turning:
+        return points is None or points > SHORT
     return points is None or points > (UNROLL_POINTS if once or loops > VERY_LARGE else SHORT)
+
+
+def _meets_turning(e: Emitter, op: Op) -> bool:
+    """Whether the operation touches several buffers that change places here, which only a function can tell apart."""
+    return e.memory.scopes is not None and len(e.memory.scopes.groups.keys() & buffers_of(e, op)) > 1
 
 
 def _domain(op: Op) -> Sequence[Dim]:

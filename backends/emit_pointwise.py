@@ -10,6 +10,7 @@ from dflow.backends.emit_memory import copy_sequence
 from dflow.backends.emit_once import copy_bytes, data
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import MOVE, in_parts
+from dflow.backends.emit_turning import exchange
 from dflow.backends.emit_types import I1, ZERO, constant, index
 from dflow.ir.core import Op
 from dflow.ir.types import Dim
@@ -40,7 +41,7 @@ def _empty(e: Emitter, op: Op) -> None:
 @outlined
 def _copy(e: Emitter, op: Op) -> None:
     (x,) = op.operands
-    if e.memory.same(x, op.result):
+    if e.memory.same(x, op.result) or exchange(e, op):
         return
     if x.type.grows:
         copy_sequence(e, x, op.result)

@@ -6,7 +6,7 @@ neighbours use: those of the largest operation around it that uses not too many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -28,9 +28,10 @@ class Scopes:
         self.of = {b: k for k, b in enumerate(dict.fromkeys(buffers))}
         domain = module.add_metadata([f"{name} memory"])
         self.names = [module.add_metadata([f"{name} {k}", domain]) for k in self.of.values()]
-        self.made: dict[tuple[Neighbours, Buffer], tuple[Any, Any]] = {}
+        self.made: dict[tuple[Neighbours, frozenset[Buffer]], tuple[Any, ...]] = {}
         self.beside_stack: dict[Neighbours, Any] = {}
         self.neighbourhoods: dict[Op, Neighbours] = {}
+        self.groups: dict[Buffer, frozenset[Buffer]] = {}  # of those that change places
         self.near: Neighbours | None = frozenset(self.of)
         if len(self.of) > MOST:
             self.near = None
@@ -55,6 +56,17 @@ class Scopes:
         yield
         self.near = before
 
+    @contextmanager
+    def together(self, groups: Iterable[Sequence[Buffer]]) -> Iterator[None]:
+        """While a loop is written in which the buffers of each group change places: they are one."""
+        before = self.groups
+        self.groups = dict(before)
+        for group in groups:
+            joined = frozenset(group).union(*(before.get(b, ()) for b in group))
+            self.groups.update(dict.fromkeys(joined, joined))
+        yield
+        self.groups = before
+
     def around(self, op: Op) -> AbstractContextManager[None]:
         """While ``op`` is written: its neighbourhood, where that is not the one around."""
         return self._around(op) if op in self.neighbourhoods else _SAME
@@ -67,11 +79,12 @@ class Scopes:
             return self._mark_on_stack(access, buffer)
         if buffer not in self.near or len(self.near) < 2:
             return
-        key = (self.near, buffer)
+        group = self.groups.get(buffer, frozenset([buffer]))
+        key = (self.near, group)
         if key not in self.made:
-            others = [self.names[k] for b, k in self.of.items() if b in self.near and disjoint(buffer, b)]
-            own = self.module.add_metadata([self.names[self.of[buffer]]])
-            self.made[key] = own, self.module.add_metadata(others)
+            others = [k for b, k in self.of.items() if b in self.near and all(disjoint(b, own) for own in group)]
+            own = [k for b, k in self.of.items() if b in group]
+            self.made[key] = tuple(self.module.add_metadata([self.names[k] for k in ks]) for ks in (own, others))
         for kind, node in zip(("alias.scope", "noalias"), self.made[key]):
             access.set_metadata(kind, node)
 

@@ -69,14 +69,14 @@ def tensor_reads(op: Op) -> Iterator[tuple[Value, bool]]:
 class Liveness:
     """The live intervals of every tensor: ``intervals[v]``, sorted and disjoint, never empty.
 
-    ``depth[op]`` is the number of loops around an operation.
+    ``depth[op]`` is the number of loops around an operation, ``span[op]`` its start and end.
     """
 
     def __init__(self, f: Function):
         self.intervals: dict[Value, list[Interval]] = {}
         self.depth: dict[Op, int] = {}
+        self.span: dict[Op, Interval] = {}
         self._parent: dict[Block, tuple[Op, Block]] = {}
-        self._span: dict[Op, Interval] = {}  # start and end
         self._entry: dict[Block, Interval] = {}  # entry and exit
         self._born: dict[Value, tuple[int, Block]] = {}
         self._uses: dict[Value, list[tuple[int, Block]]] = {}  # in program order
@@ -127,7 +127,7 @@ class Liveness:
                 if v.type.rank:
                     self._use(v, self._entry[condition][1], condition)
         end = self._tick()
-        self._span[op] = (start, end)
+        self.span[op] = (start, end)
         self._define(op.results, end, block)
 
     def _alive(self, block: Block, born: int, uses: list[tuple[int, Block]]) -> Iterator[Interval]:
@@ -140,7 +140,7 @@ class Liveness:
         if last is None:
             yield (born, max(born + 1, until))
             return
-        start, end = self._span[last]
+        start, end = self.span[last]
         if last.name in LOOPS:
             yield (born, end)
             return

@@ -7,12 +7,12 @@ their last use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
 from dflow.backends.plan import Buffer, Plan
-from dflow.ir.core import Function, Value
+from dflow.ir.core import Function, Op, Value
 from dflow.ir.types import TensorType
 
 STACK_BYTES = 256  # up to here a tensor lies on the stack, where LLVM may turn it into registers
@@ -31,13 +31,15 @@ class Tenant(Protocol):
     def hull(self) -> tuple[int, int]: ...
 
 
-def place(f: Function, tenants: Mapping[Value, Tenant], in_place: Mapping[int, int]) -> Plan:
-    """The plan for ``f``, whose tensors live in the sets ``tenants``. ``in_place``: see ``Plan``."""
+def place(
+    f: Function, tenants: Mapping[Value, Tenant], in_place: Mapping[int, int], moves: Mapping[Op, Sequence[Op]]
+) -> Plan:
+    """The plan for ``f``, whose tensors live in the sets ``tenants``. ``in_place``, ``moves``: see ``Plan``."""
     buffers: dict[Tenant, Buffer] = {}
     arena = Arena()
     for t in sorted(dict.fromkeys(tenants.values()), key=lambda t: t.hull):
         buffers[t] = t.fixed or _buffer(t, arena)
-    return Plan(f, {v: buffers[t] for v, t in tenants.items()}, arena.size, in_place)
+    return Plan(f, {v: buffers[t] for v, t in tenants.items()}, arena.size, in_place, moves)
 
 
 def _buffer(t: Tenant, arena: Arena) -> Buffer:

@@ -13,18 +13,20 @@ decides about memory. It may rely on this:
 6. ``reshape`` and ``copy`` of a value within one buffer do nothing.
 7. A ``kernel`` result shares a buffer with a tensor that the kernel reads only if it is read at just the index that is
    written.
+8. After a copy of ``moves`` nobody reads what its operand's buffer holds. As long as the loop runs, which is the
+   innermost around, the two buffers share no byte with others that are alive.
 All buffers are contiguous in row-major order, with the bounds of their type for a shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
-from dflow.ir.core import Function, Value
+from dflow.ir.core import Function, Op, Value
 from dflow.ir.types import TensorType
 
 Space = Literal["argument", "result", "stack", "arena", "heap"]
@@ -54,10 +56,12 @@ class Buffer:
 class Plan:
     """A function in its lowered form and the buffer of each of its tensors.
 
-    ``in_place`` maps the results that are left in the memory of an argument to that argument.
+    ``in_place`` maps the results that are left in the memory of an argument to that argument; ``moves`` has, by loops,
+    the copies that may exchange the two buffers.
     """
 
     function: Function
     buffers: dict[Value, Buffer] = field(default_factory=dict)
     arena_bytes: int = 0
     in_place: Mapping[int, int] = field(default_factory=dict)
+    moves: Mapping[Op, Sequence[Op]] = field(default_factory=dict)

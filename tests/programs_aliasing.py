@@ -82,6 +82,18 @@ class _Planned(_Evaluator):
     def __init__(self, plan: Plan, memory: Memory):
         super().__init__(Module.of(plan.function), None)
         self.plan = plan
+        self.moved = {op for copies in plan.moves.values() for op in copies}
+
+    def op(self, op: Op, env: Any) -> Sequence[Any]:
+        if op not in self.plan.moves:
+            return super().op(op, env)
+        homes = dict(env.places)
+        results = super().op(op, env)
+        held = {b: place.copy() for b, place in env.places.items() if place is not homes[b]}
+        env.places.update({b: homes[b] for b in held})
+        for b, content in held.items():
+            homes[b][...] = content
+        return results
 
     def block(self, block: Block, args: Sequence[np.ndarray], env: Any) -> list[np.ndarray]:
         for v, a in zip(block.args, args):
@@ -93,7 +105,10 @@ class _Planned(_Evaluator):
                 if not v.type.rank:
                     env.write(v, a)
             for v, a in zip(op.results, results):
-                if v.type.rank and not self.stays(op, v):
+                if op in self.moved:
+                    x, y = (self.plan.buffers[t] for t in (*op.operands, v))
+                    env.places[x], env.places[y] = env.places[y], env.places[x]
+                elif v.type.rank and not self.stays(op, v):
                     env.write(v, a)
         return [env[v] for v in block.results]
 

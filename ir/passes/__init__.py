@@ -21,6 +21,7 @@ from dflow.ir.passes.inline import inline_calls
 from dflow.ir.passes.licm import licm
 from dflow.ir.passes.overwrite import overwrite
 from dflow.ir.passes.ranges import ranges
+from dflow.ir.passes.slices import slices
 from dflow.ir.passes.unchecked import unchecked
 from dflow.ir.passes.unroll import unroll
 
@@ -37,6 +38,7 @@ PASSES: dict[str, Pass] = {
     "licm": licm,
     "overwrite": overwrite,
     "ranges": ranges,
+    "slices": slices,
     "unchecked": unchecked,
     "unroll": unroll,
 }
@@ -49,6 +51,7 @@ PIPELINE = (
     "dce",  # fewer carried values for the range analysis, and fewer uses for the rules that ask for a single one
     "ranges",
     "forwards",
+    "slices",  # after checks are gone and loops walk forwards
     "overwrite",  # after loops walk forwards, and before what they fill leaves the loops around
     "canonicalize",  # branches and selections that the range analysis has decided
     "unroll",  # after checks are gone, and before what loops do not change leaves them
