@@ -10,6 +10,7 @@ from functools import partial
 from llvmlite import ir
 
 from dflow.backends.emit_core import Emitter, emits
+from dflow.backends.emit_filter import filter_of, filtered
 from dflow.backends.emit_held import held_array, in_registers
 from dflow.backends.emit_lanes import in_lanes, lanes
 from dflow.backends.emit_rounds import rounds_in_parts
@@ -65,6 +66,9 @@ def _rounds(
             reassociate(e.env[total])
         return turning.leave(yields)
 
+    if chosen := filter_of(e, op):
+        done, inits = filtered(e, body, chosen, count, inits, begin)
+        count, begin = e.sub(count, done), e.add(begin, done)
     totals = sums(body, carried)
     with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
         if held := held_array(e, op):

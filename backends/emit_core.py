@@ -57,11 +57,13 @@ Body = Callable[[list[ir.Value]], None]
 @dataclass(frozen=True)
 class Options:
     """How to emit, for the process that the code is loaded into. ``blas``: large matrix products call its BLAS;
-    ``threads``: large nests of loops call its pool of threads; ``masks``: its processor reads vectors under masks."""
+    ``threads``: large nests of loops call its pool of threads; ``masks``: its processor reads vectors under masks;
+    ``compress``: it compresses them."""
 
     blas: bool = True
     threads: bool = True
     masks: bool = True
+    compress: bool = False
 
 
 # (emitter, operation): writes the operation.

@@ -50,7 +50,7 @@ def emit_scalar(
         return from_storage(b, attrs["dtype"], bits)
     dtype = dtypes[0]
     if dtype in HALVES and not (dtype == F16_DTYPE and name in ON_BITS):
-        wide = WIDE if name in MATH_FUNCTIONS and not in_single_precision(b.module, name) else F32_DTYPE
+        wide = WIDE if name in MATH_FUNCTIONS and not in_single_precision(name) else F32_DTYPE
         values = [convert(b, dtype, wide, v) for v in values]
         result = emit_scalar(b, name, attrs, [wide] * len(values), values)
         if result.type != value_type(wide) or (dtype == BF16 and name in EXACT):

@@ -14,6 +14,7 @@ a function with CPython's vectorcall signature (PEP 590) for use by `callable.Na
         allocate the array results;                           on failure: release them, return NULL
         status = kernel(values and data pointers..., err);
         if (status != 0) { release the results; return dflow_error(callable, args, nargs, entry, status, err); }
+        cut the array results whose sizes the kernel has found;
         box the rank-0 results;
         return the only result, a tuple of them, or None;
     }
@@ -84,6 +85,10 @@ class EntrySpec:
 
     ``in_place`` lists (result, argument): the kernel leaves that result in the argument's memory. It is not returned.
 
+    ``cuts`` lists (result, sizes) for arrays that are made as large as they can become: for every axis the result that
+    is its size, or None where the axis is as long as it was made. ``hidden`` results are such sizes alone, and not
+    returned.
+
     ``release_gil`` lets other threads run while the kernel does: 50 ns, worth it for kernels of some microseconds.
     """
 
@@ -92,16 +97,18 @@ class EntrySpec:
     single: bool = False
     release_gil: bool = False
     in_place: tuple[tuple[int, int], ...] = ()
+    cuts: tuple[tuple[int, tuple[int | None, ...]], ...] = ()
+    hidden: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.single and len(self.returned) != 1:
             raise ValueError(f"a single result was asked for, but there are {len(self.returned)}")
 
     @property
-    def returned(self) -> tuple[Leaf, ...]:
-        """The results that are not left in place."""
-        left = {k for k, _ in self.in_place}
-        return tuple(leaf for k, leaf in enumerate(self.results) if k not in left)
+    def returned(self) -> tuple[int, ...]:
+        """The results that the entry returns, by their positions."""
+        others = {k for k, _ in self.in_place} | set(self.hidden)
+        return tuple(k for k in range(len(self.results)) if k not in others)
 
 
 def available() -> bool:
@@ -149,11 +156,12 @@ class _Writer:
         self.objects, self.count = self.builder.alloca(PTR, len(spec.returned)), ir.Constant(I64, len(spec.returned))
 
     def write(self, kernel: ir.Function) -> None:
-        returned = self.spec.returned
-        slots = [at(self.builder, self.objects, 8 * k) for k in range(len(returned))]
-        for slot in slots:
+        results, left = self.spec.results, dict(self.spec.in_place)
+        slots = {k: at(self.builder, self.objects, 8 * n) for n, k in enumerate(self.spec.returned)}
+        for slot in slots.values():
             self.builder.store(NULL, slot)
-        storage = [None if leaf.shape else self.builder.alloca(leaf.llvm) for leaf in returned]
+        numbers = {k: self.builder.alloca(leaf.llvm) for k, leaf in enumerate(results) if not leaf.shape}
+        self.sizes = self.builder.alloca(I64, max((len(sizes) for _, sizes in self.spec.cuts), default=0))
         err = self.builder.alloca(ir.ArrayType(I64, 4))
         self.builder.store(ir.Constant(ir.ArrayType(I64, 4), None), err)
         # Made at the very start: a slot elsewhere would grow the stack each time it is reached.
@@ -163,17 +171,17 @@ class _Writer:
         values = [self.read(i, leaf) for i, leaf in enumerate(self.spec.args)]
         for _, i in self.spec.in_place:
             self.require_own(i, values)
-        made = iter(
-            self.make_array(leaf, slot) if place is None else place
-            for leaf, slot, place in zip(returned, slots, storage)
-        )
-        left = dict(self.spec.in_place)
-        places = [values[left[k]] if k in left else next(made) for k in range(len(self.spec.results))]
+        places = [
+            values[left[k]] if k in left else numbers[k] if k in numbers else self.make_array(leaf, slots[k])
+            for k, leaf in enumerate(results)
+        ]
         status = self.run(kernel, [*values, *places, err])
         self.write_error(status, err)
-        for leaf, slot, place in zip(returned, slots, storage):
-            if place is not None:
-                self.box(leaf, slot, place)
+        for k, sizes in self.spec.cuts:
+            self.cut(slots[k], [results[k].shape[n] if i is None else numbers[i] for n, i in enumerate(sizes)])
+        for k in self.spec.returned:
+            if k in numbers:
+                self.box(results[k], slots[k], numbers[k])
         self.builder.ret(self.collect())
         self.write_exits()
 
@@ -293,6 +301,14 @@ class _Writer:
             new = self.shared("dflow_new_array")
         made = self.hold(self.builder.call(new, self.describe(leaf)), slot)
         return field(self.builder, made, pyabi.ARRAY_DATA, PTR)
+
+    def cut(self, slot: ir.Value, sizes: list[int | ir.Value]) -> None:
+        """Make the array in ``slot`` as large as the sizes say: ints, or where the kernel left them."""
+        for n, size in enumerate(sizes):
+            number = ir.Constant(I64, size) if isinstance(size, int) else self.builder.load(size, typ=I64)
+            self.builder.store(number, at(self.builder, self.sizes, 8 * n))
+        done = self.builder.call(self.shared("dflow_cut"), [self.builder.load(slot, typ=PTR), self.sizes])
+        self.require(self.builder.icmp_unsigned("!=", done, NULL), self.failed)
 
     def box(self, leaf: Leaf, slot: ir.Value, place: ir.Value) -> None:
         """Make the object for a rank-0 result from the value that the kernel left in `place`."""

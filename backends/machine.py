@@ -47,6 +47,13 @@ def has_masks() -> bool:
     return bool(llvm.get_host_cpu_features().get("avx2"))
 
 
+@functools.cache
+def has_compress() -> bool:
+    """Whether this processor puts the elements of a vector that a mask chooses one behind the other."""
+    features = llvm.get_host_cpu_features()
+    return bool(features.get("avx512f") and features.get("avx512vl"))
+
+
 def optimize(
     module: ir.Module | str,
     target: llvm.TargetMachine,

@@ -40,6 +40,7 @@ TYPE_FLAGS = 168
 ARRAY_DATA = 16
 ARRAY_NDIM = 24
 ARRAY_DIMS = 32
+ARRAY_STRIDES = 40
 ARRAY_DESCR = 56
 ARRAY_FLAGS = 64
 ARRAY_PLAIN = 0x0001 | 0x0100  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
@@ -48,7 +49,7 @@ DESCR_BYTEORDER = 26
 SCALAR_VALUE = 16
 
 # Places in NumPy's table of C functions and types; the table only ever grows at its end.
-_API_VERSION, _API_NDARRAY, _API_NEW_FROM_DESCR = 0, 2, 94
+_API_VERSION, _API_NDARRAY, _API_RESIZE, _API_NEW_FROM_DESCR = 0, 2, 80, 94
 
 HAVE_VECTORCALL = 1 << 11  # Py_TPFLAGS_HAVE_VECTORCALL
 ARGUMENTS_OFFSET = 1 << 63  # PY_VECTORCALL_ARGUMENTS_OFFSET
@@ -100,6 +101,9 @@ _FUNCTIONS = {
     # The functions, not the macros: right for immortal objects and in every version. Py_DecRef accepts NULL.
     "Py_DecRef": ir.FunctionType(VOID, [PTR]),
     "Py_IncRef": ir.FunctionType(VOID, [PTR]),
+    # array, dims, whether others may refer to it, order
+    "dflow_np_resize": ir.FunctionType(PTR, [PTR, PTR, I32, I32]),
+    "memmove": ir.FunctionType(PTR, [PTR, PTR, I64]),
     # type, descr (reference stolen), nd, dims, strides, data, flags, obj
     "dflow_np_new_from_descr": ir.FunctionType(PTR, [PTR, PTR, I32, PTR, PTR, PTR, I32, PTR]),
 }
@@ -167,6 +171,7 @@ def symbols() -> dict[str, int]:
     """Symbol name to address in this process, for everything that `function` and `data` declare."""
     table = {name: id(thing) for name, thing in _OBJECTS.items()}
     table |= {name: _address(name) for name in _FUNCTIONS if not name.startswith("dflow_")}
+    table["dflow_np_resize"] = _numpy_api()[_API_RESIZE]
     table["dflow_np_new_from_descr"] = _numpy_api()[_API_NEW_FROM_DESCR]
     for element in ELEMENTS.values():
         table[f"dflow_np_{element.name}_alloc"] = _alloc_slot(element.scalar)
@@ -175,7 +180,7 @@ def symbols() -> dict[str, int]:
 
 def abi_key() -> str:
     """Names the layouts that generated code relies on: a part of the key of any cache of machine code."""
-    return f"{sys.implementation.cache_tag}-numpy{_numpy_abi_version():x}-{sys.platform}-entry2"
+    return f"{sys.implementation.cache_tag}-numpy{_numpy_abi_version():x}-{sys.platform}-entry3"
 
 
 @functools.cache
@@ -235,11 +240,13 @@ def _types() -> bool:
 def _arrays() -> bool:
     def right(a: np.ndarray[Any, Any]) -> bool:
         dims = (ctypes.c_ssize_t * a.ndim).from_address(_peek(a, ARRAY_DIMS, ctypes.c_size_t))
+        strides = (ctypes.c_ssize_t * a.ndim).from_address(_peek(a, ARRAY_STRIDES, ctypes.c_size_t))
         return (
             _peek(a, OB_TYPE, ctypes.c_size_t) == id(np.ndarray)
             and _peek(a, ARRAY_DATA, ctypes.c_size_t) == a.ctypes.data
             and _peek(a, ARRAY_NDIM, ctypes.c_int) == a.ndim
             and tuple(dims) == a.shape
+            and tuple(strides) == a.strides
             and _peek(a, ARRAY_DESCR, ctypes.c_size_t) == id(a.dtype)
             and _peek(a, ARRAY_FLAGS, ctypes.c_int) == a.flags.num
         )
@@ -277,6 +284,12 @@ def _allocation() -> bool:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(descr))  # the call below steals this reference
     made = make(id(np.ndarray), id(descr), 2, ctypes.addressof(dims), None, None, 0, None)
     if not (type(made) is np.ndarray and made.shape == (2, 3) and made.dtype is descr and made.flags.owndata):
+        return False
+    shape = (ctypes.c_ssize_t * 2)(1, 3)
+    wanted = (ctypes.c_size_t * 2)(ctypes.addressof(shape), 2)
+    resize = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p, ctypes.c_int, ctypes.c_int)
+    resize(_numpy_api()[_API_RESIZE])(made, ctypes.addressof(wanted), 0, 0)
+    if made.shape != (1, 3):
         return False
     scalars = {e.scalar for e in ELEMENTS.values() if e.scalar is not np.bool_}
     return _numpy_api()[_API_NDARRAY] == id(np.ndarray) and all(map(_is_allocated, scalars))

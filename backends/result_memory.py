@@ -261,7 +261,20 @@ done:
   ret ptr %block
 }}
 
+; A block of which half stays is left as it is.
 define ptr @dflow_results_realloc(ptr %context, ptr %block, i64 %size) {{
+  %absent = icmp eq ptr %block, null
+  br i1 %absent, label %new, label %compare
+compare:
+  %whole = call i64 @size_of(ptr %block)
+  %half = lshr i64 %whole, 1
+  %fits = icmp ule i64 %size, %whole
+  %fills = icmp uge i64 %size, %half
+  %stays = and i1 %fits, %fills
+  br i1 %stays, label %leave, label %new
+leave:
+  ret ptr %block
+new:
   %made = call ptr @dflow_results_malloc(ptr %context, i64 %size)
   %failed = icmp eq ptr %made, null
   %first = icmp eq ptr %block, null

@@ -4,6 +4,7 @@ Written in LLVM IR and compiled once, so that the code of each entry stays small
 
     dflow_array_data(arg, builtin, nd, dims)                the data of `arg`, NULL when not such a plain ndarray
     dflow_new_array(builtin, nd, dims)                      return PyArray_NewFromDescr(...);
+    dflow_cut(array, dims)                                  `array`, with the elements within `dims` alone
     dflow_collect(objects, n)                               the tuple of them, taking over the references
     dflow_release(objects, n)                               drop the references, and return NULL
     dflow_fallback(callable, args, nargsf, kwnames)         return callable._fallback(*args, **kwargs);
@@ -29,6 +30,7 @@ from dflow.backends.pyabi import (
     ARRAY_FLAGS,
     ARRAY_NDIM,
     ARRAY_PLAIN,
+    ARRAY_STRIDES,
     DESCR_BYTEORDER,
     HEAD_SIZE,
     I8,
@@ -50,6 +52,7 @@ NULL = ir.Constant(PTR, None)
 SIGNATURES = {
     "dflow_array_data": ir.FunctionType(PTR, [PTR, PTR, I32, PTR]),
     "dflow_new_array": ir.FunctionType(PTR, [PTR, I32, PTR]),
+    "dflow_cut": ir.FunctionType(PTR, [PTR, PTR]),
     "dflow_collect": ir.FunctionType(PTR, [PTR, I64]),
     "dflow_release": ir.FunctionType(PTR, [PTR, I64]),
     "dflow_fallback": VECTORCALL,
@@ -79,6 +82,7 @@ def _build_module() -> ir.Module:
     bodies: dict[str, Callable[[ir.IRBuilder, ir.Function], None]] = {
         "dflow_array_data": _array_data,
         "dflow_new_array": _new_array,
+        "dflow_cut": _cut,
         "dflow_collect": _collect,
         "dflow_release": _release,
         "dflow_fallback": _fallback,
@@ -135,6 +139,40 @@ def _new_array(builder: ir.IRBuilder, defined: ir.Function) -> None:
     flags = ir.Constant(I32, 0)
     arguments = [data(module, "dflow_np_ndarray"), builtin, rank, dims, NULL, NULL, flags, NULL]
     builder.ret(builder.call(function(module, "dflow_np_new_from_descr"), arguments, tail=True))
+
+
+def _cut(builder: ir.IRBuilder, defined: ir.Function) -> None:
+    """What stays is moved to the front, axis by axis; what is then behind it, `PyArray_Resize` takes away."""
+    array, dims = defined.args
+    module = defined.module
+    shape = builder.alloca(I64, 2)  # PyArray_Dims
+    lines = builder.alloca(I64)  # as many as there are of the axes so far
+    changed = builder.alloca(I8)
+    builder.store(ir.Constant(I64, 1), lines)
+    builder.store(ir.Constant(I8, 0), changed)
+    rank = builder.zext(field(builder, array, ARRAY_NDIM, I32), I64)
+    start, own, strides = (field(builder, array, place, PTR) for place in (ARRAY_DATA, ARRAY_DIMS, ARRAY_STRIDES))
+    with loop(builder, rank) as k:
+        had, wanted = element(builder, own, k, I64), element(builder, dims, k, I64)
+        stride, before = element(builder, strides, k, I64), builder.load(lines, typ=I64)
+        builder.store(builder.mul(before, wanted), lines)
+        with builder.if_then(builder.icmp_unsigned("!=", had, wanted)):
+            builder.store(ir.Constant(I8, 1), changed)
+            old, new = builder.mul(had, stride), builder.mul(wanted, stride)
+            with loop(builder, builder.sub(before, ir.Constant(I64, 1))) as i:  # the first line stays
+                n = builder.add(i, ir.Constant(I64, 1))
+                places = [builder.gep(start, [builder.mul(n, size)], source_etype=I8) for size in (new, old)]
+                builder.call(function(module, "memmove"), [*places, new])
+    with builder.if_then(equal(builder, builder.load(changed, typ=I8), ir.Constant(I8, 0))):
+        builder.ret(array)
+    builder.store(builder.ptrtoint(dims, I64), shape)
+    builder.store(rank, at(builder, shape, 8))
+    zero = ir.Constant(I32, 0)  # no look at who refers to it, and C order
+    done = builder.call(function(module, "dflow_np_resize"), [array, shape, zero, zero])
+    with builder.if_then(equal(builder, done, NULL), likely=False):
+        builder.ret(NULL)
+    builder.call(function(module, "Py_DecRef"), [done])  # None
+    builder.ret(array)
 
 
 def _collect(builder: ir.IRBuilder, defined: ir.Function) -> None:

@@ -147,6 +147,8 @@ class DeviceProgram:
             if later is not None:
                 later.check()
             shown = [r.numpy()[()] if r.ndim == 0 else r.numpy() for r in shown]
+        if self.stages.trim:
+            shown = self.stages.trim(shown)
         return shown[0] if self.single else tuple(shown)
 
     def _put_back(self, leaf: Any, given: Array, result: Array, later: Later | None) -> None:

@@ -95,6 +95,8 @@ class Executable(NativeCallable):
             self.single,
             release_gil=is_long(stages.traced),
             in_place=tuple(stages.in_place.items()),
+            cuts=stages.trim.cuts if stages.trim else (),
+            hidden=stages.trim.hidden if stages.trim else (),
         )
 
     def _compile(self, spec: EntrySpec | None) -> CompiledFunction:
@@ -155,7 +157,10 @@ class Executable(NativeCallable):
             raise run_time_error(e, location) from None
         for position, k in self.updated:
             np.copyto(leaves[position], results[k])
-        return results[0] if self.single else results[: len(results) - len(self.updated)]
+        shown = results[: len(results) - len(self.updated)]
+        if self.stages.trim:
+            shown = tuple(self.stages.trim(shown))
+        return shown[0] if self.single else shown
 
     def _on_error(self, entry: int, status: int, record: tuple[int, int, int, int], args: tuple[Any, ...]) -> Any:
         try:

@@ -66,7 +66,7 @@ def recall(
     spec = trees.flatten(_tree_from_json(facts["tree"]))[1]
     trim = facts["trim"] and _trim_from_json(facts["trim"])
     program = Program(traced, spec, arguments.types, arguments, [], facts["count"], trim)
-    stages = Stages(signature, Dump(None), dict(facts["in_place"]), remake)
+    stages = Stages(signature, Dump(None), dict(facts["in_place"]), remake, trim)
     return partial(Executable, stages, object=ObjectCode.from_bytes(code)), program
 
 

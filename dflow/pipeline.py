@@ -26,6 +26,7 @@ from dflow.ir.registry import NoDerivativeError
 if TYPE_CHECKING:
     from dflow.backends.generation import Generated
     from dflow.backends.plan import Plan
+    from dflow.trimming import Trimming
 
 STAGES = ("traced", "optimized", "lowered")
 _numbers = itertools.count(1)
@@ -34,7 +35,8 @@ _numbers = itertools.count(1)
 class Stages:
     """All stages of a program, each made when it is asked for.
 
-    ``in_place`` maps results to the arguments whose memory they are left in. Of a program that was found on disk
+    ``in_place`` maps results to the arguments whose memory they are left in, ``trim`` says which results are cut by
+    others that are their sizes; those who run the program do that. Of a program that was found on disk
     ``signature`` has the types alone, and ``remake`` traces it.
     """
 
@@ -44,9 +46,11 @@ class Stages:
         dump: Dump,
         in_place: Mapping[int, int] | None = None,
         remake: Callable[[], Function] | None = None,
+        trim: Trimming | None = None,
     ):
         self.signature = signature
         self.in_place = in_place or {}
+        self.trim = trim
         self.dump = dump
         self._remake = remake
         dump.write("traced", signature)

@@ -41,7 +41,7 @@ class Program:
         a = self.arguments
         flat_in = not a.kwargs and not a.static and a.spec == _flat_spec(len(a.leaves))
         flat_out = self.returns_nothing or self.returns_leaf or (self.returns_tuple and self.result_count > 0)
-        return flat_in and flat_out and not self.updates and not self.trim
+        return flat_in and flat_out and not self.updates
 
     @property
     def in_place(self) -> dict[int, int]:

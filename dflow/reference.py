@@ -48,8 +48,10 @@ class Reference:
             raise run_time_error(e, location) from None
         for position, k in self.updated:
             np.copyto(leaves[position], results[k])
-        shown = tuple(r if r.ndim else r[()] for r in results[: len(results) - len(self.updated)])
-        return shown[0] if self.single else shown
+        shown = [r if r.ndim else r[()] for r in results[: len(results) - len(self.updated)]]
+        if self.stages.trim:
+            shown = self.stages.trim(shown)
+        return shown[0] if self.single else tuple(shown)
 
 
 class Finite(Reference):

@@ -189,7 +189,7 @@ class Jit(NativeCallable):
         name = getattr(self.function, "__name__", "function")
         with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
             program = with_sizes(trace_program(self.inner, arguments))
-            return program, Stages(program.traced.function, dump, program.in_place)
+            return program, Stages(program.traced.function, dump, program.in_place, trim=program.trim)
 
     def _compiled(self, arguments: Arguments, make: Callable[..., Any]) -> Runner:
         key = self._lasting_key(arguments) if make is Executable else None
@@ -224,7 +224,7 @@ class Jit(NativeCallable):
 
 def _facts(program: Program) -> tuple[Any, ...]:
     """What an executable is made with: types, whether its only result is returned itself, updated arguments, names."""
-    single = program.returns_leaf and not program.updates and not program.trim
+    single = program.returns_leaf and not program.updates
     return program.types, single, program.traced.mutated, program.arguments.names()
 
 
@@ -240,7 +240,6 @@ class Runner:
         if not a.kwargs and len(a.static) == len(a.fixed):
             self.extract = extractor(trees.flatten(a.args)[1], a.fixed)
         self.updates = program.updates
-        self.trim = program.trim
         self.count = program.result_count
 
     def finish(self, results: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -249,8 +248,6 @@ class Runner:
             return results
         if results is None:  # what native code gives for no results
             results = ()
-        if self.trim:
-            results = self.trim(results)
         if self.updates:
             apply(self.updates, (tuple(args), kwargs), results[self.count :])
         return self.assemble(results[: self.count])

@@ -26,6 +26,20 @@ class Trimming:
     shapes: tuple[tuple[Any, ...] | None, ...]
     sizes: int
 
+    @property
+    def cuts(self) -> tuple[tuple[int, tuple[int | None, ...]], ...]:
+        """The results that are cut, each with the positions of its sizes; None for those that are static."""
+        return tuple(
+            (k, tuple(d.at if isinstance(d, Position) else None for d in shape))
+            for k, shape in enumerate(self.shapes)
+            if shape is not None
+        )
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """The results that are sizes alone."""
+        return tuple(range(len(self.shapes), len(self.shapes) + self.sizes))
+
     def __call__(self, results: Sequence[Any]) -> list[Any]:
         return [x if shape is None else _cut(x, shape, results) for x, shape in zip(results, self.shapes)]
 

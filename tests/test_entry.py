@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import itertools
 import pickle
 import sys
 import threading
@@ -108,6 +109,19 @@ def test_results_as_tuple_single_and_none():
     assert compiled(identity(FLOAT, single=False))(2.0) == (2.0,)
     assert compiled(EntrySpec((FLOAT,), ()))(2.0) is None
     assert compiled(EntrySpec((), ()))() is None
+
+
+@pytest.mark.parametrize("dtype", ["f64", "i8"])
+def test_results_are_cut_to_sizes_among_them(dtype):
+    given = Leaf(dtype, (4, 5, 2))
+    spec = EntrySpec(
+        (given, INT, INT), (given, Leaf("i64"), Leaf("i64")), single=True, cuts=((0, (1, 2, None)),), hidden=(1, 2)
+    )
+    f, x = compiled(spec), np.arange(40).reshape(4, 5, 2).astype(pyabi.ELEMENTS[dtype].scalar)
+    for n, m in itertools.product((4, 3, 1, 0), (5, 2, 0)):
+        got = f(x, n, m)
+        assert same(got, x[:n, :m])
+        assert got.flags.owndata and got.flags.writeable and got.flags.c_contiguous
 
 
 # --- mismatches

@@ -7,12 +7,13 @@ calls to `fma` from all but exp, log and fmod.
 
 The largest errors, in units in the last place, as tests/test_mathlib.py holds them:
 
-    f64   0.51  log2, log10, log1p, asinh, acosh, atanh        0.6  cbrt        0.7  exp2, atan
-          0.8   exp, sin, cos, asin, acos, cosh, pow           0.9  expm1, tan
-          1     log, sinh, tanh, atan2, hypot, erf, tgamma
-          4     lgamma, digamma, erfc                          0    fmod
-    f32   0.8   exp             1    log        1.5  sin, cos        2  tanh        0.51  the others, computed in f64
-          4     erfc            2    tanh       0.9  the others, on a GPU, where they are computed in f32
+    f64   0.6  cbrt        0.8  exp, exp2, sin, cos      0.9  log1p, tan
+          1    expm1, log, tanh, hypot, pow, erf, tgamma      1.2  asin, acos, cosh
+          2    log2, log10, atan, atan2, sinh, asinh, acosh, atanh
+          4    lgamma, digamma, erfc                     0    fmod
+    f32   0.51 lgamma, tgamma, digamma, computed in f64       0    fmod
+          0.6  cbrt        0.8  exp, exp2, hypot              0.9  log1p, pow
+          1.2  expm1, log, asin, acos, cosh, erf         4    erfc        2.2  the others
 
 Between negative integers lgamma and digamma have zeros, beside which the error is 2^-52 instead.
 """
@@ -70,9 +71,7 @@ FORMULAS: dict[str, Formula] = {
 
 MATH_FUNCTIONS: dict[str, int] = {name: 2 if name in ("pow", "atan2", "hypot", "fmod") else 1 for name in FORMULAS}
 
-# The formulas that compute an f32 result in f32; the others do so in f64. On a GPU, where f64 may be 64 times slower,
-# nearly all do without.
-SINGLE_PRECISION = {"exp", "log", "sin", "cos", "tanh"}
+# The formulas that compute an f32 result in f64; the others do so in f32.
 WITHOUT_SINGLE = {"lgamma", "tgamma", "digamma", "fmod"}
 
 
@@ -80,9 +79,9 @@ def is_for_gpu(module: ir.Module) -> bool:
     return module.triple.startswith("nvptx")
 
 
-def in_single_precision(module: ir.Module, name: str) -> bool:
-    """Whether the f32 function of a module needs no f64."""
-    return name not in WITHOUT_SINGLE if is_for_gpu(module) else name in SINGLE_PRECISION
+def in_single_precision(name: str) -> bool:
+    """Whether the f32 function needs no f64."""
+    return name not in WITHOUT_SINGLE
 
 
 def math_function(module: ir.Module, name: str, dtype: str) -> ir.Function:
@@ -100,7 +99,7 @@ def math_function(module: ir.Module, name: str, dtype: str) -> ir.Function:
     args = [Expr(builder, arg) for arg in function.args]
     if dtype == "f32" and is_for_gpu(module) and name in trigonometry.FROM_REDUCED:
         result = trigonometry.in_single_precision(name, *args)
-    elif dtype == "f64" or in_single_precision(module, name):
+    elif dtype == "f64" or in_single_precision(name):
         result = FORMULAS[name](*args)
     else:
         result = FORMULAS[name](*[arg.to_f64() for arg in args]).to_f32()

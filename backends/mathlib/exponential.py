@@ -14,13 +14,11 @@ from dflow.backends.mathlib.expr import (
     clamp,
     copysign,
     fabs,
-    fma,
     minimum,
     muladd,
     polynomial,
     power_of_two,
     round_to_integer,
-    scale,
     scale_sum,
 )
 
@@ -55,6 +53,22 @@ EXP_TAIL_F32 = (
     0.0001989101718430203,
 )
 
+# (sinh x - x) / x³ in x² ≤ 1, to 1.1e-17 and 8.8e-8.
+SINH_TAIL = (
+    0.16666666666666666,
+    0.008333333333333299,
+    0.00019841269841324198,
+    2.7557319191381816e-06,
+    2.5052117695907823e-08,
+    1.6057679623801635e-10,
+    7.746178593018927e-13,
+)
+SINH_TAIL_F32 = (
+    0.1666667539661167,
+    0.008331762733679632,
+    0.0002025888490300239,
+)
+
 
 def reduce(x: Expr) -> tuple[Expr, Expr, Expr]:
     """(r, what rounding r lost, k) with x = k·ln 2 + r."""
@@ -83,20 +97,26 @@ def exp(x: Expr) -> Expr:
 
 def exp_pair(x: Pair) -> tuple[Pair, Expr]:
     """(m, k) with exp(x) = m·2^k, m in [0.7, 1.42] and right to 2^-57; x.hi must be in ±1480."""
+    line, rest, k = exp_parts(x)
+    return dd.fast_two_sum(line, rest), k
+
+
+def exp_parts(x: Pair) -> tuple[Expr, Expr, Expr]:
+    """(l, s, k) with exp(x) = (l + s)·2^k, for a small s."""
     r, r_lost, k = reduce(x.hi)
     reduced = dd.fast_two_sum(r, r_lost + x.lo)  # where r is the smaller, next to nothing is lost
     # exp(r_hi + r_lo) = exp(r_hi)·(1 + r_lo), of which r_lo + r_hi·r_lo counts.
     tail = above_line(reduced.hi, muladd(reduced.hi, reduced.lo, reduced.lo))
     one_plus_r = dd.fast_two_sum(x.hi.const(1.0), reduced.hi)
-    return dd.fast_two_sum(one_plus_r.hi, one_plus_r.lo + tail), k
+    return one_plus_r.hi, one_plus_r.lo + tail, k
 
 
 def exp_of_pair(x: Pair, factor: Expr | float = 1.0) -> Expr:
     """factor·exp(hi + lo) for any hi; lo is ignored where the result overflows or vanishes. ``factor`` is 1 or -1."""
     low, high = x.hi.pick((-746.0, 710.0), (-104.0, 89.0))
     in_range = (x.hi > low) & (x.hi < high)
-    mantissa, k = exp_pair(Pair(clamp(x.hi, low, high), in_range.select(x.lo, 0.0)))
-    return scale(mantissa.rounded(), k, factor)
+    line, rest, k = exp_parts(Pair(clamp(x.hi, low, high), in_range.select(x.lo, 0.0)))
+    return scale_sum(line, rest, k) * factor
 
 
 def exp2(x: Expr) -> Expr:
@@ -105,24 +125,19 @@ def exp2(x: Expr) -> Expr:
     bounded = clamp(x, *x.pick((-1076.0, 1025.0), (-151.0, 129.0)))
     k, exponent = round_to_integer(bounded)
     fraction = bounded - k
-    product = dd.two_product(fraction, x.const(ln2_hi))
-    mantissa, extra = exp_pair(Pair(product.hi, fma(fraction, x.const(ln2_lo), product.lo)))
-    return scale(mantissa.rounded(), exponent + extra)
-
-
-def exp_minus_one(x: Expr) -> tuple[Pair, Expr]:
-    """(m, k) with exp(x) - 1 = m·2^k, for x in [-50, 710], or in [-50, 89]."""
-    mantissa, k = exp_pair(dd.constant(x, 0.0)._replace(hi=x))
-    # exp(x) - 1 = (m - 2^-k)·2^k; 2^-k is lost beside m long before it leaves the normal numbers.
-    most = x.pick(200, 100)
-    one = power_of_two(-((k > most).select(most, k)))
-    return dd.add_float(mantissa, -one), k
+    r = dd.two_product(fraction, x.const(ln2_hi))
+    line = dd.fast_two_sum(x.const(1.0), r.hi)
+    return scale_sum(line.hi, above_line(r.hi, line.lo + muladd(fraction, ln2_lo, r.lo)), exponent)
 
 
 def expm1(x: Expr) -> Expr:
-    difference, k = exp_minus_one(clamp(x, -50.0, x.pick(710.0, 89.0)))
+    """2^k·((1 - 2^-k) + (exp(r) - 1)); 2^-k is lost long before it leaves the normal numbers."""
+    r, r_lost, k = reduce(clamp(x, -50.0, x.pick(710.0, 89.0)))
+    grown = dd.fast_two_sum(r, above_line(r, r_lost))
+    most = x.pick(200, 100)
+    whole = dd.fast_two_sum(1.0 - power_of_two(-((k > most).select(most, k))), grown.hi)
     # exp(x) - 1 = x + x²/2 + ...: tiny x comes back as it is, signed zero and subnormals included.
-    return (fabs(x) < x.pick(2.0**-54, 2.0**-26)).select(x, scale(difference.rounded(), k))
+    return (fabs(x) < x.pick(2.0**-54, 2.0**-26)).select(x, scale_sum(whole.hi, whole.lo + grown.lo, k))
 
 
 def tanh(x: Expr) -> Expr:
@@ -150,23 +165,21 @@ def tanh_f32(x: Expr) -> Expr:
     return copysign((fabs(x) < 2.0**-13).select(fabs(x), ratio), x)
 
 
-def half_exponentials(x: Expr) -> tuple[Pair, Pair, Expr]:
-    """(p, q, k) with exp|x| = p·2^(k+1) and exp(-|x|) = q·2^(k+1)."""
-    mantissa, k = exp_pair(Pair(minimum(fabs(x), x.pick(711.0, 90.0)), x.const(0.0)))
-    inverse = dd.divide(dd.constant(x, 1.0), mantissa)
-    most = x.pick(200, 60)
-    negligible = (k > most).select(most, k)
-    factor = power_of_two(-(negligible + negligible))
-    return mantissa, inverse.scaled(factor), k - 1
+def half_exponential(x: Expr) -> Expr:
+    """exp|x| / 2."""
+    r, r_lost, k = reduce(minimum(fabs(x), x.pick(711.0, 90.0)))
+    line = dd.fast_two_sum(x.const(1.0), r)
+    return scale_sum(line.hi, above_line(r, line.lo + r_lost), k - 1)
 
 
 def sinh(x: Expr) -> Expr:
-    grown, shrunk, k = half_exponentials(x)
-    magnitude = scale(dd.add(grown, -shrunk).rounded(), k)
-    # Below, x + x³/6 is x: signed zero and subnormals pass through.
-    return copysign((fabs(x) < x.pick(2.0**-28, 2.0**-13)).select(fabs(x), magnitude), x)
+    half = half_exponential(x)
+    magnitude = fabs(x)
+    z = magnitude * magnitude
+    near = muladd(magnitude * z, polynomial(z, x.pick(SINH_TAIL, SINH_TAIL_F32)), magnitude)
+    return copysign((magnitude < 1.0).select(near, half - 0.25 / half), x)
 
 
 def cosh(x: Expr) -> Expr:
-    grown, shrunk, k = half_exponentials(x)
-    return scale(dd.add(grown, shrunk).rounded(), k)
+    half = half_exponential(x)
+    return half + 0.25 / half

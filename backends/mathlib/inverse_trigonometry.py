@@ -1,17 +1,16 @@
 """atan, atan2, asin and acos.
 
-atan(n/d) for 0 ≤ n ≤ d: where n/d > √2 - 1, atan(n/d) = π/4 + atan((n - d)/(n + d)). Then |q| ≤ √2 - 1 and
-atan q = q + q³·P(q²). asin s = s + s³·Q(s²) for s ≤ 1/2, and asin s = π/2 - 2·asin(sqrt((1 - s)/2)) above.
+atan q = q + q³·P(q²) for |q| ≤ √2 - 1, and every other angle is a multiple of π/4 and such a one. asin s = s + s³·Q(s²)
+for s ≤ 1/2, and asin s = π/2 - 2·asin(sqrt((1 - s)/2)) above.
 """
 
 from __future__ import annotations
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import Expr, copysign, fabs, polynomial
+from dflow.backends.mathlib.expr import Expr, copysign, fabs, muladd, polynomial, sqrt
 
 INFINITY = float("inf")
-NAN = float("nan")
 PI = (3.141592653589793, 1.2246467991473532e-16)
 HALF_PI = (1.5707963267948966, 6.123233995736766e-17)
 QUARTER_PI = (0.7853981633974483, 3.061616997868383e-17)
@@ -69,80 +68,72 @@ ASIN_TAIL_F32 = (  # to 4.2e-9
 )
 
 
-def atan_of_ratio(numerator: Expr, denominator: Expr) -> Pair:
-    """atan(n/d) for 0 ≤ n ≤ d, d > 0, d no larger than 2^1000, or 2^100."""
-    far = numerator > denominator * 0.41421356237309503
-    zero = numerator.const(0.0)
-    top = dd.select(far, dd.two_sum(numerator, -denominator), Pair(numerator, zero))
-    bottom = dd.select(far, dd.two_sum(numerator, denominator), Pair(denominator, zero))
-    q = dd.divide(top, bottom)
-    z = q.hi * q.hi
-    angle = Pair(q.hi, q.lo + q.hi * z * polynomial(z, z.pick(ATAN_TAIL, ATAN_TAIL_F32)))
-    quarter_pi = z.pick(QUARTER_PI, QUARTER_PI_F32)
-    return dd.add(dd.select(far, dd.constant(numerator, *quarter_pi), Pair(zero, zero)), angle)
+def sum_of_angles(base: Pair, angle: Expr, rest: Expr) -> Expr:
+    """The base, which is zero or larger than the angle, with the angle and its small rest."""
+    total = dd.fast_two_sum(base.hi, angle)
+    return total.hi + (total.lo + (rest + base.lo))
 
 
-def subtract_from(constant: tuple[float, float], single: tuple[float, float], angle: Pair) -> Pair:
-    return dd.add(dd.constant(angle.hi, *angle.hi.pick(constant, single)), -angle)
+def atan_tail(q: Expr, z: Expr) -> Expr:
+    return q * z * polynomial(z, z.pick(ATAN_TAIL, ATAN_TAIL_F32))
 
 
 def atan(x: Expr) -> Expr:
-    magnitude = fabs(x)
-    steep = magnitude > 1.0
-    one = x.const(1.0)
-    # 2^-60 for 1/x is as good as zero, beside π/2.
-    bounded = (magnitude > x.pick(2.0**100, 2.0**60)).select(x.pick(2.0**100, 2.0**60), magnitude)
-    angle = atan_of_ratio(steep.select(one, bounded), steep.select(bounded, one))
-    result = dd.select(steep, subtract_from(HALF_PI, HALF_PI_F32, angle), angle).rounded()
-    result = (magnitude < x.pick(2.0**-28, 2.0**-13)).select(magnitude, result)
-    return copysign(x.is_nan().select(x, result), x)
+    """π/4 + atan((x - 1)/(x + 1)) between √2 - 1 and √2 + 1, π/2 - atan(1/x) above."""
+    a = fabs(x)
+    far, steep = a > 0.41421356237309503, a > 2.414213562373095
+    zero, one = x.const(0.0), x.const(1.0)
+    top = steep.select(-one, far.select(a - 1.0, a))
+    q = top / steep.select(a, far.select(a + 1.0, one))
+    base = dd.select(far, dd.constant(x, *x.pick(QUARTER_PI, QUARTER_PI_F32)), Pair(zero, zero))
+    base = dd.select(steep, dd.constant(x, *x.pick(HALF_PI, HALF_PI_F32)), base)
+    return copysign(sum_of_angles(base, q, atan_tail(q, q * q)), x)
 
 
 def atan2(y: Expr, x: Expr) -> Expr:
-    """The angle of (x, y), special cases as in C99, annex F.9.1.4."""
+    """The angle of (x, y), special cases as in C99, annex F.9.1.4: a multiple of π/4 and the angle beside it."""
     a, b = fabs(y), fabs(x)
-    steep = a > b
+    steep, left = a > b, x.bits() < 0
     small, large = steep.select(b, a), steep.select(a, b)
-    both_infinite = small.equals(INFINITY)
-    # Scaled by a power of two to 1/most < large < most. If `small` underflows so does the quotient: see `tiny`.
-    most, step, least = x.pick((2.0**400, 2.0**700, 2.0**-500), (2.0**60, 2.0**90, 2.0**-30))
-    factor = (large > most).select(x.const(1.0 / step), (large < 1.0 / most).select(x.const(step), 1.0))
-    scaled_large = both_infinite.select(1.0, large.equals(0.0).select(1.0, large * factor))
-    scaled_large = (scaled_large < INFINITY).select(scaled_large, most)
-    scaled_small = both_infinite.select(1.0, large.equals(INFINITY).select(0.0, small * factor))
-    angle = atan_of_ratio(scaled_small, scaled_large)
-
-    angle = dd.select(steep, subtract_from(HALF_PI, HALF_PI_F32, angle), angle)
-    left = x.bits() < 0
-    result = dd.select(left, subtract_from(PI, PI_F32, angle), angle).rounded()
-    # A tiny quotient is the angle itself; divided without the double-double, whose parts would underflow.
-    tiny = ~steep & ~left & (small < large * least) & (large < INFINITY)
-    result = tiny.select(small / large, result)
+    # Their sum must not overflow, and no product be subnormal; of infinite ones the finite one is nothing.
+    most, least, lift = x.pick((2.0**1022, 2.0**-900, 2.0**100), (2.0**126, 2.0**-90, 2.0**40))
+    factor = (large > most).select(x.const(0.25), (large < least).select(x.const(lift), 1.0))
+    infinite = large.equals(INFINITY)
+    n = infinite.select(small.equals(INFINITY).select(x.const(1.0), 0.0), small * factor)
+    d = (infinite | large.equals(0.0)).select(1.0, large * factor)
+    far = n > d * 0.41421356237309503
+    q = far.select(n - d, n) / far.select(n + d, d)
+    eighths = far.select(x.const(1.0), 0.0)
+    eighths = steep.select(2.0 - eighths, eighths)
+    eighths = left.select(4.0 - eighths, eighths)
+    quarter = x.pick(QUARTER_PI, QUARTER_PI_F32)
+    base = dd.two_product(eighths, x.const(quarter[0]))
+    angle = (steep ^ left).select(-q, q)
+    base = Pair(base.hi, muladd(eighths, quarter[1], base.lo))
+    result = sum_of_angles(base, angle, atan_tail(angle, q * q))
     return (x.is_nan() | y.is_nan()).select(x + y, copysign(result, y))
 
 
-def asin_parts(magnitude: Expr) -> tuple[Expr, Pair]:
-    """(is |x| > ½, asin of |x| or else of sqrt((1 - |x|)/2))."""
+def asin_parts(magnitude: Expr) -> tuple[Expr, Expr, Expr]:
+    """(is |x| > ½, s, (asin s - s)/s) for s = |x|, or else sqrt((1 - |x|)/2). Beyond one, s is NaN."""
     far = magnitude > 0.5
-    half_rest = (1.0 - magnitude) * 0.5
-    zero = magnitude.const(0.0)
-    root = dd.square_root(Pair(far.select(half_rest, 0.25), zero))
-    s = dd.select(far, root, Pair(magnitude, zero))
-    z = far.select(half_rest, magnitude * magnitude)
-    return far, dd.fast_two_sum(s.hi, s.lo + s.hi * z * polynomial(z, z.pick(ASIN_TAIL, ASIN_TAIL_F32)))
+    z = far.select((1.0 - magnitude) * 0.5, magnitude * magnitude)
+    return far, far.select(sqrt(z), magnitude), z * polynomial(z, z.pick(ASIN_TAIL, ASIN_TAIL_F32))
 
 
 def asin(x: Expr) -> Expr:
-    far, angle = asin_parts(fabs(x))
-    result = dd.select(far, subtract_from(HALF_PI, HALF_PI_F32, angle.scaled(2.0)), angle).rounded()
-    return (fabs(x) <= 1.0).select(copysign(result, x), x.const(NAN))
+    far, s, tail = asin_parts(fabs(x))
+    zero = x.const(0.0)
+    base = dd.select(far, dd.constant(x, *x.pick(HALF_PI, HALF_PI_F32)), Pair(zero, zero))
+    angle = far.select(s * -2.0, s)
+    return copysign(sum_of_angles(base, angle, angle * tail), x)
 
 
 def acos(x: Expr) -> Expr:
     """π/2 - asin x near zero; 2·asin(sqrt((1 - |x|)/2)) near one, from π near minus one."""
-    far, angle = asin_parts(fabs(x))
-    negative = x < 0.0
-    doubled = angle.scaled(2.0)
-    outer = dd.select(negative, subtract_from(PI, PI_F32, doubled), doubled)
-    inner = subtract_from(HALF_PI, HALF_PI_F32, dd.select(negative, -angle, angle))
-    return (fabs(x) <= 1.0).select(dd.select(far, outer, inner).rounded(), x.const(NAN))
+    far, s, tail = asin_parts(fabs(x))
+    negative, zero = x < 0.0, x.const(0.0)
+    outer = dd.select(negative, dd.constant(x, *x.pick(PI, PI_F32)), Pair(zero, zero))
+    base = dd.select(far, outer, dd.constant(x, *x.pick(HALF_PI, HALF_PI_F32)))
+    angle = far.select(negative.select(s * -2.0, s * 2.0), -x)
+    return sum_of_angles(base, angle, angle * tail)

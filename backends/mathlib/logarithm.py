@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, fma, muladd, polynomial
+from dflow.backends.mathlib.expr import F64, Expr, copysign, fabs, fma, muladd, polynomial, sqrt
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -18,10 +18,7 @@ LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 # The first with trailing zeros, so that its product with k is exact.
 LN2_SPLIT = (0.693147180559663, 2.8235290563031577e-13)
 LN2_F32 = (0.6931471824645996, -1.9046542121259336e-09)
-LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
-LOG2_E_F32 = (1.4426950216293335, 1.925963033500011e-08)
-LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
-LOG10_E_F32 = (0.4342944920063019, -1.0103049952192578e-08)
+LOG2_E, LOG10_E, LOG10_2 = 1.4426950408889634, 0.4342944819032518, 0.3010299956639812
 LN2_HI_F32, LN2_LO_F32 = 0.693145751953125, 1.428606765330187e-06
 
 # (2·atanh(s) - 2s) / s³ in s², for s² ≤ 0.0297, to 3.3e-16 and 1.2e-9.
@@ -35,8 +32,9 @@ LOG_TAIL = (
     0.1463003136412286,
 )
 LOG_TAIL_F32 = (0.6666666654988318, 0.40000125594554364, 0.28550396959618013, 0.23341943388714562)
-# What follows 2s + 2/3·s³ + 2/5·s⁵, over s⁷, to 1.9e-18.
+# What follows 2s + 2/3·s³, over s⁵, to 1e-19 and 1e-9.
 LOG_FAR_TAIL = (
+    0.4,
     0.2857142857142857,
     0.22222222222223,
     0.18181818181268566,
@@ -48,8 +46,6 @@ LOG_FAR_TAIL = (
 )
 TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
 TWO_THIRDS_F32 = (0.6666666865348816, -1.9868215517249155e-08)
-TWO_FIFTHS = (0.4, -2.2204460492503132e-17)
-# What follows 2s + 2/3·s³, over s⁵, to 1e-9.
 LOG_FAR_TAIL_F32 = (0.4, 0.2857142857142857, 0.2222222222222222, 0.1818181818181818, 0.1538461538461538)
 
 
@@ -107,39 +103,11 @@ def log_tail(mantissa: Expr, low: Expr) -> Expr:
 
 
 def log_of_mantissa(f: Pair) -> Pair:
-    """log(1 + f) for 1 + f in [√½, √2], right to 2^-66 of itself, or to 2^-36 (`log_of_mantissa_f32`).
+    """log(1 + f) for 1 + f in [√½, √2], right to 2^-64 of itself, or to 2^-36.
 
-    2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...). Of each factor the high part is ready long before the low
-    one, and all low parts are added up at the end.
+    2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...), which is 2^-12 of the result. Of each other factor the high
+    part is ready long before the low one, and all low parts are added up at the end.
     """
-    if f.hi.format is not F64:
-        return log_of_mantissa_f32(f)
-    bottom = f.hi + 2.0
-    s = f.hi / bottom
-    bottom_low = (f.hi - (bottom - 2.0)) + f.lo
-    s_low = fma(-s, bottom_low, fma(-s, bottom, f.hi) + f.lo) * (1.0 / bottom)
-    z, z_low = dd.two_product(s, s)
-    z_low = muladd(s + s, s_low, z_low)
-
-    square, square_low = dd.two_product(z, z)
-    square_low = muladd(z + z, z_low, square_low)
-    far = z * polynomial(z, LOG_FAR_TAIL)
-    inner = dd.fast_two_sum(s.const(TWO_FIFTHS[0]), far)
-    q, q_low = dd.two_product(square, inner.hi)
-    q_low = muladd(square, inner.lo + TWO_FIFTHS[1], muladd(square_low, inner.hi, q_low))
-
-    third, third_low = dd.two_product(z, s.const(TWO_THIRDS[0]))
-    third_low = muladd(z_low, TWO_THIRDS[0], muladd(z, TWO_THIRDS[1], third_low))
-    outer = dd.fast_two_sum(third, q)
-    outer_low = outer.lo + (third_low + q_low)
-    cubic, cubic_low = dd.two_product(s, outer.hi)
-    cubic_low = muladd(s, outer_low, muladd(s_low, outer.hi, cubic_low))
-    total = dd.fast_two_sum(s + s, cubic)
-    return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
-
-
-def log_of_mantissa_f32(f: Pair) -> Pair:
-    """The same with q in single precision, which is 2^-12 of the result."""
     bottom = f.hi + 2.0
     inverse = 1.0 / bottom
     s = f.hi * inverse
@@ -148,9 +116,10 @@ def log_of_mantissa_f32(f: Pair) -> Pair:
     z, z_low = dd.two_product(s, s)
     z_low = muladd(s + s, s_low, z_low)
 
-    q = z * z * polynomial(z, LOG_FAR_TAIL_F32)
-    third, third_low = dd.two_product(z, s.const(TWO_THIRDS_F32[0]))
-    third_low = muladd(z_low, TWO_THIRDS_F32[0], muladd(z, TWO_THIRDS_F32[1], third_low))
+    q = z * z * polynomial(z, z.pick(LOG_FAR_TAIL, LOG_FAR_TAIL_F32))
+    two_thirds = z.pick(TWO_THIRDS, TWO_THIRDS_F32)
+    third, third_low = dd.two_product(z, s.const(two_thirds[0]))
+    third_low = muladd(z_low, two_thirds[0], muladd(z, two_thirds[1], third_low))
     outer = dd.fast_two_sum(third, q)
     cubic, cubic_low = dd.two_product(s, outer.hi)
     cubic_low = muladd(s, outer.lo + third_low, muladd(s_low, outer.hi, cubic_low))
@@ -158,15 +127,18 @@ def log_of_mantissa_f32(f: Pair) -> Pair:
     return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
 
 
-def log_parts(x: Pair) -> tuple[Pair, Expr]:
+def log_parts(x: Pair | Expr) -> tuple[Pair, Expr]:
     """(log m, k) with log(hi + lo) = log m + k·ln 2, for finite x > 0; lo counts where hi is normal."""
+    if isinstance(x, Expr):
+        mantissa, k, _ = split(x)
+        return log_of_mantissa(Pair(mantissa - 1.0, x.const(-0.0))), k  # to add -0.0 is nothing, also to LLVM
     mantissa, k, inverse = split(x.hi)
     low = (x.hi > x.hi.pick(2.0**1000, 2.0**120)).select(0.0, x.lo * inverse)
     return log_of_mantissa(dd.fast_two_sum(mantissa - 1.0, low)), k
 
 
-def log_pair(x: Pair) -> Pair:
-    """log(hi + lo) right to 2^-66 of itself, for finite x > 0; the low part may be twice what a `Pair` has."""
+def log_pair(x: Pair | Expr) -> Pair:
+    """log(hi + lo) right to 2^-64 of itself, for finite x > 0; the low part may be twice what a `Pair` has."""
     mantissa, k = log_parts(x)
     ln2_hi, ln2_lo = k.pick(LN2_SPLIT, (LN2_HI_F32, LN2_LO_F32))
     whole = dd.fast_two_sum(k * ln2_hi, mantissa.hi)  # the first exact, and 0 or larger than the second
@@ -176,22 +148,13 @@ def log_pair(x: Pair) -> Pair:
 def log2(x: Expr) -> Expr:
     mantissa, k, _ = split(x)
     f = mantissa - 1.0
-    scaled = _scaled(dd.fast_two_sum(f, log_tail(mantissa, -0.5 * f * f)), x.pick(LOG2_E, LOG2_E_F32))
-    whole = dd.fast_two_sum(k, scaled.hi)
-    return at_the_ends(x, whole.hi + (whole.lo + scaled.lo))
+    return at_the_ends(x, muladd(f + log_tail(mantissa, -0.5 * f * f), LOG2_E, k))
 
 
 def log10(x: Expr) -> Expr:
     mantissa, k, _ = split(x)
-    high, low = log_whole(k, mantissa - 1.0)
-    return at_the_ends(
-        x, _scaled(dd.fast_two_sum(high, log_tail(mantissa, low)), x.pick(LOG10_E, LOG10_E_F32)).rounded()
-    )
-
-
-def _scaled(x: Pair, factor: tuple[float, float]) -> Pair:
-    product = dd.two_product(x.hi, x.hi.const(factor[0]))
-    return Pair(product.hi, product.lo + muladd(x.lo, factor[0], x.hi * factor[1]))
+    f = mantissa - 1.0
+    return at_the_ends(x, muladd(k, LOG10_2, (f + log_tail(mantissa, -0.5 * f * f)) * LOG10_E))
 
 
 def log1p(x: Expr) -> Expr:
@@ -207,40 +170,29 @@ def log1p(x: Expr) -> Expr:
 
 
 def asinh(x: Expr) -> Expr:
-    """log(|x| + sqrt(x² + 1)); beyond 2^30 the one is lost and log 2|x| serves, with no overflow."""
+    """log1p(|x| + x²/(1 + sqrt(x² + 1))); beyond 2^60, or 2^30, log 2|x| serves, with no overflow."""
     magnitude = fabs(x)
-    huge = magnitude > 2.0**30
+    huge = magnitude > x.pick(2.0**60, 2.0**30)
     moderate = huge.select(1.0, magnitude)
-    root = dd.square_root(dd.add_float(dd.two_product(moderate, moderate), x.const(1.0)))
-    result = log_or_log_double(huge, magnitude, dd.add_float(root, moderate))
-    result = (magnitude < x.pick(2.0**-28, 2.0**-13)).select(magnitude, result)
-    return copysign((magnitude < INFINITY).select(result, magnitude), x)
+    square = moderate * moderate
+    beyond = moderate + square / (1.0 + sqrt(square + 1.0))
+    return copysign(log1p_or_log_double(huge, magnitude, beyond), x)
 
 
 def acosh(x: Expr) -> Expr:
-    """log(x + sqrt(x² - 1))."""
-    huge = x > 2.0**30
-    moderate = huge.select(1.0, x)
-    root = dd.square_root(dd.add_float(dd.two_product(moderate, moderate), x.const(-1.0)))
-    result = log_or_log_double(huge, x, dd.add_float(root, moderate))
-    at_end = (x < 1.0).select(x.const(NAN), x)
-    return ((x >= 1.0) & (x < INFINITY)).select(result, at_end)
+    """log1p(t + sqrt(t² + 2t)) for x = 1 + t."""
+    huge = x > x.pick(2.0**60, 2.0**30)
+    t = huge.select(1.0, x) - 1.0
+    result = log1p_or_log_double(huge, x, t + sqrt(t * (t + 2.0)))
+    return (x < 1.0).select(x.const(NAN), result)
 
 
-def log_or_log_double(huge: Expr, x: Expr, otherwise: Pair) -> Expr:
-    """log(2x) where `huge`, else log(otherwise)."""
-    zero = dd.constant(x, 0.0)
-    result = log_pair(dd.select(huge, zero._replace(hi=x), otherwise))
-    return dd.add(result, dd.select(huge, dd.constant(x, *x.pick(LN2, LN2_F32)), zero)).rounded()
+def log1p_or_log_double(huge: Expr, x: Expr, beyond: Expr) -> Expr:
+    """log(2x) where `huge`, else log(1 + beyond)."""
+    return log1p(huge.select(x, beyond)) + huge.select(x.const(x.pick(LN2, LN2_F32)[0]), 0.0)
 
 
 def atanh(x: Expr) -> Expr:
-    """½·log((1 + |x|) / (1 - |x|))."""
+    """½·log((1 + |x|) / (1 - |x|)) = ½·log1p(2|x| / (1 - |x|))."""
     magnitude = fabs(x)
-    one = x.const(1.0)
-    bounded = (magnitude < 1.0).select(magnitude, 0.0)
-    ratio = dd.divide(dd.two_sum(one, bounded), dd.two_sum(one, -bounded))
-    result = log_pair(ratio).rounded() * 0.5
-    result = (magnitude < x.pick(2.0**-28, 2.0**-13)).select(magnitude, result)
-    at_end = magnitude.equals(1.0).select(x.const(INFINITY), x.const(NAN))
-    return copysign((magnitude < 1.0).select(result, at_end), x)
+    return copysign(log1p((magnitude + magnitude) / (1.0 - magnitude)) * 0.5, x)

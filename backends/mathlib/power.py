@@ -40,7 +40,7 @@ def pow(x: Expr, y: Expr) -> Expr:
     For those the formula gives some number, which is not taken.
     """
     base = fabs(x)
-    log_base = log_pair(Pair(base, x.const(0.0)))
+    log_base = log_pair(base)
     # Beyond 2^70, or 2^40, every power of a number other than 1 has overflowed or vanished.
     most = y.pick(2.0**70, 2.0**40)
     exponent = clamp(y, -most, most)
@@ -62,7 +62,8 @@ def pow(x: Expr, y: Expr) -> Expr:
 
 
 def cbrt(x: Expr) -> Expr:
-    """x = ±m·2^(3q + r): the root of m·2^r from a polynomial and Newton steps with an exact residual, four or two.
+    """x = ±m·2^(3q + r): the root of m·2^r from a polynomial and Newton steps, of which the last has an
+    exact residual.
 
     The steps share one reciprocal slope, off by 1e-4 or less, so that each gains four decimal digits or so.
     """
@@ -84,10 +85,11 @@ def cbrt(x: Expr) -> Expr:
     root = start * is_two.select(x.const(CUBE_ROOT_OF_4), is_one.select(x.const(CUBE_ROOT_OF_2), 1.0))
     cube = mantissa * is_two.select(x.const(4.0), is_one.select(x.const(2.0), 1.0))
     inverse_slope = 1.0 / (3.0 * root * root)
-    for _ in range(x.pick(4, 2)):
-        square = dd.two_product(root, root)
-        residual = fma(-root, square.hi, cube) - root * square.lo
-        root = fma(residual, inverse_slope, root)
+    for _ in range(x.pick(2, 1)):
+        root = fma(fma(-root, root * root, cube), inverse_slope, root)
+    square = dd.two_product(root, root)
+    residual = fma(-root, square.hi, cube) - root * square.lo
+    root = fma(residual, inverse_slope, root)
 
     scaled = root * power_of_two(third_bits) * subnormal.select(x.const(2.0 ** -(lift // 3)), 1.0)
     special = magnitude.equals(0.0) | ~(magnitude < INFINITY)

@@ -78,7 +78,7 @@ def _places(mask: Value) -> Value:
         return [places, b.add(found, b.convert(b.extract(mask, k, index=("at",)), dtype=I64))]
 
     places, found = b.for_loop(
-        b.size(size), [b.zeros(TensorType(I64, (size,))), b.index(0)], body, hints=["places", "found"]
+        b.size(size), [b.emit("empty", type=TensorType(I64, (size,))), b.index(0)], body, hints=["places", "found"]
     )
     bound = size.bound if isinstance(size, Size) else size
     region().known.define(found, (0, bound))  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 before machine code is made; they are operations for the sake of their derivatives.
 
 The methods: ``polygamma`` by recurrence, asymptotic expansion and reflection (DLMF 5.15), the inverse error functions
-by Halley's iteration from Abramowitz and Stegun 26.2.23, Bessel functions by Chebyshev series.
+by polynomials (`inverse_error.py`), Bessel functions by Chebyshev series.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.ir.ops import bessel
+from dflow.ir.ops import bessel, inverse_error
 from dflow.ir.ops.math import EXTREMES, _vector
 from dflow.ir.ops.tables import elementwise, partials_jvp, same_type
 from dflow.ir.registry import OpDef, Sample, define, require
@@ -115,63 +115,19 @@ special(
 )
 
 
-def _halley(b: Any, x: Any, function: str, y: Any) -> Any:
-    """Three steps towards erf(x) = y or erfc(x) = y; each triples the number of right digits."""
-    slope = 2.0 / SQRT_PI if function == "erf" else -2.0 / SQRT_PI
-    for _ in range(3):
-        step = b.div(b.sub(b.emit(function, x), y), b.mul(slope, b.exp(b.neg(b.mul(x, x)))))
-        x = b.sub(x, b.div(step, b.add(1.0, b.mul(x, step))))
-    return x
-
-
-def _normal_quantile(b: Any, p: Any) -> Any:
-    """Of the upper tail p, at most 1/2, to 4.5e-4."""
-    t = b.sqrt(b.mul(-2.0, b.log(p)))
-    top = b.add(2.515517, b.mul(t, b.add(0.802853, b.mul(t, 0.010328))))
-    bottom = b.add(1.0, b.mul(t, b.add(1.432788, b.mul(t, b.add(0.189269, b.mul(t, 0.001308))))))
-    return b.sub(t, b.div(top, bottom))
-
-
-def _erfc_inverse_of_tail(b: Any, y: Any) -> Any:
-    """For y in (0, 1/2]."""
-    return _halley(b, b.mul(_normal_quantile(b, b.mul(y, 0.5)), math.sqrt(0.5)), "erfc", y)
-
-
-def _erf_inverse_near_zero(b: Any, y: Any) -> Any:
-    """For |y| up to 1/2."""
-    start = _normal_quantile(b, b.mul(b.sub(1.0, b.abs(y)), 0.5))
-    found = _halley(b, b.mul(b.copysign(start, y), math.sqrt(0.5)), "erf", y)
-    return b.select(b.lt(b.abs(y), 1e-8), b.mul(y, SQRT_PI / 2), found)
-
-
-def _joined(b: Any, signed: Any, tail: Any, sign: Any) -> Any:
-    """Both ways, each kept to arguments that it takes; ``signed`` is y of erf, ``tail`` is 1 - |y|."""
-    near = b.le(b.abs(signed), 0.5)
-    inside = _erf_inverse_near_zero(b, b.select(near, signed, b.zeros(signed.type)))
-    proper = b.and_(b.not_(near), b.gt(tail, 0.0))
-    outside = _erfc_inverse_of_tail(b, b.select(proper, tail, b.full(0.25, tail.type)))
-    limit = b.select(b.eq(tail, 0.0), b.full(np.inf, tail.type), b.full(np.nan, tail.type))
-    return b.select(near, inside, b.copysign(b.select(proper, outside, limit), sign))
-
-
 special(
     "erfinv",
     "the inverse of erf",
-    lambda b, y: _joined(b, y, b.sub(1.0, b.abs(y)), y),
+    inverse_error.erfinv,
     (lambda b, x, y: b.mul(SQRT_PI / 2, b.exp(b.mul(x, x))),),
     [-0.99, -0.4, 0.01, 0.5, 0.9],
 )
 
 
-def _erfcinv(b: Any, y: Any) -> Any:
-    signed = b.sub(1.0, y)
-    return _joined(b, signed, b.select(b.lt(y, 1.0), y, b.sub(2.0, y)), signed)
-
-
 special(
     "erfcinv",
     "the inverse of erfc",
-    _erfcinv,
+    inverse_error.erfcinv,
     (lambda b, x, y: b.mul(-SQRT_PI / 2, b.exp(b.mul(x, x))),),
     [0.1, 0.4, 0.7, 1.3, 1.9],
 )
