@@ -29,6 +29,7 @@ class Scopes:
         domain = module.add_metadata([f"{name} memory"])
         self.names = [module.add_metadata([f"{name} {k}", domain]) for k in self.of.values()]
         self.made: dict[tuple[Neighbours, Buffer], tuple[Any, Any]] = {}
+        self.made_of_both: dict[tuple[Neighbours, Buffer, Buffer], Any] = {}
         self.beside_stack: dict[Neighbours, Any] = {}
         self.neighbourhoods: dict[Op, Neighbours] = {}
         self.near: Neighbours | None = frozenset(self.of)
@@ -75,6 +76,17 @@ class Scopes:
         for kind, node in zip(("alias.scope", "noalias"), self.made[key]):
             access.set_metadata(kind, node)
 
+    def mark_both(self, access: Any, a: Buffer | None, b: Buffer | None) -> None:
+        """Says of an access to two buffers what it cannot touch."""
+        if self.near is None or a is None or b is None:
+            return
+        key = (self.near, a, b)
+        if key not in self.made_of_both:
+            names = [self.names[k] for c, k in self.of.items() if c in self.near and _apart(a, c) and _apart(b, c)]
+            self.made_of_both[key] = self.module.add_metadata(names) if names else None
+        if (node := self.made_of_both[key]) is not None:
+            access.set_metadata("noalias", node)
+
     def _mark_on_stack(self, access: Any, buffer: Buffer) -> None:
         """It touches none of the others. LLVM knows what is on the stack from each other itself."""
         assert self.near is not None
@@ -94,6 +106,11 @@ def _uses(plan: Plan, block: Block, found: dict[Op, set[Buffer]]) -> dict[Op, se
             used.update(*(found[inner] for inner in r.ops))
         found[op] = used
     return found
+
+
+def _apart(a: Buffer, b: Buffer) -> bool:
+    """The same where ``a`` may be on the stack, and ``b`` is not."""
+    return a.space == "stack" or disjoint(a, b)
 
 
 def disjoint(a: Buffer, b: Buffer) -> bool:
