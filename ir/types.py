@@ -124,6 +124,8 @@ def dtype_of(dtype: Any) -> DType:
     """The ``DType`` of a NumPy dtype (or anything ``np.dtype`` takes); TypeError when the IR has none."""
     if isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, np.dtype) and dtype in _FROM_NUMPY:
+        return _FROM_NUMPY[dtype]
     if isinstance(dtype, str) and dtype == "bfloat16":
         dtype = bfloat16_dtype()
     found = _FROM_NUMPY.get(np.dtype(dtype).newbyteorder("="))
