@@ -10,11 +10,14 @@ from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel, collapsed_part
 from dflow.backends.emit_core import Emitter, cost, emits, pointwise
+from dflow.backends.emit_moves import add as add_row
+from dflow.backends.emit_moves import can_add, is_row
+from dflow.backends.emit_moves import move as move_row
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import MOVE, add_in_parts, in_parts
 from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar
-from dflow.backends.emit_types import index
+from dflow.backends.emit_types import ZERO, index
 from dflow.ir.core import Op, Value, walk
 from dflow.ir.types import I64
 
@@ -58,6 +61,11 @@ def _writer(name: str, write: Write) -> None:
     @outlined
     def emit_write(e: Emitter, op: Op) -> None:
         x, v, *starts = op.operands
+        if not op.regions and is_row(e, x, v, op.attrs["index"]) and (write is plain or can_add(v.type)):
+            zeros = [ZERO] * v.type.rank
+            target = e.address(x, whole_index(e, op.attrs["index"], starts, zeros), write=True)
+            (move_row if write is plain else add_row)(e, e.address(v, zeros), target, v, x)
+            return
 
         def element(at: At) -> ir.Value:
             if not op.regions:

@@ -18,6 +18,7 @@ from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel
 from dflow.backends.emit_core import Domain, Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_moves import cleared
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_rows import held_rows
@@ -43,6 +44,8 @@ FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the lo
 @outlined
 def _kernel(e: Emitter, op: Op) -> None:
     (region,) = op.regions
+    if not region.ops and not op.attrs["reduced"] and cleared(e, op.results, region.results):
+        return
     domain, reduced = collapsed_kernel(e, op), op.attrs["reduced"]
 
     def element(at: At, known: Mapping[Op, ir.Value] | None = None) -> list[ir.Value]:

@@ -104,6 +104,11 @@ class Memory:
         if self.scopes is not None:
             self.scopes.mark(access, self.buffers.get(x))
 
+    def mark_both(self, access: Any, x: Value, y: Value) -> None:
+        """The same for one that reads ``x`` and writes ``y``."""
+        if self.scopes is not None:
+            self.scopes.mark_both(access, self.buffers.get(x), self.buffers.get(y))
+
     def near(self, op: Op) -> AbstractContextManager[None]:
         """While ``op`` is written: its neighbourhood."""
         return _NOTHING if self.scopes is None else self.scopes.around(op)

@@ -7,6 +7,7 @@ from llvmlite import ir
 from dflow.backends.emit_collapse import collapsed_part
 from dflow.backends.emit_core import Domain, Emitter, emits, pointwise
 from dflow.backends.emit_memory import copy_sequence
+from dflow.backends.emit_moves import is_row, move
 from dflow.backends.emit_once import copy_bytes, data
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import MOVE, in_parts
@@ -45,6 +46,9 @@ def _copy(e: Emitter, op: Op) -> None:
         return
     if x.type.grows:
         copy_sequence(e, x, op.result)
+    elif is_row(e, op.result, x, ["all"] * x.type.rank):
+        zeros = [ZERO] * x.type.rank
+        move(e, e.address(x, zeros), e.address(op.result, zeros, write=True), x, op.result)
     else:
         shape = collapsed_part(e, op.result, x, ["all"] * x.type.rank)
         in_parts(e, op, shape, MOVE, lambda d: e.nest(d, lambda at: e.store(op.result, at, e.load(x, at))))

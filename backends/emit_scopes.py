@@ -29,6 +29,7 @@ class Scopes:
         domain = module.add_metadata([f"{name} memory"])
         self.names = [module.add_metadata([f"{name} {k}", domain]) for k in self.of.values()]
         self.made: dict[tuple[Neighbours, frozenset[Buffer]], tuple[Any, ...]] = {}
+        self.made_of_both: dict[tuple[Neighbours, frozenset[Buffer]], Any] = {}
         self.beside_stack: dict[Neighbours, Any] = {}
         self.neighbourhoods: dict[Op, Neighbours] = {}
         self.groups: dict[Buffer, frozenset[Buffer]] = {}  # of those that change places
@@ -79,7 +80,7 @@ class Scopes:
             return self._mark_on_stack(access, buffer)
         if buffer not in self.near or len(self.near) < 2:
             return
-        group = self.groups.get(buffer, frozenset([buffer]))
+        group = self._group(buffer)
         key = (self.near, group)
         if key not in self.made:
             others = [k for b, k in self.of.items() if b in self.near and all(disjoint(b, own) for own in group)]
@@ -87,6 +88,22 @@ class Scopes:
             self.made[key] = tuple(self.module.add_metadata([self.names[k] for k in ks]) for ks in (own, others))
         for kind, node in zip(("alias.scope", "noalias"), self.made[key]):
             access.set_metadata(kind, node)
+
+    def mark_both(self, access: Any, a: Buffer | None, b: Buffer | None) -> None:
+        """Says of an access to two buffers what it cannot touch."""
+        if self.near is None or a is None or b is None:
+            return
+        both = self._group(a) | self._group(b)
+        key = (self.near, both)
+        if key not in self.made_of_both:
+            others = [k for c, k in self.of.items() if c in self.near and all(_apart(own, c) for own in both)]
+            names = [self.names[k] for k in others]
+            self.made_of_both[key] = self.module.add_metadata(names) if names else None
+        if (node := self.made_of_both[key]) is not None:
+            access.set_metadata("noalias", node)
+
+    def _group(self, buffer: Buffer) -> frozenset[Buffer]:
+        return self.groups.get(buffer, frozenset([buffer]))
 
     def _mark_on_stack(self, access: Any, buffer: Buffer) -> None:
         """It touches none of the others. LLVM knows what is on the stack from each other itself."""
@@ -107,6 +124,11 @@ def _uses(plan: Plan, block: Block, found: dict[Op, set[Buffer]]) -> dict[Op, se
             used.update(*(found[inner] for inner in r.ops))
         found[op] = used
     return found
+
+
+def _apart(a: Buffer, b: Buffer) -> bool:
+    """The same where ``a`` may be on the stack, and ``b`` is not."""
+    return a.space == "stack" or disjoint(a, b)
 
 
 def disjoint(a: Buffer, b: Buffer) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dflow.backends.liveness import WRITES, aligned_reads
 from dflow.ir.builder import Builder
@@ -53,11 +54,27 @@ def _direct(ops: list[Op], results: Sequence[Value]) -> set[Op]:
     return {op for op in found if len(op.results) == 1 and not op.attrs["reduced"]}
 
 
+class _Kernel:
+    """A kernel and what is asked about it, again and again: each is a candidate for those behind it."""
+
+    def __init__(self, op: Op):
+        self.op = op
+        self.needs = [*free_values(*op.regions), *op.uses()]
+        self.reads = {v for v in self.needs if v.type.rank}
+
+    @cached_property
+    def aligned(self) -> set[Value]:
+        return aligned_reads(self.op)
+
+    @cached_property
+    def mixes(self) -> bool:
+        return can_mix(self.op)
+
+
 @dataclass
 class _Candidate:
-    kernel: Op
+    kernel: _Kernel
     place: int  # in the new list of operations
-    reads: set[Value]
 
 
 class _Merge:
@@ -87,34 +104,38 @@ class _Merge:
         self.out.append(op)
 
     def kernel(self, op: Op) -> None:
-        needs = [*free_values(*op.regions), *op.uses()]
-        reads = tensors_read(op)
-        target = next((c for c in reversed(self.candidates) if self.fits(c, op, needs, reads)), None)
+        new = _Kernel(op)
+        target = next((c for c in reversed(self.candidates) if self.fits(c, new)), None)
         if target is None:
-            self.candidates = [*self.candidates[1 - NEAR :], _Candidate(op, len(self.out), reads)]
-            self.keep(op, needs)
+            self.candidates = [*self.candidates[1 - NEAR :], _Candidate(new, len(self.out))]
+            self.keep(op, new.needs)
             return
-        target.kernel = self.out[target.place] = merged(target.kernel, op)
-        target.reads |= reads
+        both = self.out[target.place] = merged(target.kernel.op, op)
+        target.kernel = _Kernel(both)
         self.place.update((r, target.place) for r in op.results)
-        self.last_read.update((v, max(target.place, self.last_read.get(v, 0))) for v in needs)
+        self.last_read.update((v, max(target.place, self.last_read.get(v, 0))) for v in new.needs)
 
-    def fits(self, c: _Candidate, op: Op, needs: Iterable[Value], reads: set[Value]) -> bool:
-        """Whether ``op`` can move up to a candidate, and had better."""
-        made = reads.intersection(c.kernel.results)
-        latest = max((self.place.get(v, -1) for v in needs if v not in made), default=-1)
-        if latest >= c.place or not alike(c.kernel, op) or (not made and c.reads.isdisjoint(reads)):
+    def fits(self, c: _Candidate, new: _Kernel) -> bool:
+        """Whether a kernel can move up to a candidate, and had better."""
+        op, first = new.op, c.kernel.op
+        if not alike(first, op):
             return False
-        if not made and c.kernel.attrs["reduced"] == op.attrs["reduced"]:
+        made = new.reads.intersection(first.results)
+        if not made and c.kernel.reads.isdisjoint(new.reads):
+            return False
+        if max((self.place.get(v, -1) for v in new.needs if v not in made), default=-1) >= c.place:
+            return False
+        if not made and first.attrs["reduced"] == op.attrs["reduced"]:
             return True
-        return self.mixed and can_mix(c.kernel, op) and made <= aligned_reads(op) and self.stays_in_place(c, op)
+        mix = self.mixed and c.kernel.mixes and new.mixes
+        return mix and made <= new.aligned and self.stays_in_place(c, new)
 
-    def stays_in_place(self, c: _Candidate, op: Op) -> bool:
-        """Whether what ``op`` could write in the place of an operand still can be."""
-        if op.attrs["reduced"] or self.placed.isdisjoint(op.results):
+    def stays_in_place(self, c: _Candidate, new: _Kernel) -> bool:
+        """Whether what a kernel could write in the place of an operand still can be."""
+        if new.op.attrs["reduced"] or self.placed.isdisjoint(new.op.results):
             return True
-        own, others = aligned_reads(op), tensors_read(c.kernel) - aligned_reads(c.kernel)
-        return others.isdisjoint(own) and all(self.last_read.get(v, -1) <= c.place for v in own)
+        others = c.kernel.reads - c.kernel.aligned
+        return others.isdisjoint(new.aligned) and all(self.last_read.get(v, -1) <= c.place for v in new.aligned)
 
 
 def tensors_read(kernel: Op) -> set[Value]:
@@ -128,11 +149,9 @@ def alike(first: Op, second: Op) -> bool:
     return first.attrs["domain"] == second.attrs["domain"] and size <= LARGEST
 
 
-def can_mix(first: Op, second: Op) -> bool:
-    """Whether each is as good in the loops of the other: both reduce all axes or none, and go along rows."""
-    return all(
-        op.attrs["reduced"] in (0, len(op.attrs["domain"])) and _goes_along(op.regions[0]) for op in (first, second)
-    )
+def can_mix(op: Op) -> bool:
+    """Whether a kernel is as good in the loops of another such: it reduces all axes or none, and goes along rows."""
+    return op.attrs["reduced"] in (0, len(op.attrs["domain"])) and _goes_along(op.regions[0])
 
 
 def _goes_along(region: Block) -> bool:

@@ -47,7 +47,7 @@ def sink_kernels(ops: list[Op], results: Sequence[Value]) -> list[Op]:
 
 def _can_sink(op: Op, user: Op, between: Iterable[Op]) -> bool:
     """Whether ``user`` is a kernel that can compute the elements that ``op`` makes, each of which it wants once."""
-    if user.name != "kernel" or op.attrs["reduced"] or not alike(op, user) or not can_mix(op, user):
+    if user.name != "kernel" or op.attrs["reduced"] or not alike(op, user) or not (can_mix(op) and can_mix(user)):
         return False
     if not aligned_reads(user).issuperset(tensors_read(user).intersection(op.results)):
         return False

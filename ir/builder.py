@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import dflow.ir.ops  # noqa: F401  (fills the table of operations)
-from dflow.ir.core import Block, Function, Location, Op, Value, substitute
+from dflow.ir.core import HOLDERS, Block, Function, Location, Op, Value, substitute
 from dflow.ir.registry import OPS, OpTypeError
 from dflow.ir.types import BOOL, I64, Dim, DType, Size, TensorType, scalar, type_of_array
 
@@ -166,12 +166,13 @@ class Builder:
     def clone(self, op: Op, env: MutableMapping[Value, Value]) -> tuple[Value, ...]:
         """Appends a copy of ``op`` with values renamed by ``env``, which gains the results."""
         operands = [env.get(v, v) for v in op.operands]
-        attrs = {k: substitute(v, env) for k, v in op.attrs.items()}
+        attrs = {k: substitute(v, env) if isinstance(v, HOLDERS) else v for k, v in op.attrs.items()}
         regions = [clone_block(r, env) for r in op.regions]
         results = [Value(r.type, r.hint) for r in op.results]
         env.update(zip(op.results, results))
         for r in results:
-            r.type = substitute(r.type, env)
+            if not r.type.is_static:
+                r.type = substitute(r.type, env)
         self.ops.append(Op(op.name, operands, results, attrs, regions, op.loc or self.loc))
         return tuple(results)
 

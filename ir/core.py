@@ -7,7 +7,7 @@ before it in the blocks around it. Nothing here is edited in place once built: a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,13 +76,15 @@ class Op:
         (r,) = self.results
         return r
 
-    def uses(self) -> Iterator[Value]:
+    def uses(self) -> list[Value]:
         """Every value that this operation itself needs: operands, and sizes in its attributes and result types."""
-        yield from self.operands
+        found = list(self.operands)
         for a in self.attrs.values():
-            yield from attribute_values(a)
+            if isinstance(a, HOLDERS):
+                found += attribute_values(a)
         for r in self.results:
-            yield from r.type.size_values
+            found += r.type.size_values
+        return found
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.operands} -> {self.results}>"
@@ -153,6 +155,9 @@ class Module:
         return "\n\n".join(str(f) for f in self.functions.values()) + "\n"
 
 
+HOLDERS = (tuple, TensorType, Size)  # the attributes in which there may be values
+
+
 def attribute_values(attr: Any) -> Iterator[Value]:
     """The SSA values inside an attribute (sizes of types and of domains)."""
     if isinstance(attr, Size):
@@ -161,17 +166,18 @@ def attribute_values(attr: Any) -> Iterator[Value]:
         yield from attr.size_values
     elif isinstance(attr, tuple):
         for a in attr:
-            yield from attribute_values(a)
+            if isinstance(a, HOLDERS):
+                yield from attribute_values(a)
 
 
 def substitute(attr: Any, env: Mapping[Value, Value]) -> Any:
     """``attr`` (an attribute or a type) with the sizes in it renamed by ``env``."""
-    if isinstance(attr, Size):
-        return Size(env.get(attr.value, attr.value), attr.bound)
     if isinstance(attr, TensorType):
         return attr if attr.is_static else attr.with_shape(substitute(attr.shape, env))
+    if isinstance(attr, Size):
+        return Size(env.get(attr.value, attr.value), attr.bound)
     if isinstance(attr, tuple):
-        return tuple(substitute(a, env) for a in attr)
+        return tuple([substitute(a, env) if isinstance(a, HOLDERS) else a for a in attr])
     return attr
 
 
@@ -188,24 +194,22 @@ def free_values(*blocks: Block) -> list[Value]:
     defined: set[Value] = set()
     free: dict[Value, None] = {}
 
-    def use(v: Value) -> None:
-        if v not in defined:
-            free[v] = None
+    def use(values: Iterable[Value]) -> None:
+        for v in values:
+            if v not in defined:
+                free[v] = None
 
     def visit(block: Block) -> None:
         defined.update(block.args)
         for a in block.args:
-            for s in a.type.size_values:
-                use(s)
+            use(a.type.size_values)
         for op in block.ops:
             # Sizes in result types may be results of the same operation (a count and what it bounds).
             defined.update(op.results)
-            for v in op.uses():
-                use(v)
+            use(op.uses())
             for r in op.regions:
                 visit(r)
-        for v in block.results:
-            use(v)
+        use(block.results)
 
     for b in blocks:
         visit(b)

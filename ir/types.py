@@ -15,6 +15,7 @@ does.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -123,6 +124,8 @@ def dtype_of(dtype: Any) -> DType:
     """The ``DType`` of a NumPy dtype (or anything ``np.dtype`` takes); TypeError when the IR has none."""
     if isinstance(dtype, DType):
         return dtype
+    if isinstance(dtype, np.dtype) and dtype in _FROM_NUMPY:
+        return _FROM_NUMPY[dtype]
     if isinstance(dtype, str) and dtype == "bfloat16":
         dtype = bfloat16_dtype()
     found = _FROM_NUMPY.get(np.dtype(dtype).newbyteorder("="))
@@ -155,12 +158,15 @@ Dim = int | Size | _Grows
 
 @dataclass(frozen=True)
 class TensorType:
-    """An immutable tensor; rank 0 is a scalar."""
+    """An immutable tensor; rank 0 is a scalar.
+
+    Passes ask most of all for what is kept here once it is known; values share their types.
+    """
 
     dtype: DType
     shape: tuple[Dim, ...] = ()
 
-    @property
+    @cached_property
     def rank(self) -> int:
         return len(self.shape)
 
@@ -168,7 +174,7 @@ class TensorType:
     def is_scalar(self) -> bool:
         return not self.shape
 
-    @property
+    @cached_property
     def is_static(self) -> bool:
         return all(isinstance(d, int) for d in self.shape)
 
@@ -187,7 +193,7 @@ class TensorType:
         """The shape with every size replaced by its upper bound (not for sequences)."""
         return tuple(d.bound if isinstance(d, Size) else d for d in self.shape)  # type: ignore[misc]
 
-    @property
+    @cached_property
     def size_values(self) -> tuple[Value, ...]:
         """The index values that the shape depends on; an occurrence of the type is a use of them."""
         return tuple(d.value for d in self.shape if isinstance(d, Size))

@@ -11,14 +11,17 @@ from dflow.tracing.bindings import Bindings
 from dflow.tracing.cases import Cases
 from dflow.tracing.expressions import Expressions, call, lambda_, strings
 from dflow.tracing.folds import Folds
-from dflow.tracing.jumps import Jumps, assign, load, located, yields
+from dflow.tracing.jumps import YIELDS, Jumps, assign, load, located, yields
 from dflow.tracing.names import (
+    COMPREHENSIONS,
+    FUNCTIONS,
     annotate_liveness,
     arguments,
     assigned_inside,
     captured,
     children,
     declared,
+    kinds_of,
     loads,
     nodes_of,
     stores,
@@ -51,18 +54,24 @@ class Blocks(Expressions):
     def body(self, body: list[ast.stmt], args: ast.arguments) -> list[ast.stmt]:
         """The rewritten body of a function."""
         doc, body = _without_doc(body)
-        body = Cases().block(Folds().body(body))
+        kinds = kinds_of(body)
+        body = Folds(not kinds.isdisjoint(COMPREHENSIONS)).body(body)
+        if ast.Match in kinds:
+            body = Cases().block(body)
         parameters = arguments(args)
         self.first = parameters[0] if args.posonlyargs or args.args else None
-        self.updated = updated(body)
-        self.globals = declared(body, ast.Global)
-        outer = declared(body, ast.Nonlocal)
-        always = (captured(body) | outer | self.globals) - {"dflow__"}
-        self.global_stores = self.globals & set(stores(body))
-        lowered = self._lowered(Bindings().block(body), Jumps(shared=frozenset(always)))
+        self.updated = updated(body) if not kinds.isdisjoint((ast.AugAssign, ast.Subscript)) else set()
+        self.globals = declared(body, ast.Global) if ast.Global in kinds else set()
+        outer = declared(body, ast.Nonlocal) if ast.Nonlocal in kinds else set()
+        inner = not kinds.isdisjoint((*FUNCTIONS, ast.ClassDef, *COMPREHENSIONS))
+        always = ((captured(body) if inner else set()) | outer | self.globals) - {"dflow__"}
+        self.global_stores = self.globals & set(stores(body)) if self.globals else set()
+        spelled_out = Bindings().block(body) if ast.NamedExpr in kinds else body
+        jumps, native = Jumps(shared=frozenset(always)), not kinds.isdisjoint(YIELDS)
+        lowered = self._lowered(spelled_out, jumps) if native else jumps.function(spelled_out)
         annotate_liveness(lowered, always)
         self.locals = ({*parameters, *stores(lowered)} | outer) - self.globals
-        self.assigned_inside = (assigned_inside(body) | outer) & self.locals
+        self.assigned_inside = ((assigned_inside(body) if inner else set()) | outer) & self.locals
         self.shared = self._shared(lowered) | self.assigned_inside
         undefined = self.shared - set(parameters) - outer
         self.checked = {n for n in undefined if not n.startswith("_dflow")}

@@ -32,10 +32,12 @@ FRAMES = {"super", "locals", "globals", "vars", "dir", "eval", "exec"}  # calls 
 
 
 class Folds:
-    """Finds the expressions of one function body; ``functions`` are the definitions for them."""
+    """Finds the expressions of one function body; ``functions`` are the definitions for them. ``any_there``: whether
+    there can be any."""
 
-    def __init__(self) -> None:
+    def __init__(self, any_there: bool = True) -> None:
         self.functions: list[ast.stmt] = []
+        self.any_there = any_there
 
     def body(self, body: list[ast.stmt]) -> list[ast.stmt]:
         new = [self._copy(s) for s in body]
@@ -52,7 +54,7 @@ class Folds:
             return node
         if _is_fold(node):
             return self._fold(node)
-        if isinstance(node, SIMPLE) and not any(isinstance(n, COMPREHENSIONS) for n in nodes_of(node)):
+        if isinstance(node, SIMPLE) and not (self.any_there and has_comprehension(node)):
             return node
         fields = {
             name: [self._copy(x) for x in old] if isinstance(old, list) else self._copy(old)
@@ -79,6 +81,10 @@ class Folds:
         chooses = ast.Constant(any(isinstance(n, ast.comprehension) and n.ifs for n in ast.walk(node)))
         args = [self._copy(first.iter), plain, load(name), chooses]
         return located(ast.Call(runtime("collected", node), args, []), node)
+
+
+def has_comprehension(node: ast.AST) -> bool:
+    return any(isinstance(n, COMPREHENSIONS) for n in nodes_of(node))
 
 
 def _one(name: str) -> ast.arguments:

@@ -19,6 +19,7 @@ from dflow.tracing.names import FUNCTIONS, children, loads, nodes_of, stores
 
 RESULT, RETURNED = "_dflow_result", "_dflow_returned"
 Statements = list[ast.stmt]
+YIELDS = (ast.Yield, ast.YieldFrom, ast.Await)
 LOAD = ast.Load()
 
 
@@ -177,7 +178,7 @@ def jumps_in(body: Any) -> Any:
 
 def yields(node: ast.AST) -> bool:
     """Whether a ``yield`` stands in a statement, not in a function inside of it."""
-    if isinstance(node, ast.Yield | ast.YieldFrom | ast.Await):
+    if isinstance(node, YIELDS):
         return True
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         return False
@@ -260,12 +261,10 @@ def _place(node: Any, where: Any) -> None:
 
 def _locate_parts(node: ast.AST, where: ast.AST) -> None:
     """Gives the new nodes under ``node`` the place ``where``; what has a place has one in all of its parts."""
-    for name in node._fields:
-        x = getattr(node, name, None)
-        for part in x if isinstance(x, list) else (x,):
-            if isinstance(part, ast.AST) and part._fields and not hasattr(part, "lineno"):
-                _place(part, where)
-                _locate_parts(part, where)
+    for part in children(node):
+        if not hasattr(part, "lineno"):
+            _place(part, where)
+            _locate_parts(part, where)
 
 
 def load(name: str) -> ast.Name:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+STORED = (ast.Store, ast.Del)
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)  # statements with others inside
 _NO_NODES = {"id", "ctx", "op", "ops", "attr", "arg", "kind", "type_comment", "conversion", "is_async"}
@@ -19,17 +20,17 @@ def _parts(kind: Any) -> tuple[str, ...]:
     return () if kind is ast.Constant else tuple(name for name in kind._fields if name not in _NO_NODES)
 
 
-def children(node: ast.AST) -> Iterator[ast.AST]:
+def children(node: ast.AST) -> list[ast.AST]:
     """The nodes right below, as ``ast.iter_child_nodes`` gives them, but for those that say load or store."""
+    found: list[ast.AST] = []
     kind: Any = type(node)
     for name in _parts(kind):
         x = getattr(node, name, None)
         if isinstance(x, list):
-            for part in x:
-                if isinstance(part, ast.AST):
-                    yield part
+            found += [part for part in x if isinstance(part, ast.AST)]
         elif isinstance(x, ast.AST) and x._fields:
-            yield x
+            found.append(x)
+    return found
 
 
 def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
@@ -38,7 +39,12 @@ def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
     while waiting:
         node = waiting.pop()
         yield node
-        waiting.extend(children(node))
+        waiting += children(node)
+
+
+def kinds_of(nodes: Iterable[ast.AST]) -> set[type]:
+    """The kinds of the nodes and of all below them: what is not there need not be looked for."""
+    return {type(node) for n in nodes for node in nodes_of(n)}
 
 
 def stores(nodes: Iterable[ast.AST]) -> list[str]:
@@ -46,19 +52,21 @@ def stores(nodes: Iterable[ast.AST]) -> list[str]:
     found: dict[str, None] = {}
 
     def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store | ast.Del):
-            found[node.id] = None
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if isinstance(node, ast.Name):
+            if isinstance(node.ctx, STORED):
+                found[node.id] = None
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             found[node.name] = None
             return
-        elif isinstance(node, ast.Lambda):
+        if isinstance(node, ast.Lambda):
             return
-        elif isinstance(node, COMPREHENSIONS):
+        if isinstance(node, COMPREHENSIONS):
             for n in nodes_of(node):
                 if isinstance(n, ast.NamedExpr):
                     visit(n.target)
             return
-        elif isinstance(node, ast.alias):
+        if isinstance(node, ast.alias):
             found[(node.asname or node.name).partition(".")[0]] = None
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             found[node.name] = None

@@ -27,6 +27,7 @@ from typing import Any
 from dflow.errors import TraceError, failure
 from dflow.ir.core import Location
 from dflow.tracing.blocks import Blocks
+from dflow.tracing.jumps import located
 
 RUNTIME = "dflow__"
 FUNCTION = "_dflow_function"  # the name while compiling, which must not hide a global of the same name
@@ -94,7 +95,7 @@ def _rewritten_code(code: types.CodeType, file: str, qualname: str) -> types.Cod
         [function, ast.Return(ast.Constant(None))],
         [],
     )
-    module = ast.fix_missing_locations(ast.Module([ast.copy_location(factory, node)], []))
+    module = ast.Module([located(factory, node)], [])
     compiled = compile(module, code.co_filename, "exec", flags=code.co_flags & _FUTURES, dont_inherit=True)
     made = next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
     result = next(c for c in made.co_consts if isinstance(c, types.CodeType) and c.co_name == FUNCTION)
@@ -158,7 +159,7 @@ brought: dict[str, tuple[str, ...]] = {}  # what the files of pickled functions 
 
 def _brought_along(code: types.CodeType) -> str | None:
     texts = brought.get(code.co_filename, ())
-    return next((text for text in texts if code in _codes(text, code.co_flags & _FUTURES)), None)
+    return next((text for text in texts if _is_among(code, text)), None)
 
 
 def _is_compiled_from(code: types.CodeType, source: str) -> bool:
@@ -174,20 +175,25 @@ def _is_compiled_from(code: types.CodeType, source: str) -> bool:
         return True
     if any("@" in name for name in (*code.co_names, *code.co_varnames)):
         return True
-    return code in _codes(source, code.co_flags & _FUTURES)
+    return _is_among(code, source)
 
 
 _STARTED = time.time()
 
 
+def _is_among(code: types.CodeType, source: str) -> bool:
+    """Whether ``code`` is of a module with this source, compiled as a whole or each statement by itself, as notebooks
+    do it: an import beside a function changes how it is compiled."""
+    flags = code.co_flags & _FUTURES
+    return code in _codes(source, flags, True) or code in _codes(source, flags, False)
+
+
 @lru_cache(maxsize=64)
-def _codes(source: str, flags: int) -> frozenset[types.CodeType]:
-    """All code objects of a module, compiled as a whole and each statement by itself, as notebooks do it: an import
-    beside a function changes how it is compiled."""
+def _codes(source: str, flags: int, whole: bool) -> frozenset[types.CodeType]:
     tree = _parsed(source)
     if tree is None:
         return frozenset()
-    parts = [tree, *(ast.Module([statement], []) for statement in tree.body)]
+    parts = [tree] if whole else [ast.Module([statement], []) for statement in tree.body]
     found = [compile(part, "<source>", "exec", flags=flags, dont_inherit=True) for part in parts]
     for code in found:  # which grows
         found += [c for c in code.co_consts if isinstance(c, types.CodeType)]

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from dflow.ir.registry import Accumulate, Linear, OpDef, Sample, define, linear_jvp, require
-from dflow.ir.types import ALL, I64, INTEGERS, NUMERIC, Size, TensorType, scalar
+from dflow.ir.registry import Accumulate, Linear, OpDef, OpTypeError, Sample, define, linear_jvp, require
+from dflow.ir.types import ALL, I64, INTEGERS, NUMERIC, Size, TensorType
 
 V = [1.0, 2.0, 3.0, 4.0, 5.0]
 M = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
@@ -28,10 +28,13 @@ SLICE = ("slice", 2, 2)
 
 def index_result(x: TensorType, index: tuple[Any, ...], starts: Any) -> TensorType:
     """The type of ``x[index]``; checks the index and its operands (their types)."""
-    require(len(index) == x.rank, f"index {index} has {len(index)} entries for {x}, which has {x.rank} axes")
+    if len(index) != x.rank:
+        raise OpTypeError(f"index {index} has {len(index)} entries for {x}, which has {x.rank} axes")
     need = sum(e != "all" for e in index)
-    require(len(starts) == need, f"index {index} needs {need} operands, got {len(starts)}")
-    require(all(t == scalar(I64) for t in starts), f"index operands must be i64, got {', '.join(map(str, starts))}")
+    if len(starts) != need:
+        raise OpTypeError(f"index {index} needs {need} operands, got {len(starts)}")
+    if any(t.shape or t.dtype != I64 for t in starts):
+        raise OpTypeError(f"index operands must be i64, got {', '.join(map(str, starts))}")
     require(not x.grows or index[0] == "at", "the first axis of a sequence is indexed one position at a time")
     shape = []
     for size, e in zip(x.shape, index):

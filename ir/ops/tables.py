@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.ir.registry import Attrs, JvpRule, OpDef, Sample, TransposeRule, Types, define, linear_jvp, require
+from dflow.ir.registry import Attrs, JvpRule, OpDef, OpTypeError, Sample, TransposeRule, Types, define, linear_jvp
 from dflow.ir.types import BF16, BOOL, DType, TensorType, is_bfloat16
 
 # partial(b, y, *xs): the derivative of the result `y` by one operand, as an expression.
@@ -29,9 +29,10 @@ def same_type(dtypes: tuple[DType, ...], result: DType | None = None) -> Callabl
 
     def infer(attrs: Attrs, types: Types) -> list[TensorType]:
         first = types[0]
-        for t in types[1:]:
-            require(t == first, f"operands must have one type, got {', '.join(map(str, types))}")
-        require(first.dtype in dtypes, f"does not take {first.dtype}; it takes {', '.join(d.name for d in dtypes)}")
+        if any(t is not first and t != first for t in types):
+            raise OpTypeError(f"operands must have one type, got {', '.join(map(str, types))}")
+        if first.dtype not in dtypes:
+            raise OpTypeError(f"does not take {first.dtype}; it takes {', '.join(d.name for d in dtypes)}")
         return [first if result is None else first.with_dtype(result)]
 
     return infer
@@ -83,7 +84,8 @@ def elementwise(
     count = same_type(dtypes, result)
 
     def infer(attrs: Attrs, types: Types) -> list[TensorType]:
-        require(len(types) == arity, f"takes {arity} operands, got {len(types)}")
+        if len(types) != arity:
+            raise OpTypeError(f"takes {arity} operands, got {len(types)}")
         return count(attrs, types)
 
     def evaluate(attrs: Attrs, *xs: Any) -> Any:
