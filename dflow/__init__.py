@@ -11,7 +11,7 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from dflow import debug, lax, tree
+    from dflow import debug, lax, ops, tree, tree_util
     from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
     from dflow.backends.threads import set_threads, threads
     from dflow.batching import vmap
@@ -66,6 +66,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "odeint",
+    "ops",
     "print",
     "ravel_pytree",
     "register",
@@ -79,13 +80,14 @@ __all__ = [
     "struct",
     "threads",
     "tree",
+    "tree_util",
     "value_and_grad",
     "vjp",
     "vmap",
 ]
 
 # What is imported when it is asked for: modules, and the names of others.
-_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "random", "scipy", "tree")
+_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
 _PLACES = {
     "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
     "dflow.backends.threads": ("set_threads", "threads"),
