@@ -36,12 +36,17 @@ _PARTS = {  # they need dflow.numpy, and are loaded when one of their functions 
         *("reduce_prod", "reduce_sum", "reduce_window", "reduce_xor"),
     ),
 }
-_PLACE = {name: part for part, names in _PARTS.items() for name in names}
+_COLLECTIVES = (
+    *("all_gather", "all_to_all", "axis_index", "axis_size", "pmax", "pmean", "pmin", "ppermute", "psum"),
+    "psum_scatter",
+)
+_PLACE = {name: f"dflow.lax.{part}" for part, names in _PARTS.items() for name in names}
+_PLACE.update(dict.fromkeys(_COLLECTIVES, "dflow.collectives"))
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACE:
-        return getattr(importlib.import_module(f"dflow.lax.{_PLACE[name]}"), name)
+        return getattr(importlib.import_module(_PLACE[name]), name)
     aliases = {} if name.startswith("_") else importlib.import_module("dflow.lax.names").ALIASES
     if name in aliases:
         return aliases[name]
