@@ -16,7 +16,7 @@ if _TYPE_CHECKING:
     from dflow.backends.threads import set_threads, threads
     from dflow.batching import vmap
     from dflow.check import check_grads
-    from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
+    from dflow.custom import custom_gradient, custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
     from dflow.device import Array, from_dlpack
     from dflow.export import compile_library
     from dflow.implicit import custom_root
@@ -42,6 +42,7 @@ __all__ = [
     "checkpoint",
     "closure_convert",
     "compile_library",
+    "custom_gradient",
     "custom_jvp",
     "custom_linear_solve",
     "custom_root",
@@ -93,7 +94,7 @@ _PLACES = {
     "dflow.backends.threads": ("set_threads", "threads"),
     "dflow.batching": ("vmap",),
     "dflow.check": ("check_grads",),
-    "dflow.custom": ("custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
+    "dflow.custom": ("custom_gradient", "custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
     "dflow.device": ("Array", "from_dlpack"),
     "dflow.export": ("compile_library",),
     "dflow.implicit": ("custom_root",),

@@ -24,7 +24,12 @@ _PARTS = {  # they need dflow.numpy, and are loaded when one of their functions 
         *("broadcast", "broadcast_in_dim", "concatenate", "convert_element_type", "cumlogsumexp", "cummax", "cummin"),
         *("cumprod", "cumsum", "div", "index_in_dim", "iota", "reshape", "rev", "slice", "slice_in_dim", "sort"),
         *("sort_key_val", "split", "tile", "argmax", "argmin", "broadcasted_iota", "optimization_barrier"),
-        *("bitcast_convert_type", "broadcast_shapes"),
+        *("bitcast_convert_type", "broadcast_shapes", "collapse", "complex", "shift_right_arithmetic"),
+        *("shift_right_logical", "stack", "unstack"),
+    ),
+    "places": (
+        *("GatherDimensionNumbers", "ScatterDimensionNumbers", "gather", "scatter", "scatter_add", "scatter_max"),
+        *("scatter_min", "scatter_mul", "scatter_sub"),
     ),
     "padding": ("pad", "padtype_to_pads"),
     "convolutions": (
@@ -42,6 +47,7 @@ _COLLECTIVES = (
 )
 _PLACE = {name: f"dflow.lax.{part}" for part, names in _PARTS.items() for name in names}
 _PLACE.update(dict.fromkeys(_COLLECTIVES, "dflow.collectives"))
+_PLACE.update({"custom_linear_solve": "dflow.linear_rules", "custom_root": "dflow.implicit"})
 
 
 def __getattr__(name: str) -> Any:

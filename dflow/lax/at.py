@@ -45,7 +45,7 @@ class Places:
         """The part; ``fill_value`` (NaN, of integers the least) for an index outside where ``mode`` is "fill"."""
         if mode in CHECKED:
             return self.x[self.index]
-        fill = _nothing(self.x.dtype) if fill_value is None else fill_value
+        fill = nothing_of(self.x.dtype) if fill_value is None else fill_value
         x, index, _ = _arranged(self.x, self.index, mode, fill)
         return x[index]
 
@@ -137,7 +137,7 @@ def _is_integer(i: Any) -> bool:
     return kind_of(i.dtype if hasattr(i, "dtype") else numpy.asarray(i).dtype) in "iu"
 
 
-def _nothing(dtype: Any) -> Any:
+def nothing_of(dtype: Any) -> Any:
     kind = kind_of(dtype)
     if kind in "iu":
         return numpy.iinfo(dtype).min if kind == "i" else numpy.iinfo(dtype).max

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy
@@ -210,3 +211,45 @@ def optimization_barrier(operand: Any) -> Any:
 def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
     """``np.broadcast_shapes``."""
     return numpy.broadcast_shapes(*map(tuple, shapes))
+
+
+@own
+def stack(operands: Sequence[Any], axis: int = 0) -> Any:
+    """``np.stack``."""
+    return np.stack(list(operands), axis=axis)
+
+
+@own
+def unstack(operand: Any, axis: int = 0) -> Any:
+    """The slices along an axis."""
+    return tuple(np.moveaxis(lift(operand), axis, 0))
+
+
+@own
+def collapse(operand: Any, start_dimension: int, stop_dimension: int | None = None) -> Any:
+    """The axes from ``start_dimension`` to before ``stop_dimension`` as one."""
+    x = lift(operand)
+    axes = range(x.ndim)[start_dimension:stop_dimension]
+    return x.reshape((*x.shape[: axes.start], prod(x.shape[k] for k in axes), *x.shape[axes.stop :]))
+
+
+@own
+def complex(x: Any, y: Any) -> Any:
+    """x + 1j * y."""
+    return lift(x) + 1j * lift(y)
+
+
+@own
+def shift_right_arithmetic(x: Any, y: Any) -> Any:
+    """``x >> y`` with copies of the sign."""
+    x = lift(x)
+    signed = np.dtype(f"i{x.dtype.itemsize}")
+    return (x.astype(signed) >> lift(y).astype(signed)).astype(x.dtype)
+
+
+@own
+def shift_right_logical(x: Any, y: Any) -> Any:
+    """``x >> y`` with zeros."""
+    x = lift(x)
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    return (x.astype(unsigned) >> lift(y).astype(unsigned)).astype(x.dtype)
