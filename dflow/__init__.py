@@ -11,12 +11,12 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from dflow import debug, lax, tree
+    from dflow import debug, lax, ops, tree, tree_util
     from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
     from dflow.backends.threads import set_threads, threads
     from dflow.batching import vmap
     from dflow.check import check_grads
-    from dflow.custom import custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
+    from dflow.custom import custom_gradient, custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
     from dflow.device import Array, from_dlpack
     from dflow.export import compile_library
     from dflow.implicit import custom_root
@@ -42,6 +42,7 @@ __all__ = [
     "checkpoint",
     "closure_convert",
     "compile_library",
+    "custom_gradient",
     "custom_jvp",
     "custom_linear_solve",
     "custom_root",
@@ -66,6 +67,7 @@ __all__ = [
     "linear_transpose",
     "linearize",
     "odeint",
+    "ops",
     "print",
     "ravel_pytree",
     "register",
@@ -79,19 +81,20 @@ __all__ = [
     "struct",
     "threads",
     "tree",
+    "tree_util",
     "value_and_grad",
     "vjp",
     "vmap",
 ]
 
 # What is imported when it is asked for: modules, and the names of others.
-_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "random", "scipy", "tree")
+_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
 _PLACES = {
     "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
     "dflow.backends.threads": ("set_threads", "threads"),
     "dflow.batching": ("vmap",),
     "dflow.check": ("check_grads",),
-    "dflow.custom": ("custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
+    "dflow.custom": ("custom_gradient", "custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
     "dflow.device": ("Array", "from_dlpack"),
     "dflow.export": ("compile_library",),
     "dflow.implicit": ("custom_root",),

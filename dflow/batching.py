@@ -14,12 +14,14 @@ from typing import Any
 import optree
 
 from dflow import trees
+from dflow.collectives import MappedAxis, over_axis
 from dflow.derivatives import inline
 from dflow.errors import ShapeError, TraceError, failure, function_location
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Op, Value, free_values
 from dflow.ir.passes import optimize
 from dflow.ir.passes.batch import batch
+from dflow.ir.passes.batch_slices import NotBatchedError, meets, numbered
 from dflow.ir.types import TensorType
 from dflow.methods import taken_apart
 from dflow.program import Program, trace_program
@@ -33,7 +35,11 @@ from dflow.transform import Jit
 
 
 def vmap(
-    function: Callable[..., Any] | None = None, in_axes: Any = 0, out_axes: Any = 0, axis_size: int | None = None
+    function: Callable[..., Any] | None = None,
+    in_axes: Any = 0,
+    out_axes: Any = 0,
+    axis_size: int | None = None,
+    axis_name: str | None = None,
 ) -> Any:
     """Maps a function over an axis of its arguments: ``vmap(f)(xs)[k]`` is ``f(xs[k])``.
 
@@ -42,30 +48,33 @@ def vmap(
     ``out_axes`` says, in the same way for the result, where the mapped axis goes; None for results that are the same
     for all slices. ``axis_size`` is needed when nothing is mapped.
 
-    Slices are independent: an argument that ``f`` updates in place must be mapped, and is updated for the caller.
+    With an ``axis_name``, the slices may meet: in the function, ``lax.psum(x, axis_name)`` and its like are sums over
+    all slices.
+
+    An argument that ``f`` updates in place must be mapped, and is updated for the caller.
     Raises ShapeError when the sizes of the mapped axes differ, TraceError when axes and arguments do not fit.
     """
     if function is None:
-        return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes, axis_size=axis_size)
+        return functools.partial(vmap, in_axes=in_axes, out_axes=out_axes, axis_size=axis_size, axis_name=axis_name)
     bound = taken_apart(function)
     if bound is not None:
-        axes = _Axes(in_axes, out_axes, axis_size, first=1)
+        axes = _Axes(in_axes, out_axes, axis_size, axis_name, first=1)
         return _mapped(bound[0], axes).__get__(bound[1])
-    return _mapped(function, _Axes(in_axes, out_axes, axis_size))
+    return _mapped(function, _Axes(in_axes, out_axes, axis_size, axis_name))
 
 
 class _Axes:
     """What is mapped. ``first``: positional arguments before those that ``inputs`` speaks of."""
 
-    def __init__(self, inputs: Any, outputs: Any, size: int | None, first: int = 0):
+    def __init__(self, inputs: Any, outputs: Any, size: int | None, name: str | None, first: int = 0):
         self.inputs = tuple(inputs) if isinstance(inputs, list) else inputs
-        self.outputs, self.size, self.first = outputs, size, first
+        self.outputs, self.size, self.name, self.first = outputs, size, name, first
 
     @property
     def key(self) -> Any:
         inputs, spec = optree.tree_flatten(self.inputs, none_is_leaf=True)  # type: ignore[arg-type]
         outputs, other = optree.tree_flatten(self.outputs, none_is_leaf=True)
-        return tuple(inputs), spec, tuple(outputs), other, self.size, self.first
+        return tuple(inputs), spec, tuple(outputs), other, self.size, self.name, self.first
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Axes) and self.key == other.key
@@ -132,7 +141,9 @@ class _Map:
         slices = [x if a is None else shape_of(x, a) for x, a in zip(leaves, self.axes)]
         call_args, call_kwargs = trees.unflatten(spec, slices)
         arguments = Arguments(function, call_args, call_kwargs, keep_known=True)
-        self.program: Program = trace_program(function, arguments)
+        self.name = axes.name
+        with over_axis(axes.name and MappedAxis(axes.name, self.size)):
+            self.program: Program = trace_program(function, arguments)
         numeric = [i for i in range(len(leaves)) if i not in arguments.fixed]
         self.leaves = [leaves[i] for i in numeric]
         self.in_axes = [self.axes[i] for i in numeric]
@@ -178,8 +189,11 @@ class _Map:
                     seen=f"{t}",
                     mend="return an array of the full size, with zeros in the rest",
                 )
-        self._require_same(f, mapped, axes)
-        values = self._batched(f, operands, mapped, axes) or self._loop(f, operands, mapped, axes)
+        if self.name is not None and meets(f, self.name):
+            values = self._together(f, operands, mapped, axes)
+        else:
+            self._require_same(f, mapped, axes)
+            values = self._batched(f, operands, mapped, axes) or self._loop(f, operands, mapped, axes)
         results = inline(Function(f.name, _identity(values)), values)
         for k, new in zip(mutated, results[n:]):
             leaf = self.leaves[k]
@@ -207,9 +221,12 @@ class _Map:
 
     def _require_same(self, f: Function, mapped: Sequence[int | None], axes: Sequence[int | None]) -> None:
         """Results without a mapped axis must not depend on what is mapped."""
-        varying = _reached(f, [a for a, m in zip(f.args, mapped) if m is not None])
-        for k, (r, axis) in enumerate(zip(f.results, axes)):
-            if axis is None and r in varying:
+        reached = _reached(f, [a for a, m in zip(f.args, mapped) if m is not None])
+        self._require_axes([r in reached for r in f.results], axes)
+
+    def _require_axes(self, varies: Sequence[bool], axes: Sequence[int | None]) -> None:
+        for k, (varying, axis) in enumerate(zip(varies, axes)):
+            if axis is None and varying:
                 raise failure(
                     TraceError,
                     f"result {k} differs from slice to slice, and out_axes gives it no axis",
@@ -222,18 +239,52 @@ class _Map:
     def _batched(
         self, f: Function, operands: Sequence[Value], mapped: Sequence[int | None], axes: Sequence[int | None]
     ) -> list[Value] | None:
-        b = builder()
         made = batch(f, [m is not None for m in mapped], self.size)
         if made is None:
             return None
         whole, varies = made
-        given = [v if m is None else _moved(b, v, m, 0) for v, m in zip(operands, mapped)]
+        return self._placed(builder().inline(whole.body, self._leading(operands, mapped)), varies, axes)
+
+    def _leading(self, operands: Sequence[Value], mapped: Sequence[int | None]) -> list[Value]:
+        """The operands with their mapped axes first."""
+        b = builder()
+        return [v if m is None else _moved(b, v, m, 0) for v, m in zip(operands, mapped)]
+
+    def _placed(self, values: Sequence[Value], varies: Sequence[bool], axes: Sequence[int | None]) -> list[Value]:
+        """The results with their mapped axes where they are wanted."""
+        b = builder()
         out = []
-        for v, varying, axis in zip(b.inline(whole.body, given), varies, axes):
+        for v, varying, axis in zip(values, varies, axes):
             if axis is not None and not varying:
                 v = b.broadcast(v, shape=(self.size, *v.type.shape), dims=tuple(range(1, v.type.rank + 1)))
             out.append(v if axis is None else _moved(b, v, 0, axis))
         return out
+
+    def _together(
+        self, f: Function, operands: Sequence[Value], mapped: Sequence[int | None], axes: Sequence[int | None]
+    ) -> list[Value]:
+        """Slices that meet go on side by side."""
+        assert self.name is not None
+        try:
+            made = batch(numbered(f, self.name), [*(m is not None for m in mapped), True], self.size, self.name)
+        except NotBatchedError as e:
+            raise failure(
+                TraceError,
+                f"{e}, so that not all come there",
+                mend="take the sum over the axis before the branch or the loop, and use np.where in it",
+                location=e.loc,
+            ) from None
+        if made is None:
+            raise failure(
+                TraceError,
+                f"a function with sums over the axis {self.name!r} has arrays whose size depends on the run",
+                mend="use arrays of the full size, with zeros in the rest",
+                location=function_location(self.function),
+            )
+        whole, varies = made
+        self._require_axes(varies, axes)
+        number = builder().iota(size=self.size)
+        return self._placed(builder().inline(whole.body, [*self._leading(operands, mapped), number]), varies, axes)
 
     def _loop(
         self, f: Function, operands: Sequence[Value], mapped: Sequence[int | None], axes: Sequence[int | None]

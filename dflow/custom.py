@@ -312,6 +312,29 @@ class _Pull(Rule):
 # -- functions not ours --------------------------------------------------------------------------------------------
 
 
+def custom_gradient(function: Callable[..., Any]) -> custom_vjp:
+    """A function with its reverse mode in one: ``function(*args)`` returns the value and a function that takes the
+    cotangent of the value to those of ``args`` (a tuple; of one argument, itself). As in JAX.
+
+    The second is made anew when the derivative is taken: what it needs of the first is computed again.
+    """
+
+    @functools.wraps(function)
+    def value(*args: Any) -> Any:
+        return call(function, *args)[0]
+
+    def forward(*args: Any) -> Any:
+        return call(function, *args)[0], args
+
+    def backward(args: Any, bar: Any) -> Any:
+        bars = call(call(function, *args)[1], bar)
+        return bars if isinstance(bars, tuple) else (bars,)
+
+    ruled = custom_vjp(value)
+    ruled.defvjp(forward, backward)
+    return ruled
+
+
 def register_jvp(
     function: Callable[..., Any], rule: Callable[..., Any], primal: Callable[..., Any] | None = None
 ) -> None:

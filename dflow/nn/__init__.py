@@ -1,5 +1,6 @@
-"""A few functions of neural networks: activations, one-hot codes, convolution, pooling."""
+"""A few functions of neural networks: activations, one-hot codes, convolution, pooling, attention, initial weights."""
 
+from dflow.nn import initializers
 from dflow.nn.activations import (
     celu,
     elu,
@@ -8,9 +9,13 @@ from dflow.nn.activations import (
     hard_sigmoid,
     hard_silu,
     hard_tanh,
+    identity,
     leaky_relu,
+    log1mexp,
     log_sigmoid,
     log_softmax,
+    logmeanexp,
+    logsumexp,
     mish,
     one_hot,
     relu,
@@ -21,9 +26,13 @@ from dflow.nn.activations import (
     soft_sign,
     softmax,
     softplus,
+    sparse_plus,
+    sparse_sigmoid,
     squareplus,
     standardize,
+    tanh,
 )
+from dflow.nn.attention import dot_product_attention
 from dflow.nn.windows import avg_pool, conv, max_pool
 
 hard_swish, swish = hard_silu, silu
@@ -32,6 +41,7 @@ __all__ = [
     "avg_pool",
     "celu",
     "conv",
+    "dot_product_attention",
     "elu",
     "gelu",
     "glu",
@@ -39,9 +49,14 @@ __all__ = [
     "hard_silu",
     "hard_swish",
     "hard_tanh",
+    "identity",
+    "initializers",
     "leaky_relu",
+    "log1mexp",
     "log_sigmoid",
     "log_softmax",
+    "logmeanexp",
+    "logsumexp",
     "max_pool",
     "mish",
     "one_hot",
@@ -53,7 +68,10 @@ __all__ = [
     "soft_sign",
     "softmax",
     "softplus",
+    "sparse_plus",
+    "sparse_sigmoid",
     "squareplus",
     "standardize",
     "swish",
+    "tanh",
 ]

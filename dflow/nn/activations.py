@@ -10,6 +10,7 @@ import numpy
 from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import own
+from dflow.scipy import special
 from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy
@@ -186,6 +187,58 @@ def softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
     e = np.exp(_exponents(x, axis, where))
     total = np.sum(e, axis=axis, keepdims=True)
     return e / total if where is None else np.where(where, e / total, np.zeros((), e.dtype))
+
+
+@own
+def logsumexp(
+    a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False, where: Any = None
+) -> Any:
+    """``scipy.special.logsumexp``, of the elements that ``where`` chooses."""
+    a = lift(a)
+    chosen = a if where is None else np.where(where, a, np.full((), -np.inf, _floats(a).dtype))
+    return special.logsumexp(chosen, axis=axis, b=b, keepdims=keepdims, return_sign=return_sign)
+
+
+@own
+def logmeanexp(a: Any, axis: Any = None, where: Any = None, keepdims: bool = False) -> Any:
+    """The logarithm of the mean of exponentials along ``axis``, of the elements that ``where`` chooses."""
+    a = lift(a)
+    inside = np.broadcast_to(True if where is None else where, a.shape)
+    count = np.sum(inside, axis=axis, keepdims=keepdims).astype(_floats(a).dtype)
+    return logsumexp.__wrapped__(a, axis, None, keepdims, False, where) - np.log(count)
+
+
+@own
+def log1mexp(x: Any) -> Any:
+    """log(1 - exp(-x)) for positive x (Maechler 2012)."""
+    x = _floats(x)
+    small = x < math.log(2.0)
+    low, high = np.where(small, x, np.ones((), x.dtype)), np.where(small, np.ones((), x.dtype), x)
+    return np.where(small, np.log(-np.expm1(-low)), np.log1p(-np.exp(-high)))
+
+
+@own
+def sparse_plus(x: Any) -> Any:
+    """0 up to -1, x from 1 on, and (x + 1)**2 / 4 between."""
+    x = _floats(x)
+    bent = np.clip(x, -1.0, 1.0) + 1.0
+    return np.where(x > 1, x, bent * bent / 4)
+
+
+@own
+def sparse_sigmoid(x: Any) -> Any:
+    """(x + 1) / 2 between 0 and 1: the derivative of ``sparse_plus``."""
+    return np.clip(0.5 * (_floats(x) + 1.0), 0.0, 1.0)
+
+
+@own
+def tanh(x: Any) -> Any:
+    return np.tanh(lift(x))
+
+
+@own
+def identity(x: Any) -> Any:
+    return lift(x)
 
 
 @own

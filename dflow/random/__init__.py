@@ -44,7 +44,10 @@ from dflow.random.transformed import (
     weibull_min,
 )
 
+PRNGKey = key  # as JAX called it first
+
 __all__ = [
+    "PRNGKey",
     "ball",
     "bernoulli",
     "beta",

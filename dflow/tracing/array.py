@@ -29,7 +29,6 @@ from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kin
 from dflow.tracing.sizes import Shape
 
 _HABITS = {  # of other libraries
-    "at": "arrays are updated in place: `x = x.copy()`, then `x[i] = v` or `x[i] += v`",
     "block_until_ready": "leave it out: results are there when a call returns",
     "backward": "make the function of the loss, and call dflow.grad of it",
     "detach": "use dflow.stop_gradient(x)",
@@ -213,6 +212,13 @@ class Array(Operators):
         part = _index.resolve(self.type.shape, index)
         contents = fitted(new, part.shape, self.dtype)
         self.refer(part.steps, part.shape).assign(contents)
+
+    @property
+    def at(self) -> Any:
+        """Updates that give a new array: ``x.at[index].set(v)``."""
+        from dflow.lax.at import At
+
+        return At(self)
 
     def update(self, index: Any, operation: Callable[[Any, Any], Any], value: Any, op: str = "") -> None:
         """``self[index] = operation(self[index], value)``, as an augmented assignment does it."""

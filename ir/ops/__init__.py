@@ -23,6 +23,7 @@ _NAMES = (
     "solutions",
     "rules",
     "printing",
+    "slices",
 )
 for _table in _NAMES:
     _before = len(OPS)

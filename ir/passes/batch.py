@@ -4,7 +4,8 @@
 
 The mapped axis comes first everywhere. Straight-line code of tensor operations is batched; a product with a matrix that
 is the same for all slices becomes one product, factorizations take the slices as one stack, and a check holds when it
-does for every slice. For everything else there is no batched form, and a loop is to be made.
+does for every slice. For everything else there is no batched form, and a loop is to be made; but in a function whose
+slices meet (``batch_slices``), everything has one.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from math import prod
 from typing import Any
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Function, Op, Value
+from dflow.ir.core import Block, Function, Op, Value, free_values, walk
+from dflow.ir.passes.batch_slices import MEETINGS, together
 from dflow.ir.registry import OPS
 from dflow.ir.types import I64, TensorType
 
 
-def batch(f: Function, mapped: Sequence[bool], size: int) -> tuple[Function, list[bool]] | None:
+def batch(
+    f: Function, mapped: Sequence[bool], size: int, axis: str | None = None
+) -> tuple[Function, list[bool]] | None:
     """``f`` with a leading axis of ``size`` on the ``mapped`` parameters, and which results have one.
 
-    None where ``f`` has something in it that is not batched.
+    None where ``f`` has something in it that is not batched. With an ``axis``, the name of the axis over which slices
+    meet, raises NotBatchedError where they cannot.
     """
     if not all(v.type.is_static for v in (*f.args, *f.results)):
         return None
     types = [_batched(a.type, size) if m else a.type for a, m in zip(f.args, mapped)]
     b = Builder(types, [a.hint for a in f.args], f.loc)
-    pass_ = _Batch(b, size, {a for a, m in zip(f.args, mapped) if m}, dict(zip(f.args, b.args)))
-    for op in f.body.ops:
-        b.loc = op.loc or b.loc
-        if not pass_.op(op):
-            return None
+    pass_ = Batch(b, size, {a for a, m in zip(f.args, mapped) if m}, dict(zip(f.args, b.args)), axis)
+    if not pass_.run(f.body):
+        return None
     results = [pass_.env.get(r, r) for r in f.results]
     return b.function(f.name, results, loc=f.loc), [r in pass_.mapped for r in f.results]
 
@@ -41,14 +44,30 @@ def _batched(t: TensorType, size: int) -> TensorType:
     return t.with_shape((size, *t.shape))
 
 
-class _Batch:
-    def __init__(self, b: Builder, size: int, mapped: set[Value], env: dict[Value, Value]):
-        self.b, self.size, self.mapped, self.env = b, size, mapped, env
+class Batch:
+    """Batching of one block: ``env`` has the new values, those of ``mapped`` ones for all slices."""
+
+    def __init__(self, b: Builder, size: int, mapped: set[Value], env: dict[Value, Value], axis: str | None = None):
+        self.b, self.size, self.mapped, self.env, self.axis = b, size, mapped, env, axis
+
+    def run(self, block: Block) -> bool:
+        """Appends the operations of a block; False where one has no batched form."""
+        for op in block.ops:
+            self.b.loc = op.loc or self.b.loc
+            if not (self.op(op) or (self.axis is not None and together(self, op))):
+                return False
+        return True
+
+    def inside(self, b: Builder, env: dict[Value, Value], mapped: set[Value]) -> Batch:
+        """The same for a region, with its arguments."""
+        return Batch(b, self.size, self.mapped | mapped, {**self.env, **env}, self.axis)
 
     def op(self, op: Op) -> bool:
-        """Appends the operation; False where it has no batched form."""
+        """Appends the operation; False where it has no batched form of its own."""
+        if op.name in MEETINGS and (self.axis == op.attrs["axis"] or op.operands[0] in self.mapped):
+            return together(self, op)
         if not any(v in self.mapped for v in op.operands):
-            if op.regions:  # it may use mapped values inside
+            if op.regions and (self.axis is None or self._may_vary(op)):  # it may use mapped values inside
                 return False
             self.b.clone(op, self.env)
             return True
@@ -60,10 +79,21 @@ class _Batch:
             return False
         results = [made] if isinstance(made, Value) else made
         for old, new in zip(op.results, results, strict=True):
-            self.env[old] = new
-            new.hint = new.hint or old.hint
-            self.mapped.add(old)
+            self.define(old, new)
         return True
+
+    def _may_vary(self, op: Op) -> bool:
+        inside = (o for r in op.regions for o in walk(r))
+        return any(v in self.mapped for v in free_values(*op.regions)) or any(o.name in MEETINGS for o in inside)
+
+    def define(self, old: Value, new: Value) -> None:
+        """``new`` is ``old`` for all slices."""
+        self.env[old] = new
+        new.hint = new.hint or old.hint
+        self.mapped.add(old)
+
+    def batched(self, t: TensorType) -> TensorType:
+        return _batched(t, self.size)
 
     def same(self, v: Value) -> Value:
         """A value that is the same for all slices."""
@@ -81,41 +111,41 @@ class _Batch:
         return self.b.broadcast(new, shape=(self.size, *v.type.shape), dims=tuple(range(1, v.type.rank + 1)))
 
 
-Rule = Callable[[_Batch, Op], "Value | Sequence[Value] | None"]
+Rule = Callable[[Batch, Op], "Value | Sequence[Value] | None"]
 
 
-def _elementwise(pass_: _Batch, op: Op) -> Value | None:
+def _elementwise(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.emit(op.name, *map(pass_.whole, op.operands), **op.attrs)
 
 
-def _broadcast(pass_: _Batch, op: Op) -> Value | None:
+def _broadcast(pass_: Batch, op: Op) -> Value | None:
     shape, dims = op.attrs["shape"], op.attrs["dims"]
     x = pass_.whole(op.operands[0])
     return pass_.b.broadcast(x, shape=(pass_.size, *shape), dims=(0, *(d + 1 for d in dims)))
 
 
-def _reshape(pass_: _Batch, op: Op) -> Value | None:
+def _reshape(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.reshape(pass_.whole(op.operands[0]), shape=(pass_.size, *op.attrs["shape"]))
 
 
-def _transpose(pass_: _Batch, op: Op) -> Value | None:
+def _transpose(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.transpose(pass_.whole(op.operands[0]), perm=(0, *(p + 1 for p in op.attrs["perm"])))
 
 
-def _concatenate(pass_: _Batch, op: Op) -> Value | None:
+def _concatenate(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.concatenate(*map(pass_.whole, op.operands), axis=op.attrs["axis"] + 1)
 
 
-def _order(pass_: _Batch, op: Op) -> Value | None:
+def _order(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.emit(op.name, *map(pass_.whole, op.operands))
 
 
-def _reduce(pass_: _Batch, op: Op) -> Value | None:
+def _reduce(pass_: Batch, op: Op) -> Value | None:
     attrs: dict[str, Any] = {**op.attrs, "axes": tuple(a + 1 for a in op.attrs["axes"])}
     return pass_.b.emit("reduce", pass_.whole(op.operands[0]), **attrs)
 
 
-def _part(pass_: _Batch, op: Op) -> Value | None:
+def _part(pass_: Batch, op: Op) -> Value | None:
     """Reading or writing at a place that is the same for all slices."""
     count = 1 if op.name == "extract" else 2
     tensors, starts = op.operands[:count], op.operands[count:]
@@ -125,7 +155,7 @@ def _part(pass_: _Batch, op: Op) -> Value | None:
     return pass_.b.emit(op.name, *map(pass_.whole, tensors), *places, index=("all", *op.attrs["index"]))
 
 
-def _matmul(pass_: _Batch, op: Op) -> Value | None:
+def _matmul(pass_: Batch, op: Op) -> Value | None:
     b, (x, y) = pass_.b, op.operands
     if x.type.rank > 2 or (x in pass_.mapped and y in pass_.mapped):
         return b.matmul(pass_.whole(x), pass_.whole(y))
@@ -151,23 +181,23 @@ def _swap(b: Builder, x: Value) -> Value:
     return b.transpose(x, perm=(*range(n), n + 1, n))
 
 
-def _arg(pass_: _Batch, op: Op) -> Value | None:
+def _arg(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.emit(op.name, pass_.whole(op.operands[0]), axis=op.attrs["axis"] + 1)
 
 
-def _gather(pass_: _Batch, op: Op) -> Value | None:
+def _gather(pass_: Batch, op: Op) -> Value | None:
     x, *indices = op.operands
     if x not in pass_.mapped:
         return pass_.b.gather(pass_.same(x), *map(pass_.whole, indices))
     return pass_.b.gather(pass_.env[x], *_in_slices(pass_, indices))
 
 
-def _scatter(pass_: _Batch, op: Op) -> Value | None:
+def _scatter(pass_: Batch, op: Op) -> Value | None:
     x, v, *indices = op.operands
     return pass_.b.emit(op.name, pass_.whole(x), pass_.whole(v), *_in_slices(pass_, indices))
 
 
-def _in_slices(pass_: _Batch, indices: Sequence[Value]) -> list[Value]:
+def _in_slices(pass_: Batch, indices: Sequence[Value]) -> list[Value]:
     """Indices into the slices as indices into the whole: the number of the slice stands first."""
     found = list(map(pass_.whole, indices))
     t = found[0].type
@@ -175,7 +205,7 @@ def _in_slices(pass_: _Batch, indices: Sequence[Value]) -> list[Value]:
     return [pass_.b.convert(which, dtype=t.dtype), *found]
 
 
-def _check(pass_: _Batch, op: Op) -> Sequence[Value]:
+def _check(pass_: Batch, op: Op) -> Sequence[Value]:
     """The details are those of the first slice in which it fails."""
     b, (ok, *details) = pass_.b, op.operands
     if any(v in pass_.mapped for v in details):
@@ -187,17 +217,17 @@ def _check(pass_: _Batch, op: Op) -> Sequence[Value]:
     return ()
 
 
-def _guard(pass_: _Batch, op: Op) -> Value:
+def _guard(pass_: Batch, op: Op) -> Value:
     x, ok = op.operands
     return pass_.b.guard(pass_.whole(x), pass_.all_slices(ok), **op.attrs)
 
 
-def _stacked(pass_: _Batch, op: Op) -> Sequence[Value]:
+def _stacked(pass_: Batch, op: Op) -> Sequence[Value]:
     """Operations on stacks of matrices."""
     return pass_.b.append(op.name, list(map(pass_.whole, op.operands)), op.attrs)
 
 
-def _solve(pass_: _Batch, op: Op) -> Value | Sequence[Value]:
+def _solve(pass_: Batch, op: Op) -> Value | Sequence[Value]:
     """Systems with one matrix have the right sides of all slices side by side."""
     b, (*matrices, y) = pass_.b, op.operands
     if y.type.rank > 2 or any(v in pass_.mapped for v in matrices):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy
@@ -161,8 +162,94 @@ def iota(dtype: Any, size: int) -> Any:
     return np.arange(size).astype(dtype)
 
 
-def alias(name: str) -> Any:
-    """The function of NumPy or SciPy that has this name in ``jax.lax``."""
-    if name in ALIASES:
-        return ALIASES[name]
-    raise AttributeError(f"module 'dflow.lax' has no attribute {name!r}")
+@own
+def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
+    """An array of this shape that counts from 0 along one axis."""
+    sizes = [1] * len(shape)
+    sizes[dimension] = shape[dimension]
+    return np.broadcast_to(np.arange(shape[dimension]).astype(dtype).reshape(tuple(sizes)), tuple(shape))
+
+
+@own
+def split(operand: Any, sizes: Sequence[int], axis: int = 0) -> Any:
+    """Parts of these sizes, one behind the other along an axis."""
+    x = lift(operand)
+    if sum(sizes) != x.shape[axis]:
+        raise ValueError(f"parts of sizes {tuple(sizes)} of an axis of size {x.shape[axis]}")
+    return tuple(np.split(x, numpy.cumsum(sizes)[:-1].tolist(), axis=axis))
+
+
+@own
+def tile(operand: Any, reps: Sequence[int]) -> Any:
+    """``np.tile``."""
+    return np.tile(lift(operand), tuple(reps))
+
+
+@own
+def argmax(operand: Any, axis: int, index_dtype: Any) -> Any:
+    """The position of the largest element along an axis."""
+    return np.argmax(lift(operand), axis=axis).astype(index_dtype)
+
+
+@own
+def argmin(operand: Any, axis: int, index_dtype: Any) -> Any:
+    """The position of the smallest element along an axis."""
+    return np.argmin(lift(operand), axis=axis).astype(index_dtype)
+
+
+@own
+def bitcast_convert_type(operand: Any, new_dtype: Any) -> Any:
+    """The bits of the elements as those of another dtype of the same size: ``operand.view(new_dtype)``."""
+    return lift(operand).view(new_dtype)
+
+
+def optimization_barrier(operand: Any) -> Any:
+    """``operand``; it is there for programs of JAX."""
+    return operand
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """``np.broadcast_shapes``."""
+    return numpy.broadcast_shapes(*map(tuple, shapes))
+
+
+@own
+def stack(operands: Sequence[Any], axis: int = 0) -> Any:
+    """``np.stack``."""
+    return np.stack(list(operands), axis=axis)
+
+
+@own
+def unstack(operand: Any, axis: int = 0) -> Any:
+    """The slices along an axis."""
+    return tuple(np.moveaxis(lift(operand), axis, 0))
+
+
+@own
+def collapse(operand: Any, start_dimension: int, stop_dimension: int | None = None) -> Any:
+    """The axes from ``start_dimension`` to before ``stop_dimension`` as one."""
+    x = lift(operand)
+    axes = range(x.ndim)[start_dimension:stop_dimension]
+    return x.reshape((*x.shape[: axes.start], prod(x.shape[k] for k in axes), *x.shape[axes.stop :]))
+
+
+@own
+def complex(x: Any, y: Any) -> Any:
+    """x + 1j * y."""
+    return lift(x) + 1j * lift(y)
+
+
+@own
+def shift_right_arithmetic(x: Any, y: Any) -> Any:
+    """``x >> y`` with copies of the sign."""
+    x = lift(x)
+    signed = np.dtype(f"i{x.dtype.itemsize}")
+    return (x.astype(signed) >> lift(y).astype(signed)).astype(x.dtype)
+
+
+@own
+def shift_right_logical(x: Any, y: Any) -> Any:
+    """``x >> y`` with zeros."""
+    x = lift(x)
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    return (x.astype(unsigned) >> lift(y).astype(unsigned)).astype(x.dtype)

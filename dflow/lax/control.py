@@ -1,4 +1,4 @@
-"""Control flow as functions, and parts of arrays: the names and signatures of ``jax.lax``.
+"""Control flow as functions.
 
 They are written as a user would write them, in plain Python, which is traced like any other. So all of them can be
 differentiated in both modes, ``while_loop`` too, and outside of traces they just run.
@@ -6,7 +6,6 @@ differentiated in both modes, ``while_loop`` too, and outside of traces they jus
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -286,45 +285,4 @@ def associative_scan(fn: Function, elems: Any, reverse: bool = False, axis: int 
     return trees.unflatten(spec, joined)
 
 
-_OF_ARRAYS = (  # in a module of its own, which needs dflow.numpy and is loaded when one is used
-    "clamp",
-    "dynamic_index_in_dim",
-    "dynamic_slice",
-    "dynamic_slice_in_dim",
-    "dynamic_update_index_in_dim",
-    "dynamic_update_slice",
-    "dynamic_update_slice_in_dim",
-    "integer_pow",
-    "rsqrt",
-    "select",
-    "select_n",
-    "top_k",
-)
-_NAMES = (
-    *("broadcast", "broadcast_in_dim", "concatenate", "convert_element_type", "cumlogsumexp", "cummax", "cummin"),
-    *("cumprod", "cumsum", "div", "index_in_dim", "iota", "reshape", "rev", "slice", "slice_in_dim", "sort"),
-    "sort_key_val",
-)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _OF_ARRAYS:
-        return getattr(importlib.import_module("dflow.lax_arrays"), name)
-    if name.startswith("_"):
-        raise AttributeError(f"module 'dflow.lax' has no attribute {name!r}")
-    names = importlib.import_module("dflow.lax_names")
-    return getattr(names, name) if name in _NAMES else names.alias(name)
-
-
-__all__ = [
-    "associative_scan",
-    "cond",
-    "fori_loop",
-    "map",
-    "scan",
-    "stop_gradient",
-    "switch",
-    "while_loop",
-    *_OF_ARRAYS,
-    *_NAMES,
-]
+__all__ = ["associative_scan", "cond", "fori_loop", "map", "scan", "stop_gradient", "switch", "while_loop"]

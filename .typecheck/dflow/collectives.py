@@ -1,0 +1,1 @@
+../../dflow/collectives.py

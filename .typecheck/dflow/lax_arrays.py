@@ -1,1 +1,0 @@
-../../dflow/lax_arrays.py

@@ -1,0 +1,1 @@
+../../dflow/ops.py

@@ -1,0 +1,1 @@
+../../dflow/tree_util.py
