@@ -249,7 +249,7 @@ def polyval(p: Any, x: Any) -> Array:
 
 @implements(np.convolve)
 def convolve(a: Any, v: Any, mode: str = "full") -> Array:
-    x, y = operands(*(lift(z).reshape(-1) if not np.ndim(z) else z for z in (a, v)))
+    x, y = operands(*(lift(z).reshape(-1) if not s.rank(z) else z for z in (a, v)))
     return wrap(_convolved(x, y, mode))
 
 

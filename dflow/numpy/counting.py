@@ -16,7 +16,7 @@ from dflow.numpy.dispatch import implements
 from dflow.numpy.shapes import flat
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import contains_traced, lift, wrap
+from dflow.tracing.lift import contains_traced, lift, static_value, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
@@ -32,16 +32,17 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: Any 
     if not contains_traced(minlength) and minlength < 0:
         raise ValueError("'minlength' must not be negative")
     if length is None:
-        if contains_traced(x) and minlength:
+        known = static_value(at)
+        if known is not None:
+            length = int(np.max(known, initial=-1)) + 1
+        elif minlength:
             length = minlength
-        elif contains_traced(x):
+        else:
             raise failure(
                 NeedsStatic,
                 "how long the result of np.bincount is depends on the data",
                 mend="say how long: np.bincount(x, minlength=n), where all elements are below n",
             )
-        else:
-            length = int(np.max(x, initial=-1)) + 1
     size = max(s.static_int(length, "length"), s.static_int(minlength, "minlength"))
     if at.dtype.kind not in "biu":
         raise TypeError(f"Cannot cast array data from {at.dtype} to int64 according to the rule 'safe'")
@@ -88,7 +89,7 @@ def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any 
     """Evenly spaced edges over ``range``, or from the smallest to the largest element."""
     if isinstance(bins, str):
         raise TypeError("np.histogram of traced arrays takes a number of bins, or their edges; not a rule's name")
-    if np.ndim(bins):
+    if s.rank(bins):
         return _rising(bins)
     if s.static_int(bins, "bins") < 1:
         raise ValueError("`bins` must be positive, when an integer")
@@ -135,7 +136,7 @@ def histogram(a: Any, bins: Any = 10, range: Any = None, density: Any = None, we
     """Counts (or sums of weights) in the bins, of which only the last one is closed on the right."""
     x = lift(a)
     edges = histogram_bin_edges.__wrapped__(x, bins, range)
-    counts = _binned([wrap(flat(x.value))], [edges], [not np.ndim(bins)], weights)
+    counts = _binned([wrap(flat(x.value))], [edges], [not s.rank(bins)], weights)
     if density:
         return counts / np.diff(edges) / np.sum(counts), edges
     return counts, edges
@@ -176,7 +177,7 @@ def histogramdd(sample: Any, bins: Any = 10, range: Any = None, density: Any = N
     bins = bins if isinstance(bins, tuple | list) else [bins] * n
     range = [None] * n if range is None else range
     edges = [histogram_bin_edges.__wrapped__(x, k, r) for x, k, r in zip(columns, bins, range, strict=True)]
-    counts = s.as_dtype(_binned(columns, edges, [not np.ndim(k) for k in bins], weights), np.float64)
+    counts = s.as_dtype(_binned(columns, edges, [not s.rank(k) for k in bins], weights), np.float64)
     if density:
         counts = counts / np.sum(counts)
         for axis, e in enumerate(edges):

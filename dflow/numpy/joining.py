@@ -35,7 +35,7 @@ def concatenate(
     arrays: Any, /, axis: Any = 0, out: Any = None, *, dtype: Any = None, casting: str = "same_kind"
 ) -> Array:
     arrays = s.listed(arrays)
-    found = _rows(arrays, dtype, casting) if axis in (0, None) and arrays and np.ndim(arrays[0]) else None
+    found = _rows(arrays, dtype, casting) if axis in (0, None) and arrays and s.rank(arrays[0]) else None
     if found is not None:
         n, m, *rest = found.type.static_shape
         return s.result(s.reshaped(found, (math.prod((n, m, *rest)),) if axis is None else (n * m, *rest)), out)

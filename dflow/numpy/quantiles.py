@@ -30,6 +30,7 @@ np: Any = numpy  # its functions on traced arrays; the types of its own would be
 
 Position = Callable[[Any, Any], Any]
 
+NO_ELEMENTS = "a quantile of no elements: the array is empty along the axis"
 WITH_NAN = "keep the full size, with NaN for what does not count: np.nanquantile(np.where(mask, x, np.nan), 0.5)"
 
 
@@ -83,28 +84,65 @@ def quantiles(a: Any, q: Any, axis: Any, method: str, keepdims: Any, skip_nan: b
     if method not in METHODS:
         raise ValueError(f"{method!r} is not a valid method. Use one of: {', '.join(METHODS)}")
     q = lift(q) if contains_traced(q) else q if _is_weak(q) else np.asarray(q)
+    if _is_of_any_number(lift(a), keepdims):
+        return _quantiles_of_any_number(lift(a), q, method, skip_nan)
     s.static(s.dims(a), "np.quantile", WITH_NAN)
     x, axes, shape = _numbers(a, axis)
     size = x.shape[-1]
     if not size:
-        raise ValueError("a quantile of no elements: the array is empty along the axis")
-    whole = x.dtype.kind in "biu"
-    missing = lift(np.zeros(shape, np.int64)) if whole else np.sum(np.isnan(x), axis=-1)
-    count = np.maximum(size - missing, 1) if skip_nan and not whole else size
-    kind = dtypes.result_type(np.dtype(np.float64) if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
-    q = q if isinstance(q, Array) else np.asarray(q)
-    place, weight = METHODS[method]
-    position = place(count, np.reshape(q, (*q.shape, *(1,) * len(shape))))
-    low = np.floor(position)
-    if weight is None:
-        (out,) = _ranked(x, [np.clip(low, 0.0, count - 1)], shape)
-    else:
-        first, second = _ranked(x, [np.clip(k, 0.0, count - 1) for k in (low, low + 1.0)], shape)
-        out = _between(first, second, weight(position - low), kind)
-    if not whole:
+        raise ValueError(NO_ELEMENTS)
+    missing = _missing(x)
+    count = np.maximum(size - missing, 1) if skip_nan and kind_of(x.dtype) == "f" else size
+    kind, q = _kind(x, q), q if isinstance(q, Array) else np.asarray(q)
+    position = METHODS[method][0](count, np.reshape(q, (*q.shape, *(1,) * len(shape))))
+    out = _read(
+        position, METHODS[method][1], kind, lambda ks: _ranked(x, [np.clip(k, 0, count - 1) for k in ks], shape)
+    )
+    if kind_of(x.dtype) == "f":
         nothing = missing == size if skip_nan else missing > 0
         out = np.where(nothing, np.asarray(np.nan, out.dtype), out)
     return _kept(out, axes, lift(a).ndim, q.ndim) if given(keepdims) and keepdims else out
+
+
+def _missing(x: Array) -> Any:
+    """How many elements of each row are NaN."""
+    return np.sum(np.isnan(x), axis=-1) if kind_of(x.dtype) == "f" else lift(np.zeros((), np.int64))
+
+
+def _kind(x: Array, q: Any) -> Any:
+    whole = x.dtype.kind in "biu"
+    return dtypes.result_type(np.dtype(np.float64) if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
+
+
+def _read(position: Any, weight: Any, kind: Any, ranked: Callable[[list[Any]], list[Array]]) -> Array:
+    """The value at virtual positions among elements of which ``ranked`` gives those that have some ranks."""
+    low = np.floor(position)
+    if weight is None:
+        return ranked([low])[0]
+    first, second = ranked([low, low + 1.0])
+    return _between(first, second, weight(position - low), kind)
+
+
+def _is_of_any_number(x: Array, keepdims: Any) -> bool:
+    """Whether these are real numbers along one axis whose length is known only when the program runs."""
+    plain = x.ndim == 1 and kind_of(x.dtype) != "c" and not (given(keepdims) and keepdims)
+    return plain and not x.type.is_static
+
+
+def _quantiles_of_any_number(x: Array, q: Any, method: str, skip_nan: bool) -> Array:
+    missing, size = _missing(x), x.shape[0]
+    _check(size > 0, NO_ELEMENTS)
+    ordered = np.concatenate([np.sort(x), np.zeros(1, x.dtype)])  # where there are none, there is an element to read
+    count = np.maximum(size - missing if skip_nan else size, 1)
+    position = METHODS[method][0](count, q if isinstance(q, Array) else np.asarray(q))
+
+    def ranked(ranks: list[Any]) -> list[Array]:
+        return [ordered[np.clip(k, 0, count - 1).astype(np.int64)] for k in ranks]
+
+    out = _read(position, METHODS[method][1], _kind(x, q), ranked)
+    if kind_of(x.dtype) != "f":
+        return out
+    return np.where(missing == size if skip_nan else missing > 0, np.asarray(np.nan, out.dtype), out)
 
 
 def weighted(a: Any, q: Any, weights: Any, axis: Any, keepdims: Any, skip_nan: bool) -> Array:
@@ -168,8 +206,7 @@ def _ranked(x: Array, ranks: list[Any], shape: tuple[int, ...]) -> list[Array]:
 def _between(first: Array, second: Array, gamma: Any, kind: Any) -> Array:
     """Linear interpolation, from the nearer side."""
     weight = lift(gamma).astype(kind)
-    rise = np.where(first == second, np.zeros((), first.dtype), second - first)  # infinities have no difference
-    first, second, rise = (s.as_dtype(v, kind) for v in (first, second, rise))
+    first, second, rise = (s.as_dtype(v, kind) for v in (first, second, second - first))
     return np.where(weight >= 0.5, second - rise * (1.0 - weight), first + rise * weight)
 
 
@@ -257,12 +294,7 @@ def _of_any_number(x: Array, skip_nan: bool) -> Any:
 def _median(skip_nan: bool) -> Any:
     def call(a: Any, axis: Any = None, out: Any = None, overwrite_input: bool = False, keepdims: Any = False) -> Array:
         x = lift(a)
-        if (
-            x.ndim == 1
-            and not isinstance(s.dims(x)[0], int)
-            and kind_of(x.dtype) != "c"
-            and not (given(keepdims) and keepdims)
-        ):
+        if _is_of_any_number(x, keepdims):
             return s.result(_of_any_number(x, skip_nan).value, out)
         if 0 in s.static(s.dims(x), "np.median", WITH_NAN):
             return mean.__wrapped__(a, axis, None, out, keepdims)

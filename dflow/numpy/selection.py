@@ -43,8 +43,8 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
 def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Array:
     """Functions on parts of an array. Each function sees the whole array and must work element by element."""
     x = lift(x)
-    listed = isinstance(condlist, list | tuple) and bool(condlist) and np.ndim(condlist[0]) > 0
-    conditions = list(condlist) if listed or np.ndim(condlist) > x.ndim else [condlist]
+    listed = isinstance(condlist, list | tuple) and bool(condlist) and s.rank(condlist[0]) > 0
+    conditions = list(condlist) if listed or s.rank(condlist) > x.ndim else [condlist]
     masks = [s.as_dtype(lift(c), bool) for c in conditions]
     functions = list(funclist)
     if len(functions) == len(masks) + 1:

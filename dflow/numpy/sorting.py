@@ -165,7 +165,7 @@ def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ..
 
 @implements(np.argwhere, extra=SIZED)
 def argwhere(a: Any, *, size: Any = None, fill_value: Any = 0) -> Array:
-    if not np.ndim(a):  # one place without coordinates, or none
+    if not s.rank(a):  # one place without coordinates, or none
         return argwhere.__wrapped__(np.reshape(lift(a), (1,)), size=size, fill_value=fill_value)[:, :0]
     return np.stack(nonzero.__wrapped__(a, size=size, fill_value=fill_value), -1)
 

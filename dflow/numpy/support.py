@@ -15,7 +15,7 @@ from dflow.ir.types import Dim, TensorType, dtype_of, kind_of
 from dflow.tracing import dtypes, earlier, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lift import contains_traced, lift, wrap
 
 Shape = tuple[Dim, ...]
 
@@ -24,6 +24,11 @@ def listed(items: Any) -> list[Any]:
     """Arrays to be put together, as a list."""
     earlier.refuse(items)
     return list(items)
+
+
+def rank(x: Any) -> int:
+    """``np.ndim``, also of a nested sequence with traced numbers."""
+    return lift(x).ndim if isinstance(x, list | tuple) and contains_traced(x) else np.ndim(x)
 
 
 def dims(x: Any) -> Shape:

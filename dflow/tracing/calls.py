@@ -19,7 +19,7 @@ import numpy as np
 from dflow.errors import DflowError, NeedsStatic, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
-from dflow.tracing import earlier, templates
+from dflow.tracing import earlier, lists_of_numbers, templates
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.optional import all_held, held
@@ -271,7 +271,10 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         args, kwargs = all_held(args, kwargs)
     owner = getattr(function, "__self__", None)
     if isinstance(owner, list) and earlier.earlier(owner) is not None:
-        return _method_of_growing(function, owner, args)
+        return _method_of_growing(function, owner, args, kwargs)
+    if isinstance(owner, list) and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
+        owner[:] = lists_of_numbers.joined(owner, args[0])
+        return None
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
         region().root().outside.require_unchanged(None, owner)
@@ -295,6 +298,8 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return (_dispatch().get(function) if traced else function)(*args, **kwargs)
     if function in math_functions():
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
+    if isinstance(owner, np.ufunc):
+        args = tuple(lift(a) if isinstance(a, list | tuple) and contains_traced(a) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in dispatch().CREATION and not _gives_itself(function, args):
         return dispatch().CREATION[function](*args, **kwargs)
@@ -339,11 +344,17 @@ def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
         raise
 
 
-def _method_of_growing(function: Any, owner: list[Any], args: Any) -> Any:
+def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) -> Any:
     """A method of a list that grows in a traced loop."""
+    run = lists_of_numbers.method(owner, function.__name__)
+    if run is not None:
+        return run(*args, **kwargs)
     if function.__name__ not in ("append", "extend", "copy"):
         earlier.refuse(owner)
     fills = earlier.filling(owner)
+    if fills is None and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
+        owner[:] = lists_of_numbers.joined(owner, args[0])
+        return None
     if fills is None or function.__name__ == "copy":
         return function(*args)
     for x in args if function.__name__ == "append" else iterated(args[0]):

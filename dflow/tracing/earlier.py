@@ -10,6 +10,7 @@ from dflow.tracing.context import builder
 from dflow.tracing.operators import numpy_functions
 
 if TYPE_CHECKING:
+    from dflow.tracing.lists_of_numbers import Numbers
     from dflow.tracing.stacks import Stacks
 
 
@@ -18,7 +19,7 @@ class Earlier(_lift.Placeholder):
 
     __slots__ = ("growing",)
 
-    def __init__(self, growing: Stacks):
+    def __init__(self, growing: Stacks | Numbers):
         self.growing = growing
 
     def __getattr__(self, name: str) -> Any:
@@ -40,12 +41,16 @@ for _name in (*_OPERATORS.split(), *("r" + n for n in _OPERATORS.split()), *_OTH
     setattr(Earlier, f"__{_name}__", _refusing)
 
 
-def earlier(x: Any) -> Stacks | None:
+def earlier(x: Any) -> Stacks | Numbers | None:
     """What is known of a list that grows in a loop that is being traced; None of other objects."""
-    return x[0].growing if type(x) in (list, tuple) and x and type(x[0]) is Earlier else None
+    if type(x) not in (list, tuple) or not x or type(x[0]) is not Earlier:
+        return None
+    if any(type(item) is Earlier for item in x[1:]):  # as xs * 2 has
+        raise x[0].growing.refused()
+    return x[0].growing
 
 
-def filling(x: Any) -> Stacks | None:
+def filling(x: Any) -> Stacks | Numbers | None:
     """What fills a list in a loop that is being traced."""
     found = earlier(x)
     return found if found is not None and found.active else None
@@ -67,6 +72,17 @@ def stacked(x: Any) -> Any:
     whole = found.whole()
     rest = list(x[1:])
     return numpy_functions().concatenate([whole, numpy_functions().stack(rest)]) if rest else whole
+
+
+def numbers_of(x: Any) -> Array | None:
+    """The items of a list of numbers whose length depends on the run, as one new array; None of another list."""
+    known, found = earlier(x), stacked(x)
+    if known is None or found is None:
+        return None
+    whole = known.whole()
+    if found.ndim != 1 or found.dtype != whole.dtype:
+        return None
+    return _lift.wrap(found.value, known.growth.held[0].weak and all(_lift.lift(r).weak for r in x[1:]))
 
 
 def length(x: list[Any]) -> Any:
@@ -95,8 +111,11 @@ def item(x: list[Any], index: Any) -> Any:
     return _at(growing, x, _lift.lift(index))
 
 
-def _at(growing: Stacks, x: list[Any], index: Array) -> Any:
+def _at(growing: Stacks | Numbers, x: list[Any], index: Array) -> Any:
     """By a traced index."""
+    if len(x) > 1 and growing.growth.filled:
+        x = _lists().part(x, slice(None))
+        growing = earlier(x) or growing
     if len(x) > 1 or index.ndim or index.dtype.kind not in "iu":
         raise growing.refused()
     n = growing.length()
@@ -106,9 +125,9 @@ def _at(growing: Stacks, x: list[Any], index: Array) -> Any:
     return _checked(growing, position, -1)
 
 
-def _checked(growing: Stacks, position: Any, least: int) -> Any:
+def _checked(growing: Stacks | Numbers, position: Any, least: int) -> Any:
     """The item at a position that is not known to be there, unless ``least``, the lowest that it can be, is none."""
-    if earlier(growing.before) is not None:
+    if earlier(growing.before) is not None and not growing.growth.filled:
         raise growing.refused()
     if least < 0:
         holds = _lift.elementwise("ge", position, 0)
@@ -116,10 +135,16 @@ def _checked(growing: Stacks, position: Any, least: int) -> Any:
     return growing.item(position)
 
 
-def _slice(growing: Stacks, x: list[Any], index: slice) -> list[Any]:
+def _slice(growing: Stacks | Numbers, x: list[Any], index: slice) -> list[Any]:
     """The last items, as many as are known to be there."""
     start, stop, step = index.start, index.stop, index.step
     known = isinstance(start, int) and start < 0 and step in (None, 1) and (stop is None or isinstance(stop, int))
     if not known or (stop is not None and stop >= 0) or growing.least + len(x) - 1 + start < 0:
-        raise growing.refused()
+        return _lists().part(x, index)
     return [item(x, i) for i in range(start, stop or 0)]
+
+
+def _lists() -> Any:
+    from dflow.tracing import lists_of_numbers
+
+    return lists_of_numbers

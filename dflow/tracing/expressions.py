@@ -91,6 +91,17 @@ class Expressions(ast.NodeTransformer):
         args = [self.visit(node.func), *(self.visit(a) for a in node.args)]
         return located(ast.Call(runtime("call", node), args, keywords), node)
 
+    def visit_Starred(self, node: ast.Starred) -> Any:
+        if isinstance(node.ctx, ast.Load):
+            node.value = call("unpacked", node.value, self.visit(node.value))
+        return node
+
+    def visit_List(self, node: ast.List) -> Any:
+        if not isinstance(node.ctx, ast.Load) or not any(isinstance(x, ast.Starred) for x in node.elts):
+            return self.generic_visit(node)
+        parts = (x.value if isinstance(x, ast.Starred) else ast.List([x], ast.Load()) for x in node.elts)
+        return call("listed", node, *map(self.visit, parts))
+
     def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
         parts = [v if isinstance(v, ast.Constant) else self._formatted(v) for v in node.values]
         return call("joined", node, *parts)

@@ -8,15 +8,16 @@ a list holds one object (``Earlier``) in the place of its items, after the loop 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dflow.errors import CarriedError, DflowError, failure
 from dflow.ir.types import I64, scalar
 from dflow.tracing.array import Array
 from dflow.tracing.context import LOOP, Cell, Region, builder, region
-from dflow.tracing.earlier import Earlier
+from dflow.tracing.earlier import Earlier, length, numbers_of
 from dflow.tracing.growing import counted
-from dflow.tracing.items import Growth, Held, containers, flattened, growth_of
+from dflow.tracing.items import Growth, Held, common, containers, flattened, growth_of, held_as, joined
 from dflow.tracing.slots import Again, Slot, slot_array, with_arrays
 from dflow.tracing.stacks import Stacks, held_outside, put
 
@@ -30,11 +31,14 @@ class Filling(Stacks):
     """A list that a loop fills, in one attempt at tracing it, and afterwards."""
 
     def __init__(self, growth: Growth, traced: TracedLoop):
+        self.filled_before = numbers_of(growth.target)
         super().__init__(growth, traced)
-        if self.first != len(self.before):
+        if self.filled_before is None and self.first != len(self.before):
             raise self.refused()
         here = traced.here
-        self.number = Slot("count", Cell(builder().index(self.first), here), None, True, read=False)
+        count = builder().index(self.first if self.filled_before is None else length(self.before).value)
+        self.fewest = int(here.known.interval(count)[0] or 0)
+        self.number = Slot("count", Cell(count, here), None, True, read=False)
         self.number.final = slot_array(self.number)
         here.root().filled.append(self.number.cell)
         self.room = 0  # for how much each iteration has been seen to append
@@ -47,9 +51,34 @@ class Filling(Stacks):
     def all_slots(self) -> list[Slot]:
         return [*super().all_slots, self.number]
 
+    def initial(self) -> list[list[Any]] | None:
+        """The leaves of the items from before the loop, as the stacks are to hold them."""
+        if self.filled_before is not None:
+            return None
+        found = [flattened(x) for x in self.before]
+        for leaves, structure in found:
+            if structure != self.growth.structure or not all(map(held_as, self.growth.leaves, leaves)):
+                return None
+        return [leaves for leaves, _ in found]
+
+    def stack(self, leaf: Held, size: int, column: Sequence[Any]) -> Slot:
+        """A slot for an array with room for the items; those of a loop before, which are numbers, in their place."""
+        whole = self.filled_before
+        if whole is None:
+            return super().stack(leaf, size, column)
+        if joined(leaf, Held(whole.type.with_shape(()), whole.weak)) != leaf:
+            raise self.refused()
+        self.first = whole.type.bound[0]
+        slot = super().stack(leaf, size + self.first, ())
+        slot_array(slot)[: length(self.before)] = whole
+        return slot
+
+    def holds_all(self) -> bool:
+        return True
+
     @property
     def least(self) -> int:
-        return self.first
+        return self.fewest
 
     def length(self) -> Any:
         return Array(self.number.cell, scalar(I64), weak=True)
@@ -57,10 +86,10 @@ class Filling(Stacks):
     def refused(self) -> DflowError:
         return failure(
             CarriedError,
-            f"a list that the loop at {self.traced.where} fills is used in a way that cannot be traced: it is very "
+            f"a list that becomes longer at {self.traced.where} is used in a way that cannot be traced: it is very "
             "long, or how long it becomes is known only when the program runs",
-            mend="make it an array, `a = np.array(xs)`, and use or return that (a[1:], np.sort(a), np.any(a)); of the "
-            "list there are len(xs), xs[k], sum, min, max and `for x in xs`",
+            mend="make it an array, `a = np.array(xs)`, and use or return that; of the list there are len(xs), xs[k], "
+            "xs[1:], sorted, reversed, sum, min, max, any, all and `for x in xs`",
         )
 
     # -- in the body -----------------------------------------------------------------------------------------------
@@ -69,6 +98,7 @@ class Filling(Stacks):
         """``xs.append(x)``, while the loop is traced."""
         self.room += self._times()
         found = growth_of(self.target, [x], self.traced.most, integers=True, before=self.before)
+        found = None if found is None else common(found, self.growth)
         if found is None or containers(x):
             raise self.refused()
         if not found.alike(self.growth):
@@ -131,7 +161,7 @@ class Filling(Stacks):
         """Updates of what has been appended, by other names, would have to reach the list."""
         self.active = False
         value = self.traced.here.read(self.number.cell)
-        self.traced.here.known.define(value, (self.first, self.first + self.growth.count * self.traced.most))
+        self.traced.here.known.define(value, (self.fewest, self.first + self.growth.count * self.traced.most))
         mine = [s.cell for s in self.slots if s is not None]
         others = [cell for x in self.arrays for cell in self.other_names(x)]
         for cell in {*others, *(s.cell for s in self.holding())}:
@@ -139,8 +169,8 @@ class Filling(Stacks):
 
     def whole(self) -> Array:
         """All items, as one array."""
-        (leaf,), (slot,) = self.growth.leaves, self.slots
-        if slot is None or not isinstance(leaf, Held) or leaf.packed:
+        leaf, slot = self.growth.leaves[0], self.slots[0]
+        if len(self.slots) > 1 or slot is None or not isinstance(leaf, Held) or leaf.packed:
             raise self.refused()
         return slot_array(slot)[: self.length()]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dflow.ir.types import TensorType
+from dflow.ir.types import C128, F64, TensorType
 from dflow.tracing import lift as _lift
 from dflow.tracing import rows
 from dflow.tracing.array import Array
@@ -83,16 +83,80 @@ def growth_of(
     for item in items:
         leaves, structure = flattened(item)
         kinds.append(([_leaf(x) for x in leaves], structure))
-    first, structure = kinds[0]
-    if any(k != kinds[0] for k in kinds) or None in first or len(first) > MOST_LEAVES:
+    structure = kinds[0][1]
+    if any(s != structure for _, s in kinds) or len(kinds[0][0]) > MOST_LEAVES:
+        return None
+    first = [_joined_all(column, integers) for column in zip(*(found for found, _ in kinds))]
+    if None in first:
         return None
     leaves = _changing([x for x in first if x is not None], structure, before)
+    if integers:
+        leaves = _with_earlier(leaves, structure, before)
     growth = Growth(target, len(items), structure, tuple(leaves))
     if not growth.held or (not integers and all(x.weak and x.type.dtype.kind in "iu" for x in growth.held)):
         return None
     if not integers and iterations <= FEW_ITERATIONS and _bytes_of([x.type for x in growth.held]) > LARGE:
         return None
     return growth
+
+
+def _joined_all(column: Sequence[Held | Static | None], numbers: bool) -> Held | Static | None:
+    """What the leaves of all items are; unless ``numbers``, one and the same."""
+    found = column[0]
+    for leaf in column[1:]:
+        found = joined(found, leaf) if numbers else found if found == leaf else None
+    return found
+
+
+def joined(a: Held | Static | None, b: Held | Static | None) -> Held | Static | None:
+    """A leaf that holds what either holds; None where that would make another number of one of them.
+
+    As where branches meet, Python's numbers become NumPy's of the same dtype, and its integers wide floats."""
+    if a is None or b is None or a == b:
+        return a if a == b else None
+    x, y = as_held(a), as_held(b)
+    if not isinstance(x, Held) or not isinstance(y, Held) or x.packed or y.packed or x.type.shape != y.type.shape:
+        return None
+    if x.type == y.type:
+        return Held(x.type, x.weak and y.weak)
+    if x.type.rank or not {x.type.dtype.kind, y.type.dtype.kind} <= set("ifc"):
+        return None
+    wide, narrow = (x, y) if "ifc".index(x.type.dtype.kind) > "ifc".index(y.type.dtype.kind) else (y, x)
+    return wide if narrow.weak and wide.type.dtype in (F64, C128) else None
+
+
+def common(a: Growth, b: Growth) -> Growth | None:
+    """What holds the items of both, of those that one list may get."""
+    leaves = [joined(x, y) for x, y in zip(a.leaves, b.leaves)]
+    if a.structure != b.structure or None in leaves:
+        return None
+    return Growth(a.target, a.count, a.structure, tuple(x for x in leaves if x is not None), a.filled)
+
+
+def held_as(leaf: Held | Static, x: Any) -> bool:
+    """Whether an item from before can stand in a stack as the items that a loop fills in do."""
+    return fits(leaf, x) or joined(leaf, _leaf(x)) == leaf
+
+
+def as_held(leaf: Held | Static) -> Held | Static:
+    """A number that is the same in every item, as one that a stack holds."""
+    if isinstance(leaf, Static) and isinstance(leaf.value, bool | int | float | complex):
+        array = _lift.lift(leaf.value)
+        return Held(array.type, array.weak)
+    return leaf
+
+
+def _with_earlier(leaves: list[Held | Static], structure: Any, before: Sequence[Any]) -> list[Held | Static]:
+    """Leaves that hold the items from before too; numbers are held where nothing else is."""
+    for x in before:
+        old, old_structure = flattened(x)
+        growing = getattr(x, "growing", None)  # numbers that a loop before has filled in
+        if growing is not None:
+            old, old_structure = growing.growth.leaves, growing.growth.structure
+        if old_structure == structure:
+            wider = [joined(leaf, o if growing is not None else _leaf(o)) for leaf, o in zip(leaves, old)]
+            leaves = [leaf if found is None else found for leaf, found in zip(leaves, wider)]
+    return leaves if any(isinstance(x, Held) for x in leaves) else [as_held(x) for x in leaves]
 
 
 def _changing(leaves: list[Held | Static], structure: Any, before: Sequence[Any]) -> list[Held | Static]:
@@ -103,7 +167,7 @@ def _changing(leaves: list[Held | Static], structure: Any, before: Sequence[Any]
             continue
         for k, (leaf, o) in enumerate(zip(leaves, old)):
             if isinstance(leaf, Static) and leaf != _leaf(o) and isinstance(leaf.value, int | float | complex):
-                leaves[k] = Held(_lift.lift(leaf.value).type, not isinstance(leaf.value, bool))
+                leaves[k] = as_held(leaf)
     return leaves
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError, failure
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
-from dflow.tracing.context import Cell, region, tracing
+from dflow.tracing.context import BRANCH, Cell, Region, region, tracing
 from dflow.tracing.iterators import leave_alone, take_from, taken_from
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.rows import columns
@@ -133,6 +133,44 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
             raise
         _copied(loop, sequence, body)
     return None
+
+
+def if_filling(
+    test: Any,
+    then: Block,
+    orelse: Block,
+    get: Get,
+    put: Set,
+    names: Sequence[str],
+    live: Sequence[str],
+    uses: Any = tuple,
+) -> None:
+    """An ``if`` statement; where a list becomes longer in it, it is the one iteration of a loop that fills the list."""
+    before = get()
+    try:
+        if_(test, then, orelse, get, put, names, live, uses)
+    except CarriedError as e:
+        here = region()
+        held = here.unrolled > 1 or any(_held(target, here) for target, *_ in e.appended)
+        if not e.appended or held:
+            raise
+        put(before)
+        snapshot = Snapshot([*before, *uses()])
+        loop = Loop(get, put, names, names, live, (), uses)
+        try:
+            body = functools.partial(if_, test, then, orelse, get, put, names, live, uses)
+            TracedLoop(loop, lambda _: body(), count=1, positive=True).run()
+            return
+        except (CarriedError, UndefinedError):
+            put(before)
+            snapshot.restore()
+        raise
+
+
+def _held(target: list[Any], here: Region) -> bool:
+    """Whether a loop or a branch around what stands ``here`` is the one to see that the list becomes longer."""
+    branches = (r.reach for r in here.around() if r.kind == BRANCH)
+    return held_outside(target, here) or any(target in reach for reach in branches)
 
 
 class _Items:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import TraceError, failure
-from dflow.tracing import earlier, printing, totals
+from dflow.tracing import earlier, lists_of_numbers, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder
@@ -126,7 +126,7 @@ def sum_(x: Any, /, start: Any = 0) -> Any:
     if isinstance(x, Array) and x.ndim:
         total = numpy_functions().sum(x, axis=0, dtype=x.dtype if x.dtype.kind in "iu" else None)
         return total if isinstance(start, int) and start == 0 else start + total
-    if as_sequence(x) is not None and isinstance(x, list | tuple):
+    if as_sequence(x) is not None and isinstance(x, list | tuple | Reversed):
         return _as_written(totals.total)(x, start)
     total = start
     for item in iterated(x):
@@ -164,6 +164,9 @@ def _extreme(name: str, plain: Any) -> Any:
 
 def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
     """``sorted``: by traced numbers too, where the items are alike."""
+    dynamic = isinstance(items, Array) and items.ndim == 1 and not items.type.is_static
+    if key is None and (dynamic or earlier.earlier(items) is not None):
+        return lists_of_numbers.in_order(items, reverse)
     items = list(iterated(items))
     keys = items if key is None else [key(i) for i in items]
     if not contains_traced(keys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,15 +15,16 @@ import numpy as np
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.failures import error_class
-from dflow.tracing import earlier, rows
+from dflow.tracing import earlier, lists_of_numbers, rows
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
-from dflow.tracing.branches import choose, if_, raised, traced_condition, truth
+from dflow.tracing.branches import choose, raised, traced_condition, truth
 from dflow.tracing.calls import call, captured_update, dispatch
 from dflow.tracing.context import builder, current, note_fresh, region, tracing
 from dflow.tracing.index import refuse_items
 from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.loops import LONG, MOST_UNROLLED, for_, while_
+from dflow.tracing.loops import if_filling as if_
 from dflow.tracing.objects import Place, outside_change
 from dflow.tracing.optional import held
 from dflow.tracing.printing import joined, message_of
@@ -169,9 +171,7 @@ def setitem(value: Any, base: Any, index: Any) -> None:
     table = isinstance(base, dict) and not isinstance(value, Array) and index not in base  # may be filled while tracing
     if isinstance(base, list | dict) and not table and tracing() and base in region().root().outside:
         raise outside_change(base, Place(base, index).name)
-    grows = earlier.earlier(base)
-    if grows is not None:
-        raise grows.refused()
+    earlier.refuse(base, value if isinstance(index, builtins.slice) else None)
     if isinstance(base, list | dict) and isinstance(index, Array):
         static = _lift.static_value(index)
         if static is None or static.ndim:
@@ -191,6 +191,9 @@ def augment(op: str, old: Any, value: Any) -> Any:
     if fills is not None and op == "add":
         for x in iterated(value):
             fills.append(x)
+        return old
+    if op == "add" and type(old) is list and earlier.earlier(value) is not None:
+        old[:] = lists_of_numbers.joined(old, value)
         return old
     return in_place(op, old, value)
 
@@ -285,6 +288,13 @@ def unpacked(x: Any) -> Any:
     return x
 
 
+def listed(*parts: Any) -> list[Any]:
+    """``[*xs, *ys]``; what is no part of its own stands in a list of one item."""
+    if any(earlier.earlier(p) is not None for p in parts):
+        return functools.reduce(lists_of_numbers.joined, parts, [])
+    return [x for p in parts for x in p]
+
+
 def filler(name: str) -> Undefined:
     return Undefined(name, filler=True)
 
@@ -324,6 +334,7 @@ __all__ = [
     "if_",
     "iterated",
     "joined",
+    "listed",
     "load",
     "managed",
     "named",

@@ -208,9 +208,8 @@ class Filled(Indexable):
     """A list that grows, or one whose length depends on the run."""
 
     def __init__(self, items: list[Any]):
-        self.grows, self.length = items, _earlier().length(items)
-        if len(items) > 1:
-            raise _earlier().earlier(items).refused()
+        self.grows = items if len(items) == 1 else _earlier().item(items, slice(None))
+        self.length = _earlier().length(self.grows)
 
     def item(self, k: Any) -> Any:
         grows = _earlier().earlier(self.grows)

@@ -63,9 +63,13 @@ class Stacks(ABC):
         """An item from before, by its position from the start."""
         growth = self.growth
         objects = containers(unflatten(growth.structure, growth.leaves))
-        if self.first != len(self.before) or objects or any(x.packed for x in growth.held):
+        if not self.holds_all() or objects or any(x.packed for x in growth.held):
             raise self.refused()
         return unflatten(growth.structure, [self.leaf(k, position) for k in range(len(growth.leaves))])
+
+    def holds_all(self) -> bool:
+        """Whether the items from before stand in the stacks too."""
+        return self.first == len(self.before)
 
     def leaf(self, k: int, position: Any) -> Any:
         leaf, slot = self.growth.leaves[k], self.slots[k]

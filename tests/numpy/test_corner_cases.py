@@ -158,5 +158,55 @@ def test_median_of_unknown_number():
     np.testing.assert_array_equal(dflow.grad(median)(x), [0, 0, 0, 1, 0])
     assert np.isnan(dflow.jit(lambda x: np.median(x[x < 0]))(x))
     assert np.isnan(dflow.jit(lambda x: np.median(x[~(x < 2)]))(x))
-    with pytest.raises(dflow.errors.NeedsStatic, match=r"np\.quantile needs sizes"):
-        dflow.jit(lambda x: np.quantile(x[x > 0], 0.2))(x)
+
+
+@pytest.mark.parametrize("method", ["linear", "hazen", "lower", "midpoint"])
+def test_quantiles_of_unknown_number(method):
+    def found(x):
+        y = x[x > 0]
+        whole = (10 * y).astype(np.int64)
+        return np.quantile(y, [0.2, 0.9], method=method), np.percentile(whole, 30, method=method)
+
+    def lowest(x):
+        return np.nanquantile(x[~(x < 1)], 0.3, method=method)
+
+    x = np.array([3.0, -1.0, 0.5, 2.0, 1.5])
+    with_nan = np.append(x, np.nan)
+    for wanted, got in zip(found(x), dflow.jit(found, backend="reference")(x), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-14)
+    assert dflow.jit(lowest, backend="reference")(with_nan) == lowest(with_nan)
+
+
+def test_a_quantile_of_unknown_number():
+    def low(x):
+        return np.quantile(x[~(x < 1)], 0.3)
+
+    x = np.array([3.0, -1.0, 0.5, 2.0, 1.5])
+    np.testing.assert_allclose(dflow.grad(low)(x), [0, 0, 0, 0.6, 0.4], rtol=1e-14)
+    assert np.isnan(dflow.jit(low)(np.append(x, np.nan)))
+    with pytest.raises(ValueError, match="quantile of no elements"):
+        dflow.jit(low)(-np.abs(x))
+
+
+def test_quantiles_between_infinities():
+    x = np.array([np.inf, np.inf, -np.inf, -np.inf, 0.5, -2.0, 4.0, 1.0])
+    q = np.array([0.0, 5.0, 50.0, 60.0, 90.0])
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(dflow.jit(np.percentile)(x, q), np.percentile(x, q))
+        assert dflow.jit(np.median)(x) == np.median(x)
+
+
+def test_lists_of_traced_numbers():
+    def of_lists(x):
+        a, b = [x[0], 1.0], [x[1], 2.0, x[2]]
+        joined = np.concatenate([a, b, x]), np.append(a, 3.0), np.convolve(a, b)
+        folded = np.add.reduce(a), np.maximum.accumulate(b), np.multiply.outer(a, b)
+        return *joined, *folded, np.histogram(b, [0.0, x[0], 9.0])[0], np.argwhere(np.array([0.0, 2.0]))
+
+    def counted(x):
+        return np.bincount(np.array([1, 2, 1]), x), np.bincount(np.array([0, 2]), minlength=5)
+
+    x = np.array([3.0, 2.5, 4.0])
+    for f in (of_lists, counted):
+        for wanted, got in zip(f(x), dflow.jit(f, backend="reference")(x), strict=True):
+            np.testing.assert_allclose(got, wanted, rtol=1e-14)

@@ -58,9 +58,9 @@ def in_a_while(x):
 
 
 def in_a_branch(x):
-    found = [x[0]]
+    found = [x[:2]]
     if x[1] > 0:
-        found.append(x[1])
+        found.append(x)
     return sum(found)
 
 

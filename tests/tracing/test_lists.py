@@ -395,8 +395,9 @@ USES = {
     "taken apart": lambda xs: _rest(xs),
     "made a set": lambda xs: len(set(xs)),
     "made a tuple": lambda xs: len(tuple(xs)),
-    "sorted": lambda xs: sorted(xs)[0],
-    "shortened": lambda xs: xs.pop(),
+    "sorted by a key": lambda xs: sorted(xs, key=lambda x: -x)[0],
+    "shortened in the middle": lambda xs: xs.pop(1),
+    "repeated": lambda xs: len(xs * 2),
     "replaced": lambda xs: xs.__setitem__(0, 1.0),
     "counted by a generator": lambda xs: sum(1 for _ in iter(xs)),
     "a dict": lambda xs: len({k: 1.0 for k in xs}),
@@ -410,7 +411,7 @@ def _rest(xs):
 
 @pytest.mark.parametrize("use", USES)
 def test_what_needs_the_length_is_refused(use):
-    with pytest.raises(CarriedError, match=r"a list that the loop at .* fills"):
+    with pytest.raises(CarriedError, match=r"a list that becomes longer at .* is used"):
         dflow.jit(lambda x: USES[use](evens(x)))(X)
 
 

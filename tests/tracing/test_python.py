@@ -93,7 +93,7 @@ def cache_in_loop(x):
 def list_in_branch(x):
     out = []
     if x[0] > 0:
-        out.append(x[0])
+        out.append("positive")
     return x
 
 
