@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import functools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -99,7 +100,7 @@ def better(name: str, first: Any, best: Any, x: Any) -> Any:
     """One step of ``min`` or ``max``; ``best`` has no meaning at the ``first``."""
     if isinstance(best, Undefined) or first is True:
         return x
-    return choose(first, lambda: x, lambda: call(getattr(builtins, name), best, x))
+    return choose(first, lambda: x, functools.partial(call, getattr(builtins, name), best, x))
 
 
 def not_empty(name: str, first: Any, best: Any) -> Any:
@@ -267,7 +268,7 @@ def _may_divide_by_zero(op: Op) -> bool:
 def unpacked(x: Any) -> Any:
     """What is assigned to several targets."""
     earlier.refuse(x)
-    return x
+    return iterated(x) if isinstance(x, Iterator) else x
 
 
 def filler(name: str) -> Undefined:
