@@ -154,7 +154,8 @@ def _hoisted(inner: Region, x: Array) -> Value | None:
 
 
 def choose(test: Any, then: Block, orelse: Block) -> Any:
-    """A conditional expression."""
+    """A conditional expression. The blocks are the user's functions or ``functools.partial``, where what they may
+    change is seen."""
     if not traced_condition(test):
         return then() if test else orelse()
     box: list[Any] = [Undefined("expression")]

@@ -21,9 +21,10 @@ from dflow.ir.types import finfo
 from dflow.tracing import array as _array
 from dflow.tracing import earlier, lists_of_numbers, templates
 from dflow.tracing.context import note_fresh, region, tracing
+from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.optional import all_held, held
-from dflow.tracing.python import ASKING, BUILTINS, SPECIAL_METHODS
+from dflow.tracing.python import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.rewrite import is_user_code, rewritten
 from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
@@ -110,11 +111,17 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     if takes_functions:
         args = args if function in (sorted, min, max) else tuple(map(_callback, args))
         kwargs = {k: _callback(v) for k, v in kwargs.items()}
+    if looks or isinstance(function, _TAKING) or function is list or (special and function not in _LEAVING_ALONE):
+        for x in args:
+            if isinstance(x, Iterator) and special_method(x, "__next__") is None:
+                take_from(x)
     if special is not None:
         return special(*(args if function in ASKING else map(held, args)), **kwargs)
     if looks:
         earlier.refuse(*args)
     function = held(function)
+    if isinstance(function, types.FunctionType) and function.__code__ is _BY_TYPE and args:
+        return call(function.dispatch(type_(held(args[0]))), *args, **kwargs)  # type: ignore[attr-defined]
     if isinstance(function, types.FunctionType):
         return _call_function(function, args, kwargs)
     if isinstance(function, np.ufunc):
@@ -146,6 +153,12 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 _ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
 TAKING_FUNCTIONS = frozenset([map, filter, sorted, min, max, iter, functools.reduce, *_ITERATORS])
+
+# What takes no item of an iterator, or sees to it itself; and what may take some.
+_LEAVING_ALONE = frozenset([iter, next, isinstance, type, callable, hasattr, print])
+_TAKING = types.BuiltinFunctionType
+
+_BY_TYPE = functools.singledispatch(len).__code__  # type: ignore[attr-defined]
 
 # What goes through the items of a list by itself.
 LOOKING = frozenset([tuple, set, frozenset, dict, iter, map, filter, functools.reduce, *_ITERATORS])
@@ -282,8 +295,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
     if isinstance(owner, str) and function.__name__ in ("format", "join"):
         return (templates.formatted if function.__name__ == "format" else templates.join)(owner, *args, **kwargs)
     if isinstance(owner, list) and function.__name__ == "sort":
-        owner[:] = call(sorted, owner, **kwargs)
-        return None
+        return sort(owner, **{k: _callback(v) for k, v in kwargs.items()})
     if isinstance(owner, np.ndarray):
         return _call_method(function, owner, args, kwargs)
     if _is_random(owner) or (getattr(function, "__module__", None) or "").startswith("numpy.random"):

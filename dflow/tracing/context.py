@@ -102,10 +102,10 @@ class Region:
         self.learnt: dict[Any, Any] = {}  # what loops have found out (of a trace)
         self.outside: Any = ()  # objects that the function reaches without getting them as arguments (of a trace)
         self.reach = reach  # a snapshot of what can be reached from around (of a loop or branch)
-        self.taken: dict[int, tuple[Any, int]] = {}  # iterators, and how often an item was taken (of a trace)
+        self.taken: dict[int, tuple[Callable[[], Any], int]] = {}  # iterators; how often an item was taken (of a trace)
         self.disordered: set[Value] = set()  # values of arrays that do not lie row by row (of a trace)
         self.watched: list[Any] = []  # objects that must not change any more (of a trace)
-        self.undo: list[Callable[[], None]] | None = None  # what restores own cells, once a mark is set
+        self.undo: list[partial[None]] | None = None  # what restores own cells, once a mark is set
         self.loop: Any = None  # the loop of which this is the body
         self.fresh: Any = None  # a NumPy array that the last step has made of known values (of a trace)
         self.filled: list[Cell] = []  # the lengths of lists that loops fill (of a trace)
@@ -196,6 +196,13 @@ class Region:
         if self.undo is None:
             self.undo = []
         return Mark(len(self.builder.ops), dict(self.local), len(self.undo))
+
+    def has_updated(self, mark: Mark) -> bool:
+        """Whether arrays that there were at the mark have been given other contents since."""
+        assert self.undo is not None
+        new = {r for op in self.builder.ops[mark.ops :] for r in op.results}
+        own = any(change.args[-1] not in new for change in self.undo[mark.undone :])
+        return own or any(self.local.get(c) is not v for c, v in mark.local.items())
 
     def back_to(self, mark: Mark) -> None:
         """Forgets what has been traced since the mark."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from dflow.errors import TraceError, failure
@@ -50,7 +51,7 @@ def _chain(operands: Any, join: Callable[[Any, Any, Callable[[], Any]], Any], st
         return x if bool(holds) is stops else _chain(rest, join, stops)
     if holds is x and x.type.dtype is BOOL:
         holds = x = wrap(truth(x))
-    return join(holds, x, lambda: _chain(rest, join, stops))
+    return join(holds, x, partial(_chain, rest, join, stops))
 
 
 # -- comparisons ---------------------------------------------------------------------------------------------------
@@ -100,11 +101,12 @@ def _by_items(name: str, x: Any, y: Any) -> Any:
     if not x or not y:
         return getattr(operator, name)(len(x), len(y))
     strictly = name.replace("e", "t")
-    return choose(
-        test(comparison("eq", x[0], y[0])),
-        lambda: test(comparison(name, x[1:], y[1:])),
-        lambda: test(comparison(strictly, x[0], y[0])),
-    )
+    ways = partial(_test_of, name, x[1:], y[1:]), partial(_test_of, strictly, x[0], y[0])
+    return choose(_test_of("eq", x[0], y[0]), *ways)
+
+
+def _test_of(name: str, x: Any, y: Any) -> Any:
+    return test(comparison(name, x, y))
 
 
 def _in(x: Any, container: Any) -> Any:
@@ -179,4 +181,4 @@ def compare(names: tuple[str, ...], left: Any, *rest: Callable[[], Any]) -> Any:
     first = comparison(names[0], left, right)
     if len(names) == 1:
         return first
-    return and_(lambda: first, lambda: compare(names[1:], right, *rest[1:]))
+    return and_(lambda: first, partial(compare, names[1:], right, *rest[1:]))

@@ -10,10 +10,10 @@ from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedErr
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import BRANCH, Cell, Region, region, tracing
-from dflow.tracing.iterators import leave_alone, take_from, taken_from
+from dflow.tracing.iterators import leave_alone, perhaps_next, take_from, taken_from
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.rows import columns
-from dflow.tracing.sequences import Indexable, as_sequence
+from dflow.tracing.sequences import Indexable, Once, as_sequence
 from dflow.tracing.slots import Loop
 from dflow.tracing.special_methods import iterated
 from dflow.tracing.stacks import held_outside
@@ -106,14 +106,24 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
     if sequence is None:
         if isinstance(iterable, Iterator) and tracing():
             take_from(iterable)
-        return _unrolled(loop, iterated(iterable), body)
+        return _unrolled(loop, iterated(iterable), body, iterable)
+    if isinstance(sequence, Once):
+        sequence.refuse_again()
+    _over(sequence, loop, body, levels)
+    if isinstance(sequence, Once):  # not before: another try may begin anew
+        sequence.gone_through = True
+    return None
+
+
+def _over(sequence: Indexable, loop: Loop, body: Callable[[Any], None], levels: int) -> None:
+    """A ``for`` statement over what has an item for each position."""
     length = sequence.length
     static = isinstance(length, int)
     refused = None
     if static and length <= SHORT and levels <= DEEP and length * region().unrolled <= MOST_COPIES:
         refused = _short(loop, sequence, body)
         if refused is None:
-            return None
+            return
     start, items = _Start(loop), _Items(sequence)
     traced = TracedLoop(loop, lambda k: body(sequence.item(k)), count=length, positive=static)
     try:
@@ -127,12 +137,11 @@ def for_(iterable: Any, body: Callable[[Any], None], levels: int, get: Get, put:
             raise
         peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
         if static and peels and _peeled(loop, sequence, body):
-            return None
+            return
         here = region()
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
             raise
         _copied(loop, sequence, body)
-    return None
 
 
 def if_filling(
@@ -256,8 +265,11 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
     return True
 
 
-def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
-    """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it."""
+def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None], owner: Any = None) -> None:
+    """The loop as Python runs it; once a flag is traced, the rest of each iteration hangs on it.
+
+    ``owner`` is what gives the items, where it is the user's.
+    """
     around = loop.get, loop.put, loop.names, loop.live, loop.uses
     iterator = iter(items)
     while True:
@@ -266,7 +278,7 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None]) -> None:
         if not traced and stop:
             return
         try:
-            item = next(iterator)
+            item = perhaps_next(iterator, owner) if traced else next(iterator)
         except StopIteration:
             return
         if not traced:

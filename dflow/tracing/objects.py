@@ -342,7 +342,8 @@ def article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
-def _in_loop() -> bool:
+def in_loop() -> bool:
+    """Whether what is traced runs several times."""
     here = current()
     return here is not None and (here.unrolled > 1 or any(r.kind == LOOP for r in here.around()))
 
@@ -368,7 +369,7 @@ def resized(place: Place, where: str) -> DflowError:
     mend = "give it all its parts before, and change their values only; or fill an array"
     if isinstance(place.owner, list) and where == WHILE:
         mend = "a `while` has no greatest length: write `for _ in range(1000):` with `if not condition: break`"
-    elif isinstance(place.owner, list) and where == "branch" and not _in_loop():
+    elif isinstance(place.owner, list) and where == "branch" and not in_loop():
         mend = "say its length: an array of the items that there may be, and a mask of those that there are, `a[mask]`"
     elif isinstance(place.owner, list):
         mend = "append in a `for` loop (with `break`), and change the list in no other way there; or fill an array"

@@ -15,11 +15,12 @@ from dflow.errors import TraceError, failure
 from dflow.tracing import earlier, lists_of_numbers, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
-from dflow.tracing.context import builder
+from dflow.tracing.context import builder, region
 from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
+from dflow.tracing.objects import in_loop, is_mutable, parts, put_parts, watch
 from dflow.tracing.operators import numpy_functions
 from dflow.tracing.optional import Optional
 from dflow.tracing.rewrite import rewritten
@@ -155,11 +156,15 @@ def _extreme(name: str, plain: Any) -> Any:
     def best(items: list[Any], keys: list[Any]) -> Any:
         found, mark = items[0], keys[0]
         for item, k in zip(items[1:], keys[1:]):
-            ways = (lambda i=item, k=k: (i, k)), (lambda f=found, m=mark: (f, m))
+            ways = functools.partial(_given, item, k), functools.partial(_given, found, mark)
             found, mark = choose(comparison(first_by, k, mark), *ways)
         return found
 
     return extreme
+
+
+def _given(*values: Any) -> tuple[Any, ...]:
+    return values
 
 
 def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
@@ -168,6 +173,39 @@ def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
     if key is None and (dynamic or earlier.earlier(items) is not None):
         return lists_of_numbers.in_order(items, reverse)
     items = list(iterated(items))
+    made = _in_order(items, key, reverse)
+    if _are_copies(items, made):
+        watch(region(), [*items, *made])
+    return made
+
+
+def sort(items: list[Any], *, key: Any = None, reverse: bool = False) -> None:
+    """``items.sort()``: objects that other names have can neither be read nor changed by these names any more.
+
+    In loops, where the objects of the list are others in each iteration, that is not looked after.
+    """
+    before = [*items]
+    items[:] = _in_order(before, key, reverse)
+    if not _are_copies(before, items) or in_loop():
+        return
+    reason = "this object has been sorted by traced numbers: which item of the list it is, is not known"
+    mend = "take it from the list"
+    for x in filter(is_mutable, before):
+        put_parts(x, {k: Undefined(str(k), reason, mend) for k in parts(x)})
+    watch(region(), before)
+
+
+def _are_copies(items: list[Any], made: list[Any]) -> bool:
+    """Whether some of the sorted items stand for objects with names of their own; arrays are linked."""
+    mine, theirs = ([x for x in flatten(v)[0] if isinstance(x, Array) and x.ndim] for v in (items, made))
+    for x in theirs:
+        for other in mine:
+            x.cell.link(other.cell)
+    return any(a is not b and is_mutable(b) for a, b in zip(items, made))
+
+
+def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
+    """The items sorted: themselves, or what is made of their parts where the order is traced."""
     keys = items if key is None else [key(i) for i in items]
     if not contains_traced(keys):
         order = sorted(range(len(items)), key=keys.__getitem__, reverse=reverse)

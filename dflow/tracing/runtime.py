@@ -102,7 +102,7 @@ def better(name: str, first: Any, best: Any, x: Any) -> Any:
     """One step of ``min`` or ``max``; ``best`` has no meaning at the ``first``."""
     if isinstance(best, Undefined) or first is True:
         return x
-    return choose(first, lambda: x, lambda: call(getattr(builtins, name), best, x))
+    return choose(first, lambda: x, functools.partial(call, getattr(builtins, name), best, x))
 
 
 def not_empty(name: str, first: Any, best: Any) -> Any:
@@ -285,7 +285,7 @@ def unpacked(x: Any) -> Any:
     """What is assigned to several targets."""
     x = held(x)
     earlier.refuse(x)
-    return x
+    return iterated(x) if isinstance(x, Iterator) else x
 
 
 def listed(*parts: Any) -> list[Any]:

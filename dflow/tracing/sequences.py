@@ -127,7 +127,27 @@ class Inside(Array):
         super().__init__(k.cell, k.type, k.steps, k.weak)
 
 
-class Enumerated(Indexable):
+class Once(Indexable):
+    """What Python goes through once: a second loop over it would find nothing."""
+
+    gone_through = False
+
+    def refuse_again(self) -> None:
+        if self.gone_through:
+            raise failure(
+                TraceError,
+                "the items of an enumerate(), zip() or reversed() are taken again",
+                seen="Python gives them once, and none the second time",
+                mend="make a new one for each loop, or a list of it",
+            )
+
+    def __iter__(self) -> Iterator[Any]:
+        self.refuse_again()
+        self.gone_through = True
+        return super().__iter__()
+
+
+class Enumerated(Once):
     def __init__(self, inner: Indexable, start: Any):
         self.inner, self.start, self.length = inner, start, inner.length
 
@@ -154,7 +174,7 @@ class Positions(Indexable):
         return tuple(index)
 
 
-class Zipped(Indexable):
+class Zipped(Once):
     def __init__(self, parts: Sequence[Indexable]):
         self.parts = parts
         self.length = parts[0].length
@@ -169,7 +189,7 @@ class Zipped(Indexable):
         return [xs for p in self.parts for xs in p.lists()]
 
 
-class Reversed(Indexable):
+class Reversed(Once):
     def __init__(self, inner: Indexable):
         self.inner, self.length = inner, inner.length
 

@@ -21,7 +21,9 @@ from dflow.records import is_record
 from dflow.tracing import earlier
 from dflow.tracing.array import Array
 from dflow.tracing.context import TRACE, note_fresh, region, tracing
+from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced
+from dflow.tracing.numbers import stands_for
 from dflow.tracing.objects import Place, outside_change, parts
 from dflow.tracing.optional import Optional, held
 from dflow.tracing.rewrite import is_user_code, rewritten
@@ -151,6 +153,8 @@ def iterated(x: Any) -> Any:
     if run is not None:
         x = run()
     step = method(x, "__next__")
+    if step is None and isinstance(x, Iterator) and tracing():
+        take_from(x)
     return x if step is None else _stepped(step)
 
 
@@ -190,8 +194,10 @@ def attribute(x: Any, name: str) -> Any:
     """``x.name``, the getter of a property run rewritten."""
     x = held(x)
     cls = type(x)
+    if isinstance(x, type) and isinstance(_in_classes(x.__mro__, name), functools.singledispatchmethod):
+        return functools.partial(_run_by_type, _in_classes(x.__mro__, name), None, x)
     if cls in PLAIN or cls is types.ModuleType or isinstance(x, type):
-        return getattr(x, name)
+        return stands_for(x) if name == "__class__" and isinstance(x, Array) else getattr(x, name)
     owner, classes = x, cls.__mro__
     if isinstance(x, super):
         owner, every = x.__self__, x.__self_class__.__mro__  # type: ignore[attr-defined]
@@ -199,6 +205,8 @@ def attribute(x: Any, name: str) -> Any:
     found = _in_classes(classes, name)
     if isinstance(found, property) and _is_users(found.fget):
         return rewritten(found.fget)(owner)  # type: ignore[arg-type]
+    if isinstance(found, functools.singledispatchmethod):
+        return functools.partial(_run_by_type, found, x, cls)
     if isinstance(found, functools.cached_property) and _is_users(found.func):
         if name not in x.__dict__:
             x.__dict__[name] = rewritten(found.func)(x)  # type: ignore[arg-type]
@@ -210,6 +218,16 @@ def attribute(x: Any, name: str) -> Any:
         return object.__getattribute__(x, name)
     except AttributeError:
         return fallback(name)
+
+
+def _run_by_type(found: Any, x: Any, cls: type, *args: Any, **kwargs: Any) -> Any:
+    """A method that is chosen by the class of its first argument, which a traced one only stands for."""
+    first = held(args[0])
+    kind = stands_for(first) if isinstance(first, Array) else type(first)
+    run: Any = found.dispatcher.dispatch(kind).__get__(x, cls)
+    if isinstance(run, types.MethodType):
+        run, args = run.__func__, (run.__self__, *args)
+    return rewritten(run)(*args, **kwargs)
 
 
 def set_attribute(value: Any, x: Any, name: str) -> None:
