@@ -57,7 +57,7 @@ def gather(x, i):
 
 def monte_carlo(shocks):
     """The price of an Asian option: the mean of a path in ten steps."""
-    price, total = np.ones(shocks.shape[1]), np.zeros(shocks.shape[1])
+    price, total = np.ones_like(shocks[0]), np.zeros_like(shocks[0])
     for k in range(10):
         price = price * np.exp(-0.005 + 0.1 * shocks[k])
         total = total + price

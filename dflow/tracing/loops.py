@@ -38,19 +38,22 @@ def while_(test: Block, body: Block, get: Get, put: Set, *facts: Any) -> None:
             if stop:
                 return
             holds = test()
-            if not traced_condition(holds):
-                if not holds:
+            known = not traced_condition(holds)
+            if known and not holds:
+                return
+            # Where the first rounds alone are known to run, they are traced as those of the loop: its code stands once.
+            many = turns == LONG if known else turns > 0
+            if not tried and (
+                (known and loop.flags) or (many and start and start.emits(turns) and start.can_be_restored())
+            ):
+                tried = True
+                if turns and start:
+                    start.restore()
+                if _attempted(loop, test, body):
                     return
-                if not tried and (
-                    loop.flags or (turns == LONG and start and start.emits(turns) and start.can_be_restored())
-                ):
-                    tried = True
-                    if turns and start:
-                        start.restore()
-                    if _attempted(loop, test, body):
-                        return
-                    turns = 0
-                    continue
+                turns = 0
+                continue
+            if known:
                 body()
                 turns += 1
                 continue

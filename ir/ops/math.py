@@ -134,10 +134,12 @@ elementwise("sqrt", "square root", np.sqrt, FLOATS, jvp=_sqrt_jvp, samples=(POSI
 
 
 def _pow_by_base(b: Any, z: Any, x: Any, y: Any) -> Any:
-    """y * x**(y - 1); at the point (0, 0) only, where that is 0 * inf, it is 0."""
+    """y * x**(y - 1); at the point (0, 0) only, where that is 0 * inf, it is 0.
+
+    Both powers have one base, so that they share its logarithm, which is most of the work."""
     origin = b.and_(b.eq(x, 0.0), b.eq(y, 0.0))
-    base = b.select(origin, b.full(1.0, x.type), x)
-    return b.mul(y, b.pow(base, b.sub(y, 1.0)))
+    power = b.select(origin, b.full(0.0, y.type), b.sub(y, 1.0))
+    return b.mul(y, b.pow(x, power))
 
 
 def _pow_by_exponent(b: Any, z: Any, x: Any, y: Any) -> Any:

@@ -16,6 +16,7 @@ derivative goes on from there is passed by where the mask does not hold.
 
 from __future__ import annotations
 
+import cmath
 import functools
 from collections.abc import Sequence
 
@@ -26,12 +27,13 @@ from dflow.ir.core import Block, Function, Location, Op, Value, free_values, sub
 from dflow.ir.linearity import linear_groups
 from dflow.ir.passes.dependence import dependents
 from dflow.ir.passes.packing import packed_type, unpack
-from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.passes.rewrite import constant_of, splat_of
 from dflow.ir.registry import Accumulate, Linear, definition
 from dflow.ir.rules import RULED, as_its_region
 from dflow.ir.types import I64, scalar
 
 LONG = 8  # iterations that are worth a question
+LEAST = 1e-4  # what has a finite reciprocal in all types
 
 
 def transpose(f: Function, linear: Sequence[int] | None = None, *, strict: bool = False) -> Function:
@@ -164,7 +166,7 @@ class _Transpose:
         mask = None if cts[0] is None else self.masks.get(cts[0])
         for i, contribution in enumerate(rule(b, attrs, xs, cts)):
             if isinstance(contribution, Value) and definition(op).elementwise:
-                contribution = self.masked(b, op, i, contribution, mask)
+                contribution = self.masked(b, op, i, contribution, mask, xs)
             self.add(b, op.operands[i], contribution)
 
     def ruled(self, b: Builder, op: Op) -> None:
@@ -191,12 +193,14 @@ class _Transpose:
         for (_, v), contribution in zip(inside, transpose_block(b, region, [a for a, _ in inside], bars, env)):
             self.add(b, v, contribution)
 
-    def masked(self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None) -> Value:
+    def masked(
+        self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None, xs: Sequence[Value | Linear]
+    ) -> Value:
         """The contribution of an elementwise operation to operand ``i``, zero where the mask does not hold."""
         if op.name == "select":
             chosen = self.get(op.operands[0]) if i == 1 else b.not_(self.get(op.operands[0]))
             mask = chosen if mask is None else b.and_(mask, chosen)
-        elif mask is not None and op.name in ("mul", "div", "scale"):
+        elif mask is not None and op.name in ("mul", "div", "scale") and not _is_finite(xs[1 - i]):
             contribution = b.select(mask, contribution, b.zeros(contribution.type))
         if mask is not None:
             self.masks[contribution] = mask
@@ -273,6 +277,17 @@ class _Transpose:
 def _is_long(count: Value, region: Block) -> bool:
     trips = constant_of(count)
     return trips is None or trips >= LONG or any(op.name == "for" for op in region.ops)
+
+
+def _is_finite(x: Value | Linear) -> bool:
+    """Whether zero times ``x``, or divided by it, is certainly zero."""
+    if not isinstance(x, Value):
+        return False
+    if x.op is not None and x.op.name == "div":  # a reciprocal, as derivatives of quotients have it
+        one, divisor = map(splat_of, x.op.operands)
+        return one == 1 and divisor is not None and cmath.isfinite(divisor) and abs(divisor) > LEAST
+    c = splat_of(x)
+    return c is not None and cmath.isfinite(c) and c != 0
 
 
 def _fits(op: Op, linear: set[Value]) -> bool:

@@ -209,7 +209,7 @@ def test_rounds_that_read_a_tape_go_together(gpu):
     """Far memory is waited for less often."""
 
     def f(x):
-        for _ in range(100):
+        for _ in range(300):
             x = 0.9 * x * x
         return x
 

@@ -437,3 +437,27 @@ def returned_at_once(x, n):
 @pytest.mark.parametrize("n", [0, 3])
 def test_loops_that_end_with_their_first_iteration(check, fn, n):
     check(fn, np.array([2.5, 1.0, 3.0, 4.0, 5.0, 6.0]), n)
+
+
+def test_a_first_round_that_certainly_runs_is_one_of_the_loop(check):
+    def doublings(x):
+        t, rounds = 0.0, 0
+        while t < 1.0:
+            t = t + np.exp(-x[0])
+            rounds += 1
+        return t * rounds
+
+    check(doublings, np.array([0.7]))
+    traced = dflow.jit(doublings).lower(np.array([0.7])).stages.traced
+    assert str(traced).count(" = exp ") == 1
+
+
+def test_a_first_round_of_another_type_stands_alone(check):
+    def f(x):
+        y, n = None, 0.0
+        while n < 3.0:
+            y = x if y is None else y + x
+            n = n + x[0]
+        return y
+
+    check(f, np.array([0.7, 1.0]))

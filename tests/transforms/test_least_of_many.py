@@ -39,3 +39,8 @@ def test_order_two_where_the_cotangent_itself_is_zero():
     gradient, change = dflow.jvp(dflow.grad(miss), (CENTRES, point, wanted), (dots, None, None))
     np.testing.assert_array_equal(gradient, 0.0 * slope)
     np.testing.assert_allclose(change, 2.0 * np.sum(slope * dots) * slope, rtol=1e-12)
+
+
+def test_a_constant_factor_needs_no_choice_of_its_own():
+    gradient = dflow.jit(dflow.grad(lambda x: np.where(x > 0, np.sin(3.0 * x) / 7.0, 0.0)))
+    assert str(gradient.lower(1.0).stages.optimized).count(" = select ") == 2  # the choice, and the cosine's product
