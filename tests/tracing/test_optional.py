@@ -282,7 +282,7 @@ def test_every_use_is_that_of_python(use):
         try:
             wanted = use(perhaps(x))
         except TypeError:
-            with pytest.raises(TypeError, match="may be None|NoneType"):
+            with pytest.raises(TypeError, match=r"may be None|NoneType"):
                 compiled(x)
         else:
             assert compiled(x) == wanted
