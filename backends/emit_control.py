@@ -9,6 +9,7 @@ from functools import partial
 
 from llvmlite import ir
 
+from dflow.backends.emit_choices import choices
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_held import held_array, in_registers
 from dflow.backends.emit_lanes import in_lanes, lanes
@@ -113,6 +114,8 @@ def _while(e: Emitter, op: Op) -> None:
     (goes_on,) = e.block(condition)
     b.cbranch(goes_on, inside, done)
     b.position_at_end(inside)
+    if e.options.mask_registers:
+        e.choices.update(choices(body))
     e.block(body)
     for phi, v in zip(phis, registers(e, body.results)):
         phi.add_incoming(v, b.block)

@@ -47,6 +47,12 @@ def has_masks() -> bool:
     return bool(llvm.get_host_cpu_features().get("avx2"))
 
 
+@functools.cache
+def has_mask_registers() -> bool:
+    """Whether this processor has AVX-512."""
+    return bool(llvm.get_host_cpu_features().get("avx512f"))
+
+
 def optimize(
     module: ir.Module | str,
     target: llvm.TargetMachine,
