@@ -3,12 +3,12 @@ gives one to all their names), so they need nothing at all."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 from llvmlite import ir
 
+from dflow.backends.emit_batches import batches, in_batches
 from dflow.backends.emit_choices import choices
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_held import held_array, in_registers
@@ -19,7 +19,8 @@ from dflow.backends.emit_types import ZERO
 from dflow.backends.emit_waves import in_waves, waves
 from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
-from dflow.ir.core import Block, Op, Value, walk
+from dflow.backends.loop_sums import reassociate, sums
+from dflow.ir.core import Block, Op, Value
 
 Carried = list[ir.Value | None]
 
@@ -52,6 +53,10 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
     if in_diagonals := waves(e, op):
         return in_waves(e, op, in_diagonals, count, inits, begin)
 
+    totals = sums(body, carried)
+    if in_groups := batches(e, op, totals):
+        return in_batches(e, op, in_groups, count, inits, begin)
+
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)
         bind(e, carried, values)
@@ -61,42 +66,10 @@ def _rounds(e: Emitter, op: Op, count: ir.Value, inits: Sequence[ir.Value], begi
             reassociate(e.env[total])
         return yields
 
-    totals = sums(body, carried)
     with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
         if held := held_array(e, op):
             return in_registers(e, op, held, count, inits, begin)
         return e.loop(count, inits, run, hints=hints(e, body, count, totals))
-
-
-def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
-    """What a loop only adds up: results of the body that are a carried number plus or minus another.
-
-    Neither has another use, so that no partial sum can be seen, and none is needed to make up for another's error.
-    """
-    candidates = []
-    for arg, total in zip(carried, body.results):
-        op = total.op
-        if op is not None and arg.type.is_scalar and arg in op.operands[:2]:
-            adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
-            candidates += [(arg, total)] if adds and op in body.ops else []
-    uses = _uses(body) if candidates else Counter()
-    return [total for arg, total in candidates if uses[arg] == uses[total] == 1]
-
-
-def _uses(body: Block) -> Counter[Value]:
-    """How often values are used in a block and in the regions inside."""
-    uses = Counter(body.results)
-    for op in walk(body):
-        uses.update(op.operands)
-        for region in op.regions:
-            uses.update(region.results)
-    return uses
-
-
-def reassociate(value: ir.Value) -> None:
-    """Lets LLVM add in another order, as reductions of arrays do, which is what vectorization takes."""
-    if getattr(value, "opname", "") in ("fadd", "fsub"):
-        value.flags = [*value.flags, "reassoc"]
 
 
 @emits("while")
