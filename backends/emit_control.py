@@ -3,12 +3,13 @@ gives one to all their names), so they need nothing at all."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
 from llvmlite import ir
 
+from dflow.backends.emit_batches import batches, in_batches
+from dflow.backends.emit_choices import choices
 from dflow.backends.emit_core import Emitter, emits
 from dflow.backends.emit_filter import filter_of, filtered
 from dflow.backends.emit_held import held_array, in_registers
@@ -20,8 +21,8 @@ from dflow.backends.emit_types import ZERO
 from dflow.backends.emit_waves import in_waves, waves
 from dflow.backends.interface import Check
 from dflow.backends.loop_hints import hints
+from dflow.backends.loop_sums import reassociate, sums
 from dflow.ir.core import Block, Op, Value
-from dflow.ir.passes.accumulate import count_uses
 
 Carried = list[ir.Value | None]
 
@@ -57,6 +58,10 @@ def _rounds(
     if in_diagonals := waves(e, op):
         return in_waves(e, op, in_diagonals, count, inits, begin)
 
+    totals = sums(body, carried)
+    if in_groups := batches(e, op, totals):
+        return in_batches(e, op, in_groups, count, inits, begin)
+
     def run(i: ir.Value, *values: ir.Value) -> list[ir.Value]:
         e.env[k] = e.add(begin, i)
         bind(e, carried, turning.enter(values))
@@ -69,33 +74,11 @@ def _rounds(
     if chosen := filter_of(e, op):
         done, inits = filtered(e, body, chosen, count, inits, begin)
         count, begin = e.sub(count, done), e.add(begin, done)
-    totals = sums(body, carried)
     with held_rows(e, body, [count]), reserved_rows(e, body, begin, count):
         if held := held_array(e, op):
             return in_registers(e, op, held, count, inits, begin)
         with places(e, op, moves) as turning:
             return turning.end(e.loop(count, turning.begin(inits), run, hints=hints(e, body, count, totals)))
-
-
-def sums(body: Block, carried: Sequence[Value]) -> list[Value]:
-    """What a loop only adds up: results of the body that are a carried number plus or minus another.
-
-    Neither has another use, so that no partial sum can be seen, and none is needed to make up for another's error.
-    """
-    candidates = []
-    for arg, total in zip(carried, body.results):
-        op = total.op
-        if op is not None and arg.type.is_scalar and arg in op.operands[:2]:
-            adds = op.name == "add" or (op.name == "sub" and op.operands[0] is arg)
-            candidates += [(arg, total)] if adds and op in body.ops else []
-    uses = count_uses(body) if candidates else Counter()
-    return [total for arg, total in candidates if uses[arg] == uses[total] == 1]
-
-
-def reassociate(value: ir.Value) -> None:
-    """Lets LLVM add in another order, as reductions of arrays do, which is what vectorization takes."""
-    if getattr(value, "opname", "") in ("fadd", "fsub"):
-        value.flags = [*value.flags, "reassoc"]
 
 
 @emits("while")
@@ -123,6 +106,8 @@ def _while_rounds(
     (goes_on,) = e.block(condition)
     b.cbranch(goes_on, inside, done)
     b.position_at_end(inside)
+    if e.options.avx512:
+        e.choices.update(choices(body))
     e.block(body)
     for phi, v in zip(phis, turning.leave(registers(e, body.results))):
         phi.add_incoming(v, b.block)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
+from dflow.backends.emit_choices import mask_of
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import (
     I64,
@@ -58,12 +59,12 @@ Body = Callable[[list[ir.Value]], None]
 class Options:
     """How to emit, for the process that the code is loaded into. ``blas``: large matrix products call its BLAS;
     ``threads``: large nests of loops call its pool of threads; ``masks``: its processor reads vectors under masks;
-    ``compress``: it compresses them."""
+    ``avx512``: it has AVX-512 with vectors of all lengths, which compares into masks and compresses by them."""
 
     blas: bool = True
     threads: bool = True
     masks: bool = True
-    compress: bool = False
+    avx512: bool = False
 
 
 # (emitter, operation): writes the operation.
@@ -100,6 +101,7 @@ class Emitter:
         self.env: dict[Value, ir.Value] = {}
         self.checks: list[Check] = []
         self.error = function.args[-1]  # where a failed check leaves its record
+        self.choices: set[Op] = set()  # comparisons into masks (see ``emit_choices``)
         self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
         self.uses: Counter[Value] | None = None  # how often values are used, once somebody has asked (`emit_direct.py`)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
@@ -337,6 +339,8 @@ def untyped(address: Any) -> Any:
 
 def elementwise(e: Emitter, op: Op, at: list[ir.Value]) -> ir.Value:
     values = [e.load(x, at) for x in op.operands]
+    if op in e.choices:
+        return mask_of(e.builder, op.name, op.operands[0].type.dtype, values)
     return emit_scalar(e.builder, op.name, op.attrs, [x.type.dtype for x in op.operands], values)
 
 

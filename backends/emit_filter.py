@@ -42,7 +42,7 @@ class Filter:
 def filter_of(e: Emitter, loop: Op) -> Filter | None:
     """What ``loop`` keeps, if that is all it does."""
     (body,) = loop.regions
-    if not e.vectorizes or not e.options.compress:
+    if not e.vectorizes or not e.options.avx512:
         return None
     arrays = [a for a in body.args[1:] if a.type.rank]
     counts = [(a, r) for a, r in zip(body.args[1:], body.results) if not a.type.rank]

@@ -25,6 +25,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter, cost
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import I32, ZERO, declare, index
+from dflow.backends.loop_sums import sums
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.passes.accumulate import additions, count_uses
 from dflow.ir.passes.rewrite import constant_of, has_effect
@@ -165,8 +166,6 @@ def _fits_vectors(dtype: DType) -> bool:
 
 def _is_recurrence(loop: Op) -> bool:
     """Whether an innermost loop carries more than sums, of which LLVM makes vectors by itself."""
-    from dflow.backends.emit_control import sums
-
     (body,) = loop.regions
     return not any(o.regions for o in body.ops) and len(sums(body, body.args[1:])) < len(body.args) - 1
 

@@ -19,7 +19,7 @@ from llvmlite import ir
 from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import ZERO, constant, index, storage_type
-from dflow.backends.loop_hints import access_group, loop_id
+from dflow.backends.loop_hints import loop_id, vector_loop
 from dflow.backends.waves import ROWS, Waves, found_waves
 from dflow.ir.core import Op, Value
 
@@ -49,15 +49,7 @@ class _Waves:
         self.carried = [(a, init, r) for a, init, r in carried if a.type.is_scalar]
         self.slots = {a: e.slot(ir.ArrayType(storage_type(a.type.dtype), ROWS)) for a, _, _ in self.carried}
         self.elsewhere = e.slot(ir.ArrayType(ir.DoubleType(), ROWS))
-        alone = ("llvm.loop.unroll.disable",)
-        self.alone = loop_id(e.module, alone, ("llvm.loop.vectorize.enable", 0))
-        self.group = access_group(e.module)
-        self.as_vectors = [
-            ("llvm.loop.parallel_accesses", self.group),
-            ("llvm.loop.vectorize.width", ROWS),
-            ("llvm.loop.interleave.count", 1),
-            alone,
-        ]
+        self.alone = loop_id(e.module, ("llvm.loop.unroll.disable",), ("llvm.loop.vectorize.enable", 0))
 
     def write(self, count: ir.Value) -> None:
         e, b, length = self.e, self.e.builder, self.length
@@ -89,20 +81,15 @@ class _Waves:
         """All rounds at the time ``t``. Where a row has none, it is as if it had its first or last, and what would be
         written goes elsewhere."""
         e, b = self.e, self.e.builder
-        others = {*e.function.blocks}
 
-        def one(w: ir.Value) -> None:
+        def one(w: ir.Value) -> Sequence[ir.Value]:
             j = e.sub(t, e.mul(w, index(self.lag)))
             exists = b.and_(b.icmp_signed("<", w, height), b.icmp_unsigned("<", j, self.length))
             j = least(b, greatest(b, j, ZERO), e.sub(self.length, index(1)))
             self.round(e.add(first, least(b, w, e.sub(height, index(1)))), j, w, exists)
+            return ()
 
-        hints = loop_id(e.module, *self.as_vectors)
-        e.repeat(index(ROWS), one, hints)
-        for block in e.function.blocks:
-            for instruction in () if block in others else block.instructions:
-                if instruction.opname in ("load", "store"):
-                    instruction.set_metadata("llvm.access.group", self.group)
+        vector_loop(e, ROWS, (), one)
 
     def round(self, i: ir.Value, j: ir.Value, w: ir.Value, exists: ir.Value | None = None) -> None:
         """Round ``j`` of row ``i``, which is number ``w`` of those that go side by side."""

@@ -19,7 +19,7 @@ from dflow.backends.bufferize import bufferize
 from dflow.backends.emit import Emitted, Options, emit
 from dflow.backends.engine import CompiledFunction
 from dflow.backends.fusion import fuse
-from dflow.backends.machine import COMPILING, has_compress, has_masks, machine, optimize
+from dflow.backends.machine import COMPILING, has_avx512, has_masks, machine, optimize
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.plan import Plan
 from dflow.backends.shared_code import shared_names
@@ -90,6 +90,10 @@ def compile_plan(
     return CompiledFunction(made.object, plan.function, lambda: made, symbols or {}, plan.in_place)
 
 
+def for_this_machine() -> Options:
+    return Options(masks=has_masks(), avx512=has_avx512())
+
+
 def generate(
     plan: Plan,
     *,
@@ -101,7 +105,7 @@ def generate(
     """Emits and optimizes ``plan``, and generates machine code; see `compile_plan`."""
     name = name or f"dflow.{plan.function.name}"  # "free" would be taken for the one of libc
     clock = [time.perf_counter()]
-    emitted = emit(plan, name, options=options or Options(masks=has_masks(), compress=has_compress()))
+    emitted = emit(plan, name, options=options or for_this_machine())
     wanted = [name, *(extend(emitted.module, emitted.function) if extend else ())]
     release = emitted.release.name if emitted.release else None
     call_repeated(plan.function, emitted.module)

@@ -7,7 +7,7 @@ then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
@@ -66,6 +66,29 @@ def _is_plain(op: Op, k: Value) -> bool:
     return not any(others) and (last == 1 or (op.name == "extract" and not last))
 
 
+def vector_loop(
+    e: Emitter, rounds: int, inits: Sequence[ir.Value], body: Callable[..., Sequence[ir.Value]]
+) -> list[ir.Value]:
+    """A loop of so many rounds, which LLVM makes one of vectors with as many numbers; see `Emitter.loop`.
+
+    That has to be possible, or LLVM says on standard error that it is not. No round may touch what another has written.
+    """
+    others, group = {*e.function.blocks}, _Group(e.module, [], name=str(len(e.module.metadata)))
+    hints = loop_id(
+        e.module,
+        ("llvm.loop.parallel_accesses", group),
+        ("llvm.loop.vectorize.width", rounds),
+        ("llvm.loop.interleave.count", 1),
+        ("llvm.loop.unroll.disable",),
+    )
+    made = e.loop(ir.IntType(64)(rounds), inits, body, hints=hints)
+    for block in e.function.blocks:
+        for instruction in () if block in others else block.instructions:
+            if instruction.opname in ("load", "store"):
+                instruction.set_metadata("llvm.access.group", group)
+    return made
+
+
 class _LoopId(ir.MDValue):
     """Metadata that names itself, so that no two loops have the same."""
 
@@ -75,17 +98,12 @@ class _LoopId(ir.MDValue):
 
 
 class _Group(ir.MDValue):
-    """Metadata that is like no other."""
+    """A name for loads and stores of which a loop may say that they do not meet from round to round; like no other."""
 
     __eq__, __hash__ = object.__eq__, object.__hash__
 
     def descr(self, buf: list[str]) -> None:
         buf.append("distinct !{ }\n")
-
-
-def access_group(module: ir.Module) -> ir.MDValue:
-    """A name for loads and stores of which a loop may say that they do not meet from round to round."""
-    return _Group(module, [], name=str(len(module.metadata)))
 
 
 def loop_id(module: ir.Module, *properties: tuple[str | int | ir.MDValue, ...]) -> ir.MDValue:

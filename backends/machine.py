@@ -48,8 +48,8 @@ def has_masks() -> bool:
 
 
 @functools.cache
-def has_compress() -> bool:
-    """Whether this processor puts the elements of a vector that a mask chooses one behind the other."""
+def has_avx512() -> bool:
+    """Whether this processor compares into masks, and compresses vectors of any length by them."""
     features = llvm.get_host_cpu_features()
     return bool(features.get("avx512f") and features.get("avx512vl"))
 

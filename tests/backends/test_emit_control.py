@@ -13,7 +13,7 @@ from dflow.backends.bufferize import bufferize
 from dflow.backends.engine import CompiledFunction
 from dflow.backends.generation import compile_plan, lower
 from dflow.ir.builder import Builder
-from dflow.ir.core import Function, Location
+from dflow.ir.core import Function, Location, Value
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import BOOL, F32, F64, GROWS, I64, Size, TensorType, scalar
 
@@ -330,6 +330,26 @@ def test_arena_goes_with_its_function():
         large()(1.0)
         gc.collect()
     assert resident_kilobytes() - before < 80_000  # one arena is 24 MB; the C library may keep some
+
+
+@pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
+@pytest.mark.parametrize("dtype", [F32, F64])
+def test_choices_of_several_numbers(name, dtype):
+    """One comparison chooses two floats and an integer in each round; NaN is like no number."""
+    x = np.array([1.0, np.nan, 2.0, -0.0, 0.0, 2.0, np.inf, -np.inf, 3.0], dtype.numpy)
+    b = Builder([TensorType(dtype, (9,)), scalar(dtype)])
+    values, start = b.args
+
+    def step(b: Builder, k: Value, u: Value, v: Value, n: Value) -> list[Value]:
+        x = b.extract(values, k, index=AT)
+        chosen = getattr(b, name)(x, v)
+        twice = b.add(n, n)
+        return [b.add(k, 1), b.select(chosen, x, u), b.select(chosen, b.add(v, x), v), b.select(chosen, n, twice)]
+
+    inits = [b.index(0), start, start, b.index(1)]
+    made = b.while_loop(inits, lambda b, k, *_: b.lt(k, b.index(9)), step)
+    for first in (0.0, 2.0, np.nan):
+        assert_agrees(b.function("f", made), x, dtype.numpy.type(first))
 
 
 def test_large_rows_of_a_sequence():
