@@ -209,7 +209,7 @@ def test_a_stencil_in_place_is_one_pass(shape):
     plan = bufferize(fuse(program))
     check_plan(plan)
     (loop,) = plan.moves
-    assert [op.attrs["domain"] for op in loop.regions[0].ops if op.name == "kernel"][0] == shape
+    assert next(op.attrs["domain"] for op in loop.regions[0].ops if op.name == "kernel") == shape
     assert sum(op.name == "copy" for op in walk(loop.regions[0])) == len(plan.moves[loop]) == 1
     for n in range(4):
         np.testing.assert_allclose(compile_plan(plan)(u, 0.1, n)[0], f(u.copy(), 0.1, n), rtol=1e-13)
