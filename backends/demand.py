@@ -133,7 +133,7 @@ class Demand:
         self._arguments = set(f.args)
         self._fusable: set[Op] = set()
         self._clock = 0
-        self.windows = windows(f, _makes_elements)
+        self.windows = windows(f, _makes_elements, turns=not for_device)
         self._visit(f.body, None)
         self._fresh = self._forward()
         for op in reversed(self._position):

@@ -9,7 +9,8 @@ The cotangent of a stencil is such a chain: each shifted slice adds to it. In pl
 memory of its own. A link is a *window* when it covers most of the tensor, a contiguous part of known place, so that
 asking of each element whether it lies inside is cheap; and when it writes to what nothing else reads: a tensor that is
 being made, so that the chain costs no pass at all, or the result of another link. A lone window in a tensor that is
-there already is better written in place.
+there already is better written in place, unless it is computed from other elements of that tensor: the stencils of time
+loops, whose old and new state change places then.
 
 A concatenation is read in the same way where asking of an element which part it lies in is cheap:
 
@@ -26,7 +27,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 from dflow.ir.core import Block, Function, Op, Value, walk
-from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.passes.rewrite import constant_of, same
 from dflow.ir.registry import definition
 
 LEAST = 0.5  # of the elements of the whole
@@ -35,10 +36,11 @@ MOST = 32  # links of one chain
 PARTS = 4  # of a concatenation
 
 
-def windows(f: Function, is_made: Callable[[Op], bool]) -> set[Op]:
+def windows(f: Function, is_made: Callable[[Op], bool], turns: bool) -> set[Op]:
     """The updates and concatenations of ``f`` that kernels should compute.
 
-    ``is_made`` tells the operations that kernels compute."""
+    ``is_made`` tells the operations that kernels compute; ``turns``, whether the new state of a loop may be in other
+    memory than the old one (`turning.py`)."""
     found = _joins(f)
     if not any(is_window(op) for op in walk(f.body)):
         return found
@@ -47,7 +49,7 @@ def windows(f: Function, is_made: Callable[[Op], bool]) -> set[Op]:
         uses.update(op.operands)
         for r in op.regions:
             uses.update(r.results)
-    _search(f.body, uses, is_made, found)
+    _search(f.body, uses, is_made, turns, found)
     return found
 
 
@@ -103,12 +105,12 @@ def _edges(links: list[Op]) -> float:
     return 1 - (last - first) / size
 
 
-def _search(block: Block, uses: Counter[Value], is_made: Callable[[Op], bool], found: set[Op]) -> None:
+def _search(block: Block, uses: Counter[Value], is_made: Callable[[Op], bool], turns: bool, found: set[Op]) -> None:
     here = set(block.ops)
     chains: dict[Op, list[Op]] = {}  # by the last link
     for op in block.ops:
         for r in op.regions if op.name != "kernel" else ():
-            _search(r, uses, is_made, found)
+            _search(r, uses, is_made, turns, found)
         if is_window(op):
             before = op.operands[0].op
             alone = before in here and uses[op.operands[0]] == 1
@@ -121,8 +123,28 @@ def _search(block: Block, uses: Counter[Value], is_made: Callable[[Op], bool], f
         root = links[0].operands[0]
         made = root.op is not None and is_made(root.op)
         fresh = made and (_is_splat(root) or (root.op in here and uses[root] == 1))
-        if (fresh or len(links) > 1) and _edges(links) <= EDGES:
+        beside = turns and len(links) == 1 and _reads_beside(links[0], uses)
+        if (fresh or beside or len(links) > 1) and _edges(links) <= EDGES:
             found.update(links)
+
+
+def _reads_beside(op: Op, uses: Counter[Value]) -> bool:
+    """Whether the part is computed from other elements of the tensor than those that it replaces, and for nothing else.
+    In place it would have to be made before, and then be copied."""
+    root, part, *starts = op.operands
+    work, made, beside = [part], Counter([part]), False
+    while work:
+        source = work.pop().op
+        if source is None or not (definition(source).elementwise or source.name == "extract"):
+            continue
+        if source.name == "extract" and source.operands[0] is root:
+            beside |= source.attrs["index"] != op.attrs["index"] or not all(map(same, source.operands[1:], starts))
+            continue
+        operands = [v for v in source.operands if v.type.rank]
+        work += [v for v in dict.fromkeys(operands) if v not in made]
+        made.update(operands)
+    computed = [v for v in made if v.op is not None and definition(v.op).elementwise]
+    return beside and all(uses[v] == made[v] for v in computed)
 
 
 def _is_splat(v: Value) -> bool:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from dflow.ir.core import Op, Value, free_values
 from dflow.ir.passes.backwards import backwards
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
-from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.passes.rewrite import constant_of, splat_source
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 
@@ -164,7 +164,7 @@ def _cost(op: Op) -> float:
         return sum(_cost(inner) for region in op.regions for inner in region.ops)
     if op.regions or definition(op).effect:
         return INFINITE
-    if op.name == "update" and _is_made_anew(op.operands[0]):
+    if op.name == "update" and (_is_made_anew(op.operands[0]) or _is_window(op)):
         return 0.0
     return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
 
@@ -180,6 +180,19 @@ def _is_made_anew(v: Value) -> bool:
     while v.op is not None and v.op.name == "update":
         v = v.op.operands[0]
     return v.op is not None and v.op.name == "empty"
+
+
+def _is_window(op: Op) -> bool:
+    """Whether an update writes most of a tensor of one number, one element beside the other: kernels compute it."""
+    whole, part = (v.type for v in op.operands[:2])
+    if (
+        splat_source(op.operands[0]) is None
+        or not whole.is_static
+        or not part.is_static
+        or any(e != "all" and (e == "at" or e[2] != 1) for e in op.attrs["index"])
+    ):
+        return False
+    return 0 < prod(whole.static_shape) <= 2 * prod(part.static_shape)
 
 
 def _uses(op: Op) -> Iterator[Value]:

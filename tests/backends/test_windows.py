@@ -13,6 +13,7 @@ from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate
+from dflow.ir.parser import parse_function
 from dflow.ir.types import C128, F32, F64, I64, TensorType
 from dflow.ir.verifier import verify
 
@@ -189,3 +190,27 @@ def test_parts_added_side_by_side_are_one_addition(dtype):
     first = b.update_add(y, b.extract(x, b.index(4), index=index[0]), b.index(0), index=index[0])
     last = b.update_add(first, b.extract(x, b.index(0), index=index[1]), b.index(1), index=index[1])
     assert_agrees(b.function("f", [first, last]), sample(rng, whole), sample(rng, whole))
+
+
+@pytest.mark.parametrize("shape", [(90,), (9, 40)])
+def test_a_stencil_in_place_is_one_pass(shape):
+    """The new state is made beside the old one, and the two change places."""
+    inner = (slice(1, -1),) * len(shape)
+
+    def f(u, c, n):
+        for _ in range(n):
+            around = sum(np.roll(u, 1, axis)[inner] + np.roll(u, -1, axis)[inner] for axis in range(len(shape)))
+            u[inner] = u[inner] + c * (around - 2 * len(shape) * u[inner])
+            u[0] = 0.5 * u[1]
+        return u
+
+    u = np.cos(np.arange(np.prod(shape))).reshape(shape)
+    program = parse_function(dflow.jit(lambda u, c, n: f(u.copy(), c, n)).lower(u, 0.1, 3).ir("optimized"))
+    plan = bufferize(fuse(program))
+    check_plan(plan)
+    (loop,) = plan.moves
+    assert next(op.attrs["domain"] for op in loop.regions[0].ops if op.name == "kernel") == shape
+    assert sum(op.name == "copy" for op in walk(loop.regions[0])) == len(plan.moves[loop]) == 1
+    for n in range(4):
+        np.testing.assert_allclose(compile_plan(plan)(u, 0.1, n)[0], f(u.copy(), 0.1, n), rtol=1e-13)
+    dflow.check_grads(lambda u, c: f(u.copy(), c, 3), (u, 0.1))
