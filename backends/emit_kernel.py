@@ -28,7 +28,8 @@ from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index, value_type
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value, walk
-from dflow.ir.types import BF16, F32, HALVES, DType
+from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.types import BF16, F32, F64, HALVES, DType
 
 At = list[ir.Value]
 Element = Callable[[At], Sequence[ir.Value]]
@@ -53,6 +54,8 @@ def _kernel(e: Emitter, op: Op) -> None:
         for inner in region.ops:
             if known and inner in known:
                 e.env[inner.result] = known[inner]
+            elif inner.name == "select" and extremes:
+                _select(e, inner)
             else:
                 e.op(inner)
         return [e.env[v] for v in region.results]
@@ -60,6 +63,7 @@ def _kernel(e: Emitter, op: Op) -> None:
     def put(at: At, known: Mapping[Op, ir.Value] | None = None) -> None:
         write(e, op.results, at, element(at, known))
 
+    extremes = e.vectorizes and not {"max", "min"}.isdisjoint(op.attrs["combine"])
     ops = cost(walk(region))
     split = row_split(region, domain) if e.vectorizes and not reduced and not unrolls(domain, ops) else None
 
@@ -83,6 +87,24 @@ def _kernel(e: Emitter, op: Op) -> None:
             fold(e, op, domain, reduced, op.attrs["combine"], element, rows=rows, ops=ops, hints=hints)
         else:
             in_parts(e, op, domain, ops, nest, TILE if across else 1)
+
+
+def _select(e: Emitter, op: Op) -> None:
+    """An element of an extreme. LLVM must not know of an infinity here: where it is chosen the extreme stays as it is,
+    and of a loop that sometimes leaves it alone LLVM makes no vectors."""
+    infinite = [v for v in op.operands[1:] if v.type.dtype in (F32, F64) and constant_of(v) in (np.inf, -np.inf)]
+    before = {v: e.env[v] for v in infinite}
+    e.env.update((v, _unknown(e, x)) for v, x in before.items())
+    e.op(op)
+    e.env.update(before)
+
+
+def _unknown(e: Emitter, x: ir.Value) -> ir.Value:
+    """The number, of which LLVM does not know which it is."""
+    with e.builder.goto_block(e.entry):
+        bits = ir.IntType(32 if x.type == ir.FloatType() else 64)
+        made = e.builder.asm(ir.FunctionType(bits, [bits]), "", "=r,0", [e.builder.bitcast(x, bits)], False)
+        return e.builder.bitcast(made, x.type)
 
 
 @emits("reduce")

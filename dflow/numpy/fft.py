@@ -11,7 +11,7 @@ import numpy
 from dflow.numpy import dispatch
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.numpy.fourier import of_reals, to_reals, transform
+from dflow.numpy.fourier import of_columns, of_reals, to_reals, transform
 from dflow.tracing.array import Array
 from dflow.tracing.lift import lift
 
@@ -47,9 +47,14 @@ def _resized(x: Array, n: int) -> Array:
 
 
 def _along(a: Any, n: Any, axis: int, norm: Any, inverse: bool) -> Array:
-    x = np.moveaxis(_complex(a), axis, -1)
+    x, sign = _complex(a), 1 if inverse else -1
+    if n is None and x.ndim == 2 and axis in (0, -2):
+        scale = _scale(x.shape[0], norm, inverse)
+        y = of_columns(x, sign)
+        return y if scale == 1.0 else y * scale
+    x = np.moveaxis(x, axis, -1)
     x = _resized(x, x.shape[-1] if n is None else s.static_int(n, "n"))
-    return _scaled(transform(x, 1 if inverse else -1), x.shape[-1], axis, norm, inverse)
+    return _scaled(transform(x, sign), x.shape[-1], axis, norm, inverse)
 
 
 def _scaled(y: Array, size: int, axis: int, norm: Any, inverse: bool) -> Array:

@@ -3,21 +3,28 @@
 Sizes up to ``RADIX``, and primes up to ``DIRECT``, are a product with the matrix of the transform. Others are split by
 Cooley and Tukey's method: with n = p m, positions j = a m + b and frequencies k = c + p d, a transform of size p over
 a, factors exp(-2 pi i b c / n), and a transform of size m over b. A larger prime size is a convolution with a chirp, of
-a size that is a power of two (Bluestein).
+a size that is a power of two (Bluestein). What the caches do not hold is done in blocks (`fourier_blocks.py`).
 The transform is made of products with constants, so its derivatives need no rule.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy
 
+from dflow.numpy.fourier_blocks import by_columns, by_rows, turned_columns
 from dflow.tracing.array import Array
+from dflow.tracing.rewrite import rewritten
 
 np: Any = numpy
+_traced: Any = rewritten  # of a function, with its loops
 RADIX = 8  # more would take more multiplications, less more passes
 DIRECT = 32
+NEAR = 8192  # elements that the caches hold
+LINE = 8  # columns that are read together, at least
 
 
 def transform(z: Array, sign: int) -> Array:
@@ -25,10 +32,23 @@ def transform(z: Array, sign: int) -> Array:
     n = z.shape[-1]
     if n <= 1:
         return z
+    blocks = _in_blocks(z, sign)
+    if blocks is not None:
+        return blocks
     p = _factor(n)
     if n <= RADIX or p == n <= DIRECT:
         return z @ _roots(numpy.outer(numpy.arange(n), numpy.arange(n)), n, sign, z.dtype)
     return _chirp(z, sign) if p == n else _split(z, p, sign)
+
+
+def of_columns(z: Array, sign: int) -> Array:
+    """The transform of each column of a matrix, not scaled."""
+    n, count = z.shape
+    if isinstance(n, int) and isinstance(count, int) and n > 1 and n * count > 2 * NEAR:
+        block = _block(count, n)
+        if LINE <= block < count:
+            return _traced(by_columns)(z, block, functools.partial(transform, sign=sign))
+    return np.swapaxes(transform(np.swapaxes(z, 0, 1), sign), 0, 1)
 
 
 def of_reals(x: Array) -> Array:
@@ -78,6 +98,38 @@ def _split(z: Array, p: int, sign: int) -> Array:
     twisted = inner * _roots(numpy.outer(numpy.arange(m), numpy.arange(p)), n, sign, z.dtype)
     outer = transform(np.swapaxes(twisted, -1, -2), sign)  # c, d
     return np.swapaxes(outer, -1, -2).reshape((*lead, n))
+
+
+def _in_blocks(z: Array, sign: int) -> Array | None:
+    """A large transform, or many small ones, in blocks; None where that is not worth it."""
+    *lead, n = z.shape
+    if not all(isinstance(d, int) for d in z.shape):
+        return None
+    count = math.prod(lead)
+    if count * n <= 2 * NEAR:
+        return None
+    each = functools.partial(transform, sign=sign)
+    if count > 1:
+        block = _block(count, n)
+        return _traced(by_rows)(z.reshape((count, n)), block, each).reshape(z.shape) if block < count else None
+    p = _middle(n)
+    if p is None:
+        return None
+    m, short = n // p, 1 << (n.bit_length() // 2)
+    tables = (_roots(numpy.arange(0, n, short), n, sign, z.dtype), _roots(numpy.arange(short), n, sign, z.dtype))
+    inner = _traced(turned_columns)(z.reshape((p, m)), _block(m, p), each, *tables)
+    return _traced(by_columns)(inner, _block(p, m), each).reshape(z.shape)
+
+
+def _block(count: int, n: int) -> int:
+    """How many of ``count`` transforms of ``n`` elements go together."""
+    return max(k for k in range(1, max(LINE, NEAR // n) + 1) if count % k == 0)
+
+
+def _middle(n: int) -> int | None:
+    """The largest factor up to the square root, if it and its counterpart are of use: neither is short."""
+    p = next(p for p in range(math.isqrt(n), 0, -1) if n % p == 0)
+    return p if p >= DIRECT and n // p <= NEAR else None
 
 
 def _chirp(z: Array, sign: int) -> Array:

@@ -23,6 +23,7 @@ STATISTICS: dict[str, Callable[..., Any]] = {
     "median": np.median,
     "minimum": np.min,
 }
+NARROW = 8  # as much of an axis as of what is added at least, where that is joined on
 OPTIONS: dict[str, tuple[str, ...]] = {
     "constant": ("constant_values",),
     "linear_ramp": ("end_values",),
@@ -101,9 +102,13 @@ def _reflected(v: Value, axis: int, width: list[int], mode: str, odd: bool) -> V
     """The positions padded by NumPy tell what to repeat; an odd reflection is what is seen from its edge."""
     (size,) = s.static((v.type.shape[axis],), "np.pad")
     places = np.arange(size)
-    repeated = take_value(v, np.pad(places, width, mode=mode), axis)
     if not odd or mode not in ("reflect", "symmetric"):
-        return repeated
+        padded = np.pad(places, width, mode=mode)
+        if size < NARROW * sum(width):
+            return take_value(v, padded, axis)
+        ends = padded[: width[0]], padded[width[0] + size :]
+        first, last = (take_value(v, positions, axis) if positions.size else None for positions in ends)
+        return s.join([part for part in (first, v, last) if part is not None], axis)
     # An odd reflection of a position goes on beyond the ends, by as much as the values have to.
     levels = np.pad(places, width, mode=mode, reflect_type="odd")
     return _odd(v, axis, levels, size, mode)

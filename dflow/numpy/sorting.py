@@ -27,6 +27,7 @@ from dflow.tracing.lift import lift, wrap
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
 
+FEW = 64  # elements that others are compared with one by one
 SIZED = ("size", "fill_value")  # what NumPy's functions do not take
 
 
@@ -334,12 +335,15 @@ def unique_values(x: Any, *, size: Any = None, fill_value: Any = None) -> Array:
 def isin(
     element: Any, test_elements: Any, assume_unique: bool = False, invert: bool = False, *, kind: Any = None
 ) -> Array:
-    """Whether each element is among others: a search in these, sorted."""
+    """Whether each element is among others: is compared with each of them, where they are few, or a search in these,
+    sorted."""
     common = s.result_type(lift(element), lift(test_elements))
     x, others = (s.as_dtype(lift(a), common) for a in (element, test_elements))
     others = wrap(flat(others.value))
     if not others.size:
         found = wrap(s.full(s.dims(x), False, bool))
+    elif isinstance(others.size, int) and others.size <= FEW:
+        found = np.any(x[..., None] == others, -1)
     else:
         others = sorted_last(others)
         at = np.minimum(np.searchsorted(others, x), others.size - 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import dflow.ir.ops  # noqa: F401
+import dflow
 from dflow.backends.bufferize import bufferize
 from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
@@ -184,3 +184,16 @@ def test_rows_are_added_several_at_a_time(rows, varying):
 
     f = b.function("f", kernel(b, (columns, size), body, (1, ("sum", "prod", "sum"))))
     assert_agrees(f, 10 * normal(12, columns), rows)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("function", [np.max, np.min])
+def test_extremes_of_what_is_infinite_elsewhere_are_made_by_vectors(function, dtype):
+    """LLVM would make a loop of it that leaves the extreme alone for some elements, and vectors of none."""
+    x = np.random.default_rng(0).standard_normal(1003).astype(dtype)
+    away = -np.inf if function is np.max else np.inf
+    masked = dflow.jit(lambda x, t: function(np.where(x < t, x, away)))
+    for t in (-9.0, 0.0, 9.0):
+        assert masked(x, t) == function(np.where(x < t, x, away))
+    lines = [line for line in masked.lower(x, 0.0).llvm().splitlines() if "llvm.m" in line and "imum.v" in line]
+    assert any(" x double>" in line or " x float>" in line for line in lines)

@@ -5,6 +5,7 @@ import pytest
 from traced_numpy import agrees
 
 import dflow
+from dflow.numpy import fourier
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(4, 6)) + 1j * RNG.normal(size=(4, 6))
@@ -73,3 +74,16 @@ def test_errors_tell():
         dflow.jit(lambda x: np.fft.fft(x, norm="best"))(X)
     with pytest.raises((TypeError, ValueError), match="data points"):
         dflow.jit(lambda x: np.fft.fft(x, 0))(X)
+
+
+@pytest.mark.parametrize("shape", [(1200,), (40, 48)])
+def test_what_is_larger_than_the_caches_is_done_in_blocks(monkeypatch, shape):
+    monkeypatch.setattr(fourier, "NEAR", 64)
+    monkeypatch.setattr(fourier, "DIRECT", 4)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, *shape))
+    for f in (lambda x: np.fft.ifft(x), lambda x: np.fft.rfft(x), lambda x: np.fft.fft(x, axis=0)):
+        np.testing.assert_allclose(dflow.jit(f)(x), f(x), rtol=1e-9, atol=1e-9)
+    assert " = for " in dflow.jit(lambda x: np.fft.fft(x)).lower(x).ir("lowered")
+    gradient = dflow.grad(lambda x: (np.abs(np.fft.fft(x * w)) ** 2).sum())(x)
+    np.testing.assert_allclose(gradient, 2 * w * w * x * shape[-1], rtol=1e-9)

@@ -9,6 +9,7 @@ import dflow.numpy as dnp
 from dflow.numpy import padding
 
 RNG = np.random.default_rng(0)
+LONG = np.arange(120.0).reshape(30, 4)
 X = RNG.normal(size=7).round(1)
 M = RNG.normal(size=(4, 5)).round(1)
 T = RNG.integers(0, 4, (2, 3, 4))
@@ -41,6 +42,8 @@ CASES = [
     (lambda x: np.corrcoef(x, x**2), X),
     (lambda x: np.corrcoef(x, rowvar=False), M),
     (lambda x: np.cov(x), X),
+    *((lambda x, mode=mode: np.pad(x, ((1, 2), (0, 1)), mode), LONG) for mode in ("edge", "reflect", "wrap")),
+    (lambda x: np.isin(x, [0.5, 30.0, 7.0]), LONG),
     (lambda x: np.pad(x, 3, "reflect", reflect_type="odd"), X),
     (lambda x: np.pad(x, 9, "reflect", reflect_type="odd"), X),
     (lambda x: np.pad(x, ((1, 2), (3, 0)), "reflect", reflect_type="odd"), M),
