@@ -25,83 +25,19 @@ so the object code can be cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
 
-import numpy as np
 from llvmlite import ir
 
 from dflow.backends import pyabi, result_memory, trampoline
-from dflow.backends.pyabi import ELEMENTS, I8, I32, I64, PTR, at, data, field, function
+from dflow.backends.entry_spec import EntrySpec, Leaf
+from dflow.backends.pyabi import I8, I32, I64, PTR, at, data, field, function
 
 NULL = ir.Constant(PTR, None)
-# Python's own objects for rank-0 leaves, each exactly one type.
-PYTHON_DTYPES = ("f64", "i64", "bool", "c128")
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One argument or result. ``python``: a Python float, int, bool or complex; otherwise an ndarray, or at rank 0 a
-    NumPy scalar (as an argument also a rank-0 ndarray)."""
-
-    dtype: str
-    shape: tuple[int, ...] = ()
-    python: bool = False
-
-    def __post_init__(self) -> None:
-        if pyabi.element(self.dtype) is None:
-            raise ValueError(f"no element type {self.dtype!r}; known are {', '.join(ELEMENTS)}")
-        if self.python and (self.shape or self.dtype not in PYTHON_DTYPES):
-            raise ValueError(
-                f"a Python object has rank 0 and dtype f64, i64, bool or c128, not {self.dtype}{self.shape}"
-            )
-        if not self.shape and self.llvm is None:
-            raise ValueError(f"{self.dtype} has no rank-0 form in the kernel ABI")
-
-    @property
-    def llvm(self) -> ir.Type | None:
-        return ELEMENTS[self.dtype].llvm
-
-    @property
-    def by_value(self) -> bool:
-        """Whether a kernel gets the value, and not a pointer to it."""
-        return not self.shape and not self.dtype.startswith("c")
-
-    @property
-    def bytes(self) -> int:
-        return prod(self.shape) * np.dtype(ELEMENTS[self.dtype].scalar).itemsize
-
-    @property
-    def symbol(self) -> str:
-        """The symbol of the NumPy scalar type; with ``_descr`` its dtype, with ``_alloc`` its allocator."""
-        return f"dflow_np_{ELEMENTS[self.dtype].name}"
-
-
-@dataclass(frozen=True)
-class EntrySpec:
-    """What an entry takes and returns. ``single``: the one result itself instead of a tuple of it.
-
-    ``in_place`` lists (result, argument): the kernel leaves that result in the argument's memory. It is not returned.
-
-    ``release_gil`` lets other threads run while the kernel does: 50 ns, worth it for kernels of some microseconds.
-    """
-
-    args: tuple[Leaf, ...]
-    results: tuple[Leaf, ...]
-    single: bool = False
-    release_gil: bool = False
-    in_place: tuple[tuple[int, int], ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.single and len(self.returned) != 1:
-            raise ValueError(f"a single result was asked for, but there are {len(self.returned)}")
-
-    @property
-    def returned(self) -> tuple[Leaf, ...]:
-        """The results that are not left in place."""
-        left = {k for k, _ in self.in_place}
-        return tuple(leaf for k, leaf in enumerate(self.results) if k not in left)
+FEW = 8  # results that are not worth a loop
+Runs = Sequence[tuple[Leaf, int]]  # results of one kind, and how many follow each other
 
 
 def available() -> bool:
@@ -149,31 +85,24 @@ class _Writer:
         self.objects, self.count = self.builder.alloca(PTR, len(spec.returned)), ir.Constant(I64, len(spec.returned))
 
     def write(self, kernel: ir.Function) -> None:
-        returned = self.spec.returned
-        slots = [at(self.builder, self.objects, 8 * k) for k in range(len(returned))]
-        for slot in slots:
-            self.builder.store(NULL, slot)
-        storage = [None if leaf.shape else self.builder.alloca(leaf.llvm) for leaf in returned]
+        runs = [(leaf, len(list(run))) for leaf, run in groupby(self.spec.returned)]  # results of one kind in a row
+        storage = [None if leaf.shape else self.builder.alloca(leaf.llvm, n) for leaf, n in runs]
         err = self.builder.alloca(ir.ArrayType(I64, 4))
         self.builder.store(ir.Constant(ir.ArrayType(I64, 4), None), err)
         # Made at the very start: a slot elsewhere would grow the stack each time it is reached.
         self.overflow = self.builder.alloca(I32)
+        self.repeat(len(self.spec.returned), lambda k: self.builder.store(NULL, self.element(self.objects, PTR, k)))
 
         self.check_call()
         values = [self.read(i, leaf) for i, leaf in enumerate(self.spec.args)]
         for _, i in self.spec.in_place:
             self.require_own(i, values)
-        made = iter(
-            self.make_array(leaf, slot) if place is None else place
-            for leaf, slot, place in zip(returned, slots, storage)
-        )
+        made = self.make_places(runs, storage)
         left = dict(self.spec.in_place)
         places = [values[left[k]] if k in left else next(made) for k in range(len(self.spec.results))]
         status = self.run(kernel, [*values, *places, err])
         self.write_error(status, err)
-        for leaf, slot, place in zip(returned, slots, storage):
-            if place is not None:
-                self.box(leaf, slot, place)
+        self.box_all(runs, storage)
         self.builder.ret(self.collect())
         self.write_exits()
 
@@ -285,6 +214,27 @@ class _Writer:
 
     # --- results
 
+    def make_places(self, runs: Runs, storage: Sequence[ir.Value | None]) -> Iterator[ir.Value]:
+        """Where the kernel leaves each result."""
+        first = 0
+        for (leaf, n), values in zip(runs, storage):
+            for k in range(n):
+                slot = self.element(self.objects, PTR, first + k) if values is None else None
+                yield self.make_array(leaf, slot) if slot else self.element(values, leaf.llvm, k)
+            first += n
+
+    def box_all(self, runs: Runs, storage: Sequence[ir.Value | None]) -> None:
+        """Makes the objects for all rank-0 results."""
+        first = 0
+        for (leaf, n), values in zip(runs, storage):
+            if values is not None:
+                slots = self.element(self.objects, PTR, first)
+                self.repeat(n, partial(self.box_one, leaf, slots, values))
+            first += n
+
+    def box_one(self, leaf: Leaf, slots: ir.Value, values: ir.Value, k: ir.Value) -> None:
+        self.box(leaf, self.element(slots, PTR, k), self.element(values, leaf.llvm, k))
+
     def make_array(self, leaf: Leaf, slot: ir.Value) -> ir.Value:
         """Allocate the ndarray for a result; its data pointer."""
         if result_memory.is_large(leaf.bytes):
@@ -351,6 +301,28 @@ class _Writer:
             dims = ir.GlobalVariable(self.module, typ, name)
             dims.initializer, dims.global_constant, dims.linkage = ir.Constant(typ, list(leaf.shape)), True, "internal"
         return [descr, rank, dims]
+
+    def element(self, start: ir.Value, t: ir.Type | None, k: int | ir.Value) -> ir.Value:
+        """The address of element ``k`` of memory for elements of type ``t``."""
+        return self.builder.gep(start, [ir.Constant(I64, k) if isinstance(k, int) else k], True, source_etype=t)
+
+    def repeat(self, count: int, body: Callable[[ir.Value], object]) -> None:
+        """``body(k)`` for k = 0 ... count - 1, written out where these are few."""
+        if count <= FEW:
+            for n in range(count):
+                body(ir.Constant(I64, n))
+            return
+        b, before = self.builder, self.builder.block
+        round_, done = (self.entry.append_basic_block(name) for name in ("round", "done"))
+        b.branch(round_)
+        b.position_at_end(round_)
+        k = b.phi(I64)
+        body(k)
+        following = b.add(k, ir.Constant(I64, 1))
+        for v, block in ((ir.Constant(I64, 0), before), (following, b.block)):
+            k.add_incoming(v, block)
+        b.cbranch(b.icmp_unsigned("<", following, ir.Constant(I64, count)), round_, done)
+        b.position_at_end(done)
 
     def equal(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.icmp_unsigned("==", a, b)
