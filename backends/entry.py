@@ -26,89 +26,18 @@ so the object code can be cached.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import groupby
 
-import numpy as np
 from llvmlite import ir
 
 from dflow.backends import pyabi, result_memory, trampoline
-from dflow.backends.pyabi import ELEMENTS, I8, I32, I64, PTR, at, data, field, function
+from dflow.backends.entry_spec import EntrySpec, Leaf
+from dflow.backends.pyabi import I8, I32, I64, PTR, at, data, field, function
 
 NULL = ir.Constant(PTR, None)
-# Python's own objects for rank-0 leaves, each exactly one type.
-PYTHON_DTYPES = ("f64", "i64", "bool", "c128")
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """One argument or result. ``python``: a Python float, int, bool or complex; otherwise an ndarray, or at rank 0 a
-    NumPy scalar (as an argument also a rank-0 ndarray)."""
-
-    dtype: str
-    shape: tuple[int, ...] = ()
-    python: bool = False
-
-    def __post_init__(self) -> None:
-        if pyabi.element(self.dtype) is None:
-            raise ValueError(f"no element type {self.dtype!r}; known are {', '.join(ELEMENTS)}")
-        if self.python and (self.shape or self.dtype not in PYTHON_DTYPES):
-            raise ValueError(
-                f"a Python object has rank 0 and dtype f64, i64, bool or c128, not {self.dtype}{self.shape}"
-            )
-        if not self.shape and self.llvm is None:
-            raise ValueError(f"{self.dtype} has no rank-0 form in the kernel ABI")
-
-    @property
-    def llvm(self) -> ir.Type | None:
-        return ELEMENTS[self.dtype].llvm
-
-    @property
-    def by_value(self) -> bool:
-        """Whether a kernel gets the value, and not a pointer to it."""
-        return not self.shape and not self.dtype.startswith("c")
-
-    @property
-    def bytes(self) -> int:
-        return prod(self.shape) * np.dtype(ELEMENTS[self.dtype].scalar).itemsize
-
-    @property
-    def symbol(self) -> str:
-        """The symbol of the NumPy scalar type; with ``_descr`` its dtype, with ``_alloc`` its allocator."""
-        return f"dflow_np_{ELEMENTS[self.dtype].name}"
-
-
-@dataclass(frozen=True)
-class EntrySpec:
-    """What an entry takes and returns. ``single``: the one result itself instead of a tuple of it.
-
-    ``in_place`` lists (result, argument): the kernel leaves that result in the argument's memory. It is not returned.
-
-    ``cuts`` lists (result, sizes) for arrays that are made as large as they can become: for every axis the result that
-    is its size, or None where the axis is as long as it was made. ``hidden`` results are such sizes alone, and not
-    returned.
-
-    ``release_gil`` lets other threads run while the kernel does: 50 ns, worth it for kernels of some microseconds.
-    """
-
-    args: tuple[Leaf, ...]
-    results: tuple[Leaf, ...]
-    single: bool = False
-    release_gil: bool = False
-    in_place: tuple[tuple[int, int], ...] = ()
-    cuts: tuple[tuple[int, tuple[int | None, ...]], ...] = ()
-    hidden: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.single and len(self.returned) != 1:
-            raise ValueError(f"a single result was asked for, but there are {len(self.returned)}")
-
-    @property
-    def returned(self) -> tuple[int, ...]:
-        """The results that the entry returns, by their positions."""
-        others = {k for k, _ in self.in_place} | set(self.hidden)
-        return tuple(k for k in range(len(self.results)) if k not in others)
+FEW = 8  # results that are not worth a loop
 
 
 def available() -> bool:
@@ -153,35 +82,36 @@ class _Writer:
         self.builder = ir.IRBuilder(entry.append_basic_block("start"))
         self.mismatch, self.failed = (entry.append_basic_block(n) for n in ("mismatch", "failed"))
         # The new references, which the exits must release; NULL until made.
-        self.objects, self.count = self.builder.alloca(PTR, len(spec.returned)), ir.Constant(I64, len(spec.returned))
+        self.order = {k: n for n, k in enumerate(spec.returned)}
+        self.objects, self.count = self.builder.alloca(PTR, len(self.order)), ir.Constant(I64, len(self.order))
 
     def write(self, kernel: ir.Function) -> None:
-        results, left = self.spec.results, dict(self.spec.in_place)
-        slots = {k: at(self.builder, self.objects, 8 * n) for n, k in enumerate(self.spec.returned)}
-        for slot in slots.values():
-            self.builder.store(NULL, slot)
-        numbers = {k: self.builder.alloca(leaf.llvm) for k, leaf in enumerate(results) if not leaf.shape}
+        runs = [list(run) for _, run in groupby(self.spec.returned, lambda k: self.spec.results[k])]  # alike, in a row
+        numbers = self.make_numbers(runs)
         self.sizes = self.builder.alloca(I64, max((len(sizes) for _, sizes in self.spec.cuts), default=0))
         err = self.builder.alloca(ir.ArrayType(I64, 4))
         self.builder.store(ir.Constant(ir.ArrayType(I64, 4), None), err)
         # Made at the very start: a slot elsewhere would grow the stack each time it is reached.
         self.overflow = self.builder.alloca(I32)
+        self.repeat(len(self.order), lambda k: self.builder.store(NULL, self.element(self.objects, PTR, k)))
 
         self.check_call()
         values = [self.read(i, leaf) for i, leaf in enumerate(self.spec.args)]
         for _, i in self.spec.in_place:
             self.require_own(i, values)
+        left = dict(self.spec.in_place)
         places = [
-            values[left[k]] if k in left else numbers[k] if k in numbers else self.make_array(leaf, slots[k])
-            for k, leaf in enumerate(results)
+            values[left[k]] if k in left else numbers[k] if k in numbers else self.make_array(leaf, self.slot(k))
+            for k, leaf in enumerate(self.spec.results)
         ]
         status = self.run(kernel, [*values, *places, err])
         self.write_error(status, err)
         for k, sizes in self.spec.cuts:
-            self.cut(slots[k], [results[k].shape[n] if i is None else numbers[i] for n, i in enumerate(sizes)])
-        for k in self.spec.returned:
-            if k in numbers:
-                self.box(results[k], slots[k], numbers[k])
+            shape = self.spec.results[k].shape
+            self.cut(self.slot(k), [shape[n] if i is None else numbers[i] for n, i in enumerate(sizes)])
+        for run in runs:
+            if run[0] in numbers:
+                self.repeat(len(run), partial(self.box_one, run[0], numbers[run[0]]))
         self.builder.ret(self.collect())
         self.write_exits()
 
@@ -293,6 +223,25 @@ class _Writer:
 
     # --- results
 
+    def make_numbers(self, runs: Sequence[Sequence[int]]) -> dict[int, ir.Value]:
+        """Where the kernel leaves each rank-0 result: those of a run one behind the other."""
+        made: dict[int, ir.Value] = {}
+        for run in [*runs, *([k] for k in self.spec.hidden)]:
+            leaf = self.spec.results[run[0]]
+            if not leaf.shape:
+                start = self.builder.alloca(leaf.llvm, len(run))
+                made.update((k, self.element(start, leaf.llvm, n)) for n, k in enumerate(run))
+        return made
+
+    def slot(self, k: int) -> ir.Value:
+        """Where the object for result `k` stands."""
+        return self.element(self.objects, PTR, self.order[k])
+
+    def box_one(self, first: int, values: ir.Value, n: ir.Value) -> None:
+        """Make the object for number `n` of the run that begins with result `first`."""
+        leaf = self.spec.results[first]
+        self.box(leaf, self.element(self.slot(first), PTR, n), self.element(values, leaf.llvm, n))
+
     def make_array(self, leaf: Leaf, slot: ir.Value) -> ir.Value:
         """Allocate the ndarray for a result; its data pointer."""
         if result_memory.is_large(leaf.bytes):
@@ -367,6 +316,28 @@ class _Writer:
             dims = ir.GlobalVariable(self.module, typ, name)
             dims.initializer, dims.global_constant, dims.linkage = ir.Constant(typ, list(leaf.shape)), True, "internal"
         return [descr, rank, dims]
+
+    def element(self, start: ir.Value, t: ir.Type | None, k: int | ir.Value) -> ir.Value:
+        """The address of element ``k`` of memory for elements of type ``t``."""
+        return self.builder.gep(start, [ir.Constant(I64, k) if isinstance(k, int) else k], True, source_etype=t)
+
+    def repeat(self, count: int, body: Callable[[ir.Value], object]) -> None:
+        """``body(k)`` for k = 0 ... count - 1, written out where these are few."""
+        if count <= FEW:
+            for n in range(count):
+                body(ir.Constant(I64, n))
+            return
+        b, before = self.builder, self.builder.block
+        round_, done = (self.entry.append_basic_block(name) for name in ("round", "done"))
+        b.branch(round_)
+        b.position_at_end(round_)
+        k = b.phi(I64)
+        body(k)
+        following = b.add(k, ir.Constant(I64, 1))
+        for v, block in ((ir.Constant(I64, 0), before), (following, b.block)):
+            k.add_incoming(v, block)
+        b.cbranch(b.icmp_unsigned("<", following, ir.Constant(I64, count)), round_, done)
+        b.position_at_end(done)
 
     def equal(self, a: ir.Value, b: ir.Value) -> ir.Value:
         return self.builder.icmp_unsigned("==", a, b)

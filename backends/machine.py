@@ -19,6 +19,9 @@ def _initialize() -> None:
     # Whether two rows overlap is asked before each loop over them. Asked once for all rounds of the loop around, as
     # LLVM prefers, they would: the rows of a triangular system pass each other.
     llvm.set_option("dflow", "-hoist-runtime-checks=false")
+    # How many accesses to memory are put in one order at once: beyond that the time grows with the square, for
+    # thousands of results in a row.
+    llvm.set_option("dflow", "-combiner-tokenfactor-inline-limit=64")
 
 
 def _tuning() -> str:

@@ -124,6 +124,14 @@ def test_results_are_cut_to_sizes_among_them(dtype):
         assert got.flags.owndata and got.flags.writeable and got.flags.c_contiguous
 
 
+def test_many_results_of_a_kind():
+    row, pair = np.arange(2.0), np.complex64(1 - 2j)
+    args = [*map(float, range(9)), row, *range(10), *[True, False] * 5, *[pair + k for k in range(9)], *[row] * 9]
+    kinds = {float: FLOAT, int: INT, bool: BOOL, np.complex64: Leaf("c64"), np.ndarray: Leaf("f64", (2,))}
+    got = compiled(identity(*(kinds[type(x)] for x in args), single=False))(*args)
+    assert all(type(x) is type(y) and np.array_equal(x, y) for x, y in zip(got, args, strict=True))
+
+
 # --- mismatches
 
 

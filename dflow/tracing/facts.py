@@ -44,7 +44,7 @@ class LearningBuilder(Builder):
         results = super().append(name, operands, attrs, regions, hints, loc)
         if name == "check":
             assume(self.known, operands[0], True)
-        elif not regions and any(r.type.is_scalar and counts(r.type.dtype) for r in results):
+        elif not regions and any([r.type.is_scalar and counts(r.type.dtype) for r in results]):
             learn(self.known, self.ops[-1])
         return results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dflow.ir.core import Block, Value, substitute, walk
+from dflow.ir.core import HOLDERS, Block, Value, substitute, walk
 from dflow.ir.passes.rewrite import has_sizes
 
 
@@ -13,12 +13,12 @@ def rename(block: Block, env: Mapping[Value, Value]) -> None:
     if not env:
         return
     for op in walk(block):
-        if any(v in env for v in op.operands):
+        if not env.keys().isdisjoint(op.operands):
             op.operands = tuple(env.get(v, v) for v in op.operands)
-        if any(map(has_sizes, op.attrs.values())):
+        if any(isinstance(a, HOLDERS) and has_sizes(a) for a in op.attrs.values()):
             op.attrs = {k: substitute(v, env) for k, v in op.attrs.items()}
         for r in op.results:
-            if r.type.shape:
+            if not r.type.is_static:
                 r.type = substitute(r.type, env)
         for inner in op.regions:
             inner.results = tuple(env.get(v, v) for v in inner.results)

@@ -118,6 +118,8 @@ class Known:
         return own if form is None else meet(own, self.span(form))
 
     def span(self, form: Form) -> Interval:
+        if not form.terms:
+            return form.constant, form.constant
         return -self.most(-form), self.most(form)
 
     def most(self, form: Form, depth: int = DEPTH) -> int:

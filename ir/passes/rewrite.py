@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value, substitute, walk
+from dflow.ir.core import HOLDERS, Block, Function, Op, Value, substitute, walk
 from dflow.ir.registry import OPS
 from dflow.ir.types import Size, TensorType
 
@@ -61,11 +61,11 @@ def append_copy(
     if op.name == "if":
         _merge(old, new, regions, env)
     for v in new:  # a size in a type may be another result
-        if v.type.shape and has_sizes(v.type):
+        if v.type.size_values:
             v.type = substitute(v.type, env)
     attrs = op.attrs
-    if attrs and any(map(has_sizes, attrs.values())):
-        attrs = {k: substitute(a, env) if has_sizes(a) else a for k, a in attrs.items()}
+    if attrs and any([isinstance(a, HOLDERS) and has_sizes(a) for a in attrs.values()]):
+        attrs = {k: substitute(a, env) for k, a in attrs.items()}
     copy = Op(op.name, rename(op.operands if operands is None else operands, env), new, attrs, regions, op.loc)
     b.ops.append(copy)
     return copy
@@ -81,7 +81,7 @@ def _merge(old: Sequence[Value], new: Sequence[Value], regions: Sequence[Block],
 def has_sizes(a: Any) -> bool:
     """Whether an attribute or a type depends on values."""
     if isinstance(a, TensorType):
-        a = a.shape
+        return bool(a.size_values)
     if isinstance(a, tuple):
         return bool(a) and any(has_sizes(part) for part in a if not isinstance(part, int | str))
     return isinstance(a, Size)
