@@ -34,7 +34,9 @@ def test_attention():
     want[1, 2] = 0
     np.testing.assert_allclose(found, want, rtol=1e-12)
     np.testing.assert_allclose(nn.dot_product_attention(Q[0], K[0], V[0], is_causal=True)[0, 0], V[0, 0, 0])
-    dflow.check_grads(lambda q, k, v: nn.dot_product_attention(q, k, v, is_causal=True), (Q, K, V), modes=("rev",), order=1)
+    dflow.check_grads(
+        lambda q, k, v: nn.dot_product_attention(q, k, v, is_causal=True), (Q, K, V), modes=("rev",), order=1
+    )
     with pytest.raises(TypeError, match="do not fit"):
         nn.dot_product_attention(Q, K[..., :1], V)
 
