@@ -94,8 +94,9 @@ def reduce_window(
 ) -> Any:
     """``computation`` folded over every window, from ``init_value`` on, which is also what the padding holds.
 
-    The operand is an array, or a tree of arrays of one shape. ``computation`` must be associative, and works elementwise on whole arrays; windows have a size for each axis.
-    ``padding`` is "SAME", "VALID" or pairs of widths. Of equal largest elements, all share the derivative.
+    The operand is an array, or a tree of arrays of one shape. ``computation`` must be associative, and works
+    elementwise on whole arrays; windows have a size for each axis. ``padding`` is "SAME", "VALID" or pairs of widths.
+    Of equal largest elements, all share the derivative.
     """
     arrays, spec = trees.flatten(operand)
     arrays = [lift(x) for x in arrays]
