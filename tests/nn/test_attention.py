@@ -72,6 +72,9 @@ def test_initial_weights(init, deviation):
 def test_orthogonal_weights():
     w = initializers.orthogonal(2.0)(random.key(1), (3, 2, 4))
     np.testing.assert_allclose(np.einsum("abi,abj->ij", w, w), 4 * np.eye(4), atol=1e-12)
+    kernel = initializers.delta_orthogonal()(random.key(1), (3, 2, 4))
+    np.testing.assert_allclose(kernel[1] @ kernel[1].T, np.eye(2), atol=1e-12)
+    assert not kernel[0].any() and not kernel[2].any()
     with pytest.raises(ValueError, match="two axes"):
         initializers.orthogonal()(random.key(1), (3,))
     with pytest.raises(ValueError, match="distribution is one of"):
