@@ -52,7 +52,7 @@ def register_dataclass(
     return register_pytree_node(nodetype, apart, together)
 
 
-class Partial(functools.partial):  # type: ignore[type-arg]
+class Partial(functools.partial):
     """``functools.partial`` as a tree: the arguments are its leaves, the function belongs to its structure."""
 
 
