@@ -11,7 +11,7 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from dflow import debug, lax, ops, tree, tree_util
+    from dflow import debug, image, lax, ops, tree, tree_util
     from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
     from dflow.backends.threads import set_threads, threads
     from dflow.batching import vmap
@@ -58,6 +58,7 @@ __all__ = [
     "grad",
     "hessian",
     "hvp",
+    "image",
     "jacfwd",
     "jacobian",
     "jacrev",
@@ -88,7 +89,7 @@ __all__ = [
 ]
 
 # What is imported when it is asked for: modules, and the names of others.
-_MODULES = ("debug", "errors", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
+_MODULES = ("debug", "errors", "image", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
 _PLACES = {
     "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
     "dflow.backends.threads": ("set_threads", "threads"),

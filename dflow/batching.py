@@ -270,8 +270,8 @@ class _Map:
         except NotBatchedError as e:
             raise failure(
                 TraceError,
-                f"{e}, so that not all come there",
-                mend="take the sum over the axis before the branch or the loop, and use np.where in it",
+                f"{e}; not all may come there alike",
+                mend="take the sum over the axis before it, and use np.where for a branch",
                 location=e.loc,
             ) from None
         if made is None:

@@ -14,7 +14,17 @@ This page is generated from the docstrings by `python docs/api.py > docs/api.md`
 their own: [numpy.md](numpy.md); what `dflow.interop.torch` and `dflow.interop.jax` have is in [interop.md](interop.md).
 """
 
-MODULES = ("dflow", "dflow.lax", "dflow.ops", "dflow.tree", "dflow.random", "dflow.nn", "dflow.debug", "dflow.interop")
+MODULES = (
+    "dflow",
+    "dflow.lax",
+    "dflow.ops",
+    "dflow.tree",
+    "dflow.random",
+    "dflow.nn",
+    "dflow.image",
+    "dflow.debug",
+    "dflow.interop",
+)
 
 
 def document() -> str:

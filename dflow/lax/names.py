@@ -170,9 +170,13 @@ def broadcasted_iota(dtype: Any, shape: Sequence[int], dimension: int) -> Any:
     return np.broadcast_to(np.arange(shape[dimension]).astype(dtype).reshape(tuple(sizes)), tuple(shape))
 
 
-@own
 def split(operand: Any, sizes: Sequence[int], axis: int = 0) -> Any:
     """Parts of these sizes, one behind the other along an axis."""
+    return _split(operand, tuple(int(n) for n in sizes), axis)
+
+
+@own
+def _split(operand: Any, sizes: tuple[int, ...], axis: int) -> Any:
     x = lift(operand)
     if sum(sizes) != x.shape[axis]:
         raise ValueError(f"parts of sizes {tuple(sizes)} of an axis of size {x.shape[axis]}")
@@ -253,3 +257,13 @@ def shift_right_logical(x: Any, y: Any) -> Any:
     x = lift(x)
     unsigned = np.dtype(f"u{x.dtype.itemsize}")
     return (x.astype(unsigned) >> lift(y).astype(unsigned)).astype(x.dtype)
+
+
+@own
+def fft(x: Any, fft_type: Any, fft_lengths: Sequence[int]) -> Any:
+    """The Fourier transform over the last ``len(fft_lengths)`` axes: "FFT", "IFFT", "RFFT" or "IRFFT"."""
+    name = str(getattr(fft_type, "name", fft_type)).lower()
+    if name not in ("fft", "ifft", "rfft", "irfft"):
+        raise ValueError(f"fft_type is one of FFT, IFFT, RFFT and IRFFT, got {fft_type!r}")
+    x, axes = lift(x), tuple(range(-len(fft_lengths), 0))
+    return getattr(np.fft, f"{name}n")(x, s=tuple(fft_lengths), axes=axes) if axes else x

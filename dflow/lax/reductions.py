@@ -94,31 +94,38 @@ def reduce_window(
 ) -> Any:
     """``computation`` folded over every window, from ``init_value`` on, which is also what the padding holds.
 
-    ``computation`` must be associative, and works elementwise on whole arrays; windows have a size for each axis.
-    ``padding`` is "SAME", "VALID" or pairs of widths. Of equal largest elements, all share the derivative.
+    The operand is an array, or a tree of arrays of one shape. ``computation`` must be associative, and works
+    elementwise on whole arrays; windows have a size for each axis. ``padding`` is "SAME", "VALID" or pairs of widths.
+    Of equal largest elements, all share the derivative.
     """
-    x = lift(operand)
-    once = (1,) * x.ndim
+    arrays, spec = trees.flatten(operand)
+    arrays = [lift(x) for x in arrays]
+    rank, shape = arrays[0].ndim, arrays[0].shape
+    once = (1,) * rank
     strides, apart = tuple(window_strides or once), tuple(window_dilation or once)
     between = tuple(base_dilation or once)
-    first = lift(init_value).astype(x.dtype)
-    spans = [(n - 1) * d + 1 if n else 0 for n, d in zip(x.shape, between)]
+    first = [lift(v).astype(x.dtype) for v, x in zip(trees.flatten(init_value)[0], arrays, strict=True)]
+    spans = [(n - 1) * d + 1 if n else 0 for n, d in zip(shape, between)]
     reach = [(w - 1) * d + 1 for w, d in zip(window_dimensions, apart, strict=True)]
     pads = padtype_to_pads(spans, reach, strides, padding) if isinstance(padding, str) else padding
-    x = padded(x, first, [(low, high, d - 1) for (low, high), d in zip(pads, between, strict=True)])
+    config = [(low, high, d - 1) for (low, high), d in zip(pads, between, strict=True)]
+    found = trees.unflatten(spec, [padded(x, v, config) for x, v in zip(arrays, first)])
     for axis, (size, stride, d) in enumerate(zip(window_dimensions, strides, apart)):
-        x = _folded(x, computation, axis, size, stride, d)
-    return call(computation, np.broadcast_to(first, x.shape), x)
+        found = _folded(found, computation, axis, size, stride, d)
+    filled = [np.broadcast_to(v, x.shape) for v, x in zip(first, trees.flatten(found)[0])]
+    return call(computation, trees.unflatten(spec, filled), found)
 
 
 def _folded(x: Any, computation: Callable[..., Any], axis: int, size: int, stride: int, apart: int) -> Any:
-    """The windows along one axis."""
-    count = max(0, (x.shape[axis] - apart * (size - 1) - 1) // stride + 1)
+    """The windows along one axis of every array in a tree."""
+    length = trees.flatten(x)[0][0].shape[axis]
+    count = max(0, (length - apart * (size - 1) - 1) // stride + 1)
     whole = (slice(None),) * axis
     total = None
     for k in range(size):
         begin = k * apart
-        part = x[(*whole, slice(begin, begin + stride * max(count - 1, 0) + min(count, 1), stride))]
+        window = (*whole, slice(begin, begin + stride * max(count - 1, 0) + min(count, 1), stride))
+        part = trees.map_leaves(lambda v, window=window: v[window], x)
         total = part if total is None else call(computation, total, part)
     return total
 

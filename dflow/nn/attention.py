@@ -9,6 +9,7 @@ import numpy
 
 from dflow.nn.activations import softmax
 from dflow.numpy.dispatch import own
+from dflow.numpy.limits import finfo
 from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
@@ -59,7 +60,7 @@ def _attended(q: Any, k: Any, v: Any, bias: Any, mask: Any, scale: Any, causal: 
         products = products + bias
     seen = _seen(length, k.shape[1], mask, causal, queries, keys, window)
     if seen is not None:
-        products = np.where(seen, products, np.full((), -0.7 * numpy.finfo(products.dtype).max, products.dtype))
+        products = np.where(seen, products, np.full((), -0.7 * float(finfo(products.dtype).max), products.dtype))
     out = np.einsum("bnts,bsnh->btnh", softmax.__wrapped__(products).astype(v.dtype), v)
     if queries is not None:
         inside = np.arange(length)[None] < lift(queries)[:, None]

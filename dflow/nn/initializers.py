@@ -76,6 +76,22 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = float) -> I
     return init
 
 
+def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = float) -> Initializer:
+    """Kernels (window, in, out) that are an orthogonal matrix in the middle of the window, and 0 around it (Xiao et al.
+    2018)."""
+    square = orthogonal(scale, column_axis, dtype)
+
+    def init(key: Any, shape: Any, dtype: Any = dtype) -> Any:
+        *window, inputs, outputs = shape
+        if not window or outputs < inputs:
+            raise ValueError(f"kernels need a window, and at least as many outputs as inputs, got shape {tuple(shape)}")
+        middle = square(key, (outputs, outputs), dtype)[:inputs]
+        widths = [((n - 1) // 2, n // 2) for n in window]
+        return np.pad(middle.reshape((*[1] * len(window), inputs, outputs)), [*widths, (0, 0), (0, 0)])
+
+    return init
+
+
 def variance_scaling(
     scale: Any,
     mode: str,

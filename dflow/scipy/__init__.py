@@ -1,6 +1,7 @@
 """SciPy's functions on traced arrays. Where nothing is traced they are SciPy's own.
 
-``dflow.scipy.stats`` is loaded when it is first used, or ``scipy.stats`` is: that takes SciPy itself a while.
+``stats``, ``signal`` and ``ndimage`` are loaded when they are first used, or SciPy's are: that takes SciPy itself a
+while.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from dflow.scipy import special as special
 
 
 def __getattr__(name: str) -> Any:
-    if name == "stats":
-        return importlib.import_module("dflow.scipy.stats")
+    if name in ("ndimage", "signal", "stats"):
+        return importlib.import_module(f"dflow.scipy.{name}")
     raise AttributeError(f"module 'dflow.scipy' has no attribute {name!r}")
 
 
-__all__ = ["linalg", "special", "stats"]
+__all__ = ["linalg", "ndimage", "signal", "special", "stats"]

@@ -206,8 +206,10 @@ def _in_slices(pass_: Batch, indices: Sequence[Value]) -> list[Value]:
 
 
 def _check(pass_: Batch, op: Op) -> Sequence[Value]:
-    """The details are those of the first slice in which it fails."""
+    """The details are those of the first slice in which it fails; of no slices, nothing is checked."""
     b, (ok, *details) = pass_.b, op.operands
+    if not pass_.size:
+        return ()
     if any(v in pass_.mapped for v in details):
         first = b.argmin(b.convert(pass_.whole(ok), dtype=I64), axis=0)
         details = [b.extract(pass_.whole(v), first, index=("at",)) for v in details]

@@ -73,7 +73,7 @@ def together(pass_: Batch, op: Op) -> bool:
         _meeting(pass_, op)
     elif any(o.name in MEETINGS and o.attrs["axis"] == pass_.axis for r in op.regions for o in walk(r)):
         if op.name not in CONTROL:
-            raise NotBatchedError("slices cannot meet in a function with a derivative rule of its own", op.loc)
+            raise NotBatchedError(f"slices meet in a `{op.name}`", op.loc)
         CONTROL[op.name](pass_, op)
     else:
         return _one_by_one(pass_, op)
@@ -128,8 +128,13 @@ def _region(pass_: Batch, block: Block, mapped: Sequence[bool]) -> tuple[Batch, 
     types = [pass_.batched(a.type) if m else a.type for a, m in zip(block.args, mapped)]
     inner = Builder(types, [a.hint for a in block.args], pass_.b.loc)
     sub = pass_.inside(inner, dict(zip(block.args, inner.args)), {a for a, m in zip(block.args, mapped) if m})
-    sub.run(block)
+    _run(sub, block)
     return sub, inner
+
+
+def _run(pass_: Batch, block: Block) -> None:
+    if not pass_.run(block):
+        raise NotBatchedError("an array beside slices that meet has a size that depends on the run", pass_.b.loc)
 
 
 def _carried(pass_: Batch, op: Op, inits: Sequence[Value], body: Block, first: int) -> list[bool]:
@@ -191,4 +196,16 @@ def _if(pass_: Batch, op: Op) -> None:
     _finish(pass_, op, [pass_.same(pred)], regions, varies)
 
 
-CONTROL = {"for": _for, "while": _while, "if": _if}
+def _custom(pass_: Batch, op: Op) -> None:
+    """What is computed again in a reverse pass is computed as it stands; other rules are for one slice alone."""
+    if not op.attrs["rule"].recomputes:
+        raise NotBatchedError("slices meet in a function with a derivative rule of its own", op.loc)
+    (body,) = op.regions
+    pass_.env.update((a, pass_.same(v)) for a, v in zip(body.args, op.operands))
+    pass_.mapped.update(a for a, v in zip(body.args, op.operands) if v in pass_.mapped)
+    _run(pass_, body)
+    pass_.env.update((r, pass_.same(v)) for r, v in zip(op.results, body.results))
+    pass_.mapped.update(r for r, v in zip(op.results, body.results) if v in pass_.mapped)
+
+
+CONTROL = {"for": _for, "while": _while, "if": _if, "custom": _custom}

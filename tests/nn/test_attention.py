@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
+import dflow.numpy as dnp
 from dflow import nn, random
 from dflow.nn import initializers
 
@@ -36,6 +37,10 @@ def test_attention():
     np.testing.assert_allclose(nn.dot_product_attention(Q[0], K[0], V[0], is_causal=True)[0, 0], V[0, 0, 0])
     dflow.check_grads(
         lambda q, k, v: nn.dot_product_attention(q, k, v, is_causal=True), (Q, K, V), modes=("rev",), order=1
+    )
+    half = nn.dot_product_attention(*(x.astype(dnp.bfloat16) for x in (Q, K, V)), is_causal=True)
+    np.testing.assert_allclose(
+        half.astype(float), nn.dot_product_attention(Q, K, V, is_causal=True), rtol=0.05, atol=0.02
     )
     with pytest.raises(TypeError, match="do not fit"):
         nn.dot_product_attention(Q, K[..., :1], V)
@@ -72,6 +77,9 @@ def test_initial_weights(init, deviation):
 def test_orthogonal_weights():
     w = initializers.orthogonal(2.0)(random.key(1), (3, 2, 4))
     np.testing.assert_allclose(np.einsum("abi,abj->ij", w, w), 4 * np.eye(4), atol=1e-12)
+    kernel = initializers.delta_orthogonal()(random.key(1), (3, 2, 4))
+    np.testing.assert_allclose(kernel[1] @ kernel[1].T, np.eye(2), atol=1e-12)
+    assert not kernel[0].any() and not kernel[2].any()
     with pytest.raises(ValueError, match="two axes"):
         initializers.orthogonal()(random.key(1), (3,))
     with pytest.raises(ValueError, match="distribution is one of"):

@@ -110,6 +110,21 @@ def test_derivatives_inside():
     np.testing.assert_allclose(mean, np.stack([dflow.grad(lambda w: np.mean((X * w) ** 2))(w)] * 4), rtol=1e-12)
 
 
+def test_rules():
+    again = dflow.checkpoint(lambda x: np.sin(x) * lax.psum(x * x, "i"))
+    want = np.sin(X) * (X * X).sum(0)
+    np.testing.assert_allclose(mapped(again, X), want, rtol=1e-12)
+    dflow.check_grads(lambda x: mapped(again, x), (X,), order=1)
+
+    @dflow.custom_jvp
+    def ruled(x):
+        return lax.psum(x, "i")
+
+    ruled.defjvps(lambda t, value, x: 2 * t)
+    with pytest.raises(TraceError, match="derivative rule of its own"):
+        mapped(ruled, X)
+
+
 def test_nested():
     def f(x):
         def inner(v):

@@ -94,6 +94,9 @@ def test_windows():
     for at, part in windows(padded, (2, 3), (1, 2)):
         assert found[at] == part.max()
 
+    two = lax.reduce_window((x, -x), (0.0, 0.0), lambda a, b: (a[0] + b[0], a[1] + b[1]), (2, 2))
+    np.testing.assert_allclose(two[0], -two[1])
+
     def f(x):
         return lax.reduce_window(x, 1.0, lambda a, b: a * b, (2, 2), None, "SAME", window_dilation=(2, 1))
 
@@ -132,4 +135,5 @@ def test_parts_and_bits():
     a, b = lax.split(X, (1, 3), axis=1)
     np.testing.assert_array_equal(np.concatenate([a, b], 1), X)
     np.testing.assert_array_equal(lax.bitcast_convert_type(X, np.int64), X.view(np.int64))
+    np.testing.assert_allclose(lax.fft(X, "RFFT", (3,)), np.fft.rfft(X), atol=1e-12)
     np.testing.assert_array_equal(lax.tile(X[0, 0, 0], (2,)), np.tile(X[0, 0, 0], 2))

@@ -263,3 +263,8 @@ def test_eval_shape():
     assert dflow.jit(lambda x: x * dflow.eval_shape(np.sum, x).ndim)(X[0]).shape == (3,)
     with pytest.raises(ShapeError):
         dflow.eval_shape(lambda x: x + W, X)
+
+
+def test_no_slices_and_a_check():
+    f = dflow.vmap(lambda x, i: x[i])
+    assert f(np.zeros((0, 3)), np.zeros(0, int)).shape == (0,)

@@ -1,0 +1,1 @@
+../../dflow/image.py
