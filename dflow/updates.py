@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dflow import trees
-from dflow.errors import TraceError, failure
+from dflow.errors import CarriedError, TraceError, failure
 from dflow.tracing.array import Array
+from dflow.tracing.earlier import Earlier
 from dflow.tracing.objects import MISSING, Place, Snapshot, anatomy, is_mutable
 from dflow.tracing.state import flatten
 
@@ -65,6 +66,12 @@ def changed(before: Snapshot, where: dict[int, Path]) -> tuple[list[Update], lis
             if isinstance(x, Array):
                 kept.append(Result(len(arrays)))
                 arrays.append(x)
+            elif isinstance(x, Earlier):
+                raise failure(
+                    CarriedError,
+                    "the function makes a list that is an argument longer, by how much is known only when it runs",
+                    mend="let the function have a list of its own, list(xs), and return it as an array, np.array(xs)",
+                )
             else:
                 kept.append(x)
         same = where.get(id(value)) if is_mutable(value) else None

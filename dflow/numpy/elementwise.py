@@ -303,13 +303,17 @@ def sinc(x: Any) -> Array:
 @implements(np.real)
 def real(val: Any) -> Array:
     x = lift(val)
-    return x.copied_part(builder().real(x.value)) if x.dtype.kind == "c" else x
+    if x.dtype.kind != "c":
+        return x
+    return x.component(imaginary=False) if x.ndim else wrap(builder().real(x.value), x.weak)
 
 
 @implements(np.imag)
 def imag(val: Any) -> Array:
     x = lift(val)
-    return x.copied_part(builder().imag(x.value)) if x.dtype.kind == "c" else wrap(builder().zeros(x.value.type))
+    if x.dtype.kind != "c":
+        return wrap(builder().zeros(x.value.type))
+    return x.component(imaginary=True) if x.ndim else wrap(builder().imag(x.value), x.weak)
 
 
 @implements(np.angle)

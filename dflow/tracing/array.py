@@ -20,7 +20,7 @@ from dflow.errors import (
     user_location,
 )
 from dflow.ir.core import Value
-from dflow.ir.types import TensorType, kind_of
+from dflow.ir.types import TensorType, dtype_of, kind_of
 from dflow.tracing import index as _index
 from dflow.tracing import layouts, sizes, views
 from dflow.tracing import lift as _lift
@@ -91,7 +91,7 @@ class Array(Operators):
         return Array(self.cell, TensorType(self.type.dtype, shape), joined)
 
     def copied_part(self, value: Value) -> Array:
-        """A copy of what may be a view in NumPy (real parts, bits): once one is updated, the other must not be used."""
+        """A copy of what may be a view in NumPy (bits): once one is updated, the other must not be used."""
         part = _lift.wrap(value)
         if part.ndim:
             part.cell.copies.append(self.cell)
@@ -168,9 +168,25 @@ class Array(Operators):
     def real(self) -> Array:
         return numpy_functions().real(self)
 
+    @real.setter
+    def real(self, value: Any) -> None:
+        (self.component(imaginary=False) if self.dtype.kind == "c" else self)[...] = value
+
     @property
     def imag(self) -> Array:
         return numpy_functions().imag(self)
+
+    @imag.setter
+    def imag(self, value: Any) -> None:
+        if self.dtype.kind != "c":
+            raise TypeError("array does not have imaginary part to set")
+        self.component(imaginary=True)[...] = value
+
+    def component(self, imaginary: bool) -> Array:
+        """The real or the imaginary parts of complex numbers, as a view."""
+        steps = (*self.steps, views.Component(imaginary))
+        floats = dtype_of(f"f{self.dtype.itemsize // 2}")
+        return Array(self.cell, TensorType(floats, self.type.shape), steps)
 
     @property
     def device(self) -> str:

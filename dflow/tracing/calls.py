@@ -97,6 +97,8 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """``function(*args, **kwargs)`` in rewritten code."""
     if not tracing():
         return function(*args, **kwargs)
+    if isinstance(function, Undefined):
+        raise function.error()
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)

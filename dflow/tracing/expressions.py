@@ -146,7 +146,7 @@ class Expressions(ast.NodeTransformer):
         return call("compare", node, names, self.visit(node.left), *rest)
 
     def visit_IfExp(self, node: ast.IfExp) -> Any:
-        if _binds(node):
+        if _binds(node.body) or _binds(node.orelse):  # the test is evaluated where it stands
             return self.generic_visit(node)
         return call(
             "choose", node, self.condition(node.test), lambda_(self.visit(node.body)), lambda_(self.visit(node.orelse))

@@ -77,7 +77,21 @@ class Gather:
         return b.scatter(base, part, *(i.value for i in self.indices))
 
 
-Step = Index | Transpose | Reshape | Gather
+@dataclass(frozen=True)
+class Component:
+    """The real or the imaginary parts of complex numbers. It stands behind all other steps."""
+
+    imaginary: bool
+    covers = False
+
+    def read(self, b: Builder, base: Value) -> Value:
+        return b.imag(base) if self.imaginary else b.real(base)
+
+    def put(self, b: Builder, base: Value, part: Value) -> Value:
+        return b.complex(b.real(base), part) if self.imaginary else b.complex(part, b.imag(base))
+
+
+Step = Index | Transpose | Reshape | Gather | Component
 
 
 def same_steps(a: Sequence[Step], b: Sequence[Step]) -> bool:
@@ -86,6 +100,8 @@ def same_steps(a: Sequence[Step], b: Sequence[Step]) -> bool:
 
 
 def _parts(step: Step) -> list[Any]:
+    if isinstance(step, Component):
+        return [step.imaginary]
     found = [getattr(step, f.name) for f in fields(step)]
     return [tuple(("cell", id(p.cell)) if hasattr(p, "cell") else p for p in part) for part in found]
 
@@ -122,6 +138,8 @@ def resized(steps: Sequence[Step], size: Callable[[Dim], Dim]) -> tuple[Step, ..
 
 def extend(steps: tuple[Step, ...], step: Step) -> tuple[Step, ...]:
     """The steps and one more, an index after an index made one."""
+    if steps and isinstance(steps[-1], Component):
+        return (*extend(steps[:-1], step), steps[-1])
     if isinstance(step, Index):
         if all(e == "all" for e in step.entries):
             return steps
@@ -163,6 +181,8 @@ def _laid_out(steps: Sequence[Step], base: Sequence[Dim]) -> np.ndarray[Any, Any
                 x = _reshaped(x, _bounds(step.after))
             except (AttributeError, ValueError):
                 return None
+        elif isinstance(step, Component):
+            x = np.lib.stride_tricks.as_strided(x, x.shape, [2 * s for s in x.strides])
         else:
             return None
     return x

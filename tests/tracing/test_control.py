@@ -308,6 +308,13 @@ def walrus(x):
     return y + 1
 
 
+def walrus_in_an_expression(x):
+    a = (y if (y := 2 * x[0]) > 10 else y * 3) + y
+    for v in x:
+        a += s if (s := v * v) > 4 else -s
+    return a * s
+
+
 def deep(x):
     s = 0.0
     for i in range(5):
@@ -328,7 +335,7 @@ FUNCTIONS = [
     return_in_loop, return_array_in_loop, for_else, while_sum, newton, while_true, while_true_return, nested_loops,
     nested_break, logic, conditional, unrolls_by_list, unrolls_by_index, grows_unrolled, python_max,
     temporary_after_loop, conditional_array, tuple_state, tree_state, math_functions, asserts, raises,
-    flags_and_inner_state, walrus, deep,
+    flags_and_inner_state, walrus, walrus_in_an_expression, deep,
 ]  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def generated(x):
 
 
 def with_a_walrus(x):
-    return y if (y := 2 * x[0]) > 1 else 0.0
+    return 1 < (y := 2 * x[0]) < 3, y
 
 
 @pytest.mark.parametrize(

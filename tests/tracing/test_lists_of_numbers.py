@@ -140,3 +140,16 @@ def sorted_in_a_branch(x):
 def test_other_uses_are_refused(f):
     with pytest.raises(DflowError, match=r"np\.array\(xs\)"):
         dflow.jit(f)(X)
+
+
+def test_a_list_that_is_an_argument_keeps_its_items():
+    def appended(xs, x):
+        for v in x:
+            if v > 0:
+                xs.append(v)
+        return sum(xs)
+
+    xs = [1.0, 2.0]
+    with pytest.raises(DflowError, match="a list that is an argument longer"):
+        dflow.jit(appended)(xs, X)
+    assert xs == [1.0, 2.0]
