@@ -69,7 +69,7 @@ class OnDevice:
 _PYTHON = {
     float: LeafType(TensorType(F64), True),
     int: LeafType(TensorType(I64), True),
-    bool: LeafType(TensorType(BOOL)),
+    bool: LeafType(TensorType(BOOL), True),
     complex: LeafType(TensorType(C128), True),
 }
 _ARRAYS: dict[tuple[Any, tuple[int, ...]], LeafType] = {}

@@ -134,7 +134,9 @@ def _as_operator(ufunc: np.ufunc) -> Any:
         arrays = [lift(x), lift(y)]
         if not all(a.weak for a in arrays):
             return apply(ufunc, x, y, **kwargs)
-        if ufunc is np.power and (s.constant_of(arrays[1].value) or 0) < 0:
+        arrays = [s.as_dtype(a, np.int64) if a.dtype.kind == "b" else a for a in arrays]
+        whole = all(a.dtype.kind in "biu" for a in arrays)
+        if ufunc is np.power and whole and (s.constant_of(arrays[1].value) or 0) < 0:
             arrays = [s.as_dtype(a, np.float64) for a in arrays]
         out = apply(ufunc, *arrays, **kwargs)
         return tuple(wrap(o.value, True) for o in out) if isinstance(out, tuple) else wrap(out.value, True)

@@ -12,8 +12,9 @@ from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.numpy.joining import take_value
 from dflow.numpy.shapes import flat, moveaxis
 from dflow.tracing.array import Array
-from dflow.tracing.context import builder
+from dflow.tracing.context import builder, region
 from dflow.tracing.lift import lift, wrap
+from dflow.tracing.objects import Snapshot
 from dflow.tracing.rewrite import rewritten
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
@@ -41,7 +42,7 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
 
 @implements(np.piecewise)
 def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Array:
-    """Functions on parts of an array. Each function sees the whole array and must work element by element."""
+    """Functions on parts of an array. Each function sees the whole array if it works element by element."""
     x = lift(x)
     listed = isinstance(condlist, list | tuple) and bool(condlist) and s.rank(condlist[0]) > 0
     conditions = list(condlist) if listed or s.rank(condlist) > x.ndim else [condlist]
@@ -57,8 +58,17 @@ def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Ar
         raise ValueError(f"with {n} condition(s), either {n} or {n + 1} functions are expected")
     y = wrap(s.full(s.dims(x), 0, x.dtype))
     for mask, f in zip(masks, functions):
-        piece = _traced_call(f, x, *args, **kw) if callable(f) else f
-        y = np.where(mask, s.as_dtype(lift(piece), x.dtype), y)
+        if not callable(f):
+            y = np.where(mask, s.as_dtype(lift(f), x.dtype), y)
+            continue
+        mark, objects = region().mark(), Snapshot([f, *args, *kw.values()])
+        piece = lift(_traced_call(f, x, *args, **kw))
+        if region().is_pointwise_since(mark):
+            y = np.where(mask, s.as_dtype(piece, x.dtype), y)
+        else:
+            region().back_to(mark)
+            objects.restore()
+            y[mask] = _traced_call(f, x[mask], *args, **kw)
     return y
 
 

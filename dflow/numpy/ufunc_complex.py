@@ -175,6 +175,7 @@ def power(b: Any, z: Value, w: Value) -> Value:
     (x, y), (u, v) = parts(b, z), parts(b, w)
     origin = b.and_(b.eq(x, 0.0), b.eq(y, 0.0))
     once = b.and_(b.eq(u, 0.0), b.eq(v, 0.0))
+    origin = b.or_(origin, b.and_(once, b.not_(b.and_(b.isfinite(x), b.isfinite(y)))))  # that, too, has no logarithm
     one, zero = b.full(1.0, x.type), b.zeros(x.type)
     base = joined(b, b.select(origin, one, x), b.select(origin, zero, y))
     found = exp(b, multiply(b, w, log(b, base)))

@@ -25,6 +25,7 @@ import numpy as np
 from dflow.errors import NeedsStatic, TraceError, failure, user_location
 from dflow.ir.core import Value, substitute
 from dflow.ir.passes.intervals import Known, counts
+from dflow.ir.registry import definition
 from dflow.ir.types import TensorType, kind_of
 from dflow.tracing.facts import LearningBuilder
 
@@ -203,6 +204,12 @@ class Region:
         new = {r for op in self.builder.ops[mark.ops :] for r in op.results}
         own = any(change.args[-1] not in new for change in self.undo[mark.undone :])
         return own or any(self.local.get(c) is not v for c, v in mark.local.items())
+
+    def is_pointwise_since(self, mark: Mark) -> bool:
+        """Whether all that has been traced since the mark works element by element and updates nothing."""
+        new = self.builder.ops[mark.ops :]
+        plain = all(definition(op).elementwise or op.name in ("constant", "broadcast", "convert") for op in new)
+        return plain and not self.has_updated(mark)
 
     def back_to(self, mark: Mark) -> None:
         """Forgets what has been traced since the mark."""

@@ -37,7 +37,7 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
     if isinstance(x, _array.Array):
         return x
     if isinstance(x, bool | np.bool_):
-        return wrap(builder().constant(bool(x)))
+        return wrap(builder().constant(bool(x)), weak=isinstance(x, bool))
     if isinstance(x, int | float | complex) and not isinstance(x, np.generic):
         if isinstance(x, int) and not -(2**63) <= x < 2**64:
             raise failure(RangeError, f"the integer {x} has more than 64 bits", mend=f"write it as a float: {x:.6g}")
@@ -144,7 +144,7 @@ def is_constant(x: Array) -> bool:
 # -- promotion ---------------------------------------------------------------------------------------------------
 
 
-WEAK: dict[str, Any] = {"f": 0.0, "c": 0j}  # examples of Python's numbers
+WEAK: dict[str, Any] = {"f": 0.0, "c": 0j, "b": np.dtype(bool)}  # examples of Python's numbers
 
 
 def result_dtype(*arrays: Array) -> np.dtype[Any]:
@@ -155,6 +155,8 @@ def result_dtype(*arrays: Array) -> np.dtype[Any]:
 
 def _weak_dtype(arrays: Sequence[Array]) -> np.dtype[Any]:
     kinds = {a.dtype.kind for a in arrays}
+    if kinds == {"b"}:
+        return np.dtype(bool)
     return np.dtype(np.complex128 if "c" in kinds else np.float64 if "f" in kinds else np.int64)
 
 

@@ -23,13 +23,13 @@ def not_(x: Any) -> Any:
     x = truth_value(x)
     if not traced_condition(x):
         return not x
-    return wrap(builder().not_(truth(x)))
+    return wrap(builder().not_(truth(x)), weak=True)
 
 
 def test(x: Any) -> Any:
     """Whether ``x`` is true."""
     x = truth_value(x)
-    return wrap(truth(x)) if traced_condition(x) else bool(x)
+    return wrap(truth(x), weak=True) if traced_condition(x) else bool(x)
 
 
 def and_(*operands: Callable[[], Any]) -> Any:
@@ -50,7 +50,7 @@ def _chain(operands: Any, join: Callable[[Any, Any, Callable[[], Any]], Any], st
     if not traced_condition(holds):
         return x if bool(holds) is stops else _chain(rest, join, stops)
     if holds is x and x.type.dtype is BOOL:
-        holds = x = wrap(truth(x))
+        holds = x = wrap(truth(x), x.weak)
     return join(holds, x, partial(_chain, rest, join, stops))
 
 
@@ -129,7 +129,7 @@ def _any_of(tests: Iterable[Any]) -> Any:
     found: Any = False
     for holds in tests:
         if traced_condition(holds):
-            found = holds if found is False else wrap(builder().or_(truth(found), truth(holds)))
+            found = holds if found is False else wrap(builder().or_(truth(found), truth(holds)), weak=True)
         elif holds:
             return True
     return found

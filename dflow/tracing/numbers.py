@@ -54,5 +54,5 @@ def stands_for(x: Any) -> type:
     if x.ndim:
         return np.ndarray
     if x.weak:
-        return {"f": float, "c": complex}.get(kind_of(x.dtype), int)
+        return {"f": float, "c": complex, "b": bool}.get(kind_of(x.dtype), int)
     return x.dtype.type

@@ -103,7 +103,30 @@ def _is_operand(x: Any) -> bool:
 def _operate(op: str, x: Any, y: Any) -> Any:
     if op in ("floordiv", "rem"):
         _check_divisor(x, y)
-    return _lift.elementwise(op, x, y, as_float=op == "div")
+    if op in _LOGICAL:
+        return _of_python(_lift.elementwise(op, x, y), x, y)
+    return _lift.elementwise(op, *_counted(x, y), as_float=op == "div")
+
+
+_LOGICAL = ("and", "or", "xor")
+
+
+def _counted(*operands: Any) -> tuple[Any, ...]:
+    """Python's truth values, where there are no others, as the integers 0 and 1, which they are in arithmetic."""
+    if not all(map(_is_truth_value, operands)):
+        return operands
+    return tuple(_lift.wrap(_lift.convert(_lift.lift(x).value, np.int64), weak=True) for x in operands)
+
+
+def _is_truth_value(x: Any) -> bool:
+    traced: Any = x
+    return isinstance(x, bool) or (isinstance(x, Operators) and traced.weak and traced.dtype.kind == "b")
+
+
+def _of_python(found: Any, *operands: Any) -> Any:
+    """A truth value, Python's where it comes of Python's numbers."""
+    python = not found.ndim and all(_lift.lift(x).weak for x in operands)
+    return _lift.wrap(found.value, weak=True) if python and found.dtype.kind == "b" else found
 
 
 def _check_divisor(x: Any, y: Any) -> None:
@@ -154,7 +177,7 @@ def _refused(op: str, x: Any, other: Any) -> Any:
 def _comparison(op: str) -> Any:
     def compare(self: Any, other: Any) -> Any:
         if _is_operand(other):
-            return _lift.elementwise(op, self, other)
+            return _of_python(_lift.elementwise(op, self, other), self, other)
         if op in ("eq", "ne") and other is None and self.ndim:  # no element is None
             return _lift.wrap(_lift.broadcast_to(_lift.lift(op == "ne").value, self.type.shape))
         return _refused(op, self, other)
@@ -192,12 +215,12 @@ for _name, _function in (("matmul", "matmul"), ("pow", "power"), ("divmod", "div
 
 
 def _unary(op: str) -> Any:
-    return lambda self, *args: _lift.elementwise(op, self)
+    return lambda self, *args: _lift.elementwise(op, *_counted(self))
 
 
 for _name, _op in (("neg", "neg"), ("abs", "abs"), ("invert", "not")):
     setattr(Operators, f"__{_name}__", _unary(_op))
-setattr(Operators, "__pos__", lambda self: _lift.wrap(self.value, self.weak))  # noqa: B010
+setattr(Operators, "__pos__", lambda self: _lift.wrap(_counted(self)[0].value, self.weak))  # noqa: B010
 
 
 def _round(self: Any, digits: int | None = None) -> Any:

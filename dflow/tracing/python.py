@@ -240,7 +240,7 @@ def _number(plain: Any, kind: str, dtype: Any) -> Any:
         if static_value(x) is not None:
             return plain(x)
         if kind == "b":
-            return wrap(truth(x))
+            return wrap(truth(x), weak=True)
         value = builder().reshape(x.value, shape=()) if x.ndim else x.value
         return wrap(convert(value, dtype), weak=True)
 

@@ -256,3 +256,20 @@ def test_sorted_objects_are_read_and_changed_through_the_list():
 
     x = np.array([0.5, 2.0, 1.5])
     assert dflow.jit(f)(x) == pytest.approx(f(x))
+
+
+def test_functions_of_pieces_see_their_pieces():
+    def f(x, scale):
+        seen = [0.0]
+
+        def part(v):
+            seen[0] += v.sum()
+            return v * scale + v.max()
+
+        pieces = np.piecewise(x, [x > 0, x < -1], [part, np.cumsum, lambda v: v * v])
+        return np.sum(np.sin(pieces)) + seen[0]
+
+    x, step = np.array([0.5, -1.5, 2.5, -0.25, -2.0]), 1e-6 * np.array([1.0, -2.0, 0.5, 3.0, -1.0])
+    assert dflow.jit(f)(x, 1.25) == pytest.approx(f(x, 1.25))
+    change = (f(x + step, 1.25) - f(x - step, 1.25)) / 2
+    assert dflow.grad(f)(x, 1.25) @ step == pytest.approx(change, rel=1e-6)

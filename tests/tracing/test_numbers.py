@@ -1,0 +1,48 @@
+"""Python's numbers beside NumPy's: truth values that are counted, powers of complex numbers."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import dflow
+
+
+def counted(x, y, b, c, a):
+    """Truth values of Python's numbers are 0 and 1; those of arrays are truth values."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        inverted = ~b
+    total, last = 0, False
+    for k in range(20):
+        last = k * x > 9
+        total += last
+    both = (x > 0) + (y > 0) + (x > y), (x > 0) * (y < 9) + b, b + c + True, b - c, -b, +c + abs(b), inverted
+    more = (not b) + (not c), (b and c) + b, (0 < x < 2) + (0 < x < 3), (x in (1.5, 2)) + b, bool(x) + bool(y), b == c
+    whole = b**c, divmod(b, True), b << c, b / True, total, last + last
+    bits = (x > 0) & b | c, b ^ c, (b & c) + 0, np.array([True, False]) + b, np.array([1, 2], np.int8) * b
+    numpy = (a[0] > 0) + (a[1] > 0), np.add(b, c), np.logical_not(b) + np.logical_not(c), np.isnan(x) + np.isnan(y)
+    return both, more, whole, bits, numpy
+
+
+def flat(x):
+    return [part for item in x for part in flat(item)] if isinstance(x, tuple) else [np.asarray(x)]
+
+
+def test_truth_values_are_counted():
+    compiled = dflow.jit(counted)
+    for args in ((1.5, 2.5, True, True), (1.5, -2.5, False, True)):
+        expected, found = (flat(f(*args, np.array([1.0, 2.0]))) for f in (counted, compiled))
+        assert [x.dtype for x in found] == [x.dtype for x in expected]
+        assert all(map(np.array_equal, found, expected))
+
+
+def test_powers_of_complex_numbers():
+    def powers(z, n):
+        return z**-1, z**-2, z**-3.0, z**0.5, 2**-z, z**n
+
+    z = 0.6 + 0.8j
+    assert dflow.jit(powers)(z, -2) == pytest.approx(powers(z, -2))
+    assert dflow.grad(lambda z: (z**-1).imag)(z) == pytest.approx(-1j * -(z**-2))
+    infinite = np.array([np.inf, np.nan, 0.0]) + 0j
+    assert np.array_equal(dflow.jit(np.power)(infinite, np.zeros(3)), np.ones(3))
