@@ -20,6 +20,7 @@ def test_ensembles(fake):
     tables = list(gpu_ensembles.run(systems=64, steps=2, until=2e-3))  # one row each
     assert [len(t.rows) for t in tables] == [1, 1]
     assert "gradient / value" in str(tables[0])
+    assert all(isinstance(t.rows[0][3], measure.Time) for t in tables)  # gradients that are right
 
 
 def test_the_same_system_for_other_libraries():
