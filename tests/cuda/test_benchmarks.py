@@ -44,6 +44,7 @@ def test_the_same_problems_for_other_libraries(make):
 def test_gradbench(fake):
     *_, table = gpu_gradbench.run(batches=(64,), small=True)
     assert [row[0] for row in table.rows] == ["ba", "ht", "gmm"]
+    assert all(isinstance(row[3], measure.Time) for row in table.rows)  # gradients that are right
 
 
 @pytest.mark.slow
