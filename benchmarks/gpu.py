@@ -45,12 +45,11 @@ def histogram(i, w):
 
 def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]]:
     """Title, function, arguments, and the bytes that must at least be moved. ``scale``: elements of a large array."""
-    r = np.random.default_rng(0)
-    x, y, z = r.normal(size=(3, scale))
+    x, y, z = numbers(3, scale)
     side = int(scale**0.5)
     matrix = x[: side * side].reshape(side, side)
     cube = x[: side * side].reshape(side, -1, 4) if side % 4 == 0 else matrix[:, :, None]
-    paths = r.normal(size=(10, scale // 10))
+    paths = x[: scale // 10 * 10].reshape(10, -1)
     # What is moved: so many times the first argument. Those that matter most come first.
     found: list[tuple[str, FunctionType, tuple[Any, ...], int]] = [
         ("copy", copy, (x,), 2),
@@ -69,6 +68,12 @@ def cases(scale: int) -> Iterator[tuple[str, FunctionType, tuple[Any, ...], int]
         for name, dtype in (("f64", np.float64), ("f32", np.float32)):
             given = tuple(np.asarray(a, dtype) for a in args)
             yield f"{title}, {name}", function, given, times * given[0].nbytes
+
+
+def numbers(rows: int, count: int) -> np.ndarray:
+    """Random numbers, again and again the same: to draw all would take longer than what is measured."""
+    drawn = np.random.default_rng(0).normal(size=(rows, min(count, 1 << 18)))
+    return np.tile(drawn, -(-count // drawn.shape[1]))[:, :count]
 
 
 def run(scale: int = 1 << 25, seconds: float = float("inf")) -> Iterator[Table]:
@@ -117,7 +122,7 @@ def arrays(scale: int, where: str, budget: Budget) -> Iterator[Table]:
 
 def driver_copy(scale: int) -> Time:
     """As many f64 as an array has, from one place on the device to another."""
-    x = dflow.device_put(np.random.default_rng(0).normal(size=scale))
+    x = dflow.device_put(numbers(1, scale)[0])
     y = x.copy()
     return measure({"copy": Queued(lambda: y.fill(x), lambda result: y.block_until_ready())}, rounds=5)["copy"]
 
@@ -127,14 +132,13 @@ def products(scale: int, where: str, budget: Budget) -> Iterator[Table]:
 
     No matrix has more than ``scale`` elements."""
     table = Table("Products on a GPU", ["what", "dflow", "GFLOP/s", *PEERS], note=where)
-    r = np.random.default_rng(0)
     shapes = [(1, n, n, n) for n in (16, 128, 256, 512, 1024, 2048)]
     shapes += [(1, 64, 64, 1 << 18), (512, 64, 64, 64), (1, 4096, 1, 4096), (1, 1, 4096, 4096)]
     for dtype in (np.float32, np.float64):
         for batch, m, n, k in (s for s in shapes if s[0] * max(s[1] * s[3], s[3] * s[2], s[1] * s[2]) <= scale):
             if budget.is_spent():
                 continue
-            x, y = r.normal(size=(batch, m, k)).astype(dtype), r.normal(size=(batch, k, n)).astype(dtype)
+            x, y = (numbers(1, batch * a * b).astype(dtype).reshape(batch, a, b) for a, b in ((m, k), (k, n)))
             title = f"{batch} times {m} x {k} x {n}, {np.dtype(dtype).name}"
             times = attempt(title, lambda x=x, y=y: measure(contestants(multiply, (x, y)), rounds=5))
             if times:

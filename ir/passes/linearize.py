@@ -33,7 +33,7 @@ from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
 from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.ranges import trip_bounds
-from dflow.ir.passes.residuals import choose
+from dflow.ir.passes.residuals import choose, leaves_sequences
 from dflow.ir.passes.rewrite import has_effect
 from dflow.ir.passes.settled import Place, settled
 from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
@@ -337,8 +337,13 @@ def _trips(block: Block) -> dict[Op, int]:
 
 
 def _runs_again(frame: Frame, op: Op) -> bool:
-    """Whether a loop in ``frame`` is nested, all is static in it, and its tapes would be long."""
-    if op.name != "for" or frame.nearest_loop() is None:
+    """Whether a loop in ``frame`` is nested, all is static in it, and its tapes would be long; or it leaves a sequence,
+    as a derivative of a ``while`` does, of which no tape can have one for each round of the loop around."""
+    if frame.nearest_loop() is None:
+        return False
+    if leaves_sequences(op):
+        return True
+    if op.name != "for":
         return False
     for inner in walk(Block((), [op], ())):
         if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):

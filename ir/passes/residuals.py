@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 
-from dflow.ir.core import Op, Value, free_values
+from dflow.ir.core import Op, Value, free_values, walk
 from dflow.ir.passes.backwards import backwards
 from dflow.ir.passes.mincut import INFINITE, FlowNetwork
-from dflow.ir.passes.rewrite import constant_of, splat_source
+from dflow.ir.passes.rewrite import LOOPS, SEQUENCES, constant_of, has_effect, splat_source
 from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 
+SILENT = frozenset({"check", "assume"})  # effects that may come twice
 # Of the operations that are not cheap these may be repeated at a cost, in the bytes of the mean.
 MODERATE = {"div": 3.0, "sqrt": 3.0}
 
@@ -109,7 +110,7 @@ class _Region:
                 net.edge(source, enter[v], INFINITE)
                 continue
             op = self._source(v)
-            if op.name == "for":
+            if op.name in LOOPS:
                 if op not in loops:
                     loops[op] = net.node()
                     net.edge(source, loops[op], _iterations(op))
@@ -162,15 +163,29 @@ def _cost(op: Op) -> float:
     """What repeating the operation costs, for each element, in bytes that could be saved instead."""
     if op.name == "if":
         return sum(_cost(inner) for region in op.regions for inner in region.ops)
+    if leaves_sequences(op):
+        return INFINITE if any(o.name not in SILENT and has_effect(o) for r in op.regions for o in walk(r)) else 0.0
     if op.regions or definition(op).effect:
         return INFINITE
+    if op.name in SEQUENCES:
+        return 0.0
     if op.name == "update" and (_is_made_anew(op.operands[0]) or _is_window(op)):
         return 0.0
     return 0.0 if definition(op).cheap else MODERATE.get(op.name, INFINITE)
 
 
+def leaves_sequences(op: Op) -> bool:
+    """Whether an operation is a loop that begins sequences and leaves them, as a derivative of a ``while`` does."""
+    inits = op.operands[len(op.operands) - len(op.results) :] if op.name in LOOPS else ()
+    growing = [init.op for init in inits if init.type.grows]
+    return bool(growing) and all(maker is not None and maker.name in SEQUENCES for maker in growing)
+
+
 def _iterations(loop: Op) -> float:
-    """How many a loop of static length makes, with those of the loops inside."""
+    """How many a loop of static length makes, with those of the loops inside; more than any for other loops, which run
+    again where they leave a sequence alone: no row of a tape has room for one."""
+    if leaves_sequences(loop):
+        return 1e15
     inside = sum(_iterations(op) for op in loop.regions[0].ops if op.name == "for")
     return max(0, constant_of(loop.operands[0]) or 0) * max(1, inside)
 

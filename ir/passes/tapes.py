@@ -14,10 +14,16 @@ from math import prod
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value, substitute
 from dflow.ir.passes.packing import pack, unpack
+from dflow.ir.registry import NoDerivativeError
 from dflow.ir.types import GROWS, I64, Size, TensorType, scalar
 
 INDEX = scalar(I64)
 LARGEST = 1 << 28  # bytes of the largest tape that is a tensor where not all of it need be used
+
+NO_ROOM = (
+    "a derivative of a derivative would have to keep what a `while` loop leaves for each round of the loop around: "
+    "write it as `for _ in range(most):` with `if not condition: break`"
+)
 
 # Reads a residual back: takes the builder, the position of the iteration, and new names.
 Read = Callable[[Builder, Value, dict[Value, Value]], Value]
@@ -86,7 +92,10 @@ class Frame:
         return frame.counter if frame.base is None else self.b.add(frame.base, frame.counter)
 
     def save(self, v: Value, position: Value, capacity: Value | None) -> Read:
-        """Writes a residual of this loop's body to a tape of its own; the return value reads it back."""
+        """Writes a residual of this loop's body to a tape of its own; the return value reads it back. Raises
+        NoDerivativeError for a sequence, of which a tape has no room for one in each row."""
+        if v.type.grows:
+            raise NoDerivativeError(NO_ROOM, v.op.loc if v.op else self.b.loc)
         if _fits_behind(v.type, self.trips):
             return self._save_behind(v, position)
         packed = pack(self.b, v)

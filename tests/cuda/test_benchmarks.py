@@ -20,6 +20,7 @@ def test_ensembles(fake):
     tables = list(gpu_ensembles.run(systems=64, steps=2, until=2e-3))  # one row each
     assert [len(t.rows) for t in tables] == [1, 1]
     assert "gradient / value" in str(tables[0])
+    assert all(isinstance(t.rows[0][3], measure.Time) for t in tables)  # gradients that are right
 
 
 def test_the_same_system_for_other_libraries():
@@ -43,6 +44,7 @@ def test_the_same_problems_for_other_libraries(make):
 def test_gradbench(fake):
     *_, table = gpu_gradbench.run(batches=(64,), small=True)
     assert [row[0] for row in table.rows] == ["ba", "ht", "gmm"]
+    assert all(isinstance(row[3], measure.Time) for row in table.rows)  # gradients that are right
 
 
 @pytest.mark.slow

@@ -268,3 +268,29 @@ def test_eval_shape():
 def test_no_slices_and_a_check():
     f = dflow.vmap(lambda x, i: x[i])
     assert f(np.zeros((0, 3)), np.zeros(0, int)).shape == (0,)
+
+
+def shrunk(x):
+    rounds = 0
+    while np.abs(x) > 0.1 and rounds < 21:
+        x = x * 0.7 + 0.01 * np.sin(x)
+        rounds += 1
+    return x * rounds
+
+
+def shrunk_often(x):
+    for _ in range(5):
+        while x * x > 0.5:
+            x = x * 0.8 + 0.01 * np.sin(x)
+        x = x + 0.3
+    return x * x
+
+
+@pytest.mark.parametrize("g", [shrunk, shrunk_often])
+def test_second_derivatives_of_loops_that_end_when_they_like(g):
+    def f(xs):
+        return np.sum(dflow.vmap(dflow.grad(g))(xs) ** 2)
+
+    xs, h = np.array([0.7, 3.0, 0.05, 1.3]), 1e-6
+    numeric = [(f(xs + h * e) - f(xs - h * e)) / (2 * h) for e in np.eye(4)]
+    np.testing.assert_allclose(dflow.grad(f)(xs), numeric, rtol=1e-6, atol=1e-9)
