@@ -55,7 +55,7 @@ def batches(e: Emitter, loop: Op, totals: Sequence[Value]) -> Batches | None:
         return None
     states = [a for a, r in zip(body.args[1:], body.results) if a.type.is_scalar and r not in totals and a is not r]
     waits = any(o.regions for o in first) or any(_is_late(a, first) for a in states)
-    if not waits or not all(map(_is_plain, then)) or any(v.type.grows for v in free_values(body)):
+    if not waits or not all(map(_is_plain, then)) or any(v.type.grows for v in (*body.args, *free_values(body))):
         return None
     if _meet(e, tapes, [o for f in first for o in (f, *_inside(f))], then):
         return None
@@ -104,7 +104,7 @@ def _meet(e: Emitter, tapes: Collection[Value], first: Sequence[Op], then: Seque
 
     if any(b.space == "argument" for b in buffers(tapes)):
         return True  # which shows how far the loop came, should it fail
-    changed = buffers(r for o in first if not o.regions for r in o.results)
+    changed = buffers(r for o in first for r in o.results)
     taped = buffers(tapes)
     used = buffers(v for o in first for v in (*o.operands, *o.results) if v not in tapes)
     read = buffers(o.operands[0] for o in then if o.name == "extract")

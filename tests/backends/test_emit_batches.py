@@ -64,6 +64,18 @@ def rows_read_again(x):
     return np.sum(y)
 
 
+def arrays_between(x):
+    """An array that each round makes anew is read by what is added up."""
+    s, total = 0.5, 0.0
+    for i in range(len(x)):
+        y = x[i] * s
+        for j in range(1, x.shape[1]):
+            y[j] = y[j] / (1.0 + y[j - 1])
+        s = 0.5 * s + y[1]
+        total += np.exp(y[4])
+    return total
+
+
 def one_place(x):
     """Rounds write the same element."""
     y, s = np.zeros(3), 0.5
@@ -82,7 +94,8 @@ def checked(x, places):
 
 
 @pytest.mark.parametrize(
-    ("f", "kept"), [(volatility, [2]), (losses, [1]), (filled, [2]), (rows_read_again, []), (one_place, [])]
+    ("f", "kept"),
+    [(volatility, [2]), (losses, [1]), (filled, [2]), (rows_read_again, []), (arrays_between, []), (one_place, [])],
 )
 def test_values_and_derivatives(f, kept, found):
     np.testing.assert_allclose(dflow.jit(f)(X), f(X), rtol=1e-13)
