@@ -45,7 +45,7 @@ def of_columns(z: Array, sign: int) -> Array:
     """The transform of each column of a matrix, not scaled."""
     n, count = z.shape
     if isinstance(n, int) and isinstance(count, int) and n > 1 and n * count > 2 * NEAR:
-        block = _block(count, n)
+        block = _block(count, n, LINE)
         if LINE <= block < count:
             return _traced(by_columns)(z, block, functools.partial(transform, sign=sign))
     return np.swapaxes(transform(np.swapaxes(z, 0, 1), sign), 0, 1)
@@ -110,20 +110,20 @@ def _in_blocks(z: Array, sign: int) -> Array | None:
         return None
     each = functools.partial(transform, sign=sign)
     if count > 1:
-        block = _block(count, n)
+        block = _block(count, n, 1)
         return _traced(by_rows)(z.reshape((count, n)), block, each).reshape(z.shape) if block < count else None
     p = _middle(n)
     if p is None:
         return None
     m, short = n // p, 1 << (n.bit_length() // 2)
     tables = (_roots(numpy.arange(0, n, short), n, sign, z.dtype), _roots(numpy.arange(short), n, sign, z.dtype))
-    inner = _traced(turned_columns)(z.reshape((p, m)), _block(m, p), each, *tables)
-    return _traced(by_columns)(inner, _block(p, m), each).reshape(z.shape)
+    inner = _traced(turned_columns)(z.reshape((p, m)), _block(m, p, LINE), each, *tables)
+    return _traced(by_columns)(inner, _block(p, m, LINE), each).reshape(z.shape)
 
 
-def _block(count: int, n: int) -> int:
-    """How many of ``count`` transforms of ``n`` elements go together."""
-    return max(k for k in range(1, max(LINE, NEAR // n) + 1) if count % k == 0)
+def _block(count: int, n: int, least: int) -> int:
+    """How many of ``count`` transforms of ``n`` elements go together, ``least`` where that may be."""
+    return max(k for k in range(1, max(least, NEAR // n) + 1) if count % k == 0)
 
 
 def _middle(n: int) -> int | None:
