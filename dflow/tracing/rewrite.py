@@ -66,8 +66,14 @@ def is_library(module: str | None) -> bool:
 
 # Modules of dflow's that are written as a user would write them. NumPy's polynomials are, too: plain Python on its
 # other functions.
-PLAIN = {"dflow.lax.control", "dflow.tracing.totals", "dflow.revolve", "dflow.solvers", "dflow.numpy.integer_functions"}
-PLAIN |= {"dflow.numpy.fourier_blocks"}
+PLAIN = {
+    "dflow.lax.control",
+    "dflow.tracing.totals",
+    "dflow.revolve",
+    "dflow.solvers",
+    "dflow.numpy.integer_functions",
+    "dflow.numpy.fourier_blocks",
+}
 LIBRARIES = {"dflow", "numpy", "scipy", "optree"}
 
 
