@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dflow.ir.types import I64
+from dflow.ir.types import BOOL, I64
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.context import Cell, builder, entered
@@ -148,4 +148,12 @@ class After:
         slots = [x for x in v.leaves() if isinstance(x, Slot)]
         if all(is_kept(s) for s in slots) and not any(is_mutable(n.final) for n in v.nodes()):
             return v.value
-        return v.built(value_after, made)
+        return v.built(self.value_after, made)
+
+    def value_after(self, x: Any) -> Any:
+        """A leaf after the loop: True, where that is what every iteration leaves and there is one."""
+        if self.traced.positive and isinstance(x, Slot) and x.type.dtype is BOOL and x.type.is_scalar:
+            with entered(self.traced.region):
+                if _lift.static_value(x.final) == True:  # noqa: E712 (it may be None, too)
+                    return True
+        return value_after(x)

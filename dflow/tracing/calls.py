@@ -312,7 +312,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return (_dispatch().get(function) if traced else function)(*args, **kwargs)
     if function in math_functions():
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
-    if isinstance(owner, np.ufunc):
+    if isinstance(owner, np.ufunc) and function.__name__ != "at":  # whose index may be a tuple
         args = tuple(lift(a) if isinstance(a, list | tuple) and contains_traced(a) else a for a in args)
     traced = any_traced(args) or any_traced(tuple(kwargs.values()))
     if function in dispatch().CREATION and not _gives_itself(function, args):

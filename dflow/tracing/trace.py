@@ -132,11 +132,11 @@ def _leaves(result: Any) -> list[Any]:
 
 
 def _result(x: Any) -> Array:
+    x = settled(x)
     if isinstance(x, Undefined):
         raise x.error()
     if isinstance(x, Array | bool | int | float | complex | np.ndarray | np.generic):
         return lift(x)
-    x = settled(x)
     if isinstance(x, Optional):
         raise x.refused()
     if isinstance(x, Earlier):
