@@ -274,7 +274,7 @@ def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: boo
 @implements(np.allclose)
 def allclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Array:
     v = isclose.__wrapped__(a, b, rtol, atol, equal_nan).value
-    return wrap(builder().reduce(v, kind="all", axes=tuple(range(v.type.rank))) if v.type.rank else v)
+    return _of_all(v)
 
 
 @implements(np.array_equal)
@@ -285,8 +285,13 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> Array:
     same = x == y
     if equal_nan:
         same = same | (apply(np.isnan, x) & apply(np.isnan, y))
-    axes = tuple(range(same.value.type.rank))
-    return wrap(builder().reduce(same.value, kind="all", axes=axes) if axes else same.value)
+    return _of_all(same.value)
+
+
+def _of_all(v: Value) -> Array:
+    """Whether all elements hold, as a bool of Python's."""
+    axes = tuple(range(v.type.rank))
+    return wrap(builder().reduce(v, kind="all", axes=axes) if axes else v, weak=True)
 
 
 @implements(np.sinc)

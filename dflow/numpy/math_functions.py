@@ -41,7 +41,7 @@ def number(x: Any) -> Array:
 
 def python(x: Array) -> Array:
     """A result as a Python number."""
-    return wrap(x.value, weak=x.dtype.kind != "b")
+    return wrap(x.value, weak=True)
 
 
 def defines(*functions: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

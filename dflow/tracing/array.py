@@ -352,10 +352,10 @@ class Array(Operators):
             found = self.reshape(-1)[index[0]]
         else:
             found = self[index[0] if len(index) == 1 else index] if index else self.reshape(())
-        return _lift.wrap(found.value)
+        return _lift.wrap(found.value, weak=found.dtype.kind == "b")
 
     def tolist(self) -> Any:
-        return [row.tolist() for row in self] if self.ndim else _lift.wrap(self.value)
+        return [row.tolist() for row in self] if self.ndim else self.item()
 
     # -- NumPy's protocols ---------------------------------------------------------------------------------------
 

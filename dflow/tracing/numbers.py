@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.types import kind_of
-from dflow.tracing.lift import elementwise
+from dflow.tracing.lift import elementwise, wrap
 from dflow.tracing.operators import numpy_functions
 
 
 def _is_integer(x: Any) -> Any:
     if kind_of(x.dtype) != "f":
         return True
-    return elementwise("and", elementwise("eq", x, elementwise("floor", x)), numpy_functions().isfinite(x))
+    whole = elementwise("and", elementwise("eq", x, elementwise("floor", x)), numpy_functions().isfinite(x))
+    return wrap(whole.value, weak=True)
 
 
 def _bit_length(x: Any) -> Any:

@@ -150,7 +150,8 @@ def _extreme(name: str, plain: Any) -> Any:
         if not items or (key is None and not traced and all(type(i) in PLAIN for i in items)):
             return plain(*args, key=key, **default)
         if key is None and traced and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
-            return functools.reduce(lambda a, b: elementwise(name, a, b), items)
+            found = functools.reduce(lambda a, b: elementwise(name, a, b), items)
+            return _bool(found) if found.dtype.kind == "b" and all(lift(i).weak for i in items) else found
         return best(items, [i if key is None else key(i) for i in items])
 
     def best(items: list[Any], keys: list[Any]) -> Any:
@@ -310,13 +311,13 @@ def complex_(real: Any = 0, imag: Any = 0) -> Any:
 def any_(items: Any) -> Any:
     if earlier.earlier(items) is not None:
         return _as_written(totals.any)(items)
-    return numpy_functions().any(items) if isinstance(items, Array) else _any_all(items, "or", False)
+    return _bool(numpy_functions().any(items)) if isinstance(items, Array) else _any_all(items, "or", False)
 
 
 def all_(items: Any) -> Any:
     if earlier.earlier(items) is not None:
         return _as_written(totals.all)(items)
-    return numpy_functions().all(items) if isinstance(items, Array) else _any_all(items, "and", True)
+    return _bool(numpy_functions().all(items)) if isinstance(items, Array) else _any_all(items, "and", True)
 
 
 def _any_all(items: Any, op: str, start: bool) -> Any:
@@ -326,9 +327,8 @@ def _any_all(items: Any, op: str, start: bool) -> Any:
             if bool(x) is not start:
                 return not start
             continue
-        holds = wrap(truth(x))
-        found = holds if found is start else elementwise(op, found, holds)
-    return found
+        found = truth(x) if found is start else builder().emit(op, found, truth(x))
+    return found if found is start else wrap(found, weak=True)
 
 
 def divmod_(x: Any, y: Any) -> Any:

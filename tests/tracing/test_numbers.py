@@ -1,5 +1,6 @@
 """Python's numbers beside NumPy's: truth values that are counted, powers of complex numbers."""
 
+import math
 import warnings
 
 import numpy as np
@@ -22,7 +23,15 @@ def counted(x, y, b, c, a):
     whole = b**c, divmod(b, True), b << c, b / True, total, last + last
     bits = (x > 0) & b | c, b ^ c, (b & c) + 0, np.array([True, False]) + b, np.array([1, 2], np.int8) * b
     numpy = (a[0] > 0) + (a[1] > 0), np.add(b, c), np.logical_not(b) + np.logical_not(c), np.isnan(x) + np.isnan(y)
-    return both, more, whole, bits, numpy
+    tests = all([b, x > 0]) + b, math.isfinite(x) + b, max(b, c) + b, x.is_integer() + b, np.array_equal(a, a) + b
+    items = (
+        any(a > 0) + b,
+        (a[0] > 0).item() + b,
+        (a > 0).tolist()[0] + b,
+        np.allclose(a, a) + b,
+        any([b, a[0] > 0]) + b,
+    )
+    return both, more, whole, bits, numpy, tests, items
 
 
 def flat(x):
@@ -35,6 +44,13 @@ def test_truth_values_are_counted():
         expected, found = (flat(f(*args, np.array([1.0, 2.0]))) for f in (counted, compiled))
         assert [x.dtype for x in found] == [x.dtype for x in expected]
         assert all(map(np.array_equal, found, expected))
+
+
+def test_truth_values_of_python_and_of_numpy_have_programs_of_their_own():
+    compiled = dflow.jit(lambda b, d: b + d["c"])
+    for b in (True, np.True_, True, np.True_):
+        found = compiled(b, {"c": b})
+        assert found == b + b and found.dtype == np.asarray(b + b).dtype
 
 
 def test_powers_of_complex_numbers():
