@@ -19,6 +19,7 @@ MODULES = (
     "dflow.lax",
     "dflow.ops",
     "dflow.tree",
+    "dflow.tree_util",
     "dflow.random",
     "dflow.nn",
     "dflow.image",

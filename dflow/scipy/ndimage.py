@@ -24,12 +24,25 @@ _MOVED: dict[str, Callable[[Any, int], Any]] = {
     "mirror": lambda i, n: _mirrored(i, n - 1) if n > 1 else i * 0,
 }
 
+# A coordinate that is brought inside before it is rounded: a half is between other elements there.
+_FOLDED: dict[str, Callable[[Any, int], Any]] = {
+    "reflect": lambda c, n: _mirrored(c + 0.5, n) - 0.5,
+    "grid-mirror": lambda c, n: _mirrored(c + 0.5, n) - 0.5,
+    "mirror": lambda c, n: _mirrored_late(c, n - 1) if n > 1 else c * 0,
+}
+
 MODES = (*_MOVED, "constant", "grid-constant")
 
 
 def _mirrored(i: Any, n: int) -> Any:
     """In 0 .. n, mirrored at both."""
     return n - np.absolute(np.mod(i, 2 * n) - n)
+
+
+def _mirrored_late(c: Any, n: int) -> Any:
+    """``_mirrored``, but as in SciPy less than 1 behind n stays there: a half is rounded up first."""
+    m = np.mod(c, 2 * n)
+    return np.where((c >= 0) & (m < n + 1), m, _mirrored(c, n))
 
 
 @implements(scipy.ndimage.map_coordinates)
@@ -44,7 +57,7 @@ def map_coordinates(
 ) -> Any:
     """Of order 0 (nearest) and 1 (linear), with SciPy's modes but "wrap".
 
-    Raises TypeError for splines of higher order.
+    Raises TypeError for splines of higher order, and for booleans.
     """
     if order not in (0, 1) or output is not None:
         raise TypeError(f"map_coordinates of traced arrays takes order 0 or 1 and no output, got order={order}")
@@ -52,10 +65,14 @@ def map_coordinates(
         raise ValueError(f"the mode is one of {', '.join(MODES)}, got {mode!r}")
     x = lift(input)
     dtype = x.dtype
+    if kind_of(dtype) == "b":
+        raise TypeError("map_coordinates of traced arrays takes numbers, got booleans")
     given = [_floats(lift(c)) for c in coordinates]
+    if len(given) != x.ndim:
+        raise ValueError(f"coordinates for {len(given)} axes of an array of {x.ndim}")
+    if order == 0 and mode in _FOLDED:
+        given = [_FOLDED[mode](c, n) for c, n in zip(given, x.shape)]
     places = [_places(c, order) for c in given]
-    if len(places) != x.ndim:
-        raise ValueError(f"coordinates for {len(places)} axes of an array of {x.ndim}")
     total: Any = None
     for corner in itertools.product(*places):
         index, weight, inside = [], 1.0, None

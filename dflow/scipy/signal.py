@@ -72,9 +72,10 @@ def _turned(y: Any) -> Any:
 @implements(scipy.signal.convolve)
 def convolve(in1: Any, in2: Any, mode: str = "full", method: str = "auto") -> Any:
     """By its definition, unless ``method`` is "fft"."""
-    if method == "fft":
-        return fftconvolve.__wrapped__(in1, in2, mode)
     x, y = _two(in1, in2)
+    if method == "fft":
+        found, dtype = fftconvolve.__wrapped__(x, y, mode), numpy.result_type(x.dtype, y.dtype)
+        return (np.rint(found) if kind_of(dtype) in "iu" else found).astype(dtype)
     return _cut(_full(x, y), x, y, mode, range(x.ndim))
 
 

@@ -58,6 +58,12 @@ class Optional:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.get(), name, value)
 
+    def __eq__(self, other: Any) -> Any:
+        return _equality("eq", self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return _equality("ne", self, other)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.get()(*args, **kwargs)
 
@@ -93,12 +99,19 @@ def _held_within(x: Any) -> Any:
     return held(x)
 
 
+def _equality(name: str, x: Any, other: Any) -> Any:
+    """Of None, too: nothing is checked."""
+    from dflow.tracing.logic import comparison
+
+    return comparison(name, x, other)
+
+
 def _reads(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, *args: function(held(x), *map(held, args))
 
 
 # Python calls these by itself, where no rewritten code comes between.
-_NAMES = ("neg", "pos", "invert", "abs", "index", "lt", "le", "gt", "ge", "eq", "ne")
+_NAMES = ("neg", "pos", "invert", "abs", "index", "lt", "le", "gt", "ge")
 _ITEMS = ("getitem", "setitem", "delitem", "contains")
 for _name in (*_NAMES, *_ITEMS):
     setattr(Optional, f"__{_name}__", _reads(getattr(operator, _name)))

@@ -289,6 +289,18 @@ def test_every_use_is_that_of_python(use):
     assert dflow.jit(lambda x: (perhaps(x), 2.0)[1])(4.0) == 2.0
 
 
+def test_a_list_is_not_searched_for_none_while_tracing():
+    def index(x):
+        return [maybe(v) for v in x].index(None)
+
+    def count(x):
+        return [maybe(v) for v in x].count(None)
+
+    for f in (index, count):
+        with pytest.raises(dflow.errors.NeedsStatic):
+            dflow.jit(f)(ARGS[0])
+
+
 def test_a_result_is_never_none():
     def f(x):
         return maybe(x[0])
