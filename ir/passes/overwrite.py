@@ -97,7 +97,7 @@ class _Overwrite:
             if others or number is None or write.operands[1].type.shape:
                 return x
             self.added[write] = number
-        elif not _is_filled(x):
+        elif not is_filled(x):
             return x
         return _edges(b, x, found.first, found.first + trips)
 
@@ -147,7 +147,7 @@ def _offset(op: Op, k: Value) -> int | None:
     return place.get(None, 0) if place.pop(k, 0) == 1 and not place.keys() - {None} else None
 
 
-def _is_filled(x: Value) -> bool:
+def is_filled(x: Value) -> bool:
     """Whether the tensor repeats one number, but for what was written to it since."""
     while x.op is not None and x.op.name == "update":
         x = x.op.operands[0]

@@ -29,6 +29,7 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes.accumulate import count_uses
 from dflow.ir.passes.linear_forms import Terms, emit, plus, terms
+from dflow.ir.passes.overwrite import is_filled
 from dflow.ir.passes.rewrite import Env, constant_of, has, has_effect, rebuild_loops, rename
 from dflow.ir.registry import definition
 
@@ -177,9 +178,17 @@ class _Writer:
             part, rank = self.array(op.operands[1]), op.operands[1].type.rank
             if axis:
                 part = self.b.transpose(part, perm=(*range(1, axis + 1), 0, *range(axis + 1, rank + 1)))
-            made = self.b.emit(op.name, made, part, *starts, index=index)
+            made = self.b.emit(op.name, self.begun(op, made), part, *starts, index=index)
             made.hint = op.result.hint
         return made
+
+    def begun(self, op: Op, x: Value) -> Value:
+        """``x``, or one number where all that ``op`` leaves of it is that: nothing need be kept, or copied, then."""
+        first, trips = self.loop.places[op].first, self.loop.trips
+        if op.name != "update" or x.type.static_shape != (trips + 1,) or first.keys() - {None} or not is_filled(x):
+            return x
+        left = 0 if first else trips
+        return self.b.broadcast_scalar(self.b.extract(x, self.b.index(left), index=("at",)), (trips + 1,))
 
     def array(self, v: Value) -> Value:
         """What ``v`` is in all rounds, along a first axis."""

@@ -35,7 +35,18 @@ def overwritten_meanwhile(x, v):
     return y + z
 
 
-@pytest.mark.parametrize("f", [rows, reads_what_it_writes, overwritten_meanwhile])
+def element_by_element(x, v):
+    y, z = x.copy(), x.copy()
+    for k in range(3):
+        y[2:, k:5] = np.sin(y[2:, k:5]) * v[: 5 - k]
+        y[::3, 1] += y[::3, 1] * x[:3, k] + y[::3, 2]
+        z[k, 1:] *= z[k, 1:] + v[:6]
+        y[1:, k:5] = np.cos(y[1:, k:5]) + y[:-1, k:5]
+        z[3:, k] = z[3:, k] * z[:-3, 6] + z[3:, k + 1]
+    return y + z
+
+
+@pytest.mark.parametrize("f", [rows, reads_what_it_writes, overwritten_meanwhile, element_by_element])
 def test_values_and_gradients(f):
     np.testing.assert_allclose(dflow.jit(f)(X, V), f(X, V), rtol=1e-13)
     w = np.cos(np.arange(63.0)).reshape(9, 7)

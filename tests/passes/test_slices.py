@@ -192,6 +192,27 @@ def test_loops_that_stay(f):
     np.testing.assert_allclose(dflow.jit(f)(*args), f(*args), rtol=1e-13)
 
 
+@pytest.mark.parametrize("edge", [0, N - 1])
+def test_one_element_that_is_left_is_no_array_to_copy(edge):
+    """It would leave the loop around, and each round would begin with it."""
+
+    def f(x, n):
+        y = x * 0.5
+        for _ in range(n):
+            z = np.empty_like(x)
+            z[edge] = x[1]
+            for i in range(N - 1):
+                z[i + (edge == 0)] = x[i] * y[i]
+            y = y + z
+        return y
+
+    (x, _), compiled = sample(), dflow.jit(f)
+    np.testing.assert_allclose(compiled(x, 3), f(x, 3), rtol=1e-13)
+    rounds = compiled.lower(x, 3).ir("lowered").split(" = for ")[1]
+    assert " update " not in rounds
+    assert rounds.count(" copy ") == 1  # of the state
+
+
 def test_second_derivatives():
     args, dot = sample(), np.cos(np.arange(N))
 
