@@ -35,8 +35,11 @@ def apply(
     casting: Any = "same_kind",
     order: str = "K",
     subok: bool = True,
+    **unknown: Any,
 ) -> Any:
     """A ufunc on traced arrays; subclasses do not exist there."""
+    for name in unknown:
+        raise TypeError(f"{name_of(ufunc)} got an unexpected keyword argument {name!r}")
     if len(args) > ufunc.nin:
         args, out = args[: ufunc.nin], args[ufunc.nin :]
     if len(args) < ufunc.nin:

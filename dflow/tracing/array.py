@@ -13,6 +13,7 @@ from dflow.errors import (
     CarriedError,
     NeedsStatic,
     NoAttributeError,
+    ShapeError,
     TraceAttributeError,
     TraceError,
     failure,
@@ -229,6 +230,14 @@ class Array(Operators):
         contents = fitted(new, part.shape, self.dtype)
         self.refer(part.steps, part.shape).assign(contents)
 
+    def __delitem__(self, index: Any) -> None:
+        raise failure(
+            TraceError,
+            "elements cannot be deleted from an array",
+            seen=repr(self),
+            mend="np.delete(x, k) and slices (x[1:]) give an array without them",
+        )
+
     @property
     def at(self) -> Any:
         """Updates that give a new array: ``x.at[index].set(v)``."""
@@ -285,7 +294,7 @@ class Array(Operators):
 
     def __hash__(self) -> int:
         raise failure(
-            TraceError,
+            NeedsStatic,  # the index of a loop is known when the loop is unrolled
             "a traced value is used as a key of a dict, an element of a set or an argument of a cached function",
             seen=repr(self),
             mend="compare with ==, or use an array that the value indexes",
@@ -348,6 +357,13 @@ class Array(Operators):
 
     def item(self, *index: Any) -> Any:
         """The only element, or the one at ``index``, in the order of all elements if it is one number; still traced."""
+        if not index and all(isinstance(n, int) for n in self.type.shape) and not sizes.is_one(self.type.shape):
+            raise failure(
+                ShapeError,
+                "only an array of one element can be converted to a number",
+                seen=repr(self),
+                mend="x.item(k) or x[k] is one of several elements",
+            )
         if len(index) == 1 and not isinstance(index[0], tuple):
             found = self.reshape(-1)[index[0]]
         else:

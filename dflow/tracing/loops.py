@@ -9,7 +9,7 @@ from typing import Any
 from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError, failure
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
-from dflow.tracing.context import BRANCH, Cell, Region, region, tracing
+from dflow.tracing.context import BRANCH, LOOP, Cell, Region, region, tracing
 from dflow.tracing.iterators import leave_alone, perhaps_next, take_from, taken_from
 from dflow.tracing.objects import Snapshot
 from dflow.tracing.rows import columns
@@ -132,6 +132,11 @@ def _over(sequence: Indexable, loop: Loop, body: Callable[[Any], None], levels: 
     try:
         traced.run()
         items.check(traced.region.changed())
+    except RecursionError:
+        start.restore()
+        if not (static and _may_end(length)):
+            raise
+        _copied(loop, sequence, body)
     except DflowError as e:
         start.restore()
         if refused is not None:
@@ -145,6 +150,16 @@ def _over(sequence: Indexable, loop: Loop, body: Callable[[Any], None], levels: 
         if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
             raise
         _copied(loop, sequence, body)
+
+
+def _may_end(length: int) -> bool:
+    """Whether to unroll a loop for a recursion that may end by the number of the iteration.
+
+    Loops in traced loops leave it to those, and short loops have been unrolled: so an endless recursion with loops
+    in it is tried a few times only.
+    """
+    here = region()
+    return SHORT < length <= MOST_UNROLLED // here.unrolled and all(r.kind != LOOP for r in here.around())
 
 
 def if_filling(

@@ -54,6 +54,18 @@ class Text:
     def __eq__(self, other: object) -> bool:
         raise self._refused("compared")
 
+    def __float__(self) -> float:
+        raise self._refused("made a number")
+
+    def __int__(self) -> int:
+        raise self._refused("made a number")
+
+    def __len__(self) -> int:
+        raise self._refused("measured")
+
+    def __getitem__(self, index: Any) -> Any:
+        raise self._refused("cut")
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -168,7 +168,8 @@ def setitem(value: Any, base: Any, index: Any) -> None:
         return
     if isinstance(base, np.ndarray) and tracing():
         raise captured_update(base)
-    table = isinstance(base, dict) and not isinstance(value, Array) and index not in base  # may be filled while tracing
+    known = not isinstance(index, Array) and not isinstance(value, Array)
+    table = isinstance(base, dict) and known and index not in base  # may be filled while tracing
     if isinstance(base, list | dict) and not table and tracing() and base in region().root().outside:
         raise outside_change(base, Place(base, index).name)
     earlier.refuse(base, value if isinstance(index, builtins.slice) else None)

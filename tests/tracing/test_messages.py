@@ -42,6 +42,61 @@ CASES = {
         mend: leave it out: results are there when a call returns
         """,
     ),
+    "deleted element": (
+        """
+        def f(x):
+            del x[0]
+            return x
+        """,
+        errors.TraceError,
+        """
+        case.py:5: elements cannot be deleted from an array
+            del x[0]
+                ^^^^
+        seen: <traced f64[3]>
+        mend: np.delete(x, k) and slices (x[1:]) give an array without them
+        """,
+    ),
+    "item of several": (
+        """
+        def f(x):
+            return x.item()
+        """,
+        errors.ShapeError,
+        """
+        case.py:5: only an array of one element can be converted to a number
+            return x.item()
+                   ^^^^^^^^
+        seen: <traced f64[3]>
+        mend: x.item(k) or x[k] is one of several elements
+        """,
+    ),
+    "number from a text": (
+        """
+        def f(x):
+            return float(f"{x[0]:.2f}")
+        """,
+        errors.NeedsStatic,
+        """
+        case.py:5: a text is made a number that is known only when the program runs
+            return float(f"{x[0]:.2f}")
+                   ^^^^^^^^^^^^^^^^^^^^
+        seen: <traced f64>
+        mend: print it, or make texts of results outside of the traced function
+        """,
+    ),
+    "unknown keyword of a ufunc": (
+        """
+        def f(x):
+            return np.sin(x, foo=3)
+        """,
+        errors.TraceError,
+        """
+        case.py:5: np.sin got an unexpected keyword argument 'foo'
+            return np.sin(x, foo=3)
+                   ^^^^^^^^^^^^^^^^
+        """,
+    ),
     "one branch": (
         """
         def f(x):

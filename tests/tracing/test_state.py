@@ -195,11 +195,37 @@ def string_modes(x):
     return s
 
 
+def keys_of_the_index(x):
+    """Loops of more iterations than are unrolled anyway, whose numbers become keys."""
+    paid, groups, seen, s = {}, {}, set(), 0.0
+    for i in range(6):
+        paid[i / 2] = 20.0
+    for i in range(6):
+        groups.setdefault(i % 2, []).append(x[i] * paid[i / 2])
+    for i in range(6):
+        if i // 2 in seen:
+            continue
+        seen.add(i // 2)
+        s += x[i]
+    return s, sum(t * v for t, v in paid.items()), sum(groups[0]) - 2 * sum(groups[1])
+
+
+def recursion_that_ends_by_the_index(x):
+    def binomial(n, k):
+        return 1 if k in (0, n) else binomial(n - 1, k - 1) + binomial(n - 1, k)
+
+    s = 0.0
+    for i in range(6):
+        s += binomial(5, i) * x[i]
+    return s, sum(binomial(n, k) * x[k] for n in range(5) for k in range(n + 1))
+
+
 FUNCTIONS = [
     nonlocal_in_loop, nonlocal_in_branch, counter_of_another_function, long_while, short_while,
     static_while_without_operations, list_elements_in_loop, attributes_in_loop, dictionary_in_loop,
     conditional_temporary, same_name_other_shape, while_walrus, loop_variable_after, bool_state, number_to_array,
-    views_in_branch, same_array_either_way, none_default, string_modes,
+    views_in_branch, same_array_either_way, none_default, string_modes, keys_of_the_index,
+    recursion_that_ends_by_the_index,
 ]  # fmt: skip
 
 
@@ -255,5 +281,13 @@ def endless(x):
     return endless(x) + 1
 
 
-def test_endless_recursion(fails):
-    assert "recursion of endless" in fails(endless, X)
+def endless_with_a_loop(x):
+    s = 0.0
+    for i in range(6):
+        s += endless_with_a_loop(x + i)
+    return s
+
+
+@pytest.mark.parametrize("fn", [endless, endless_with_a_loop])
+def test_endless_recursion(fails, fn):
+    assert f"recursion of {fn.__name__}" in fails(fn, X)
