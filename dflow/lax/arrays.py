@@ -116,6 +116,7 @@ def integer_pow(x: Any, y: int) -> Any:
 
 @own
 def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
-    """The ``k`` largest elements along an axis, the largest first, and their positions."""
+    """The ``k`` largest elements along an axis, the largest first, and their positions; of equal ones the first."""
     moved = np.moveaxis(lift(operand), axis, -1)
-    return tuple(np.moveaxis(x, -1, axis) for x in topk(moved, k))
+    values, places = topk(moved[..., ::-1], k)  # which has the last of equal ones first
+    return tuple(np.moveaxis(x, -1, axis) for x in (values, moved.shape[-1] - 1 - places))

@@ -60,7 +60,22 @@ def _transpose(b: Simplifier, attrs: Attrs, x: Value) -> Found:
 
 
 def _reduce(b: Simplifier, attrs: Attrs, x: Value) -> Found:
-    return x if not attrs["axes"] else None
+    if not attrs["axes"]:
+        return x
+    left = _all_but_one_zero(x) if attrs["kind"] == "sum" else None
+    return b.extract(left[0], b.index(left[1]), index=("at",)) if left else None
+
+
+def _all_but_one_zero(x: Value) -> tuple[Value, int] | None:
+    """Where the one element stands that is left of a vector, the others being overwritten by zeros."""
+    op = made_by(x, "update")
+    if op is None or x.type.rank != 1 or not x.type.is_static:
+        return None
+    size, (old, part, *starts) = x.type.static_shape[0], op.operands
+    if op.attrs["index"] != (("slice", size - 1, 1),) or splat_of(part) != 0:
+        return None
+    first = constant_of(starts[0])
+    return (old, 0 if first else size - 1) if first in (0, 1) else None
 
 
 def _concatenate(b: Simplifier, attrs: Attrs, *xs: Value) -> Found:

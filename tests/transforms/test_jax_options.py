@@ -85,6 +85,10 @@ ARRAYS = {
     "rsqrt": (lambda x, i: lax.rsqrt(x + i), 1 / np.sqrt(X + 2)),
     "integer_pow": (lambda x, i: lax.integer_pow(x, 3), X**3),
     "top_k": (lambda x, i: lax.top_k(x, 2)[0], X[:, :1:-1]),
+    "top_k of equal elements": (
+        lambda x, i: lax.top_k(np.array([2.0, 1.0, 2.0, 2.0, 1.0]), 4)[1],
+        np.array([0, 2, 3, 1]),
+    ),
 }
 
 
