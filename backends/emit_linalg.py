@@ -21,6 +21,7 @@ from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import LEAST, in_parts
 from dflow.backends.emit_scalar import emit_scalar, rounded
 from dflow.backends.emit_types import (
+    I1,
     I8,
     I32,
     I64,
@@ -35,7 +36,8 @@ from dflow.backends.emit_types import (
     strides,
     value_type,
 )
-from dflow.backends.large_products import BLAS, inner_size, is_large, is_square
+from dflow.backends.gemm import SIGNATURE
+from dflow.backends.large_products import BLAS, GEMM, inner_size, is_large, is_square
 from dflow.backends.loop_hints import loop_id
 from dflow.ir.core import Op, Value
 from dflow.ir.types import BF16, F32, HALVES, Dim, DType
@@ -47,6 +49,7 @@ BLOCK = 256  # along the inner axis
 UNROLLED = 64  # iterations of a loop that gains by it, and may go away
 GROUP = 64  # rows that a thread does at a time, at most
 MIRRORED = 32  # rows and columns of a block that is copied to the other side of the diagonal
+MANY = 16  # matrices, of which threads take some each
 PACK_ROWS = 48  # fewer are not worth a copy
 
 
@@ -86,7 +89,7 @@ def _product(e: Emitter, op: Op) -> None:
         return
     is_static = all(isinstance(d, int) for d in (m, n, k))
     if e.options.blas and is_large(op):
-        e.nest(batch, partial(_square if is_square(op) else _call_blas, e, op))
+        _by_call(e, op, batch)
     elif is_static and not turned:
         _in_tiles(e, op, batch, int(m), int(n), int(k))  # type: ignore[arg-type]
     else:
@@ -126,7 +129,38 @@ def _reduction(e: Emitter, op: Op, *, rows: bool) -> None:
     fold(e, op, [*op.result.type.shape, inner_size(op)], 1, ("sum",), element, rows=rows)
 
 
-# --- BLAS
+# --- calls
+
+
+def _by_call(e: Emitter, op: Op, batch: Sequence[Dim]) -> None:
+    """Each matrix by a call, which has threads of its own; or threads share the matrices, where these are many."""
+    one = partial(_symmetric if is_square(op) else _general, e, op)
+    *others, m, n = op.result.type.bound
+    ops = m * n * max(op.operands[0].type.bound[-2:])
+    if math.prod(others) < MANY:
+        e.nest(batch, one)
+    else:
+        in_parts(e, op, batch, ops, lambda d: e.nest(d, one, ops))
+
+
+def _general(e: Emitter, op: Op, batch: At) -> None:
+    (_call_blas if op.result.type.dtype.kind == "c" else _call_own)(e, op, batch)
+
+
+def _symmetric(e: Emitter, op: Op, batch: At) -> None:
+    """A matrix by itself transposed: the elements below the diagonal, in half of the time, and then those above it."""
+    (_call_syrk if op.result.type.dtype.kind == "c" else partial(_call_own, lower=True))(e, op, batch)
+    _mirror(e, op.result, batch)
+
+
+def _call_own(e: Emitter, op: Op, batch: At, lower: bool = False) -> None:
+    (x, y), z = op.operands, op.result
+    sizes = [e.size(d) for d in (*z.type.shape[-2:], inner_size(op))]
+    places = [e.address(v, [*batch, ZERO, ZERO], write=v is z) for v in (x, y, z)]
+    rows = [index(max(1, strides(v.type)[-2])) for v in (x, y, z)]
+    turned = [I1(t) for t in op.attrs.get("transposed", (False, False))]
+    given = [v for three in zip(places, rows, [*turned, I1(lower)]) for v in three]
+    e.builder.call(declare(e.module, f"{GEMM}{z.type.dtype.name}", SIGNATURE), [*sizes, *given])
 
 
 def _call_blas(e: Emitter, op: Op, batch: At) -> None:
@@ -140,14 +174,19 @@ def _call_blas(e: Emitter, op: Op, batch: At) -> None:
     _call(e, name, how[1], how[0], n, m, k, one, at_y, step_y, at_x, step_x, zero, at_z, step_z)
 
 
-def _square(e: Emitter, op: Op, batch: At) -> None:
-    """A matrix by itself transposed: the elements below the diagonal, in half of the time, and then those above it."""
+def _call_syrk(e: Emitter, op: Op, batch: At) -> None:
+    """The elements on the diagonal and below it."""
     x, z = op.operands[0], op.result
     n, k = e.size(z.type.shape[-1]), e.size(inner_size(op))
     one, zero = (constant(z.type.dtype, v) for v in (1, 0))
     (at_x, step_x), (at_z, step_z) = (_matrix(e, v, batch, v is z) for v in (x, z))
     name = BLAS[z.type.dtype.name].replace("gemm", "syrk")
     _call(e, name, "U", "N" if op.attrs["transposed"][0] else "T", n, k, one, at_x, step_x, zero, at_z, step_z)
+
+
+def _mirror(e: Emitter, z: Value, batch: At) -> None:
+    """The elements above the diagonal become those below it."""
+    n = e.size(z.type.shape[-1])
 
     def block(rows: ir.Value, columns: ir.Value) -> None:
         end = _least(e, e.add(rows, index(MIRRORED)), n)

@@ -22,7 +22,8 @@ import numpy as np
 
 from dflow.backends import blas, object_cache, result_memory, thread_pool, threads
 from dflow.backends.interface import OUT_OF_MEMORY, Check, by_value
-from dflow.backends.machine import COMPILING, machine, parsed_module
+from dflow.backends.large_products import GEMM
+from dflow.backends.machine import COMPILING, machine, optimize, parsed_module
 from dflow.backends.object_code import ObjectCode
 from dflow.backends.shared_code import SharedCode
 from dflow.ir.core import Function
@@ -146,12 +147,17 @@ def load(code: bytes, wanted: Sequence[str], symbols: Mapping[str, int]) -> Any:
 
 
 def load_for_good(
-    which: str, make: Callable[[], tuple[ir.Module | str, Sequence[str]]], symbols: Mapping[str, int], level: int = 2
+    which: str,
+    make: Callable[[], tuple[ir.Module | str, Sequence[str]]],
+    symbols: Mapping[str, int],
+    level: int = 2,
+    has_variables: bool = False,
 ) -> dict[str, int]:
     """The addresses of functions that many programs share: those that ``make`` names beside the module that has them.
     ``which`` says which module that is, ``symbols`` are addresses that it refers to.
 
-    Of LLVM's passes none run; ``level`` is asked of code generation. The code stays in the process until it ends, in
+    Of LLVM's passes none run, but those that make registers of what ``has_variables``; ``level`` is asked of code
+    generation. The code stays in the process until it ends, in
     whatever order an interpreter forgets its modules: objects may outlive them, and threads sleep in it.
     """
     key = object_cache.digest("shared", which)
@@ -160,7 +166,8 @@ def load_for_good(
         module, wanted = make()
         with COMPILING:
             target = machine(optimize_level=level)
-            data = ",".join(wanted).encode() + b"\n" + target.emit_object(parsed_module(module, target))
+            made = optimize(module, target, straight=True) if has_variables else parsed_module(module, target)
+            data = ",".join(wanted).encode() + b"\n" + target.emit_object(made)
         object_cache.write(key, data)
     listed, _, code = data.partition(b"\n")
     names = listed.decode().split(",")
@@ -178,13 +185,26 @@ def _pool() -> dict[str, int]:
     return threads.symbols(load_for_good("thread pool", lambda: (thread_pool.text(), names), {}))
 
 
+@functools.cache
+def _gemm(name: str) -> int:
+    """The address of a function that multiplies matrices."""
+
+    def make() -> tuple[ir.Module, list[str]]:
+        from dflow.backends import gemm  # where it is not found on disk
+
+        return gemm.module(name, gemm.Tile.of(llvm.get_host_cpu_features())), [name]
+
+    return load_for_good(name, make, _pool(), has_variables=True)[name]
+
+
 _SHARED = SharedCode(load_for_good)
 
 
 def _symbols_when_needed(names: Sequence[str]) -> dict[str, int]:
-    """Addresses, among ``names``, of what not every process needs: BLAS and LAPACK, memory for large
-    results, and threads."""
+    """Addresses, among ``names``, of what not every process needs: products of matrices, BLAS and LAPACK, memory for
+    large results, and threads."""
     found = {name: blas.address(name) for name in names if name.startswith(blas.PREFIXES)}
+    found |= {name: _gemm(name) for name in names if name.startswith(GEMM)}
     if result_memory.SYMBOL in names:
         found[result_memory.SYMBOL] = result_memory.address()
     if thread_pool.SYMBOL in names:

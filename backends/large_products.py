@@ -1,4 +1,5 @@
-"""Products of matrices that are left to BLAS, which takes transposed matrices as they lie.
+"""Products of matrices by functions that all programs share, which take transposed matrices as they lie: those of
+`gemm.py`, and of BLAS for complex numbers.
 
 %t = transpose %x {perm = (1, 0)}
 %z = matmul %t, %y                    ->        %z = gemm %x, %y {transposed = (true, false)}
@@ -9,9 +10,11 @@ from __future__ import annotations
 from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
-GENERATED = {"f": 256**3, "c": 256**3}  # up to this many multiplications BLAS is no faster
+GEMM = "dflow_gemm_"  # and a dtype: the names of the functions of `gemm.py`
+GENERATED = {"f": 40**3, "c": 256**3}  # up to this many multiplications a call is no faster
 NEAR = 512**2  # elements of the second factor, which the caches hold
-BLAS = {"f64": "dgemm", "f32": "sgemm", "c128": "zgemm", "c64": "cgemm"}
+BLAS = {"c128": "zgemm", "c64": "cgemm"}
+OWN = ("f64", "f32")
 
 
 def inner_size(op: Op) -> Dim:
@@ -21,9 +24,9 @@ def inner_size(op: Op) -> Dim:
 
 
 def is_large(op: Op) -> bool:
-    """Whether a product is worth a call of BLAS."""
+    """Whether a product is worth a call."""
     dtype, sizes = op.result.type.dtype, (*op.result.type.shape[-2:], inner_size(op))
-    if dtype.name not in BLAS or 1 in sizes[:2]:
+    if dtype.name not in (*OWN, *BLAS) or 1 in sizes[:2]:
         return False
     m, n, k = sizes
     if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)):

@@ -48,7 +48,7 @@ def symbols(addresses: Mapping[str, int]) -> dict[str, int]:
     """What machine code refers to, where ``addresses`` are those of the pool just loaded, which learns the number."""
     _words[:] = [ctypes.c_int32.from_address(addresses[LIMIT])]
     _words[0].value = threads()
-    return {SYMBOL: addresses[SYMBOL]}
+    return {name: addresses[name] for name in (SYMBOL, LIMIT)}
 
 
 def _default() -> int:

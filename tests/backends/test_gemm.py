@@ -1,0 +1,68 @@
+"""Products of matrices by the function that programs share, for the registers of several processors."""
+
+import ctypes
+from functools import cache
+
+import numpy as np
+import pytest
+
+import dflow
+from dflow.backends import engine, gemm
+from dflow.backends.gemm_tile import Tile
+from dflow.backends.machine import machine, optimize
+
+TILES = (Tile(8, 3, 64), Tile(4, 3, 32), Tile(4, 2, 16))
+SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 192), (9, 25, 193), (97, 49, 400), (130, 200, 33)]
+
+
+@cache
+def gemm_of(dtype, tile):
+    name = f"dflow_gemm_{dtype}"
+    code = machine().emit_object(optimize(gemm.module(name, tile), machine(), straight=True))
+    code = engine.load(code, [name], engine._pool())
+    types = [ctypes.c_int64] * 3 + [ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool] * 3
+    return ctypes.CFUNCTYPE(None, *types)(int(code[name])), code
+
+
+def product(dtype, tile, x, y, turned=(False, False), lower=False):
+    f, _ = gemm_of(dtype, tile)
+    z = np.full((len(x), y.shape[1]), np.nan, x.dtype)
+    given = [np.ascontiguousarray(v.T if t else v) for v, t in zip((x, y), turned)]
+    places = [p for v, t in zip((*given, z), (*turned, lower)) for p in (v.ctypes.data, v.shape[1], t)]
+    f(*x.shape[:1], y.shape[1], x.shape[1], *places)
+    return z
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_shapes(dtype, tile):
+    rng = np.random.default_rng(0)
+    for m, n, k in SHAPES:
+        x, y = (rng.integers(-4, 5, s).astype(f"f{int(dtype[1:]) // 8}") for s in ((m, k), (k, n)))
+        for turned in ((False, False), (True, False), (False, True), (True, True)):
+            np.testing.assert_array_equal(product(dtype, tile, x, y, turned), x @ y)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))
+def test_the_lower_half(tile):
+    x = np.random.default_rng(1).integers(-4, 5, (131, 70)).astype(float)
+    np.testing.assert_array_equal(np.tril(product("f64", tile, x, x.T, (False, True), True)), np.tril(x @ x.T))
+
+
+def test_nothing_reaches_other_elements():
+    x, y = np.ones((11, 13)), np.ones((13, 27))
+    x[4, 5], y[7, 26] = np.nan, np.inf
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(product("f64", TILES[0], x, y), x @ y)
+
+
+def test_results_are_the_same_for_every_number_of_threads():
+    x, y = np.random.default_rng(2).normal(size=(2, 301, 301))
+    before = dflow.threads()
+    try:
+        found = [(dflow.set_threads(n), dflow.jit(np.matmul)(x, y))[1] for n in (1, 2, 5)]
+    finally:
+        dflow.set_threads(before)
+    for other in found[1:]:
+        np.testing.assert_array_equal(found[0], other)
+    np.testing.assert_allclose(found[0], x @ y, rtol=1e-11, atol=1e-11)
