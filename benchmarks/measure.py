@@ -119,7 +119,8 @@ def measure(
     seconds: float = 0.03,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Time]:
-    """Times all ``runs``, by turns: in each round every one is called again and again for about ``seconds``.
+    """Times all ``runs``, by turns: in each round every one is called again and again for about ``seconds``, when the
+    threads of the one before have come to rest.
 
     One that has taken over a second and a half in all sits out the other rounds.
     """
@@ -128,6 +129,8 @@ def measure(
     for _ in range(rounds):
         for name, run in runs.items():
             if sum(times[name]) * counts[name] < 1.5:
+                if len(runs) > 1:
+                    _rest()
                 times[name].append(_once(run, counts[name], clock))
     return {name: Time(min(t), statistics.median(t)) for name, t in times.items()}
 
@@ -138,6 +141,16 @@ def _calls(run: Callable[[], Any], seconds: float, clock: Callable[[], float]) -
     while (t := _once(run, count, clock) * count) < seconds / 10:
         count *= 10
     return max(1, round(count * seconds / t))
+
+
+def _rest(look: float = 0.005, looks: int = 2, most: float = 0.2) -> None:
+    """Waits until no thread of this process computes. Idle threads of OpenBLAS and OpenMP look for work for up to 30 ms,
+    on the cores that who comes next needs."""
+    quiet, until = 0, time.perf_counter() + most
+    while quiet < looks and time.perf_counter() < until:
+        before = time.process_time()
+        time.sleep(look)
+        quiet = quiet + 1 if time.process_time() - before < look / 10 else 0
 
 
 def _once(run: Callable[[], Any], count: int, clock: Callable[[], float]) -> float:
