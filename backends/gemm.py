@@ -32,7 +32,7 @@ from dflow.backends.large_products import GEMM
 from dflow.backends.thread_pool import LIMIT, SYMBOL
 from dflow.ir.types import DTYPES, DType
 
-ROWS = 96  # of x that are copied at a time
+ROWS = 128  # of x that are copied at a time
 LEAST = 1 << 18  # multiplications of a block that is worth a thread
 BLOCKS = 4  # for each thread, as some may be slower
 TILES = 4  # of a block, at least

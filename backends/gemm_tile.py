@@ -15,7 +15,7 @@ from dflow.backends.emit_types import I1, I32, I64, ONE, PTR, VOID, ZERO, consta
 from dflow.backends.function_writer import FunctionWriter, internal_function
 from dflow.ir.types import DType
 
-STEPS = 192  # of the inner axis at a time, for which a panel is in the nearest cache
+STEPS = 256  # of the inner axis at a time, for which a panel is in the nearest cache
 SQUARE = 8  # that are transposed in registers
 UNROLLED = 4  # steps
 

@@ -11,7 +11,9 @@ from dflow.ir.core import Op, Value
 from dflow.ir.types import Dim
 
 GEMM = "dflow_gemm_"  # and a dtype: the names of the functions of `gemm.py`
-GENERATED = {"f": 40**3, "c": 256**3}  # up to this many multiplications a call is no faster
+GENERATED = 256**3  # up to this many multiplications a call is no faster
+COPIED = 32**3  # the same for `gemm.py`, unless an axis is NARROW: it copies matrices, to read them again and again
+NARROW = 8
 NEAR = 512**2  # elements of the second factor, which the caches hold
 BLAS = {"c128": "zgemm", "c64": "cgemm"}
 OWN = ("f64", "f32")
@@ -31,7 +33,8 @@ def is_large(op: Op) -> bool:
     m, n, k = sizes
     if not (isinstance(m, int) and isinstance(n, int) and isinstance(k, int)):
         return True
-    return m * n * k > GENERATED[dtype.kind] or n * k > NEAR
+    most = COPIED if dtype.name in OWN and min(m, n, k) > NARROW else GENERATED
+    return m * n * k > most or n * k > NEAR
 
 
 def is_square(op: Op) -> bool:

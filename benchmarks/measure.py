@@ -144,7 +144,7 @@ def _calls(run: Callable[[], Any], seconds: float, clock: Callable[[], float]) -
 
 
 def _rest(look: float = 0.005, looks: int = 2, most: float = 0.2) -> None:
-    """Waits until no thread of this process computes. Idle threads of OpenBLAS and OpenMP look for work for up to 30 ms,
+    """Waits until no thread of this process computes. Idle threads of OpenBLAS and OpenMP look for work for 20 ms,
     on the cores that who comes next needs."""
     quiet, until = 0, time.perf_counter() + most
     while quiet < looks and time.perf_counter() < until:
