@@ -148,6 +148,9 @@ class Demand:
         """Whether kernels compute ``v`` rather than read it."""
         return v in self._inlined
 
+    def is_wanted_once(self, v: Value) -> bool:
+        return len(self._uses.get(v, ())) == 1
+
     def is_folded(self, op: Op) -> bool:
         """Whether a product with a vector computes elements of an operand itself."""
         given = enumerate(op.operands)

@@ -151,11 +151,30 @@ class _Fusion:
                 element = Elements(b, self.env, self.demand).of(part, (b.index(0),))
                 operands, entry = [y, element, b.index(start)], "at"
             else:
-                operands, entry = [y, self.env[part], b.index(start)], ("slice", size, 1)
+                made, entry = self.part(b, part, axis)
+                operands = [y, made, b.index(start)]
             index = tuple(entry if k == axis else "all" for k in range(part.type.rank))
             y = b.append("update", operands, {"index": index}, hints=[op.result.hint if part is last else None])[0]
             start += size
         return y
+
+    def part(self, b: Builder, v: Value, axis: int) -> tuple[Value, Any]:
+        """A part of a concatenation, and how it is written: as a slice, or without the axis if that was only added to
+        what a kernel makes, which can be computed there then (`emit_direct.py`)."""
+        entry: Any
+        part, entry = self.env[v], ("slice", v.type.shape[axis], 1)
+        if self.demand.for_device or not self.demand.is_wanted_once(v):
+            return part, entry
+        op = part.op
+        if v.op and op and op.name == "reshape" and op in b.ops and self.demand.is_wanted_once(v.op.operands[0]):
+            (inner,), shape = op.operands, part.type.shape
+            if shape[axis] == 1 and inner.type.shape == shape[:axis] + shape[axis + 1 :]:
+                b.ops.remove(op)
+                part, entry = inner, "at"
+        if part.op and part.op.name == "kernel" and part.op in b.ops:
+            b.ops.remove(part.op)
+            b.ops.append(part.op)
+        return part, entry
 
 
 def _region(k: Builder, element: Value) -> Block:

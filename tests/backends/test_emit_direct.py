@@ -46,7 +46,16 @@ def element_by_element(x, v):
     return y + z
 
 
-@pytest.mark.parametrize("f", [rows, reads_what_it_writes, overwritten_meanwhile, element_by_element])
+def stacked(x, v):
+    y = x.copy()
+    part = y[1:5] * 2.0
+    several = np.stack([y[:4] + v, part, y[2:6] * v, part.copy()], 1).reshape(16, 7)
+    y[2:6] = 0.0
+    columns = np.stack([v + y[0], np.sin(v), v * several[3]], -1)
+    return (y + columns[:, :1].T) @ columns @ np.ones((3, 7)) + several[:9] * 2.0
+
+
+@pytest.mark.parametrize("f", [rows, reads_what_it_writes, overwritten_meanwhile, element_by_element, stacked])
 def test_values_and_gradients(f):
     np.testing.assert_allclose(dflow.jit(f)(X, V), f(X, V), rtol=1e-13)
     w = np.cos(np.arange(63.0)).reshape(9, 7)
@@ -54,6 +63,13 @@ def test_values_and_gradients(f):
     dots = RNG.normal(size=X.shape), RNG.normal(size=V.shape)
     _, slope = dflow.jvp(lambda x, v: np.sum(w * f(x, v) ** 2), (X, V), dots)
     assert np.isclose(sum(np.sum(b * d) for b, d in zip(bars, dots)), slope, rtol=1e-10)
+
+
+def test_parts_of_stacks_are_written_once():
+    f = dflow.jit(lambda x: np.stack([x[1:] - x[:-1], x[1:] + x[:-1]], 1))
+    text = f.lower(X).ir("lowered")
+    assert "reshape" not in text
+    assert text.count(" = kernel ") == text.count(" = update ") == 2
 
 
 def test_outer_products_are_added_where_they_go():
