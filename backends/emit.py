@@ -35,6 +35,7 @@ from dflow.backends.emit_memory import Memory
 from dflow.backends.emit_types import I32, NOT_KEPT, PTR, from_storage, storage_type, to_storage
 from dflow.backends.interface import Check, by_value
 from dflow.backends.plan import Plan
+from dflow.backends.straight import is_straight
 from dflow.ir.types import TensorType
 
 
@@ -61,6 +62,7 @@ def emit(plan: Plan, name: str, module: ir.Module | None = None, options: Option
     function = ir.Function(module, signature(f.arg_types, f.result_types), name)
     _describe_arguments(function, plan)
     e = Emitter(plan, function, options or Options())
+    e.straight = is_straight(f)
     for value, arg in zip(f.args, function.args):
         t = value.type
         if t.is_scalar:

@@ -30,7 +30,7 @@ from dflow.backends.emit_types import (
 from dflow.backends.interface import Check
 from dflow.backends.mathlib import MATH_FUNCTIONS
 from dflow.backends.plan import Plan
-from dflow.ir.core import Block, Op, Value
+from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.registry import OPS
 from dflow.ir.types import Dim, Size, TensorType
 
@@ -93,6 +93,7 @@ class Emitter:
     """Writes the operations of a plan's function at ``builder``, scalars in ``env``, tensors in ``memory``."""
 
     vectorizes = True  # whether LLVM will make loops ones over vectors
+    straight = False  # whether the program has neither loops nor branches (`straight.py`)
 
     def __init__(self, plan: Plan, function: ir.Function, options: Options):
         self.plan, self.function, self.options = plan, function, options
@@ -163,6 +164,10 @@ class Emitter:
         """A stack slot, made once per call of the function wherever it is used."""
         with self.builder.goto_block(self.entry):
             return untyped(self.builder.alloca(t, name=name))
+
+    def length(self, region: Block) -> int:
+        """About how long the code of an element is. Straight code calls the math functions that it repeats."""
+        return sum(1 for _ in walk(region)) if self.straight else cost(walk(region))
 
     # --- sizes and index arithmetic (constants are folded here: unrolled code would be huge before LLVM sees it)
 

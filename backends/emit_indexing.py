@@ -9,7 +9,7 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel, collapsed_part
-from dflow.backends.emit_core import Emitter, cost, emits, pointwise
+from dflow.backends.emit_core import Emitter, emits, pointwise
 from dflow.backends.emit_moves import add as add_row
 from dflow.backends.emit_moves import can_add, is_row
 from dflow.backends.emit_moves import move as move_row
@@ -18,7 +18,7 @@ from dflow.backends.emit_parts import MOVE, add_in_parts, in_parts
 from dflow.backends.emit_rows import held_row, held_rows
 from dflow.backends.emit_scalar import convert, emit_scalar
 from dflow.backends.emit_types import ZERO, index
-from dflow.ir.core import Op, Value, walk
+from dflow.ir.core import Op, Value
 from dflow.ir.types import I64
 
 At = list[ir.Value]
@@ -85,7 +85,7 @@ def _writer(name: str, write: Write) -> None:
         if op.regions:
             domain = domain if collapsed_kernel(e, op) == domain else v.type.shape
             with held_rows(e, op.regions[0], domain):
-                in_parts(e, op, domain, ops := cost(walk(op.regions[0])), lambda d: e.nest(d, move, ops))
+                in_parts(e, op, domain, ops := e.length(op.regions[0]), lambda d: e.nest(d, move, ops))
             return
         fixed = x.type.grows and op.attrs["index"][0] == "at"
         with held_row(e, x, starts[0], write=True) if fixed else nullcontext():

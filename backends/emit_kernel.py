@@ -17,7 +17,7 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_collapse import collapsed_kernel
-from dflow.backends.emit_core import Domain, Emitter, cost, emits, point_count, unrolls
+from dflow.backends.emit_core import Domain, Emitter, emits, point_count, unrolls
 from dflow.backends.emit_moves import cleared
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import fold_in_parts, in_parts
@@ -27,7 +27,7 @@ from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
 from dflow.backends.emit_types import ZERO, constant, index, value_type
 from dflow.backends.loop_hints import nest_hints
-from dflow.ir.core import Op, Value, walk
+from dflow.ir.core import Op, Value
 from dflow.ir.passes.rewrite import constant_of
 from dflow.ir.types import BF16, F32, F64, HALVES, DType
 
@@ -64,7 +64,7 @@ def _kernel(e: Emitter, op: Op) -> None:
         write(e, op.results, at, element(at, known))
 
     extremes = e.vectorizes and not {"max", "min"}.isdisjoint(op.attrs["combine"])
-    ops = cost(walk(region))
+    ops = e.length(region)
     split = row_split(region, domain) if e.vectorizes and not reduced and not unrolls(domain, ops) else None
 
     across = None if reduced or split else reads_across(e, op, domain)

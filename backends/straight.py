@@ -17,7 +17,7 @@ from dflow.ir.core import Function, Op, walk
 
 LONG = 3000  # instructions in a block
 MANY = 60  # operations of a program
-FEW = 3  # elements of an array, too few for a vector
+FEW = 3  # points of a kernel, too few for a vector
 SMALL = 16  # elements of an array that is only moved
 MOVES = frozenset({"extract", "update", "update_add", "copy", "constant", "broadcast", "reshape", "empty"})
 
@@ -30,12 +30,15 @@ def is_straight(f: Function) -> bool:
 
 
 def _is_straight(op: Op) -> bool:
+    if op.name == "kernel":
+        points, inner = op.attrs["domain"], op.regions[0].ops
+        return all(isinstance(d, int) for d in points) and prod(points) <= FEW and not any(o.regions for o in inner)
     arrays = [v.type for v in (*op.operands, *op.results) if not v.type.is_scalar]
     if not arrays:
         return not op.regions
     if op.name == "extract":  # may read few of many
         arrays = [t for t in arrays if t is op.result.type]
-    most = SMALL if op.name in MOVES else FEW if op.name == "kernel" else 0
+    most = SMALL if op.name in MOVES else 0
     return all(t.is_static and prod(t.static_shape) <= most for t in arrays)
 
 

@@ -58,3 +58,16 @@ def test_long_straight_code_has_small_arrays():
         wanted = np.sin(wanted) * start
         wanted[1] = first
     np.testing.assert_allclose(compiled(start)[0], wanted, 1e-13)
+
+
+def test_long_straight_code_has_no_loops():
+    b = Builder([TensorType(F64, (3,))])
+    (x,) = b.args
+    y = x
+    for _ in range(30):  # more in a kernel than is written out elsewhere
+        y = b.update(
+            b.mul(b.sin(y), b.exp(b.cos(y))), b.extract(y, b.index(0), index=("at",)), b.index(1), index=("at",)
+        )
+    plan = bufferize(fuse(b.function("f", [y, b.reduce(y, kind="sum", axes=(0,))])))
+    assert is_straight(plan.function)
+    assert "phi" not in compile_plan(plan).llvm.split("@dflow.f(")[1].split("\n}")[0]
