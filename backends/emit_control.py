@@ -41,7 +41,9 @@ def bind(e: Emitter, values: Sequence[Value], found: Sequence[ir.Value]) -> None
 
 @emits("for")
 def _for(e: Emitter, op: Op) -> None:
-    if not rounds_in_parts(e, op, partial(_rounds, e, op)):
+    side_by_side = lanes(e, op)
+    together = side_by_side.count if side_by_side else 1
+    if not rounds_in_parts(e, op, partial(_rounds, e, op), together):
         moves = e.plan.moves.get(op, ())
         bind(e, op.results, _rounds(e, op, e.env[op.operands[0]], registers(e, op.operands[1:]), ZERO, moves))
 

@@ -9,191 +9,45 @@ A round of the inner loop waits for the one before, so that alone it would leave
 side, what the rounds of the outer loop do is the same on different numbers. The inner loop carries them as vectors, so
 that LLVM makes vectors of all that is between.
 
-What does not depend on the carried values of the outer loop goes side by side, if it is arithmetic, elements of arrays
-that the loop does not change, and loops of these that run equally often. So do recurrences that add their numbers to
-elements of an array (`y[j] += p`) which are only added to: those of all rounds are added up first. The rest comes
-behind, round by round.
+`side_by_side.py` says which loops these are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Sequence
+from math import prod
 
 from llvmlite import ir
 
-from dflow.backends.emit_core import Emitter, cost
+from dflow.backends.emit_core import Emitter
 from dflow.backends.emit_scalar import emit_scalar
-from dflow.backends.emit_types import I32, ZERO, declare, index
-from dflow.backends.loop_sums import sums
-from dflow.ir.core import Block, Op, Value, free_values, walk
-from dflow.ir.passes.accumulate import additions, count_uses
-from dflow.ir.passes.rewrite import constant_of, has_effect
-from dflow.ir.registry import definition
-from dflow.ir.types import HALVES, DType
-
-MANY, SOME = 16, 8  # rounds side by side, so that the numbers that they carry have room in registers:
-FEW_CARRIED, MOST_CARRIED = 2, 6
-MOST_OPERATIONS = 64
+from dflow.backends.emit_types import I32, ZERO, declare, index, storage_type, strides, value_type
+from dflow.backends.loop_hints import vector_loop
+from dflow.backends.mathlib import MATH_FUNCTIONS
+from dflow.backends.side_by_side import Lanes, found_lanes, is_unrolled
+from dflow.backends.waves import WITH_LOOPS
+from dflow.ir.core import Block, Op, Value, walk
+from dflow.ir.passes.rewrite import constant_of
 
 WIDTH = 8  # of vectors
-SHORT = 16  # iterations of a loop that is written out
 VECTORS = frozenset({"add", "sub", "mul", "div", "neg", "max", "min"})  # operations on vectors; LLVM makes the others
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """``count`` rounds go side by side. ``ahead`` does, ``behind`` comes round by round."""
-
-    count: int
-    ahead: list[Op]
-    behind: list[Op]
+TESTS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+LOGIC = frozenset({"and", "or", "xor"})
 
 
 def lanes(e: Emitter, loop: Op) -> Lanes | None:
     """How rounds of ``loop`` go side by side, if they do."""
-    return found_lanes(loop, loop.regions[0]) if e.vectorizes else None
-
-
-def found_lanes(loop: Op, body: Block) -> Lanes | None:
-    """How rounds of ``loop`` go side by side, if they do, with ``body`` for its body."""
-    if not any(o.name == "for" for o in body.ops) or any(v.type.grows for v in free_values(body)):
-        return None
-    rows = _Rounds(body)
-    every = [o for a in rows.ahead for o in _all(a)]
-    loops = [o for o in every if o.name == "for"]
-    carried = max((_carried(a) for a in rows.ahead), default=0)
-    trips = constant_of(loop.operands[0])
-    count = MANY if carried <= FEW_CARRIED else SOME
-    few = isinstance(trips, int) and trips < 2 * count
-    if few or carried > MOST_CARRIED or cost(every) > MOST_OPERATIONS:
-        return None
-    if any(_is_recurrence(o) for o in loops):
-        return Lanes(count, rows.ahead, rows.behind)
-    return Lanes(SOME, rows.ahead, rows.behind) if any(_holds(o, body.args[0]) for o in rows.ahead) else None
-
-
-def _carried(op: Op) -> int:
-    """How many numbers the loops of ``op`` carry."""
-    return sum(v.type.is_scalar for o in _all(op) if o.name == "for" for v in o.operands[1:])
-
-
-class _Rounds:
-    """The operations of a loop's body: those that go side by side, and those that come behind."""
-
-    def __init__(self, body: Block):
-        self.ahead: list[Op] = []
-        self.behind: list[Op] = []
-        uses = count_uses(body)
-        shared: set[Value] = set()
-        for a, r in zip(body.args[1:], body.results):
-            if a.type.rank and (made := additions(a, r, uses)):
-                shared |= _states(a, made)
-        late, varying, checked = set(body.args[1:]) - shared, {body.args[0]}, False
-        for op in body.ops:
-            checked = checked or any(map(has_effect, _all(op)))
-            needs = {*op.operands, *free_values(*op.regions)}
-            if checked or not late.isdisjoint(needs) or not _is_plain(op, varying, shared):
-                late.update(op.results)
-                self.behind.append(op)
-            else:
-                self.ahead.append(op)
-
-
-def _all(op: Op) -> Iterator[Op]:
-    """An operation and those in its regions."""
-    yield op
-    for r in op.regions:
-        yield from walk(r)
-
-
-def _states(a: Value, made: Sequence[Op]) -> set[Value]:
-    """The array ``a``, which is only added to, before and after each of the operations ``made``, and inside of them."""
-    states = {a}
-    for op in made:
-        for r, v in zip(op.results, op.operands[1:] if op.name == "for" else op.operands):
-            if op.name != "for":
-                states.add(r)
-            elif r.type.rank and r.type == a.type:
-                n, (inner,) = op.results.index(r), op.regions
-                chain = additions(inner.args[n + 1], inner.results[n], count_uses(inner))
-                states |= {r, v} | _states(inner.args[n + 1], chain or ()) if chain else set()
-    return states
-
-
-def _is_share(op: Op, varying: set[Value]) -> bool:
-    """Whether ``op`` adds a number of its own for each round to the same element."""
-    return varying.isdisjoint(op.operands[2:]) and op.operands[1] in varying and op.operands[1].type.dtype.is_float
-
-
-def _is_shared_recurrence(loop: Op, varying: set[Value]) -> bool:
-    """Whether a loop adds what it computes from numbers that go round, and reads nothing else for each round."""
     (body,) = loop.regions
-    reads = [v for o in body.ops if o.name == "extract" for v in o.operands[1:]]
-    return any(a.type.is_scalar for a in body.args[1:]) and varying.isdisjoint(reads) and not _has_loops(body)
+    found = found_lanes(loop, body) if e.vectorizes else None
+    return None if found is None or _is_seen(e, body, found.own) else found
 
 
-def _has_loops(body: Block) -> bool:
-    return any(o.regions for o in body.ops)
-
-
-def _is_plain(op: Op, varying: set[Value], shared: set[Value]) -> bool:
-    """Whether rounds can go side by side in ``op``. ``varying``, which grows, is what differs between them; ``shared``
-    are arrays that are only added to."""
-    if any((r.type.rank and r not in shared) or not _fits_vectors(r.type.dtype) for r in op.results):
-        return False
-    if op.name == "update_add" and op.result in shared:
-        return _is_share(op, varying)
-    if op.name == "for" and any(r.type.rank for r in op.results) and not _is_shared_recurrence(op, varying):
-        return False
-    if op.name == "for":
-        (body,) = op.regions
-        if op.operands[0] in varying:
-            return False
-        varying.update(a for a in body.args[1:] if a.type.is_scalar)
-        varying.update(r for r in op.results if r.type.is_scalar)
-        return all(_is_plain(o, varying, shared) for o in body.ops)
-    if op.regions or not (op.name in ("constant", "extract") or definition(op).elementwise):
-        return False
-    if not varying.isdisjoint(op.operands):
-        varying.update(op.results)
-    return True
-
-
-def _fits_vectors(dtype: DType) -> bool:
-    return dtype.kind != "c" and dtype not in HALVES
-
-
-def _is_recurrence(loop: Op) -> bool:
-    """Whether an innermost loop carries more than sums, of which LLVM makes vectors by itself."""
-    (body,) = loop.regions
-    return not any(o.regions for o in body.ops) and len(sums(body, body.args[1:])) < len(body.args) - 1
-
-
-def _is_unrolled(loop: Op) -> bool:
-    """Whether a loop is written out."""
-    trips = constant_of(loop.operands[0])
-    return isinstance(trips, int) and trips <= SHORT and not any(o.regions for o in loop.regions[0].ops)
-
-
-def _holds(loop: Op, round_: Value) -> bool:
-    """Whether a loop goes again and again over a few numbers, which registers can hold: it is around a short sum, and
-    what that reads for each round does not change with the loop."""
-    short = [o for o in loop.regions[0].ops if o.name == "for"] if loop.name == "for" else []
-    if not short or not all(map(_is_unrolled, short)):
-        return False
-    held = 0
-    for inner in short:
-        own = inner.regions[0].args[0]
-        changing = {a for a in (*loop.regions[0].args, *inner.regions[0].args) if a is not own}
-        for o in inner.regions[0].ops:
-            if o.name == "extract" and round_ in o.operands:
-                held += constant_of(inner.operands[0])
-                if not changing.isdisjoint(o.operands) or not {own, round_}.issuperset(o.operands[1:]):
-                    return False
-            elif round_ in o.operands:
-                return False
-    return 0 < held <= SHORT
+def _is_seen(e: Emitter, body: Block, own: set[Value]) -> bool:
+    """Whether something else touches the memory of the arrays ``own``."""
+    places = {e.plan.buffers.get(v) for v in own}
+    others = {v for op in walk(body) for v in (*op.operands, *op.results) if v.type.rank} - own
+    return any(e.plan.buffers.get(v) in places for v in others)
 
 
 def in_lanes(
@@ -208,9 +62,11 @@ def in_lanes(
     count = b.select(b.icmp_signed(">", total, ZERO), total, ZERO)
     whole = b.and_(count, index(-found.count))
 
+    slots = {x: _slot(e, x, found.count) for x in found.local.values()}
+
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
         first = e.add(begin, i)
-        rounds = _SideBySide(e, found.count)
+        rounds = _SideBySide(e, found.count, {v: slots[x] for v, x in found.local.items()})
         rounds.set(k, [e.add(first, index(w)) for w in range(found.count)])
         rounds.write(found.ahead)
         known = [k, *(r for op in found.ahead for r in op.results)]
@@ -233,6 +89,13 @@ def in_lanes(
     return e.loop(b.sub(count, whole), middle, one)
 
 
+def _slot(e: Emitter, x: Value, count: int) -> ir.Value:
+    """A place on the stack for an array of each round: the elements of all rounds at one position lie side by side."""
+    made = e.slot(ir.ArrayType(storage_type(x.type.dtype), prod(x.type.static_shape) * count))
+    made.align = 64
+    return made
+
+
 def _write(e: Emitter, ops: Sequence[Op]) -> None:
     for op in ops:
         with e.memory.near(op):
@@ -241,10 +104,10 @@ def _write(e: Emitter, ops: Sequence[Op]) -> None:
 
 class _SideBySide:
     """Writes operations for several rounds. What differs between them is in ``numbers``, one for each round, or in
-    ``vectors``; the rest is in the emitter's environment."""
+    ``vectors``; the rest is in the emitter's environment. ``local``: the places of arrays that each round has."""
 
-    def __init__(self, e: Emitter, count: int):
-        self.e, self.count = e, count
+    def __init__(self, e: Emitter, count: int, local: dict[Value, ir.Value]):
+        self.e, self.count, self.local = e, count, local
         self.numbers: dict[Value, list[ir.Value]] = {}
         self.vectors: dict[Value, list[ir.Value]] = {}
 
@@ -285,12 +148,23 @@ class _SideBySide:
         for op in ops:
             if op.name == "for":
                 self.loop(op)
+            elif op.name == "if":
+                self.branch(op)
+            elif op.operands and op.operands[0] in self.local:
+                self.local_access(op)
+            elif op.name == "empty":
+                pass
             elif op.name == "update_add":
                 self.share(op)
+            elif op.name == "update":
+                for w in range(self.count):
+                    self.in_round(op, w)
             elif not any(map(self.differs, op.operands)):
                 self.e.op(op)
                 self.forget(op.result)
-            elif op.name in VECTORS and op.result.type.dtype.is_float:
+            elif op.name in MATH_FUNCTIONS and op.name not in WITH_LOOPS:
+                self.set_vectors(op.result, self.of_function(op))
+            elif _has_vectors(op):
                 self.set_vectors(op.result, self.of_vectors(op))
             else:
                 self.set(op.result, [self.of_round(op, w) for w in range(self.count)])
@@ -300,10 +174,83 @@ class _SideBySide:
         groups = zip(*map(self.joined, op.operands))
         return [emit_scalar(self.e.builder, op.name, op.attrs, dtypes, group) for group in groups]
 
+    def of_function(self, op: Op) -> list[ir.Value]:
+        """A function of the math library, of which LLVM makes vectors in loops."""
+        e, dtypes = self.e, [v.type.dtype for v in op.operands]
+        t = storage_type(op.result.type.dtype)
+        *slots, target = (e.slot(ir.ArrayType(t, WIDTH)) for _ in (*op.operands, op.result))
+        for slot in (*slots, target):
+            slot.align = 64
+
+        def each(w: ir.Value) -> Sequence[ir.Value]:
+            given = [e.builder.load(e.builder.gep(s, [w], source_etype=t), typ=t) for s in slots]
+            made = emit_scalar(e.builder, op.name, op.attrs, dtypes, given)
+            e.builder.store(made, e.builder.gep(target, [w], source_etype=t))
+            return ()
+
+        found = []
+        for group in zip(*map(self.joined, op.operands)):
+            for slot, x in zip(slots, group):
+                e.builder.store(x, slot)
+            vector_loop(e, WIDTH, (), each)
+            found.append(e.builder.load(target, typ=ir.VectorType(t, WIDTH)))
+        return found
+
+    def local_access(self, op: Op) -> None:
+        """Reads or writes an element of an array that each round has."""
+        e, x = self.e, op.operands[0]
+        dtype = x.type.dtype
+        t = storage_type(dtype)
+        at = [e.env[v] for v in op.operands[1 if op.name == "extract" else 2 :]]
+        first = e.mul(e.dot(at, strides(x.type)), index(self.count))
+        places = [e.add(first, index(n)) for n in range(0, self.count, WIDTH)]
+        addresses = [e.builder.gep(self.local[x], [place], source_etype=t) for place in places]
+        if op.name == "extract":
+            vectors = [e.builder.load(a, typ=ir.VectorType(t, WIDTH)) for a in addresses]
+            zero = ir.Constant(ir.VectorType(t, WIDTH), None)
+            self.set_vectors(
+                op.result, [e.builder.icmp_unsigned("!=", v, zero) if dtype.kind == "b" else v for v in vectors]
+            )
+            return
+        for address, v in zip(addresses, self.joined(op.operands[1])):
+            e.builder.store(e.builder.zext(v, ir.VectorType(t, WIDTH)) if dtype.kind == "b" else v, address)
+
     def of_round(self, op: Op, w: int) -> ir.Value:
+        self.in_round(op, w)
+        return self.e.env[op.result]
+
+    def in_round(self, op: Op, w: int) -> None:
         self.e.env.update((v, self.number(v, w)) for v in op.operands if self.differs(v))
         self.e.op(op)
-        return self.e.env[op.result]
+
+    def branch(self, op: Op) -> None:
+        """Each region is computed if one of the rounds wants it."""
+        b, wanted = self.e.builder, self.joined(op.operands[0])
+        made = [self.if_any(w, r) for w, r in zip((wanted, [b.not_(v) for v in wanted]), op.regions)]
+        for v, *values in zip(op.results, *made):
+            self.set_vectors(v, [b.select(*each) for each in zip(wanted, *values)])
+
+    def if_any(self, wanted: Sequence[ir.Value], region: Block) -> list[list[ir.Value]]:
+        """The vectors that a region yields, which are zeros where no round wants them."""
+        if not region.ops:
+            return [self.joined(v) for v in region.results]
+        groups = self.count // WIDTH
+
+        def run() -> list[ir.Value]:
+            self.write(region.ops)
+            return [x for v in region.results for x in self.joined(v)]
+
+        def nothing() -> list[ir.Value]:
+            types = [ir.VectorType(value_type(v.type.dtype), WIDTH) for v in region.results]
+            return [ir.Constant(t, None) for t in types for _ in range(groups)]
+
+        made = self.e.either(self.is_any(wanted), run, nothing)
+        return [made[n : n + groups] for n in range(0, len(made), groups)]
+
+    def is_any(self, wanted: Sequence[ir.Value]) -> ir.Value:
+        b, bits = self.e.builder, ir.IntType(WIDTH)
+        found = functools.reduce(b.or_, [b.bitcast(v, bits) for v in wanted])
+        return b.icmp_unsigned("!=", found, bits(0))
 
     def share(self, op: Op) -> None:
         """Adds the numbers of all rounds to one element."""
@@ -335,9 +282,17 @@ class _SideBySide:
 
         inits = [v for v in op.operands[1:] if v.type.is_scalar]
         values: Sequence[ir.Value] = [x for v in inits for x in self.joined(v)]
-        if _is_unrolled(op):
+        if is_unrolled(op):
             for c in range(constant_of(op.operands[0])):
                 values = run(index(c), *values)
         else:
             values = self.e.loop(self.e.env[op.operands[0]], values, run)
         bind([r for r in op.results if r.type.is_scalar], values)
+
+
+def _has_vectors(op: Op) -> bool:
+    """Whether there is one operation on vectors."""
+    dtype = op.operands[-1].type.dtype
+    if op.name in LOGIC:
+        return dtype.kind == "b"
+    return op.name in VECTORS | TESTS | {"select"} and dtype.is_float

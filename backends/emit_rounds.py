@@ -33,8 +33,9 @@ RECORD = 32  # bytes of an error
 Run = Callable[[ir.Value, Sequence[ir.Value], ir.Value], list[ir.Value]]
 
 
-def rounds_in_parts(e: Emitter, op: Op, run: Run) -> bool:
-    """Writes a ``for`` in parts, if that is right and worth it; ``run`` writes a part of the rounds."""
+def rounds_in_parts(e: Emitter, op: Op, run: Run, unit: int) -> bool:
+    """Writes a ``for`` in parts, if that is right and worth it; ``run`` writes a part of the rounds, of which ``unit``
+    go together."""
     count, work = constant_of(op.operands[0]), _cost(op.regions[0])
     if not e.threads or (work < LONG if count is None else count * work < LEAST):
         return False
@@ -48,7 +49,7 @@ def rounds_in_parts(e: Emitter, op: Op, run: Run) -> bool:
     most = most if count is None else min(most, count * work // max(GRAIN, COPIED * added))
     if most < 2:
         return False
-    _Parts(e, op, rounds).write(run, work, most)
+    _Parts(e, op, rounds).write(run, work, most, unit)
     return True
 
 
@@ -80,11 +81,11 @@ class _Parts:
         self.carried = op.regions[0].args[1:]
         self.totals = [self.carried[i].type.dtype for i in rounds.sums]
 
-    def write(self, run: Run, work: int, most: int) -> None:
+    def write(self, run: Run, work: int, most: int, unit: int) -> None:
         e, op, b = self.e, self.op, self.e.builder
         count = e.env[op.operands[0]]
         inits = [e.env[v] if v.type.is_scalar else None for v in op.operands[1:]]
-        parts, length = lengths(e, count, e.mul(count, index(work)), most, 1)
+        parts, length = lengths(e, count, e.mul(count, index(work)), most, unit)
         sums = [e.slot(ir.ArrayType(storage_type(d), most)) for d in self.totals]
         statuses, records = e.slot(ir.ArrayType(I32, most)), e.slot(ir.ArrayType(I64, most * RECORD // 8))
         added = [e.memory.borrow(most * buffer.bytes) for buffer in self.rounds.added]

@@ -21,6 +21,7 @@ from dflow.backends.demand import Demand, same_memory
 from dflow.backends.elements import Elements
 from dflow.backends.merge_kernels import merge_kernels
 from dflow.backends.one_pass import one_pass
+from dflow.backends.own_sums import own_sums
 from dflow.backends.rerun import rerun
 from dflow.backends.sink_kernels import sink_kernels
 from dflow.backends.spaced_tapes import spaced_tapes
@@ -37,7 +38,7 @@ def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
     f = forwards(unchecked(decompose(f, () if for_device else ("ranked",))))
-    f = whole_sums(spaced_tapes(f) if for_device else rerun(one_pass(f)))
+    f = whole_sums(spaced_tapes(f) if for_device else rerun(own_sums(one_pass(f))))
     return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
 
 

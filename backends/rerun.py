@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from dflow.backends.demand import ARITHMETIC
-from dflow.backends.emit_lanes import found_lanes
+from dflow.backends.side_by_side import found_lanes
 from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Op, Value
 from dflow.ir.passes.accumulate import count_uses

@@ -3,6 +3,8 @@ those for threads (`independent.py`) and those for a GPU (`cuda/lanes.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dflow.backends.affine import Form, Forms
 from dflow.backends.plan import Buffer, Plan
 from dflow.ir.core import Block, Op, Value, attribute_values, walk
@@ -135,9 +137,12 @@ class Accesses:
 
     def are_own(self, k: Value) -> bool:
         """Whether along one axis no two rounds meet."""
-        if self.whole or len({len(i) for i in self.indices}) != 1:
-            return False
-        return any(_apart(k, forms) for forms in zip(*self.indices))
+        return not self.whole and apart(k, self.indices)
+
+
+def apart(k: Value, indices: Sequence[Sequence[Form | None]]) -> bool:
+    """Whether accesses at ``indices`` never meet in two rounds, which ``k`` counts: along one axis, they do not."""
+    return len({len(i) for i in indices}) == 1 and any(_apart(k, forms) for forms in zip(*indices))
 
 
 def _apart(k: Value, forms: tuple[Form | None, ...]) -> bool:

@@ -51,7 +51,7 @@ def _hoist(b: Builder, loop: Op, body: Block, env: Env) -> bool:
     if not sums or len(sums) > MOST or (trips is not None and trips <= 0):
         return False
     new = _summing(body, sums)
-    starts = [b.constant(_nothing(x), x.type.dtype) for s in sums for x in s.ops[0].operands[1:2]]
+    starts = [b.constant(nothing(x), x.type.dtype) for s in sums for x in s.ops[0].operands[1:2]]
     results = b.append("for", [count, *inits, *starts], regions=[new], hints=[r.hint for r in loop.results])
     env.update(zip(loop.results, results))
     for s, total in zip(sums, results[len(inits) :]):
@@ -62,7 +62,8 @@ def _hoist(b: Builder, loop: Op, body: Block, env: Env) -> bool:
     return True
 
 
-def _nothing(v: Value) -> complex | float | int:
+def nothing(v: Value) -> complex | float | int:
+    """What a sum of such numbers starts at, so that adding to it changes nothing."""
     dtype = v.type.dtype
     return complex(-0.0, -0.0) if dtype.kind == "c" else -0.0 if dtype.is_float else 0
 

@@ -1,0 +1,153 @@
+"""Independent runs beside each other: sums of their own, branches, tapes for all of them and tapes of one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dflow
+from dflow.backends.own_sums import own_sums
+from dflow.ir.core import walk
+from dflow.ir.evaluator import evaluate
+from dflow.ir.parser import parse_function
+from dflow.ir.passes.decompose import decompose
+from dflow.ir.passes.forwards import forwards
+from dflow.ir.passes.unchecked import unchecked
+from dflow.ir.verifier import verify
+
+RANDOM = np.random.default_rng(0)
+P = np.array([0.7, 0.4])
+
+
+def shortfall(p, z):
+    """Paths of which some end below: the others add nothing."""
+    total = 0.0
+    for i in range(z.shape[0]):
+        s = p[0]
+        for t in range(z.shape[1]):
+            s = s + p[1] * (1.0 - s) * 0.1 + s * z[i, t] * 0.3
+        if s < 0.7:
+            total += np.log(1.7 - s)
+    return total
+
+
+def compounded(p, z):
+    """A function of the math library in each step, and a sum that goes through all of them."""
+    total = 0.0
+    for i in range(z.shape[0]):
+        s = p[0]
+        for t in range(z.shape[1]):
+            s = s * np.exp(0.1 * p[1] * z[i, t]) - 0.01
+            total += np.sin(s)
+    return total
+
+
+def clipped(p, z):
+    """Branches in each step, of which one is not defined where the other is taken."""
+    total = 0.0
+    for i in range(z.shape[0]):
+        s, n = p[0], 0
+        for t in range(z.shape[1]):
+            if s > 0.6:
+                s = s - p[1] * np.sqrt(s - 0.6) * 0.5
+                n += 1
+            else:
+                s = s + 0.3 * p[1] + 0.1 * z[i, t]
+        total += s * n
+    return total
+
+
+def kept(p, z):
+    """All states are a result."""
+    out = np.zeros(z.shape)
+    for i in range(z.shape[0]):
+        s = p[0]
+        for t in range(z.shape[1]):
+            s = p[1] * s + z[i, t]
+            out[i, t] = s
+    return np.sum(out**2)
+
+
+PROGRAMS = [shortfall, compounded, clipped, kept]
+
+
+@pytest.mark.parametrize("f", PROGRAMS)
+@pytest.mark.parametrize("most", [1 << 17, 1])
+def test_gradients(f, most, monkeypatch):
+    """With tapes for all paths, and with those of one, which runs again."""
+    monkeypatch.setattr("dflow.ir.passes.linearize.LONG", most)
+    for runs in (96, 107):
+        z = RANDOM.normal(size=(runs, 6))
+        value, gradient = dflow.value_and_grad(f)(P, z)
+        np.testing.assert_allclose(value, f(P, z), rtol=1e-12)
+        np.testing.assert_allclose(gradient, dflow.jacfwd(f)(P, z), rtol=1e-10, atol=1e-12)
+    dflow.check_grads(f, (P, z), order=2 if f is shortfall else 1)
+
+
+@pytest.mark.parametrize("f", [shortfall, compounded])
+def test_meaning(f):
+    z = RANDOM.normal(size=(100, 7))
+    program = parse_function(dflow.grad(f).lower(P, z).ir("optimized"))
+    program = forwards(unchecked(decompose(program)))
+    made = own_sums(program)
+    verify(made, after="own_sums")
+    assert begun(made) > begun(program)
+    for got, wanted in zip(evaluate(made, (P, z)), evaluate(program, (P, z)), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+
+
+def begun(f):
+    """How many sums begin with nothing."""
+    return sum(op.name == "constant" and str(op.attrs["value"]) == "-0.0" for op in walk(f.body))
+
+
+def test_rows_that_meet():
+    """The last of those that write an element wins."""
+
+    @dflow.jit
+    def windows(z, step):
+        out = np.zeros(step * z.shape[0] + z.shape[1])
+        for i in range(z.shape[0]):
+            s = 0.0
+            for t in range(z.shape[1]):
+                s = 0.5 * s + z[i, t]
+                out[step * i + t] = s
+        return out
+
+    z = RANDOM.normal(size=(103, 4))
+    for step in (1, 3, 4):
+        np.testing.assert_array_equal(windows(z, step), windows.__wrapped__(z, step))
+
+
+def test_errors_show_what_was_written():
+    @dflow.jit
+    def fill(out, z, n):
+        for i in range(n):
+            s = 0.0
+            for t in range(z.shape[1]):
+                s = 0.5 * s + z[i, t]
+                out[i, t] = s
+
+    z = RANDOM.normal(size=(100, 7))
+    made, wanted = np.zeros((105, 7)), np.zeros((105, 7))
+    for f, out in ((fill, made), (fill.__wrapped__, wanted)):
+        with pytest.raises(IndexError):
+            f(out, z, 105)
+    np.testing.assert_array_equal(made, wanted)
+
+
+def test_one_after_the_other():
+    """What reads what the round before has written."""
+
+    @dflow.jit
+    def chained(z):
+        out = np.zeros((z.shape[0] + 1, z.shape[1]))
+        for i in range(z.shape[0]):
+            s = 0.0
+            for t in range(z.shape[1]):
+                s = 0.5 * s + z[i, t] * out[i, t]
+                out[i + 1, t] = s + 1.0
+        return out
+
+    z = RANDOM.normal(size=(100, 7))
+    np.testing.assert_allclose(chained(z), chained.__wrapped__(z), rtol=1e-14)
