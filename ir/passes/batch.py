@@ -254,7 +254,7 @@ RULES: dict[str, Rule] = {
     "gather": _gather,
     "check": _check,
     "guard": _guard,
-    **dict.fromkeys(("argsort", "ranked"), _order),
+    **dict.fromkeys(("argsort", "ranked", "sort"), _order),
     "broadcast": _broadcast,
     "reshape": _reshape,
     "transpose": _transpose,
