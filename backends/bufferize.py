@@ -41,7 +41,7 @@ def bufferize(f: Function, in_place: Mapping[int, int] | None = None) -> Plan:
 
     ``in_place`` maps results to arguments of the same type, a tensor of static size, in whose memory they are left.
     """
-    f = decompose(f, but=("gemm", "ranked"))
+    f = decompose(f, but=("fourier", "gemm", "ranked", "sort"))
     if not _has_tensors(f):
         return Plan(f)
     in_place = in_place or {}

@@ -21,6 +21,7 @@ from llvmlite import ir
 from dflow.backends import (  # noqa: F401
     emit_control,
     emit_extremes,
+    emit_fourier,
     emit_indexing,
     emit_kernel,
     emit_lapack,

@@ -10,12 +10,14 @@ from llvmlite import ir
 
 from dflow.backends.emit_core import Domain, Emitter, emits
 from dflow.backends.emit_parts import with_memory
-from dflow.backends.emit_types import ZERO
+from dflow.backends.emit_types import I8, I64, ZERO, index
+from dflow.backends.quick_sort import SIZES, scratch_bytes, value_sorter
 from dflow.backends.radix_select import ROOM, selector
 from dflow.backends.radix_sort import RECORD, sorter
 from dflow.ir.core import Op
 
 COST = 32  # operations for each element
+VALUES = 12  # the same where positions are not wanted
 SELECTION = 8  # the same where some places are wanted
 
 
@@ -36,6 +38,36 @@ def _argsort(e: Emitter, op: Op) -> None:
         e.nest(domain, row, ops)
 
     with_memory(e, op, batch, ops, 2 * RECORD * y.type.bound[-1], rows)
+
+
+@emits("sort")
+def _sort(e: Emitter, op: Op) -> None:
+    (x,), y = op.operands, op.result
+    *batch, size = y.type.shape
+    if 0 in y.type.bound:
+        return
+    bound, dtype = y.type.bound[-1], x.type.dtype
+    quick = e.options.avx512 and dtype.itemsize in SIZES
+    function = value_sorter(e.module, dtype) if quick else sorter(e.module, dtype, e.options.threads)
+    ops, room = (VALUES if quick else COST) * bound, scratch_bytes(dtype, bound) if quick else (8 + 2 * RECORD) * bound
+
+    def rows(domain: Domain, scratch: ir.Value) -> None:
+        def row(at: list[ir.Value]) -> None:
+            here, b = [*at, ZERO], e.builder
+            source, target, count = e.address(x, here), e.address(y, here, write=True), e.size(size)
+            if quick:
+                b.call(function, [source, target, scratch, count])
+                return
+            order = b.gep(scratch, [index(2 * RECORD * bound)], source_etype=I8)
+            b.call(function, [source, order, scratch, count])
+            e.repeat(
+                count,
+                lambda k: e.store(y, [*at, k], e.load(x, [*at, b.load(b.gep(order, [k], source_etype=I64), typ=I64)])),
+            )
+
+        e.nest(domain, row, ops)
+
+    with_memory(e, op, batch, ops, room, rows)
 
 
 @emits("ranked")

@@ -37,7 +37,7 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
-    f = forwards(unchecked(decompose(f, () if for_device else ("ranked",))))
+    f = forwards(unchecked(decompose(f, () if for_device else ("fourier", "ranked", "sort"))))
     f = whole_sums(spaced_tapes(f) if for_device else rerun(own_sums(one_pass(f))))
     return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
 

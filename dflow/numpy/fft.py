@@ -11,7 +11,7 @@ import numpy
 from dflow.numpy import dispatch
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.numpy.fourier import of_columns, of_reals, to_reals, transform
+from dflow.numpy.fourier import of_reals, to_reals, transform
 from dflow.tracing.array import Array
 from dflow.tracing.lift import lift
 
@@ -48,19 +48,19 @@ def _resized(x: Array, n: int) -> Array:
 
 def _along(a: Any, n: Any, axis: int, norm: Any, inverse: bool) -> Array:
     x, sign = _complex(a), 1 if inverse else -1
-    if n is None and x.ndim == 2 and axis in (0, -2):
-        scale = _scale(x.shape[0], norm, inverse)
-        y = of_columns(x, sign)
-        return y if scale == 1.0 else y * scale
-    x = np.moveaxis(x, axis, -1)
-    x = _resized(x, x.shape[-1] if n is None else s.static_int(n, "n"))
-    return _scaled(transform(x, sign), x.shape[-1], axis, norm, inverse)
+    at = s.one_axis(axis, x.ndim)
+    size = x.shape[at] if n is None else s.static_int(n, "n")
+    if size is not x.shape[at]:
+        x = np.moveaxis(_resized(np.moveaxis(x, at, -1), size), -1, at)
+    elif size < 1:
+        raise ValueError(f"Invalid number of FFT data points ({size}) specified.")
+    return _scaled(transform(x, sign, at), size, norm, inverse)
 
 
-def _scaled(y: Array, size: int, axis: int, norm: Any, inverse: bool) -> Array:
-    """The result of a transform of ``size`` elements, its last axis put where it was."""
+def _scaled(y: Array, size: int, norm: Any, inverse: bool) -> Array:
+    """The result of a transform of ``size`` elements."""
     scale = _scale(size, norm, inverse)
-    return np.moveaxis(y if scale == 1.0 else y * scale, -1, axis)
+    return y if scale == 1.0 else y * scale
 
 
 @implements(np.fft.fft)
@@ -80,7 +80,7 @@ def rfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = Non
         raise TypeError("ufunc 'rfft' takes real numbers; take fft of complex ones")
     x = np.moveaxis(_floating(a), axis, -1)
     x = _resized(x, x.shape[-1] if n is None else s.static_int(n, "n"))
-    return s.result(_scaled(of_reals(x), x.shape[-1], axis, norm, False).value, out)
+    return s.result(np.moveaxis(_scaled(of_reals(x), x.shape[-1], norm, False), -1, axis).value, out)
 
 
 @implements(np.fft.irfft)
@@ -91,7 +91,7 @@ def irfft(a: Any, n: Any = None, axis: int = -1, norm: Any = None, out: Any = No
     if size < 1:
         raise ValueError(f"Invalid number of FFT data points ({size}) specified.")
     half = _resized(x, size // 2 + 1)
-    return s.result(_scaled(to_reals(half, size), size, axis, norm, True).value, out)
+    return s.result(np.moveaxis(_scaled(to_reals(half, size), size, norm, True), -1, axis).value, out)
 
 
 @implements(np.fft.hfft)

@@ -1,9 +1,9 @@
 """Sorting and what comes down to it: partitions, ranks, distinct elements, membership.
 
-One operation of the IR gives the order along the last axis (stable, NaN last, as NumPy has it); everything else gathers
-by it, so the derivative of sorted values goes to the elements that they were. Where the size of a result depends on the
-data, it is known when the program runs; or ``size`` says how many elements it gets: surplus ones are dropped, missing
-ones filled with ``fill_value``.
+One operation of the IR gives the order along the last axis (stable, NaN last, as NumPy has it), another the sorted
+numbers. Everything else gathers by the order, so the derivative of sorted values goes to the elements that they were.
+Where the size of a result depends on the data, it is known when the program runs; or ``size`` says how many elements
+it gets: surplus ones are dropped, missing ones filled with ``fill_value``.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ def sort(
 
 
 def sorted_last(x: Array) -> Array:
-    return take_along_axis.__wrapped__(x, wrap(order(x.value)), -1)
+    if x.dtype.kind in "bc":
+        return take_along_axis.__wrapped__(x, wrap(order(x.value)), -1)
+    return wrap(builder().sort(x.value))
 
 
 @implements(np.sort_complex)

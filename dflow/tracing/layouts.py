@@ -16,7 +16,7 @@ from dflow.tracing.context import Cell, Region, region
 ROWS = {"constant", "empty", "sequence", "iota", "matmul", "gemm"}  # make arrays row by row
 IN_PLACE = {"update", "update_add", "scatter", "scatter_add"}
 UNKNOWN = {
-    *("cholesky", "lu", "triangular_solve", "qr", "eigh", "eig", "svd", "lu_solve", "pinv", "custom"),
+    *("cholesky", "lu", "triangular_solve", "qr", "eigh", "eig", "svd", "lu_solve", "pinv", "fourier", "custom"),
     *("kernel", "call"),
 }
 

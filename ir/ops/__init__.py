@@ -20,6 +20,7 @@ _NAMES = (
     "linalg",
     "factorizations",
     "spectra",
+    "fourier",
     "solutions",
     "rules",
     "printing",

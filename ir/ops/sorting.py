@@ -1,5 +1,5 @@
-"""Sorting: one operation gives the order, another some places of it; sorted values are gathered by them, so that their
-derivative is that of a gather."""
+"""Sorting: one operation gives the order, another some places of it, a third the sorted elements, whose derivative is
+that of a gather by the order."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ def _argsort_infer(attrs: Any, types: Any) -> list[TensorType]:
     return [TensorType(I64, x.shape)]
 
 
+def _sort_infer(attrs: Any, types: Any) -> list[TensorType]:
+    _argsort_infer(attrs, types)
+    return list(types)
+
+
+def _sort_jvp(b: Any, attrs: Any, xs: Any, ys: Any, ts: Any) -> list[Any]:
+    return [_in_order(b, ts[0], b.argsort(xs[0]))]
+
+
+def _in_order(b: Any, x: Any, order: Any) -> Any:
+    """The elements of each row at some positions."""
+    shape = order.type.shape
+    rows = [b.broadcast(b.iota(size=d), shape=shape, dims=(k,)) for k, d in enumerate(shape[:-1])]
+    return b.gather(x, *rows, order)
+
+
 def _ranked_infer(attrs: Any, types: Any) -> list[TensorType]:
     require(len(types) == 2, f"takes 2 operands, got {len(types)}")
     x, ranks = types
@@ -36,10 +52,7 @@ def _ranked(attrs: Any, x: Any, ranks: Any) -> Any:
 
 
 def _look_up(b: Any, attrs: Any, xs: Any) -> list[Any]:
-    x, ranks = xs
-    shape = ranks.type.shape
-    rows = [b.broadcast(b.iota(size=d), shape=shape, dims=(k,)) for k, d in enumerate(shape[:-1])]
-    return [b.gather(b.argsort(x), *rows, ranks)]
+    return [_in_order(b, b.argsort(xs[0]), xs[1])]
 
 
 define(
@@ -53,6 +66,22 @@ define(
         samples=(
             Sample(([3.0, 1.0, 2.0, 1.0, 3.0],)),
             Sample(([[2.0, 2.0, 1.0], [0.0, -1.0, 5.0]],)),
+        ),
+    )
+)
+define(
+    OpDef(
+        "sort",
+        "the elements along the last axis in order, NaN last, 0.0 and -0.0 in any order; the derivative of each is "
+        "that of the element that it was, of equal ones in their own order",
+        _sort_infer,
+        lambda attrs, x: np.sort(x, axis=-1, kind="stable"),
+        _sort_jvp,
+        dtypes=REAL,
+        decomposition=lambda b, attrs, xs: [_in_order(b, xs[0], b.argsort(xs[0]))],
+        samples=(
+            Sample(([3.0, 1.0, 2.0, -1.0, 4.0],)),
+            Sample(([[2.0, 2.5, 1.0], [0.0, -1.0, 5.0]],)),
         ),
     )
 )

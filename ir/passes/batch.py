@@ -185,6 +185,11 @@ def _arg(pass_: Batch, op: Op) -> Value | None:
     return pass_.b.emit(op.name, pass_.whole(op.operands[0]), axis=op.attrs["axis"] + 1)
 
 
+def _fourier(pass_: Batch, op: Op) -> Value | None:
+    attrs: dict[str, Any] = {**op.attrs, "axis": op.attrs["axis"] + 1}
+    return pass_.b.emit(op.name, pass_.whole(op.operands[0]), **attrs)
+
+
 def _gather(pass_: Batch, op: Op) -> Value | None:
     x, *indices = op.operands
     if x not in pass_.mapped:
@@ -245,10 +250,11 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("triangular_solve", "lu_solve"), _solve),
     **dict.fromkeys(("argmax", "argmin"), _arg),
     **dict.fromkeys(("scatter", "scatter_add"), _scatter),
+    "fourier": _fourier,
     "gather": _gather,
     "check": _check,
     "guard": _guard,
-    **dict.fromkeys(("argsort", "ranked"), _order),
+    **dict.fromkeys(("argsort", "ranked", "sort"), _order),
     "broadcast": _broadcast,
     "reshape": _reshape,
     "transpose": _transpose,

@@ -245,7 +245,7 @@ TRANSFER: dict[str, Transfer] = {
     "argsort": _order,
     "ranked": _order,
     "reduce": _reduce,
-    **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather"), _same),
+    **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather", "sort"), _same),
     **dict.fromkeys(COMPARISONS, _compare),
 }
 

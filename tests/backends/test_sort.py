@@ -7,6 +7,7 @@ import pytest
 
 import dflow
 import dflow.ir.ops
+from dflow.backends import quick_sort
 from dflow.backends.bufferize import bufferize
 from dflow.backends.generation import compile_plan
 from dflow.ir.builder import Builder
@@ -39,6 +40,23 @@ def test_order(dtype, n):
 def test_threads_share_rows(shape):
     x = RNG.standard_normal(shape)
     np.testing.assert_array_equal(dflow.jit(np.argsort)(x), np.argsort(x, kind="stable"))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "u4"])
+@pytest.mark.parametrize("n", [3, 20, 100, 700, 30_001])
+def test_elements(dtype, n):
+    f = dflow.jit(np.sort)
+    for x in rows(dtype, n):
+        np.testing.assert_array_equal(f(x), np.sort(x))
+
+
+@pytest.mark.parametrize("dtype", [F32, I64])
+def test_elements_when_samples_have_misled_for_long(dtype, monkeypatch):
+    monkeypatch.setattr(quick_sort, "PATIENCE", 0)
+    b = Builder([TensorType(dtype, (3000,))])
+    f = compile_plan(bufferize(b.function("sorted", [b.sort(*b.args)])))
+    for x in rows(dtype.numpy.str[1:], 3000):
+        np.testing.assert_array_equal(f(x)[0], np.sort(x))
 
 
 def ranked(dtype: str, *shapes: tuple[int, ...]) -> Callable[..., tuple[np.ndarray, ...]]:

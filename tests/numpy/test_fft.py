@@ -5,6 +5,9 @@ import pytest
 from traced_numpy import agrees
 
 import dflow
+from dflow.ir.core import walk
+from dflow.ir.evaluator import evaluate
+from dflow.ir.passes.decompose import decompose
 from dflow.numpy import fourier
 
 RNG = np.random.default_rng(0)
@@ -12,8 +15,8 @@ Z = RNG.normal(size=(4, 6)) + 1j * RNG.normal(size=(4, 6))
 X = RNG.normal(size=(3, 4, 6))
 
 
-# a point, direct sizes, split ones, primes beyond the direct ones, a product of such
-@pytest.mark.parametrize("n", [1, 2, 7, 32, 36, 64, 37, 74, 210, 1024, 37 * 41])
+# a point, one pass, several of equal and of other factors, primes in a loop, those of chirps, a product of such
+@pytest.mark.parametrize("n", [1, 2, 7, 16, 36, 125, 37, 74, 30 * 77, 1024, 17 * 31, 37 * 41])
 def test_sizes(n):
     z = RNG.normal(size=n) + 1j * RNG.normal(size=n)
     agrees(np.fft.fft, z, rtol=1e-11 * max(1, n // 100))
@@ -79,6 +82,7 @@ def test_errors_tell():
 @pytest.fixture
 def small_caches(monkeypatch):
     monkeypatch.setattr(fourier, "NEAR", 64)
+    monkeypatch.setattr(fourier, "FAR", 1024)
 
 
 def test_a_transform_larger_than_the_caches_is_done_in_blocks(small_caches):
@@ -91,9 +95,32 @@ def test_a_transform_larger_than_the_caches_is_done_in_blocks(small_caches):
     assert " = for " in compiled.lower(x).ir("traced")
 
 
-def test_many_transforms_are_done_in_blocks(small_caches):
-    x = np.random.default_rng(0).standard_normal((16, 64))
-    compiled = dflow.jit(lambda x: (np.fft.ifft(x), np.fft.fft(x, axis=0)))
-    assert compiled.lower(x).ir("lowered").count(" = for ") == 2
-    for got, wanted in zip(compiled(x), (np.fft.ifft(x), np.fft.fft(x, axis=0))):
-        np.testing.assert_allclose(got, wanted, rtol=1e-9, atol=1e-9)
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+@pytest.mark.parametrize("shape", [(24, 3), (2, 30, 19), (7, 16), (3, 12, 8)])
+def test_columns_that_fill_vectors_or_do_not(shape, dtype):
+    x = (RNG.normal(size=shape) + 1j * RNG.normal(size=shape)).astype(dtype)
+    agrees(lambda x: np.fft.fft(x, axis=-2), x, rtol=1e-5 if dtype == "c8" else 1e-11)
+
+
+def test_many_rows_and_columns_are_shared_among_threads():
+    x = RNG.normal(size=(300, 256)) + 1j
+    agrees(lambda x: (np.fft.ifft(x), np.fft.fft(x, axis=0)), x, rtol=1e-11)
+
+
+@pytest.mark.parametrize("shape, axis", [((66,), 0), ((3, 40, 2), 1), ((2, 5, 49), 2)])
+def test_as_products_of_matrices(shape, axis):
+    z = RNG.normal(size=shape) + 1j * RNG.normal(size=shape)
+    traced = dflow.jit(lambda z: np.fft.ifft(z, axis=axis, norm="forward")).lower(z).stages.function("traced")
+    apart = decompose(traced)
+    assert not any(op.name == "fourier" for op in walk(apart.body))
+    np.testing.assert_allclose(
+        evaluate(apart, [z])[0], np.fft.ifft(z, axis=axis, norm="forward"), rtol=1e-11, atol=1e-11
+    )
+
+
+def test_as_products_of_matrices_where_the_stack_has_a_size_of_the_run():
+    x = RNG.normal(size=(9, 20))
+    traced = dflow.jit(lambda x: np.sum(np.abs(np.fft.fft(x[x[:, 0] > 0]))))
+    np.testing.assert_allclose(traced(x), np.sum(np.abs(np.fft.fft(x[x[:, 0] > 0]))), rtol=1e-11)
+    apart = decompose(traced.lower(x).stages.function("traced"))
+    np.testing.assert_allclose(evaluate(apart, [x])[0], traced(x), rtol=1e-11)
