@@ -69,7 +69,12 @@ class After:
         if before is not None and _lift.lift(before).type.shape == array.type.shape:
             first = _lift.lift(before)
             dtype = _lift.result_dtype(first, array)
-            slot = self.traced.slot((name,), before, (dtype, first.weak and array.weak), read=False)
+            slot = self.traced.slot(
+                (name,),
+                before,
+                (dtype, array.weak if self.traced.positive else _lift.either(first.weak, array.weak)),
+                read=False,
+            )
         elif (before is not None and not self.traced.positive) or not sizes.stays(array.type, self.traced.here):
             return _UNKNOWN
         else:
@@ -151,9 +156,12 @@ class After:
         return v.built(self.value_after, made)
 
     def value_after(self, x: Any) -> Any:
-        """A leaf after the loop: True, where that is what every iteration leaves and there is one."""
+        """A leaf after the loop: what every iteration leaves, as far as that is known and there is one."""
         if self.traced.positive and isinstance(x, Slot) and x.type.dtype is BOOL and x.type.is_scalar:
             with entered(self.traced.region):
                 if _lift.static_value(x.final) == True:  # noqa: E712 (it may be None, too)
                     return True
-        return value_after(x)
+        found = value_after(x)
+        if self.traced.positive and isinstance(x, Slot) and found.cell is x.cell:
+            found.weak = x.final.weak
+        return found

@@ -41,14 +41,15 @@ _HABITS = {  # of other libraries
 class Array(Operators):
     """A traced array. It refers to a cell (whose contents updates replace), or as a view to a part of one.
 
-    ``weak`` marks a number that came from Python: of rank 0, and of no weight in promotion.
+    ``weak`` marks a number that came from Python: of rank 0, and of no weight in promotion. It is None where that is
+    known only when the program runs.
     """
 
     __slots__ = ("__weakref__", "_type", "cell", "steps", "weak")
     __array_priority__ = 1000.0
     inside = False  # whether it is a position that needs no check
 
-    def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool = False):
+    def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool | None = False):
         self.cell = cell
         self._type = type
         self.steps = steps

@@ -44,7 +44,7 @@ class _Slot:
     """A value that depends on the branch taken."""
 
     values: tuple[Value, Value]
-    weak: bool
+    weak: bool | None
     cells: list[Cell]  # the arrays that it may be, as the branches know them
     aliases: list[Cell]  # those among them from outside of the branches
     shape: tuple[Any, ...] = ()
@@ -232,7 +232,7 @@ class Merge:
         for a, arm in zip(arrays, self.arms):
             with entered(arm.region):
                 values.append(_packed(_lift.convert(a.value, dtype), shape))
-        weak = arrays[0].weak and arrays[1].weak
+        weak = _lift.either(arrays[0].weak, arrays[1].weak)
         self.slots.append(_Slot((values[0], values[1]), weak, *self.cells(arrays, self.arms), shape, arrays))
         return _SlotNumber(len(self.slots) - 1)
 

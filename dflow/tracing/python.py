@@ -17,7 +17,7 @@ from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder, region
 from dflow.tracing.iterators import take_from
-from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
+from dflow.tracing.lift import contains_traced, convert, either, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
 from dflow.tracing.objects import in_loop, is_mutable, parts, put_parts, watch
@@ -151,7 +151,7 @@ def _extreme(name: str, plain: Any) -> Any:
             return plain(*args, key=key, **default)
         if key is None and traced and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
             found = functools.reduce(lambda a, b: elementwise(name, a, b), items)
-            return _bool(found) if found.dtype.kind == "b" and all(lift(i).weak for i in items) else found
+            return wrap(found.value, functools.reduce(either, (lift(i).weak for i in items)))
         return best(items, [i if key is None else key(i) for i in items])
 
     def best(items: list[Any], keys: list[Any]) -> Any:
@@ -226,7 +226,7 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
     if reverse:
         order = ns.flip(len(items) - 1 - order)
     columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
-    weak = [all(lift(x).weak for x in c) for c in zip(*leaves)]
+    weak = [functools.reduce(either, (lift(x).weak for x in c)) for c in zip(*leaves)]
     rows = ([wrap(c[i].value, w) for c, w in zip(columns, weak)] for i in range(len(items)))
     return [unflatten(structures[0], row) for row in rows]
 

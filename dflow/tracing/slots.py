@@ -59,7 +59,7 @@ class Slot:
     name: str
     cell: Cell
     initial: Any
-    weak: bool
+    weak: bool | None
     read: bool = True  # whether iterations read it
     final: Any = None
     landed: Any = None  # the array that the variable is after the loop, when variables traded places
@@ -141,7 +141,7 @@ def slot_array(slot: Slot) -> Array:
 class Learnt:
     """What earlier attempts found out, by variable and leaf."""
 
-    types: dict[Path, tuple[Any, bool]] = field(default_factory=dict)  # dtype, weak
+    types: dict[Path, tuple[Any, bool | None]] = field(default_factory=dict)  # dtype, weak
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents

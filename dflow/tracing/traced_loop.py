@@ -233,7 +233,7 @@ class TracedLoop:
         parts = {k: self.enter_part((*path, k), p) for k, p in opened.parts.items()}
         return Node(opened.kind, parts, opened.made, value)
 
-    def slot(self, path: Path, initial: Any, learnt: tuple[Any, bool] | None, read: bool = True) -> Slot:
+    def slot(self, path: Path, initial: Any, learnt: tuple[Any, bool | None] | None, read: bool = True) -> Slot:
         array = _lift.lift(initial)
         dtype, weak = learnt or (array.dtype, array.weak)
         value = _lift.convert(array.value, dtype)
@@ -406,7 +406,7 @@ class TracedLoop:
                 array = self.same_shape(slot, path, array)
         old = slot_array(slot)
         dtype = _lift.result_dtype(old, array)
-        weak = slot.weak and array.weak
+        weak = _lift.either(slot.weak, array.weak)
         if (dtype_of(dtype), weak) != (slot.type.dtype, slot.weak):
             if dtype_of(dtype).kind != "b" and slot.type.dtype.kind == "b":
                 raise self.changes(slot.name, str(slot.type), str(array.type))
