@@ -9,7 +9,8 @@ from dflow.ir.types import BOOL, I64
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.context import Cell, builder, entered
-from dflow.tracing.objects import Snapshot, is_mutable, watch
+from dflow.tracing.forgotten import forget
+from dflow.tracing.objects import PartName, Snapshot, is_mutable, watch
 from dflow.tracing.optional import Optional
 from dflow.tracing.slots import Again, Slot, Variable, is_kept, value_after
 from dflow.tracing.state import Undefined, flatten, is_number, same, unflatten
@@ -106,6 +107,8 @@ class After:
                 state.append(self.undefined(n))
         self.traced.put(state)
         self.watch_objects(made, [after[n] for n in outs], copies)
+        for x, name in self.traced.learnt.forgotten.values():
+            forget([x], name.place.owner if isinstance(name, PartName) else None)
 
     def watch_objects(self, made: dict[int, Any], last: list[Any], after: list[Any]) -> None:
         """Objects that are replaced in the loop are copies afterwards: those that have other names must not change.

@@ -16,11 +16,12 @@ from dflow.tracing import earlier, lists_of_numbers, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder, region
+from dflow.tracing.forgotten import forget
 from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import contains_traced, convert, either, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
-from dflow.tracing.objects import in_loop, is_mutable, parts, put_parts, watch
+from dflow.tracing.objects import is_mutable, watch
 from dflow.tracing.operators import numpy_functions
 from dflow.tracing.optional import Optional
 from dflow.tracing.rewrite import rewritten
@@ -181,19 +182,11 @@ def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
 
 
 def sort(items: list[Any], *, key: Any = None, reverse: bool = False) -> None:
-    """``items.sort()``: objects that other names have can neither be read nor changed by these names any more.
-
-    In loops, where the objects of the list are others in each iteration, that is not looked after.
-    """
+    """``items.sort()``: objects that other names have can neither be read nor changed by these names any more."""
     before = [*items]
     items[:] = _in_order(before, key, reverse)
-    if not _are_copies(before, items) or in_loop():
-        return
-    reason = "this object has been sorted by traced numbers: which item of the list it is, is not known"
-    mend = "take it from the list"
-    for x in filter(is_mutable, before):
-        put_parts(x, {k: Undefined(str(k), reason, mend) for k in parts(x)})
-    watch(region(), before)
+    if _are_copies(before, items):
+        forget(before, items)
 
 
 def _are_copies(items: list[Any], made: list[Any]) -> bool:

@@ -144,7 +144,7 @@ def getitem(base: Any, index: Any) -> Any:
     if tracing() and (made := dispatch().INDEXED.get(type(base))):
         return made(index)
     try:
-        return base[index]
+        return load(base[index])
     except IndexError as e:
         error = located(e)
         if isinstance(error, DflowError) and isinstance(base, list):  # in the first iteration, it may be another way
