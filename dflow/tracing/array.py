@@ -358,13 +358,13 @@ class Array(Operators):
 
     def item(self, *index: Any) -> Any:
         """The only element, or the one at ``index``, in the order of all elements if it is one number; still traced."""
-        if not index and all(isinstance(n, int) for n in self.type.shape) and not sizes.is_one(self.type.shape):
-            raise failure(
-                ShapeError,
-                "only an array of one element can be converted to a number",
-                seen=repr(self),
-                mend="x.item(k) or x[k] is one of several elements",
-            )
+        if not index and not sizes.is_one(self.type.shape):
+            message = "only an array of one element can be converted to a number"
+            if isinstance(self.size, int):
+                mend = "x.item(k) or x[k] is one of several elements"
+                raise failure(ShapeError, message, seen=repr(self), mend=mend)
+            builder().check((self.size == 1).value, error="ValueError", message=message)
+            index = (0,)
         if len(index) == 1 and not isinstance(index[0], tuple):
             found = self.reshape(-1)[index[0]]
         else:

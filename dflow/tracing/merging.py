@@ -16,7 +16,7 @@ from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder, entered, region
-from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
+from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, put_parts, shown, watch
 from dflow.tracing.optional import Optional
 from dflow.tracing.rows import OF_A_LIST
 from dflow.tracing.state import Undefined, describe, is_number, line_of_block
@@ -322,9 +322,19 @@ class _Later:
         self.parts = parts
         self.made: Any = None
 
+        self.making = False
+
     def __call__(self, results: list[Array]) -> Any:
-        if self.made is None:
-            self.made = self.make({k: _with_results(x, results) for k, x in self.parts.items()})
+        """The value; one that is a part of itself is made before its parts are."""
+        if self.made is None and self.making:
+            self.made = self.make(dict.fromkeys(self.parts))
+        elif self.made is None:
+            self.making = True
+            made = {k: _with_results(x, results) for k, x in self.parts.items()}
+            if self.made is None:
+                self.made = self.make(made)
+            else:
+                put_parts(self.made, made)
         return self.made
 
 

@@ -23,7 +23,7 @@ from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
 from dflow.tracing.objects import is_mutable, watch
 from dflow.tracing.operators import numpy_functions
-from dflow.tracing.optional import Optional
+from dflow.tracing.optional import Optional, settled
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.sequences import Enumerated, Indexable, Positions, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
@@ -338,7 +338,11 @@ def getattr_(x: Any, name: str, *default: Any) -> Any:
         raise
 
 
-def hasattr_(x: Any, name: str) -> bool:
+def hasattr_(x: Any, name: str) -> Any:
+    x = settled(x)
+    if isinstance(x, Optional):
+        of_value, of_none = hasattr_(x.value, name), hasattr(None, name)
+        return of_none if of_value is of_none else not_(is_none(x)) if of_value else is_none(x)
     if isinstance(x, Array):
         return hasattr(stands_for(x), name)
     try:
@@ -354,7 +358,18 @@ SPECIAL_METHODS: dict[Any, str] = {
     **{f: f"__{f.__name__}__" for f in (math.floor, math.ceil, math.trunc)},
 }
 # Those that tell None from a value, and so take what may be either.
-ASKING = frozenset([isinstance, bool, *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth"))])
+ASKING = frozenset(
+    [
+        isinstance,
+        hasattr,
+        bool,
+        print,
+        str,
+        repr,
+        format,
+        *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth")),
+    ]
+)
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},

@@ -46,6 +46,14 @@ def test_truth_values_are_counted():
         assert all(map(np.array_equal, found, expected))
 
 
+def test_the_only_element_of_a_selection():
+    compiled = dflow.jit(lambda x: x[x > 1.5].item())
+    assert compiled(np.array([1.0, 2.0, 0.5])) == 2.0
+    for x in (np.ones(3), np.array([1.0, 2.0, 3.0])):
+        with pytest.raises(ValueError, match="only an array of one element"):
+            compiled(x)
+
+
 def mixed(x, n):
     """Truth values, some of Python and some of NumPy, where both count them alike."""
     total, late, count = 0.0, 0.0, 0
