@@ -168,19 +168,21 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
         if isinstance(p, str):
             made += _escaped(p)
             continue
-        shown = (
-            isinstance(p[0], Array) and not p[0].ndim and kind_of(p[0].dtype) in "fiub" and len(details) < MOST_DETAILS
-        )
-        found = value(p[0]) if shown else None
+        x, conversion, spec = p
+        found = value(x) if isinstance(x, Array) and _is_detail(x) and len(details) < MOST_DETAILS else None
         if found is None:
-            made += _escaped(repr(p[0]))
+            made += _escaped(repr(x))
         else:
-            made += f"{{{len(details)}:{_kind(p[0])}{p[1]}|{p[2]}}}"
+            made += f"{{{len(details)}:{_kind(x)}{conversion}|{spec}}}"
             details.append(found)
     return made, details
 
 
-def _kind(x: Array) -> str:
+def _is_detail(x: Array) -> bool:
+    return not x.ndim and kind_of(x.dtype) in "fiub"
+
+
+def _kind(x: Any) -> str:
     kind = kind_of(x.dtype)
     return "b" if kind == "b" else ("f" if x.weak else "d") if kind == "f" else "i" if x.weak else "l"
 
