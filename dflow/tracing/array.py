@@ -29,6 +29,7 @@ from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
 
+UPDATED = "this array may be another name of an array that has been updated since"
 _HABITS = {  # of other libraries
     "block_until_ready": "leave it out: results are there when a call returns",
     "backward": "make the function of the loss, and call dflow.grad of it",
@@ -77,7 +78,7 @@ class Array(Operators):
         if self.cell.read_only:
             raise failure(CarriedError, self.cell.read_only, mend="copy the array (x.copy()) before updating it")
         for other in self.cell.copies:
-            other.poison = "this array may be another name of an array that has been updated since"
+            other.poison = UPDATED
         here = region()
         if self.steps:
             value = views.write(builder(), self.steps, here.read(self.cell), value)
