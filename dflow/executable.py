@@ -90,7 +90,7 @@ class Executable(NativeCallable):
         if not enterable or _has_other_scalars(signature.arg_types, signature.result_types):
             return None
         return EntrySpec(
-            tuple(_leaf(t.type, t.weak) for t in self.types),
+            tuple(_leaf(t.type, bool(t.weak)) for t in self.types),
             tuple(_leaf(t, False) for t in signature.result_types),
             self.single,
             release_gil=is_long(stages.traced),

@@ -27,7 +27,7 @@ class LeafType:
     """The type of an argument leaf. ``weak``: a Python number, which does not widen arrays (NEP 50)."""
 
     type: TensorType
-    weak: bool = False
+    weak: bool | None = False
 
     def __str__(self) -> str:
         return f"{self.type}{' (Python number)' if self.weak else ''}"

@@ -30,6 +30,8 @@ def talks(x):
             print(f"i={i} total={total:.3f} {x[0]!r} {{}}", end=";\n")
     shown = {"total": total, "point": Point(total, 2.0)}
     print(shown, x, x > 0, sep="|")
+    some, none = (total if total > 4 else None), ((total, 1) if total < 4 else None)
+    print(some, [none, 1], f"{some} {none} {hasattr(some, 'real')}")
     dflow.print("end", int(total), total > 3, str(total) + "!", None)
     return total
 

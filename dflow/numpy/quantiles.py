@@ -181,7 +181,7 @@ def _rows(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 def _is_weak(q: Any) -> bool:
-    return q.weak if isinstance(q, Array) else isinstance(q, int | float) and not isinstance(q, np.generic)
+    return bool(q.weak) if isinstance(q, Array) else isinstance(q, int | float) and not isinstance(q, np.generic)
 
 
 def _at(x: Array, position: Any, shape: tuple[int, ...]) -> Array:

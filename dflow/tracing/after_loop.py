@@ -9,7 +9,8 @@ from dflow.ir.types import BOOL, I64
 from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.context import Cell, builder, entered
-from dflow.tracing.objects import Snapshot, is_mutable, watch
+from dflow.tracing.forgotten import forget
+from dflow.tracing.objects import PartName, Snapshot, is_mutable, watch
 from dflow.tracing.optional import Optional
 from dflow.tracing.slots import Again, Slot, Variable, is_kept, value_after
 from dflow.tracing.state import Undefined, flatten, is_number, same, unflatten
@@ -69,7 +70,12 @@ class After:
         if before is not None and _lift.lift(before).type.shape == array.type.shape:
             first = _lift.lift(before)
             dtype = _lift.result_dtype(first, array)
-            slot = self.traced.slot((name,), before, (dtype, first.weak and array.weak), read=False)
+            slot = self.traced.slot(
+                (name,),
+                before,
+                (dtype, array.weak if self.traced.positive else _lift.either(first.weak, array.weak)),
+                read=False,
+            )
         elif (before is not None and not self.traced.positive) or not sizes.stays(array.type, self.traced.here):
             return _UNKNOWN
         else:
@@ -101,6 +107,8 @@ class After:
                 state.append(self.undefined(n))
         self.traced.put(state)
         self.watch_objects(made, [after[n] for n in outs], copies)
+        for x, name in self.traced.learnt.forgotten.values():
+            forget([x], name.place.owner if isinstance(name, PartName) else None)
 
     def watch_objects(self, made: dict[int, Any], last: list[Any], after: list[Any]) -> None:
         """Objects that are replaced in the loop are copies afterwards: those that have other names must not change.
@@ -151,9 +159,12 @@ class After:
         return v.built(self.value_after, made)
 
     def value_after(self, x: Any) -> Any:
-        """A leaf after the loop: True, where that is what every iteration leaves and there is one."""
+        """A leaf after the loop: what every iteration leaves, as far as that is known and there is one."""
         if self.traced.positive and isinstance(x, Slot) and x.type.dtype is BOOL and x.type.is_scalar:
             with entered(self.traced.region):
                 if _lift.static_value(x.final) == True:  # noqa: E712 (it may be None, too)
                     return True
-        return value_after(x)
+        found = value_after(x)
+        if self.traced.positive and isinstance(x, Slot) and found.cell is x.cell:
+            found.weak = x.final.weak
+        return found

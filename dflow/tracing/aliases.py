@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dflow.errors import CarriedError, failure
+from dflow.errors import CarriedError, DflowError, failure
 from dflow.ir.builder import Builder
 from dflow.ir.core import Value
-from dflow.tracing.array import Array
+from dflow.tracing.array import UPDATED, Array
 from dflow.tracing.context import Cell, Region, builder
 from dflow.tracing.merging import MAY_ALIAS
 from dflow.tracing.rows import OF_A_LIST
@@ -53,7 +53,21 @@ class Aliases:
             if (s.cell in self.written and touched) or (written and self.used(s)):
                 self.shared.update((s.name, *(o.name for o in others)))
                 raise again
+        self._check_copies()
         self._check_rebound()
+
+    def _check_copies(self) -> None:
+        """Refuses updates of an array that another one, which the body reads too, may be under another name: whichever
+        stands first in the body, the next iteration comes after both."""
+        own = {s.cell: s.initial.cell for s in self.slots}
+        written = {own.get(c, c): c for c in self.outer_written}
+        used = [s.initial.cell for s in self.slots if self.used(s)]
+        read = {*used, *(c for c in self.touched if c not in own)}
+        for cell, inner in written.items():
+            if inner is not cell and cell.read_only:
+                raise _another_name(cell.read_only)
+            if any(c in read for c in cell.copies):
+                raise _another_name("a loop updates an array, and reads one that may be the same under another name")
 
     def _check_rebound(self) -> None:
         """Two names that come out of the body as one array: fine unless one of them is updated."""
@@ -70,11 +84,7 @@ class Aliases:
         merged = [s for s in self.slots if any(s.final.cell in c.copies for c in self.outer_written)]
         for s in (*self.aliased, *merged):
             if s.cell in self.written or s.final.cell in self.outer_written or s in merged:
-                raise failure(
-                    CarriedError,
-                    f"variable {s.name!r} is another name of an array that the loop updates",
-                    mend="copy the array (x.copy()) where it gets its second name",
-                )
+                raise _another_name(f"variable {s.name!r} is another name of an array that the loop updates")
 
     def _taken(self) -> list[Any]:
         """The slots that are given, perhaps by way of others, an item of a list or what may be an array from outside
@@ -101,7 +111,11 @@ class Aliases:
             if not self.rebound(s):
                 if s.cell in self.written:
                     s.initial.assign(s.cell.value)
-            elif s in self.aliased:
+                continue
+            if s.cell in self.written:
+                for other in s.initial.cell.copies:
+                    other.poison = UPDATED
+            if s in self.aliased:
                 s.cell.read_only = MAY_ALIAS
                 s.initial.cell.copies.append(s.cell)
                 if s.final.cell.home is not self.inner:
@@ -181,6 +195,10 @@ class Aliases:
         for h in holders:
             holders += [s for s in self.slots if s.final.cell is h.cell and s not in holders]
         return holders
+
+
+def _another_name(reason: str) -> DflowError:
+    return failure(CarriedError, reason, mend="copy the array (x.copy()) where it gets its second name")
 
 
 def _cell_after(slot: Any) -> Cell:

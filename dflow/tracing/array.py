@@ -29,6 +29,7 @@ from dflow.tracing.context import Cell, builder, region
 from dflow.tracing.operators import Operators, fitted, numpy_functions, same_kind
 from dflow.tracing.sizes import Shape
 
+UPDATED = "this array may be another name of an array that has been updated since"
 _HABITS = {  # of other libraries
     "block_until_ready": "leave it out: results are there when a call returns",
     "backward": "make the function of the loss, and call dflow.grad of it",
@@ -41,14 +42,15 @@ _HABITS = {  # of other libraries
 class Array(Operators):
     """A traced array. It refers to a cell (whose contents updates replace), or as a view to a part of one.
 
-    ``weak`` marks a number that came from Python: of rank 0, and of no weight in promotion.
+    ``weak`` marks a number that came from Python: of rank 0, and of no weight in promotion. It is None where that is
+    known only when the program runs.
     """
 
     __slots__ = ("__weakref__", "_type", "cell", "steps", "weak")
     __array_priority__ = 1000.0
     inside = False  # whether it is a position that needs no check
 
-    def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool = False):
+    def __init__(self, cell: Cell, type: TensorType, steps: tuple[views.Step, ...] = (), weak: bool | None = False):
         self.cell = cell
         self._type = type
         self.steps = steps
@@ -76,7 +78,7 @@ class Array(Operators):
         if self.cell.read_only:
             raise failure(CarriedError, self.cell.read_only, mend="copy the array (x.copy()) before updating it")
         for other in self.cell.copies:
-            other.poison = "this array may be another name of an array that has been updated since"
+            other.poison = UPDATED
         here = region()
         if self.steps:
             value = views.write(builder(), self.steps, here.read(self.cell), value)
@@ -357,13 +359,13 @@ class Array(Operators):
 
     def item(self, *index: Any) -> Any:
         """The only element, or the one at ``index``, in the order of all elements if it is one number; still traced."""
-        if not index and all(isinstance(n, int) for n in self.type.shape) and not sizes.is_one(self.type.shape):
-            raise failure(
-                ShapeError,
-                "only an array of one element can be converted to a number",
-                seen=repr(self),
-                mend="x.item(k) or x[k] is one of several elements",
-            )
+        if not index and not sizes.is_one(self.type.shape):
+            message = "only an array of one element can be converted to a number"
+            if isinstance(self.size, int):
+                mend = "x.item(k) or x[k] is one of several elements"
+                raise failure(ShapeError, message, seen=repr(self), mend=mend)
+            builder().check((self.size == 1).value, error="ValueError", message=message)
+            index = (0,)
         if len(index) == 1 and not isinstance(index[0], tuple):
             found = self.reshape(-1)[index[0]]
         else:

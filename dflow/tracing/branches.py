@@ -17,7 +17,7 @@ from dflow.tracing.merging import Arm, Merge
 from dflow.tracing.objects import MISSING, Snapshot, resized
 from dflow.tracing.optional import settled
 from dflow.tracing.printing import bits, message_of
-from dflow.tracing.state import Undefined, load
+from dflow.tracing.state import Forgotten, Undefined, load
 
 Block = Callable[[], Any]
 Get = Callable[[], tuple[Any, ...]]
@@ -84,7 +84,7 @@ def if_(
     values = merge.variables([*names, *(p.name for p in places)], {*live, *(p.name for p in places)})
     put(values[: len(names)])
     for place, value in zip(places, values[len(names) :]):
-        place.put(load(value))
+        place.put(value if isinstance(value, Forgotten) else load(value))
 
 
 def _appended(arms: Sequence[Arm], snapshot: Snapshot, test: Array) -> list[Any]:

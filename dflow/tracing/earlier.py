@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from dflow.tracing import lift as _lift
@@ -82,7 +83,8 @@ def numbers_of(x: Any) -> Array | None:
     whole = known.whole()
     if found.ndim != 1 or found.dtype != whole.dtype:
         return None
-    return _lift.wrap(found.value, known.growth.held[0].weak and all(_lift.lift(r).weak for r in x[1:]))
+    weak = (known.growth.held[0].weak, *(_lift.lift(r).weak for r in x[1:]))
+    return _lift.wrap(found.value, functools.reduce(_lift.either, weak))
 
 
 def length(x: list[Any]) -> Any:

@@ -302,5 +302,6 @@ def refuse_items(kind: str, seen: Any) -> TraceError:
         NeedsStatic,
         f"a {kind} is indexed by a value that is known only when the program runs",
         seen=f"index {seen!r}",
+        wanted="an array, or a list of numbers or of tuples of numbers (at most 32, or known ones)",
         mend="make it an array (np.array), or loop over it directly",
     )

@@ -33,7 +33,7 @@ class Held:
     """A leaf of an item that a stack holds: a number, an array, or a packed part of class ``packed``."""
 
     type: TensorType
-    weak: bool
+    weak: bool | None
     packed: Any = None
 
 
@@ -118,7 +118,7 @@ def joined(a: Held | Static | None, b: Held | Static | None) -> Held | Static | 
     if not isinstance(x, Held) or not isinstance(y, Held) or x.packed or y.packed or x.type.shape != y.type.shape:
         return None
     if x.type == y.type:
-        return Held(x.type, x.weak and y.weak)
+        return Held(x.type, _lift.either(x.weak, y.weak))
     if x.type.rank or not {x.type.dtype.kind, y.type.dtype.kind} <= set("ifc"):
         return None
     wide, narrow = (x, y) if "ifc".index(x.type.dtype.kind) > "ifc".index(y.type.dtype.kind) else (y, x)

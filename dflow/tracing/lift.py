@@ -21,9 +21,19 @@ from dflow.tracing.sizes import Shape
 Array = Any  # dflow.tracing.array.Array, which itself needs this module
 
 
-def wrap(value: Value, weak: bool = False) -> Array:
+def wrap(value: Value, weak: bool | None = False) -> Array:
     """A traced array that refers to ``value``."""
     return _array.Array(Cell(value, region()), value.type, weak=weak)
+
+
+def either(a: bool | None, b: bool | None) -> bool | None:
+    """``weak`` of what is one of two numbers; None where only one came from Python: which, the run decides."""
+    return a if a is b else None
+
+
+def together(*weak: bool | None) -> bool | None:
+    """``weak`` of what Python computes from several numbers: one of NumPy's makes it NumPy's."""
+    return all(weak) or (None if False not in weak else False)
 
 
 class Placeholder:
@@ -268,7 +278,7 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
     ``as_float`` computes in the float dtype that NumPy takes for integers; ``dtype`` prescribes the operands' dtype.
     """
     arrays = [lift(a) for a in args]
-    weak = all(a.weak for a in arrays)
+    weak = together(*(a.weak for a in arrays))
     common = result_dtype(*arrays) if dtype is None else np.dtype(dtype)
     if common.kind == "c":
         return _complex(op, arrays, weak)
@@ -284,7 +294,7 @@ def elementwise(op: str, *args: Any, as_float: bool = False, dtype: Any = None, 
         op = _ON_BOOLS[op]
     values = broadcast_together(*(_operand(a, common) for a in arrays))
     result = emit(op, *values, **attrs)
-    return wrap(result, weak=weak and result.type.dtype is not BOOL)
+    return wrap(result, weak=False if result.type.dtype is BOOL else weak)
 
 
 _UFUNCS = {"div": "divide", "mul": "multiply", "abs": "absolute", "floordiv": "floor_divide", "rem": "remainder"}
@@ -292,7 +302,7 @@ _UFUNCS |= {"sub": "subtract", "neg": "negative", "eq": "equal", "ne": "not_equa
 _UFUNCS |= {"gt": "greater", "ge": "greater_equal"}
 
 
-def _complex(op: str, arrays: Sequence[Array], weak: bool) -> Array:
+def _complex(op: str, arrays: Sequence[Array], weak: bool | None) -> Array:
     """An operator on complex numbers: the ufunc, which is written with their parts."""
     import dflow.numpy
 
@@ -300,7 +310,7 @@ def _complex(op: str, arrays: Sequence[Array], weak: bool) -> Array:
     result = getattr(dflow.numpy, name).__wrapped__(*arrays) if hasattr(dflow.numpy, name) else None
     if result is None:
         raise failure(TraceError, f"{op} of complex numbers is not supported")
-    return wrap(result.value, weak=weak and result.type.dtype is not BOOL)
+    return wrap(result.value, weak=False if result.type.dtype is BOOL else weak)
 
 
 def emit(op: str, *values: Value, **attrs: Any) -> Value:

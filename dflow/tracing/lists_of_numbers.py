@@ -6,6 +6,7 @@ made of an array of the numbers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ class Numbers:
         raise self.refused()
 
 
-def as_list(array: Any, weak: bool) -> list[Any]:
+def as_list(array: Any, weak: bool | None) -> list[Any]:
     """A new list of the elements of an array."""
     new = _lift.wrap(array.value, weak)
     return rows.rows(new, new.shape[0], weak) if new.type.is_static else [Earlier(Numbers(new))]
@@ -81,7 +82,7 @@ def joined(xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
     parts = [_numbers(p) if earlier(p) is not None else _lift.lift(ns.stack(list(p))) for p in (xs, ys) if len(p)]
     if any(p.dtype != parts[0].dtype or p.ndim != 1 for p in parts):
         raise _refused(ys)
-    return as_list(ns.concatenate(parts), all(p.weak for p in parts))
+    return as_list(ns.concatenate(parts), functools.reduce(_lift.either, (p.weak for p in parts)))
 
 
 def method(xs: list[Any], name: str) -> Callable[..., Any] | None:

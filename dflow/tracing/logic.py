@@ -96,7 +96,7 @@ def _by_items(name: str, x: Any, y: Any) -> Any:
     if isinstance(x, list) != isinstance(y, list):
         return getattr(operator, name)(type(x)(), type(y)())
     if name in ("eq", "ne"):
-        same = len(x) == len(y) and not_(_any_of(not_(comparison("eq", a, b)) for a, b in zip(x, y)))
+        same = len(x) == len(y) and not_(any_of(not_(comparison("eq", a, b)) for a, b in zip(x, y)))
         return same if name == "eq" else not_(same)
     if not x or not y:
         return getattr(operator, name)(len(x), len(y))
@@ -120,11 +120,11 @@ def _in(x: Any, container: Any) -> Any:
     if isinstance(container, Range):
         return container.holds(x)
     if isinstance(container, list | tuple | set) and (isinstance(x, Array | Optional) or contains_traced(container)):
-        return _any_of(test(comparison("eq", x, item)) for item in container)
+        return any_of(test(comparison("eq", x, item)) for item in container)
     return x in container
 
 
-def _any_of(tests: Iterable[Any]) -> Any:
+def any_of(tests: Iterable[Any]) -> Any:
     """Whether one of the conditions holds; all are evaluated where that is not known."""
     found: Any = False
     for holds in tests:

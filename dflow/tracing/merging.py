@@ -16,7 +16,7 @@ from dflow.tracing import lift as _lift
 from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import Cell, Region, builder, entered, region
-from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, shown, watch
+from dflow.tracing.objects import Anatomy, Place, Snapshot, anatomy, is_mutable, kept, parts, put_parts, shown, watch
 from dflow.tracing.optional import Optional
 from dflow.tracing.rows import OF_A_LIST
 from dflow.tracing.state import Undefined, describe, is_number, line_of_block
@@ -44,7 +44,7 @@ class _Slot:
     """A value that depends on the branch taken."""
 
     values: tuple[Value, Value]
-    weak: bool
+    weak: bool | None
     cells: list[Cell]  # the arrays that it may be, as the branches know them
     aliases: list[Cell]  # those among them from outside of the branches
     shape: tuple[Any, ...] = ()
@@ -232,7 +232,7 @@ class Merge:
         for a, arm in zip(arrays, self.arms):
             with entered(arm.region):
                 values.append(_packed(_lift.convert(a.value, dtype), shape))
-        weak = arrays[0].weak and arrays[1].weak
+        weak = _lift.either(arrays[0].weak, arrays[1].weak)
         self.slots.append(_Slot((values[0], values[1]), weak, *self.cells(arrays, self.arms), shape, arrays))
         return _SlotNumber(len(self.slots) - 1)
 
@@ -322,9 +322,19 @@ class _Later:
         self.parts = parts
         self.made: Any = None
 
+        self.making = False
+
     def __call__(self, results: list[Array]) -> Any:
-        if self.made is None:
-            self.made = self.make({k: _with_results(x, results) for k, x in self.parts.items()})
+        """The value; one that is a part of itself is made before its parts are."""
+        if self.made is None and self.making:
+            self.made = self.make(dict.fromkeys(self.parts))
+        elif self.made is None:
+            self.making = True
+            made = {k: _with_results(x, results) for k, x in self.parts.items()}
+            if self.made is None:
+                self.made = self.make(made)
+            else:
+                put_parts(self.made, made)
         return self.made
 
 

@@ -26,7 +26,7 @@ from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custo
 from dflow.tracing.array import Array
 from dflow.tracing.context import LOOP, Region, current
 from dflow.tracing.optional import Optional
-from dflow.tracing.state import Undefined, flatten, same
+from dflow.tracing.state import Forgotten, Undefined, flatten, same
 from dflow.tracing.views import same_steps
 
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
@@ -405,7 +405,9 @@ def watch(region: Region, objects: Sequence[Any]) -> None:
 
 def check_watched(region: Region, location: Location | None) -> None:
     for snapshot in region.root().watched:
-        for place in snapshot.changes():
+        for place, now in snapshot.changes().items():
+            if unchanged(*(x.was if isinstance(x, Forgotten) else x for x in (snapshot.then(place), now))):
+                continue
             raise failure(
                 CarriedError,
                 f"{article(type(place.owner).__name__)} is updated that may be another name of an object chosen in a "

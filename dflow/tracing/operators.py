@@ -113,20 +113,32 @@ _LOGICAL = ("and", "or", "xor")
 
 def _counted(*operands: Any) -> tuple[Any, ...]:
     """Python's truth values, where there are no others, as the integers 0 and 1, which they are in arithmetic."""
-    if not all(map(_is_truth_value, operands)):
+    if not all(map(_may_be_truth_value, operands)):
         return operands
-    return tuple(_lift.wrap(_lift.convert(_lift.lift(x).value, np.int64), weak=True) for x in operands)
+    truth_values = [_lift.lift(x) for x in operands]
+    if any(x.weak is None for x in truth_values):
+        raise failure(
+            TraceError,
+            "arithmetic with a truth value that is Python's in some runs and NumPy's in others: True + True is 2 in "
+            "Python, and True in NumPy",
+            seen=" and ".join(map(repr, truth_values)),
+            mend="say which is meant: int(...) of each makes them integers",
+        )
+    return tuple(_lift.wrap(_lift.convert(x.value, np.int64), weak=True) for x in truth_values)
 
 
-def _is_truth_value(x: Any) -> bool:
+def _may_be_truth_value(x: Any) -> bool:
+    """Whether ``x`` is one of Python's truth values, or may be."""
     traced: Any = x
-    return isinstance(x, bool) or (isinstance(x, Operators) and traced.weak and traced.dtype.kind == "b")
+    return isinstance(x, bool) or (isinstance(x, Operators) and traced.weak is not False and traced.dtype.kind == "b")
 
 
 def _of_python(found: Any, *operands: Any) -> Any:
     """A truth value, Python's where it comes of Python's numbers."""
-    python = not found.ndim and all(_lift.lift(x).weak for x in operands)
-    return _lift.wrap(found.value, weak=True) if python and found.dtype.kind == "b" else found
+    if found.ndim or found.dtype.kind != "b":
+        return found
+    weak = _lift.together(*(_lift.lift(x).weak for x in operands))
+    return _lift.wrap(found.value, weak) if weak is not False else found
 
 
 def _check_divisor(x: Any, y: Any) -> None:

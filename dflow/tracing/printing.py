@@ -19,11 +19,11 @@ from dflow.ir.types import I64, kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.lift import convert
-from dflow.tracing.optional import Optional, held
+from dflow.tracing.optional import Optional, held, settled
 from dflow.tracing.special_methods import method
 from dflow.tracing.state import flatten, unflatten
 
-Hole = tuple[Array, str, str]  # a value with its conversion ("", "r" or "s") and its format
+Hole = tuple[Array | Optional, str, str]  # a value with its conversion ("", "r" or "s") and its format
 
 
 class Text:
@@ -98,7 +98,9 @@ class _Mark:
 
 def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]:
     """What an object shows as: text, and traced values in it."""
-    value = held(value)
+    value = held(value) if spec else settled(value)  # None has no formats
+    if isinstance(value, Optional):
+        return [(value, conversion, spec)]
     if isinstance(value, Text):
         if spec:
             raise value._refused("padded")
@@ -109,11 +111,14 @@ def pieces(value: Any, conversion: str = "", spec: str = "") -> list[str | Hole]
     if own is not None:
         return pieces(own, "", "" if conversion or not spec else spec if isinstance(own, str) else "")
     leaves, structure = flatten(value)
-    if not any(isinstance(x, Array) for x in leaves):
+    if not any(isinstance(x, _SHOWN) for x in leaves):
         return [format(repr(value) if conversion == "r" else str(value) if conversion == "s" else value, spec)]
-    marked = unflatten(structure, [_Mark(k) if isinstance(x, Array) else x for k, x in enumerate(leaves)])
+    marked = unflatten(structure, [_Mark(k) if isinstance(x, _SHOWN) else x for k, x in enumerate(leaves)])
     texts = (repr(marked) if conversion == "r" else str(marked)).split("\0")
     return [_hole_of(leaves, t) if k % 2 else t for k, t in enumerate(texts)]
+
+
+_SHOWN = Array | Optional
 
 
 def _hole_of(leaves: list[Any], mark: str) -> Hole:
@@ -123,12 +128,12 @@ def _hole_of(leaves: list[Any], mark: str) -> Hole:
 
 def shows_traced(x: Any) -> bool:
     """Whether a text of ``x`` is known only when the program runs."""
-    return isinstance(x, Text) or any(isinstance(leaf, Array | Text | Optional) for leaf in flatten(x)[0])
+    return isinstance(x, Text) or any(isinstance(leaf, _SHOWN | Text) for leaf in flatten(x)[0])
 
 
 def _own_text(x: Any, conversion: str, spec: str) -> Any:
     """What the user's class says of an object with traced values; None where it says nothing."""
-    if isinstance(x, str) or not any(isinstance(leaf, Array) for leaf in flatten(x)[0]):
+    if isinstance(x, str) or not any(isinstance(leaf, _SHOWN) for leaf in flatten(x)[0]):
         return None
     names = ["__repr__"] if conversion == "r" else ["__str__", "__repr__"]
     for name in ["__format__", *names] if spec and not conversion else names:
@@ -163,17 +168,21 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
         if isinstance(p, str):
             made += _escaped(p)
             continue
-        shown = not p[0].ndim and kind_of(p[0].dtype) in "fiub" and len(details) < MOST_DETAILS
-        found = value(p[0]) if shown else None
+        x, conversion, spec = p
+        found = value(x) if isinstance(x, Array) and _is_detail(x) and len(details) < MOST_DETAILS else None
         if found is None:
-            made += _escaped(repr(p[0]))
+            made += _escaped(repr(x))
         else:
-            made += f"{{{len(details)}:{_kind(p[0])}{p[1]}|{p[2]}}}"
+            made += f"{{{len(details)}:{_kind(x)}{conversion}|{spec}}}"
             details.append(found)
     return made, details
 
 
-def _kind(x: Array) -> str:
+def _is_detail(x: Array) -> bool:
+    return not x.ndim and kind_of(x.dtype) in "fiub"
+
+
+def _kind(x: Any) -> str:
     kind = kind_of(x.dtype)
     return "b" if kind == "b" else ("f" if x.weak else "d") if kind == "f" else "i" if x.weak else "l"
 
@@ -230,12 +239,27 @@ def warn(message: Any, category: Any = None, *args: Any, **kwargs: Any) -> None:
 
 
 def _write(operation: str, text: list[str | Hole], **attrs: str) -> None:
+    for k, p in enumerate(text):
+        if not isinstance(p, str) and isinstance(p[0], Optional):
+            return _write_either(p[0], [text[:k], pieces(p[0].value, *p[1:]), text[k + 1 :]], operation, attrs)
     holes = [p for p in text if not isinstance(p, str)]
     numbers = iter(range(len(holes)))
     template = "".join(_escaped(p) if isinstance(p, str) else _hole(next(numbers), p) for p in text)
     python = tuple(a.weak for a, _, _ in holes)
     operands = [a.value for a, _, _ in holes]
     builder().append(operation, operands, {"format": template, "python": python, **attrs})
+
+
+def _write_either(x: Optional, parts: list[list[str | Hole]], operation: str, attrs: dict[str, str]) -> None:
+    """A text, ``parts`` one after the other, of which the second is how ``x`` shows when it is not None."""
+    from dflow.tracing.branches import choose
+
+    before, shown, after = parts
+    choose(
+        x.present,
+        lambda: _write(operation, [*before, *shown, *after], **attrs),
+        lambda: _write(operation, [*before, "None", *after], **attrs),
+    )
 
 
 def _escaped(text: str) -> str:

@@ -16,13 +16,14 @@ from dflow.tracing import earlier, lists_of_numbers, printing, totals
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, traced_condition, truth
 from dflow.tracing.context import builder, region
+from dflow.tracing.forgotten import forget
 from dflow.tracing.iterators import take_from
-from dflow.tracing.lift import contains_traced, convert, elementwise, lift, static_value, wrap
+from dflow.tracing.lift import contains_traced, convert, either, elementwise, lift, static_value, wrap
 from dflow.tracing.logic import comparison, is_none, not_, test
 from dflow.tracing.numbers import stands_for
-from dflow.tracing.objects import in_loop, is_mutable, parts, put_parts, watch
+from dflow.tracing.objects import is_mutable, watch
 from dflow.tracing.operators import numpy_functions
-from dflow.tracing.optional import Optional
+from dflow.tracing.optional import Optional, settled
 from dflow.tracing.rewrite import rewritten
 from dflow.tracing.sequences import Enumerated, Indexable, Positions, Range, Reversed, Zipped, as_sequence
 from dflow.tracing.sizes import is_one
@@ -151,7 +152,7 @@ def _extreme(name: str, plain: Any) -> Any:
             return plain(*args, key=key, **default)
         if key is None and traced and all(isinstance(i, Array | int | float) and not np.ndim(i) for i in items):
             found = functools.reduce(lambda a, b: elementwise(name, a, b), items)
-            return _bool(found) if found.dtype.kind == "b" and all(lift(i).weak for i in items) else found
+            return wrap(found.value, functools.reduce(either, (lift(i).weak for i in items)))
         return best(items, [i if key is None else key(i) for i in items])
 
     def best(items: list[Any], keys: list[Any]) -> Any:
@@ -181,19 +182,11 @@ def sorted_(items: Any, *, key: Any = None, reverse: bool = False) -> list[Any]:
 
 
 def sort(items: list[Any], *, key: Any = None, reverse: bool = False) -> None:
-    """``items.sort()``: objects that other names have can neither be read nor changed by these names any more.
-
-    In loops, where the objects of the list are others in each iteration, that is not looked after.
-    """
+    """``items.sort()``: objects that other names have can neither be read nor changed by these names any more."""
     before = [*items]
     items[:] = _in_order(before, key, reverse)
-    if not _are_copies(before, items) or in_loop():
-        return
-    reason = "this object has been sorted by traced numbers: which item of the list it is, is not known"
-    mend = "take it from the list"
-    for x in filter(is_mutable, before):
-        put_parts(x, {k: Undefined(str(k), reason, mend) for k in parts(x)})
-    watch(region(), before)
+    if _are_copies(before, items):
+        forget(before, items)
 
 
 def _are_copies(items: list[Any], made: list[Any]) -> bool:
@@ -226,7 +219,7 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
     if reverse:
         order = ns.flip(len(items) - 1 - order)
     columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
-    weak = [all(lift(x).weak for x in c) for c in zip(*leaves)]
+    weak = [functools.reduce(either, (lift(x).weak for x in c)) for c in zip(*leaves)]
     rows = ([wrap(c[i].value, w) for c, w in zip(columns, weak)] for i in range(len(items)))
     return [unflatten(structures[0], row) for row in rows]
 
@@ -345,7 +338,11 @@ def getattr_(x: Any, name: str, *default: Any) -> Any:
         raise
 
 
-def hasattr_(x: Any, name: str) -> bool:
+def hasattr_(x: Any, name: str) -> Any:
+    x = settled(x)
+    if isinstance(x, Optional):
+        of_value, of_none = hasattr_(x.value, name), hasattr(None, name)
+        return of_none if of_value is of_none else not_(is_none(x)) if of_value else is_none(x)
     if isinstance(x, Array):
         return hasattr(stands_for(x), name)
     try:
@@ -361,7 +358,18 @@ SPECIAL_METHODS: dict[Any, str] = {
     **{f: f"__{f.__name__}__" for f in (math.floor, math.ceil, math.trunc)},
 }
 # Those that tell None from a value, and so take what may be either.
-ASKING = frozenset([isinstance, bool, *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth"))])
+ASKING = frozenset(
+    [
+        isinstance,
+        hasattr,
+        bool,
+        print,
+        str,
+        repr,
+        format,
+        *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth")),
+    ]
+)
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},

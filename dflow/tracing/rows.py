@@ -20,7 +20,7 @@ OF_A_LIST = "this array is an item of a list, read in a traced loop: an update w
 Array = Any  # dflow.tracing.array.Array, which itself needs this module
 
 
-def rows(stack: Array, count: int, weak: bool) -> list[Array]:
+def rows(stack: Array, count: int, weak: bool | None) -> list[Array]:
     """New arrays with the contents of the first ``count`` rows, each the result of one ``extract``."""
     b, base = builder(), stack.value
     index = ("at", *["all"] * (stack.ndim - 1))
@@ -78,7 +78,7 @@ def stacked(items: Sequence[Any]) -> Array | None:
 class Columns:
     """A list of numbers, arrays or tuples of them whose leaves, each by itself, are the rows of one array."""
 
-    def __init__(self, items: Sequence[Any], shape: Any, stacks: Sequence[Array], weak: Sequence[bool]):
+    def __init__(self, items: Sequence[Any], shape: Any, stacks: Sequence[Array], weak: Sequence[bool | None]):
         self.items, self.shape, self.stacks, self.weak = items, shape, stacks, weak
 
     def item(self, k: Any) -> Any:
@@ -86,7 +86,7 @@ class Columns:
         return _built(self.shape, (part(s, k, w) for s, w in zip(self.stacks, self.weak)))
 
 
-def part(stack: Array, position: Any, weak: bool) -> Array:
+def part(stack: Array, position: Any, weak: bool | None) -> Array:
     """One row as a number, or as an array that must not be updated."""
     found = _lift.wrap(stack[position].value, weak)
     if found.ndim:

@@ -15,7 +15,7 @@ import numpy as np
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.failures import error_class
-from dflow.tracing import earlier, lists_of_numbers, rows
+from dflow.tracing import earlier, lists_of_numbers, lookup
 from dflow.tracing import lift as _lift
 from dflow.tracing.array import Array
 from dflow.tracing.branches import choose, raised, traced_condition, truth
@@ -124,7 +124,7 @@ def _traced_index(index: Any) -> bool:
 
 
 def getitem(base: Any, index: Any) -> Any:
-    base, index = held(base), held(index)
+    base, index = held(base), load(held(index))
     run = special_method(base, "__getitem__")
     if run is not None:
         return run(index)
@@ -133,18 +133,12 @@ def getitem(base: Any, index: Any) -> Any:
     if not isinstance(base, Array) and _traced_index(index):
         if isinstance(base, np.ndarray):
             return _lift.lift(base)[index]
-        found = rows.columns(base)
-        if found is not None and isinstance(index, Array):
-            return found.item(index)
         if isinstance(base, list | tuple | str | range | dict):
-            static = _lift.static_value(index) if isinstance(index, Array) else None
-            if static is None:
-                raise refuse_items(type(base).__name__, index)
-            return base[static.item()]
+            return lookup.item(base, index)
     if tracing() and (made := dispatch().INDEXED.get(type(base))):
         return made(index)
     try:
-        return base[index]
+        return load(base[index])
     except IndexError as e:
         error = located(e)
         if isinstance(error, DflowError) and isinstance(base, list):  # in the first iteration, it may be another way
@@ -161,7 +155,7 @@ def located(error: Exception) -> Exception:
 
 def setitem(value: Any, base: Any, index: Any) -> None:
     note_fresh(None)
-    base, index = held(base), held(index)
+    base, index = held(base), load(held(index))
     run = special_method(base, "__setitem__")
     if run is not None:
         run(index, value)
@@ -175,6 +169,8 @@ def setitem(value: Any, base: Any, index: Any) -> None:
     earlier.refuse(base, value if isinstance(index, builtins.slice) else None)
     if isinstance(base, list | dict) and isinstance(index, Array):
         static = _lift.static_value(index)
+        if static is None and type(base) is list:
+            return lookup.put(base, index, value)
         if static is None or static.ndim:
             raise refuse_items(type(base).__name__, index)
         index = static.item()

@@ -59,7 +59,7 @@ class Slot:
     name: str
     cell: Cell
     initial: Any
-    weak: bool
+    weak: bool | None
     read: bool = True  # whether iterations read it
     final: Any = None
     landed: Any = None  # the array that the variable is after the loop, when variables traded places
@@ -141,10 +141,11 @@ def slot_array(slot: Slot) -> Array:
 class Learnt:
     """What earlier attempts found out, by variable and leaf."""
 
-    types: dict[Path, tuple[Any, bool]] = field(default_factory=dict)  # dtype, weak
+    types: dict[Path, tuple[Any, bool | None]] = field(default_factory=dict)  # dtype, weak
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
+    forgotten: dict[int, tuple[Any, str]] = field(default_factory=dict)  # sorted objects, by the variable they stand in
     shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
     strided: set[Path] = field(default_factory=set)  # arrays that the body leaves in another order of axes
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes

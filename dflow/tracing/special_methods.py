@@ -27,6 +27,7 @@ from dflow.tracing.numbers import stands_for
 from dflow.tracing.objects import Place, outside_change, parts
 from dflow.tracing.optional import Optional, held
 from dflow.tracing.rewrite import is_user_code, rewritten
+from dflow.tracing.state import load
 
 _PLAIN = (Array, int, float, bool, complex, str, tuple, list, dict, set, types.NoneType, range, slice, np.ndarray)
 PLAIN = frozenset(_PLAIN)  # classes without special methods of the user's
@@ -213,7 +214,7 @@ def attribute(x: Any, name: str) -> Any:
         return x.__dict__[name]
     fallback = method(x, "__getattr__")
     if fallback is None:
-        return getattr(x, name)
+        return load(getattr(x, name))
     try:
         return object.__getattribute__(x, name)
     except AttributeError:

@@ -80,6 +80,14 @@ for _f in (getattr(operator, n) for n in _BINARY):
 UNSET = Undefined("result", filler=True)
 
 
+class Forgotten(Undefined):
+    """A part of an object that must not be read any more, and what it ``was``; see ``dflow.tracing.forgotten``."""
+
+    def __init__(self, name: str, was: Any, reason: str, mend: str):
+        super().__init__(name, reason, mend)
+        self.was = was
+
+
 def load(value: Any) -> Any:
     """Reads a variable that may be undefined."""
     if isinstance(value, Undefined):

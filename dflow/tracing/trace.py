@@ -29,7 +29,7 @@ class ArgSpec:
     """One argument: its type, whether it is a Python number, the user's name for it."""
 
     type: TensorType
-    weak: bool = False
+    weak: bool | None = False
     hint: str | None = None
 
 
@@ -43,7 +43,7 @@ class Traced:
 
     function: Function
     outputs: tuple[TensorType, ...]
-    weak: tuple[bool, ...]
+    weak: tuple[bool | None, ...]
     mutated: tuple[tuple[int, int], ...]
     captured: tuple[Array, ...]
 

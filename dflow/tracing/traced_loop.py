@@ -8,6 +8,7 @@ two names turn out to be one array, the tracing is repeated with what was learnt
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from dflow.errors import CarriedError, DflowError, TraceError, failure
@@ -24,6 +25,7 @@ from dflow.tracing.carried_optional import as_optional, blank, left
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
 from dflow.tracing.filling import Filling, filled
+from dflow.tracing.forgotten import hidden, is_forgotten
 from dflow.tracing.growing import Growing, grown
 from dflow.tracing.objects import WHILE, Snapshot, anatomy, is_mutable, kept, shown
 from dflow.tracing.optional import Optional
@@ -43,7 +45,7 @@ from dflow.tracing.slots import (
     slot_array,
 )
 from dflow.tracing.stacks import Stacks
-from dflow.tracing.state import Undefined, describe, flatten, is_number, line_of_block, same, unflatten
+from dflow.tracing.state import Forgotten, Undefined, describe, flatten, is_number, line_of_block, same, unflatten
 
 MOST_ATTEMPTS = 32
 MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
@@ -233,7 +235,7 @@ class TracedLoop:
         parts = {k: self.enter_part((*path, k), p) for k, p in opened.parts.items()}
         return Node(opened.kind, parts, opened.made, value)
 
-    def slot(self, path: Path, initial: Any, learnt: tuple[Any, bool] | None, read: bool = True) -> Slot:
+    def slot(self, path: Path, initial: Any, learnt: tuple[Any, bool | None] | None, read: bool = True) -> Slot:
         array = _lift.lift(initial)
         dtype, weak = learnt or (array.dtype, array.weak)
         value = _lift.convert(array.value, dtype)
@@ -266,7 +268,7 @@ class TracedLoop:
         inner = Region(LOOP, self.here, carried=[*self.own_cells(), *self.here.root().filled], reach=self.outside)
         inner.loop = self
         self.body_region = inner
-        with entered(inner):
+        with entered(inner), self.forgetting():
             self.put(self.start_state({}))
             fresh = Snapshot([x for x in self.started.values() if is_mutable(x)])
             if self.counter is None:
@@ -276,7 +278,10 @@ class TracedLoop:
                 k.hint = "k"
                 count_below(inner.known, k, self.count if isinstance(self.count, int) else self.count.value)
                 self.body(self.turn())
-        for place in fresh.changes():
+        self.find_forgotten()
+        for place, now in fresh.changes().items():
+            if isinstance(now, Forgotten):
+                continue
             raise failure(
                 CarriedError,
                 f"an object is updated in place and also replaced in the loop at {self.where}",
@@ -284,6 +289,20 @@ class TracedLoop:
                 mend="always update the object, or always make a new one",
             )
         return inner
+
+    def forgetting(self) -> AbstractContextManager[None]:
+        """Where iterations forget the object that stands for one on entry, that is forgotten meanwhile, too."""
+        return hidden([x for x, _ in self.learnt.forgotten.values()])
+
+    def find_forgotten(self) -> None:
+        """Takes note of the objects on entry for which others stand that an iteration forgets."""
+        nodes = [(v, n) for v in self.variables.values() for n in v.nodes() if is_mutable(n.origin)]
+        found = [(v, n) for v, n in nodes if is_forgotten(self.started[id(n)])]
+        new = {id(n.origin): (n.origin, v.name) for v, n in found if id(n.origin) not in self.learnt.forgotten}
+        if new:
+            self.outside.restore()
+            self.learnt.forgotten.update(new)
+            raise Again
 
     def find_places(self) -> None:
         """Lists that the body appends to, and parts of objects that it changes, become variables of the loop."""
@@ -309,7 +328,7 @@ class TracedLoop:
                 flags[n] = slot_array(x) if isinstance(x, Slot) else x
         carried = [*self.own_cells(), *self.region.changed()]
         inner = Region(LOOP, self.here, carried=carried, reach=self.outside)
-        with entered(inner):
+        with entered(inner), self.forgetting():
             self.put(self.start_state(flags))
             objects = Snapshot(self.uses, self.loop.names, self.places)
             stop = self.loop.stopped()
@@ -327,7 +346,7 @@ class TracedLoop:
     def test_is_traced(self) -> bool:
         """Whether the condition after one iteration is known only when the program runs."""
         assert self.test is not None
-        with entered(Region(BRANCH, self.region, reach=self.outside)):
+        with entered(Region(BRANCH, self.region, reach=self.outside)), self.forgetting():
             return traced_condition(self.test())
 
     def condition(self) -> Any:
@@ -406,7 +425,7 @@ class TracedLoop:
                 array = self.same_shape(slot, path, array)
         old = slot_array(slot)
         dtype = _lift.result_dtype(old, array)
-        weak = slot.weak and array.weak
+        weak = _lift.either(slot.weak, array.weak)
         if (dtype_of(dtype), weak) != (slot.type.dtype, slot.weak):
             if dtype_of(dtype).kind != "b" and slot.type.dtype.kind == "b":
                 raise self.changes(slot.name, str(slot.type), str(array.type))

@@ -178,6 +178,7 @@ update would not be seen
             return TABLE[i]
                    ^^^^^^^^
         seen: index <traced i64 (Python number)>
+        wanted: an array, or a list of numbers or of tuples of numbers (at most 32, or known ones)
         mend: make it an array (np.array), or loop over it directly
         """,
     ),
@@ -437,7 +438,7 @@ update would not be seen
     ),
 }
 
-HEAD = "import numpy as np\nG = np.zeros(3)\nTABLE = [1, 2, 3]\n"
+HEAD = "import numpy as np\nG = np.zeros(3)\nTABLE = ['a', 'b', 'c']\n"
 
 
 def dedent(text):

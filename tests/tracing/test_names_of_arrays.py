@@ -130,6 +130,45 @@ def argument_or_not(a, n):
     return x, x
 
 
+def read_before_its_other_name_is_updated(a, n):
+    x, y, t = a * 1, a * 2, a[0]
+    b = x if a[0] > 0 else y
+    for _ in range(n + 17):
+        t += b[0]
+        x[0] += 1.0
+    return x, b * 0 + t
+
+
+def updated_and_turned_around(a, n):
+    x, y = a * 1, a * 2
+    b = x if a[0] > 0 else y
+    for _ in range(n + 17):
+        x[0] += 1.0
+        x = x[::-1]
+    return x, b
+
+
+def a_choice_is_updated_and_turned_around(a, n):
+    x, y = a * 1, a * 2
+    b = x if a[0] > 0 else y
+    for _ in range(n + 17):
+        b[0] += 1.0
+        b = b[::-1]
+    return x, b
+
+
+def turned_around_after_the_first_round(a, n):
+    whole = np.outer(a, a)
+    rows = [whole[0], whole[1]]
+    while True:
+        n += 1
+        if n > 5 or a[0] > 9:
+            break
+        rows[0] += 0.25
+        whole = whole.T
+    return whole, rows[0]
+
+
 ALL = [f for f in list(globals().values()) if getattr(f, "__module__", None) == __name__]
 
 

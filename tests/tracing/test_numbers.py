@@ -46,6 +46,47 @@ def test_truth_values_are_counted():
         assert all(map(np.array_equal, found, expected))
 
 
+def test_the_only_element_of_a_selection():
+    compiled = dflow.jit(lambda x: x[x > 1.5].item())
+    assert compiled(np.array([1.0, 2.0, 0.5])) == 2.0
+    for x in (np.ones(3), np.array([1.0, 2.0, 3.0])):
+        with pytest.raises(ValueError, match="only an array of one element"):
+            compiled(x)
+
+
+def mixed(x, n):
+    """Truth values, some of Python and some of NumPy, where both count them alike."""
+    total, late, count = 0.0, 0.0, 0
+    for v in x:
+        total += v
+    for i in range(n):
+        late += x[i]
+        count += late > 1 and n > 2
+    a = (x[0] > 0) and (n > 2)
+    late_is_small = late < 1
+    return int(a) + int(n > 0), a + (x[0] > 0), a + 1, (total > 0) + (total < 9), late_is_small + (x[0] > 0), count
+
+
+def test_truth_values_of_python_or_of_numpy():
+    for n in (0, 3):
+        for x in (np.array([1.0, -2.0, 3.0]), -np.ones(3)):
+            assert dflow.jit(mixed)(x, n) == pytest.approx(mixed(x, n))
+
+
+@pytest.mark.parametrize(
+    "unclear",
+    [
+        lambda x, n: ((x > 0) and (n > 2)) + (n > 0),
+        lambda x, n: (max(x, 1.0) > 0) + (max(x, 1.0) < 5),
+        lambda x, n: -((x > 0) or (n > 2)),
+        lambda x, n: (((x > 0) or (n > 2)) == (n > 1)) + (n > 0),
+    ],
+)
+def test_truth_values_of_which_the_run_decides_are_not_counted(unclear):
+    with pytest.raises(dflow.errors.TraceError, match="Python's in some runs and NumPy's in others"):
+        dflow.jit(unclear)(np.float64(1.0), 3)
+
+
 def test_truth_values_of_python_and_of_numpy_have_programs_of_their_own():
     compiled = dflow.jit(lambda b, d: b + d["c"])
     for b in (True, np.True_, True, np.True_):

@@ -290,6 +290,14 @@ def same_object_in_both_branches(x):
     return u.x
 
 
+def ring(x):
+    """Objects that hold each other."""
+    a, b = types.SimpleNamespace(v=x[0]), types.SimpleNamespace(v=x[1])
+    a.next, b.next = b, a
+    first = a if x[0] > x[1] else b
+    return first.v - 2 * first.next.v + 3 * first.next.next.next.v
+
+
 def found_in_a_loop(x):
     points = [Vector(x[k], 1.0) for k in range(4)]
 
@@ -305,7 +313,7 @@ def found_in_a_loop(x):
 FUNCTIONS = [
     named_tuple, dataclass_replaced, dataclass_updated, attributes_in_branches, chosen, frozen, callable_object, slots,
     inheritance, dictionary, dictionary_replaced, item_in_branches, list_items, list_appended, nested, particles,
-    state_of_a_function, best_so_far, two_names, list_in_a_tuple, same_object_in_both_branches, found_in_a_loop,
+    state_of_a_function, best_so_far, two_names, list_in_a_tuple, same_object_in_both_branches, found_in_a_loop, ring,
 ]  # fmt: skip
 
 
@@ -316,7 +324,7 @@ def test_value(check, fn):
 
 
 @pytest.mark.parametrize(
-    "fn", [named_tuple, dataclass_updated, chosen, dictionary, nested, particles, state_of_a_function]
+    "fn", [named_tuple, dataclass_updated, chosen, dictionary, nested, particles, state_of_a_function, ring]
 )
 def test_derivatives(fn):
     dflow.check_grads(fn, (X,), order=2)

@@ -224,6 +224,44 @@ def sorted_arrays(x):
     return p
 
 
+def sorted_in_a_loop(x):
+    objects = [SimpleNamespace(v=v) for v in x]
+    first = objects[0]
+    for _ in range(len(x) + 6):
+        objects.sort(key=lambda o: o.v)
+        objects[0].v += 1.5
+    return first.v
+
+
+def read_before_it_is_sorted(x):
+    objects, total = [SimpleNamespace(v=v) for v in x], 0.0
+    first = objects[0]
+    for _ in range(len(x) + 6):
+        total += first.v
+        objects.sort(key=lambda o: o.v)
+        objects[0].v += 1.5
+    return total
+
+
+def sorted_in_a_branch(x):
+    objects = [SimpleNamespace(v=v) for v in x]
+    first = objects[0]
+    if x[0] > 0:
+        objects.sort(key=lambda o: o.v)
+        objects[0].v += 1.5
+    return first.v
+
+
+def sorted_under_another_name(x):
+    rows = [[v, 1.0] for v in x]
+    first = rows[0]
+    for _ in range(len(x) + 6):
+        others = list(rows)
+        others.sort(key=lambda r: r[0])
+        others[0][0] += 1.5
+    return first[0]
+
+
 REFUSED = {
     again_after_a_break: "after a loop over it",
     twice: "are taken again",
@@ -233,7 +271,10 @@ REFUSED = {
     filling: "an iterator changes something",
     largest: "another name of an object",
     sorted_copy: "another name of an object",
-    sorted_here: "sorted by traced numbers",
+    **dict.fromkeys(
+        (sorted_here, sorted_in_a_loop, read_before_it_is_sorted, sorted_in_a_branch, sorted_under_another_name),
+        "sorted by traced numbers",
+    ),
     sorted_arrays: "another name of an array",
 }
 
@@ -248,9 +289,9 @@ def test_sorted_objects_are_read_and_changed_through_the_list():
     def f(x):
         objects = [SimpleNamespace(v=v) for v in x]
         for _ in range(6):
-            objects.sort(key=lambda o: o.v)
             for k, o in enumerate(objects):
                 o.v = 0.5 * o.v + k
+            objects.sort(key=lambda o: o.v)
         by_size = sorted(objects, key=lambda o: -o.v)
         return by_size[0].v + 2 * objects[0].v
 

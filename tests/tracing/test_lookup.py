@@ -1,0 +1,85 @@
+"""Items of lists, tuples and dicts by positions and keys that only the run knows, against Python itself."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import dflow
+
+X = np.array([2.21, 1.53, 0.77])
+
+
+class Entry(NamedTuple):
+    rate: float
+    count: int
+
+
+def tables(x):
+    i = int(x[0])
+    known = [1.0, 2.0, 4.0][i] * x[1] + (5, 6, 7)[-i] + range(3, 9)[i] + [1, 2.5, 4][i]
+    entry = [Entry(x[0], 1), Entry(x[1], 5), Entry(x[2], 7)][i]
+    pair = [(x[k], k) for k in range(3)][i]
+    return known + entry.rate * entry.count + pair[0] * pair[1]
+
+
+def histogram(x):
+    sums, counts = [0.0] * 4, [0] * 4
+    for i in range(12):
+        k = int(x[i % 3] * (i + 1)) % 4
+        sums[k] += x[i % 3]
+        counts[-k] += 1
+    sums[int(x[0])] = 7
+    return sum(s / (1 + c) * k for k, (s, c) in enumerate(zip(sums, counts), start=1))
+
+
+def exchanged(x):
+    items, i = [v * 2 for v in x], int(x[1])
+    other = items
+    items[i], items[0] = items[0], items[i]
+    return other[0] + 2 * other[1] + 3 * other[2]
+
+
+def orbit(x):
+    follows, p, total = [2, 0, 1], int(x[0]), 0.0
+    for _ in range(9):
+        p = follows[p]
+        total = total * 0.5 + x[p]
+    return total
+
+
+def by_key(x):
+    k = int(x[0])
+    table = {(0, 1): 0.5, (1, 1): 1.5, (2, 1): 2.5, "name": 2.0}
+    return table[k, 1] * x[1] + {0: x[0], 1.0: x[1], 2: 2.0 * x[2]}[k]
+
+
+@pytest.mark.parametrize("f", [tables, histogram, exchanged, orbit, by_key])
+def test_program(f):
+    compiled, slope = dflow.jit(f), dflow.grad(f)
+    for x in (X, X[::-1].copy(), np.array([1.27, 0.51, 2.53])):
+        assert compiled(x) == pytest.approx(f(x))
+        steps = 1e-6 * np.eye(3)
+        assert slope(x) == pytest.approx([(f(x + s) - f(x - s)) / 2e-6 for s in steps], rel=1e-6)
+
+
+@pytest.mark.parametrize("f", [lambda x: [1.0, 2.0][int(x) + 5], lambda x: {0: 1.0, 1: 2.0}[int(x) + 5]])
+def test_what_is_not_there(f):
+    with pytest.raises(LookupError):
+        dflow.jit(f)(X[0])
+
+
+def inner_list(x):
+    rows = [[1.0, 2.0], [3.0, x[0]], [0.0, 1.0]]
+    rows[int(x[0])][0] = 5.0
+    return rows[0][0]
+
+
+def of_two_kinds(x):
+    return [1.0, x[:2], 2.0][int(x[0])]
+
+
+@pytest.mark.parametrize("f", [inner_list, of_two_kinds])
+def test_refused(f):
+    with pytest.raises(dflow.errors.NeedsStatic, match="a list is indexed by a value"):
+        dflow.jit(f)(X)
