@@ -149,8 +149,14 @@ def _largest(x: Array, axis: Any) -> Array:
     return wrap(b.select(b.isfinite(top), top, b.zeros(top.type)))
 
 
-@implements(scipy.special.logsumexp)
-def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
+@implements(scipy.special.logsumexp, extra=("where",))
+def logsumexp(
+    a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False, *, where: Any = None
+) -> Any:
+    """``where`` chooses elements, as in JAX."""
+    if where is not None:
+        (a,) = floats(a)
+        a = _where(wrap(s.expand(s.as_dtype(where, bool).value, a.value.type.shape)), a, -np.inf)
     x, weight = (floats(a)[0], None) if b is None else floats(a, b)
     shift = _largest(x if weight is None else _where(apply(np.not_equal, weight, 0), x, -np.inf), axis)
     terms = apply(np.exp, x - shift)

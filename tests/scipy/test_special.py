@@ -127,6 +127,11 @@ def test_edges_of_pairs(name):
 
 
 def test_where_nothing_is_left():
+    chosen = ROWS > -0.5
+    want = np.log(np.sum(np.exp(ROWS) * chosen, 1))
+    for f in (lambda x: ours.logsumexp(x, 1, where=chosen), lambda x: ours.logsumexp(x, 1, where=x > -0.5)):
+        np.testing.assert_allclose(f(ROWS), want)
+        np.testing.assert_allclose(dflow.jit(f)(ROWS), want)
     np.testing.assert_array_equal(dflow.jit(sp.logsumexp)(np.full(3, -np.inf)), -np.inf)
     np.testing.assert_allclose(dflow.grad(sp.logsumexp)(np.array([-np.inf, 2.0])), [0.0, 1.0])
     np.testing.assert_allclose(dflow.grad(lambda x: sp.xlogy(x, x))(0.0), 0.0)
