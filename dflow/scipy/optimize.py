@@ -44,9 +44,9 @@ def minimize(
 
     ``method`` is "BFGS". It ends where the gradient is no larger than ``gtol`` (``tol``) by the ``norm``, after
     ``maxiter`` iterations, or where no step leads down (Nocedal and Wright, Numerical Optimization, algorithm 6.1,
-    steps by the strong Wolfe conditions, algorithms 3.5 and 3.6). Derivatives are those of the iterations; for the derivative
-    of the minimum itself, give it to ``dflow.custom_root`` with the gradient. Raises TraceError for other methods and
-    options.
+    steps by the strong Wolfe conditions, algorithms 3.5 and 3.6). Derivatives are those of the iterations; for the
+    derivative of the minimum itself, give it to ``dflow.custom_root`` with the gradient. Raises TraceError for other
+    methods and options.
     """
     given = {**OPTIONS, **({} if tol is None else {"gtol": tol}), **(options or {})}
     if str(method).upper() != "BFGS" or given.keys() != OPTIONS.keys():
