@@ -25,7 +25,7 @@ _PARTS = {  # they need dflow.numpy, and are loaded when one of their functions 
         *("cumprod", "cumsum", "div", "index_in_dim", "iota", "reshape", "rev", "slice", "slice_in_dim", "sort"),
         *("sort_key_val", "split", "tile", "argmax", "argmin", "broadcasted_iota", "optimization_barrier"),
         *("bitcast_convert_type", "broadcast_shapes", "collapse", "complex", "shift_right_arithmetic"),
-        *("fft", "shift_right_logical", "stack", "unstack"),
+        *("fft", "shift_right_logical", "stack", "unstack", "round", "Precision", "RoundingMethod"),
     ),
     "places": (
         *("GatherDimensionNumbers", "ScatterDimensionNumbers", "gather", "scatter", "scatter_add", "scatter_max"),

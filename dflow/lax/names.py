@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -267,3 +268,31 @@ def fft(x: Any, fft_type: Any, fft_lengths: Sequence[int]) -> Any:
         raise ValueError(f"fft_type is one of FFT, IFFT, RFFT and IRFFT, got {fft_type!r}")
     x, axes = lift(x), tuple(range(-len(fft_lengths), 0))
     return getattr(np.fft, f"{name}n")(x, s=tuple(fft_lengths), axes=axes) if axes else x
+
+
+class RoundingMethod(enum.Enum):
+    """Where the middle between two integers goes: away from zero, or to the even one."""
+
+    AWAY_FROM_ZERO = 0
+    TO_NEAREST_EVEN = 1
+
+
+class Precision(enum.Enum):
+    """For programs of JAX: products are computed in the precision of their operands."""
+
+    DEFAULT = 0
+    HIGH = 1
+    HIGHEST = 2
+
+
+@own
+def _away_from_zero(x: Any) -> Any:
+    x = lift(x)
+    half = np.abs(x - np.trunc(x)) == 0.5
+    return np.where(half, np.trunc(x + np.copysign(0.5, x).astype(x.dtype)), np.rint(x))
+
+
+def round(x: Any, rounding_method: RoundingMethod | int = RoundingMethod.AWAY_FROM_ZERO) -> Any:
+    """The nearest integer, as a float."""
+    even = RoundingMethod(rounding_method) is RoundingMethod.TO_NEAREST_EVEN
+    return np.rint(x) if even else _away_from_zero(x)

@@ -14,6 +14,7 @@ from dflow.numpy import (
     elementwise,
     introspection,
     joining,
+    keywords,
     limits,
     math_functions,
     miscellany,
@@ -74,6 +75,7 @@ for _alias, _name in (
     ("asarray_chkfinite", "require"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
+EXPORTED.update((name, more(EXPORTED[name])) for name, more in keywords.KEYWORDS.items())
 EXPORTED["topk"] = partial_orders.topk
 LIMITS = {name: getattr(limits, name) for name in ("finfo", "iinfo", "isdtype")}
 

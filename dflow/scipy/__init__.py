@@ -1,7 +1,7 @@
 """SciPy's functions on traced arrays. Where nothing is traced they are SciPy's own.
 
-``stats``, ``signal`` and ``ndimage`` are loaded when they are first used, or SciPy's are: that takes SciPy itself a
-while.
+``stats``, ``signal``, ``ndimage`` and ``optimize`` are loaded when they are first used, or SciPy's are: that takes
+SciPy itself a while.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dflow.scipy import special as special
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ndimage", "signal", "stats"):
+    if name in ("ndimage", "optimize", "signal", "stats"):
         return importlib.import_module(f"dflow.scipy.{name}")
     raise AttributeError(f"module 'dflow.scipy' has no attribute {name!r}")
 
 
-__all__ = ["linalg", "ndimage", "signal", "special", "stats"]
+__all__ = ["linalg", "ndimage", "optimize", "signal", "special", "stats"]

@@ -36,7 +36,9 @@ def _fraction(b: Any, p: Value, q: Value, x: Value) -> Value:
 
     first = b.div(1.0, b.sub(1.0, b.div(b.mul(total, x), b.add(p, 1.0))))
     start = [b.index(0), first, full(b, x, 1.0), first, full(b, x, 2.0)]
-    return b.while_loop(start, more, step)[3]
+    *_, found, change = b.while_loop(start, more, step)
+    # For huge p and q there are too many terms: NaN, not what is found so far.
+    return b.select(b.lt(b.abs(b.sub(change, 1.0)), 1e-12), found, full(b, x, np.nan))
 
 
 def _front(b: Any, p: Value, q: Value, x: Value) -> Value:

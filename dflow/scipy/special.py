@@ -18,12 +18,13 @@ from dflow.numpy.dispatch import UFUNCS, implements, located, public, refusing
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import MAX, SUM, reduce
 from dflow.scipy.beta_rules import BETA_RULES
+from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import RULES, wide
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
 
-RULES.update((name, wide(rule)) for name, rule in BETA_RULES.items())
+RULES.update((name, wide(rule)) for name, rule in {**BETA_RULES, **GAMMA_RULES}.items())
 ufunc_rules.FLOAT.update({name: rule for name, rule in RULES.items() if name not in ufunc_rules.FLOAT})
 
 
@@ -148,8 +149,14 @@ def _largest(x: Array, axis: Any) -> Array:
     return wrap(b.select(b.isfinite(top), top, b.zeros(top.type)))
 
 
-@implements(scipy.special.logsumexp)
-def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
+@implements(scipy.special.logsumexp, extra=("where",))
+def logsumexp(
+    a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False, *, where: Any = None
+) -> Any:
+    """``where`` chooses elements, as in JAX."""
+    if where is not None:
+        (a,) = floats(a)
+        a = _where(wrap(s.expand(s.as_dtype(where, bool).value, a.value.type.shape)), a, -np.inf)
     x, weight = (floats(a)[0], None) if b is None else floats(a, b)
     shift = _largest(x if weight is None else _where(apply(np.not_equal, weight, 0), x, -np.inf), axis)
     terms = apply(np.exp, x - shift)

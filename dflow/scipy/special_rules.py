@@ -177,73 +177,12 @@ def cosm1(b: Any, x: Value) -> Value:
     return b.mul(b.mul(half, half), -2.0)
 
 
-# -- the incomplete gamma functions ------------------------------------------------------------------------------------
+# -- iterations --------------------------------------------------------------------------------------------------------
 
 
 def unfinished(b: Any, k: Value, going_on: Value) -> Value:
     some = b.reduce(going_on, kind="any", axes=tuple(range(going_on.type.rank))) if going_on.type.rank else going_on
     return b.and_(b.lt(k, 20000), some)
-
-
-def _lower_series(b: Any, a: Value, x: Value) -> Value:
-    """The sum of x^k / ((a + 1) ... (a + k)) (DLMF 8.7.1)."""
-
-    def step(b: Any, k: Value, term: Value, total: Value) -> list[Value]:
-        count = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
-        term = b.mul(term, b.div(x, b.add(a, count)))
-        return [b.add(k, 1), term, b.add(total, term)]
-
-    one = full(b, x, 1.0)
-    more = lambda b, k, term, total: unfinished(b, k, b.gt(term, b.mul(total, 1e-18)))  # noqa: E731
-    return b.while_loop([b.index(0), one, one], more, step)[2]
-
-
-def _upper_fraction(b: Any, a: Value, x: Value) -> Value:
-    """The continued fraction of DLMF 8.9.2 (its even part), by the method of Lentz."""
-    bottom = b.sub(b.add(x, 1.0), a)
-    first = b.div(1.0, bottom)
-
-    def step(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> list[Value]:
-        i = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
-        top = b.mul(i, b.sub(a, i))
-        below = b.add(bottom, b.mul(i, 2.0))
-        d = b.div(1.0, b.add(b.mul(top, d), below))
-        c = b.add(below, b.div(top, c))
-        change = b.mul(c, d)
-        return [b.add(k, 1), d, c, b.mul(h, change), change]
-
-    def more(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> Value:
-        return unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
-
-    start = [b.index(0), first, full(b, x, 1e300), first, full(b, x, 2.0)]
-    return b.while_loop(start, more, step)[3]
-
-
-def _front(b: Any, a: Value, x: Value, shift: float) -> Value:
-    """x^a exp(-x) / gamma(a + shift); its derivatives are right at x = 0 too."""
-    small = b.lt(a, 100.0)
-    power = b.pow(b.select(small, x, full(b, x, 1.0)), b.select(small, a, full(b, a, 1.0)))
-    plain = b.mul(power, b.exp(b.neg(b.add(x, b.lgamma(b.add(b.select(small, a, full(b, a, 1.0)), shift))))))
-    usable = b.and_(b.not_(small), b.gt(x, 0.0))
-    wide_x, wide_a = b.select(usable, x, full(b, x, 1.0)), b.select(usable, a, full(b, a, 1.0))
-    exponent = b.sub(b.sub(b.mul(wide_a, b.log(wide_x)), wide_x), b.lgamma(b.add(wide_a, shift)))
-    return b.select(small, plain, b.select(usable, b.exp(exponent), b.zeros(x.type)))
-
-
-def _incomplete(b: Any, a: Value, x: Value, upper: bool) -> Value:
-    inside = b.and_(b.and_(b.gt(a, 0.0), b.ge(x, 0.0)), b.lt(x, np.inf))
-    by_series = b.and_(inside, b.lt(x, b.add(a, 1.0)))
-    by_fraction = b.and_(inside, b.not_(by_series))
-    one = full(b, x, 1.0)
-    a_low, x_low = b.select(by_series, a, one), b.select(by_series, x, one)
-    low = b.mul(_front(b, a_low, x_low, 1.0), _lower_series(b, a_low, x_low))
-    a_high, x_high = b.select(by_fraction, a, one), b.select(by_fraction, x, full(b, x, 4.0))
-    high = b.mul(_front(b, a_high, x_high, 0.0), _upper_fraction(b, a_high, x_high))
-    value = b.select(by_series, b.sub(1.0, low) if upper else low, high if upper else b.sub(1.0, high))
-    known = b.and_(b.gt(a, 0.0), b.eq(x, np.inf))
-    at_zero = b.and_(b.eq(a, 0.0), b.gt(x, 0.0))
-    limit = full(b, x, 0.0 if upper else 1.0)
-    return b.select(inside, value, b.select(b.or_(known, at_zero), limit, full(b, x, np.nan)))
 
 
 def wide(rule: Rule) -> Rule:
@@ -265,7 +204,5 @@ _RULES: dict[str, str | Rule] = {
     **{"logit": logit, "log_expit": log_expit, "xlogy": xlogy, "xlog1py": xlog1py},
     **{"entr": entr, "rel_entr": rel_entr, "kl_div": kl_div},
     **{"expm1": "expm1", "log1p": "log1p", "exp2": "exp2", "cbrt": "cbrt", "exp10": exp10, "cosm1": cosm1},
-    "gammainc": lambda b, a, x: _incomplete(b, a, x, False),
-    "gammaincc": lambda b, a, x: _incomplete(b, a, x, True),
 }
 RULES = {name: wide(rule) if callable(rule) else rule for name, rule in _RULES.items()}

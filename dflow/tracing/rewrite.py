@@ -70,6 +70,7 @@ PLAIN = {
     "dflow.lax.control",
     "dflow.tracing.totals",
     "dflow.revolve",
+    "dflow.scipy.optimize",
     "dflow.solvers",
     "dflow.numpy.integer_functions",
     "dflow.numpy.fourier_blocks",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.special as sp
+from scipy import stats
 
 import dflow
 import dflow.scipy.special as ours
@@ -120,17 +121,17 @@ def test_edges(name):
 
 @pytest.mark.parametrize("name", ["xlogy", "xlog1py", "rel_entr", "kl_div", "gammainc", "gammaincc"])
 def test_edges_of_pairs(name):
-    x, y = (v.ravel() for v in np.meshgrid([0.0, 1.0, 3.0, np.inf], [0.0, 0.5, 3.0]))
-    if name.startswith("gamma"):
-        keep = np.isfinite(x)
-        x, y = x[keep], y[keep]
-        keep = ~((x == 0) & (y == 0))
-        x, y = x[keep], y[keep]
+    x, y = (v.ravel() for v in np.meshgrid([0.0, 1.0, 3.0, np.inf], [0.0, 0.5, 3.0, 1e300]))
     f = getattr(sp, name)
     np.testing.assert_allclose(dflow.jit(f)(x, y), f(x, y), rtol=1e-13)
 
 
 def test_where_nothing_is_left():
+    chosen = ROWS > -0.5
+    want = np.log(np.sum(np.exp(ROWS) * chosen, 1))
+    for f in (lambda x: ours.logsumexp(x, 1, where=chosen), lambda x: ours.logsumexp(x, 1, where=x > -0.5)):
+        np.testing.assert_allclose(f(ROWS), want)
+        np.testing.assert_allclose(dflow.jit(f)(ROWS), want)
     np.testing.assert_array_equal(dflow.jit(sp.logsumexp)(np.full(3, -np.inf)), -np.inf)
     np.testing.assert_allclose(dflow.grad(sp.logsumexp)(np.array([-np.inf, 2.0])), [0.0, 1.0])
     np.testing.assert_allclose(dflow.grad(lambda x: sp.xlogy(x, x))(0.0), 0.0)
@@ -148,6 +149,28 @@ def test_where_nothing_is_left():
 def test_refusals(f, message):
     with pytest.raises(dflow.errors.DflowError, match=message):
         dflow.jit(f)(np.array(1.5))
+
+
+@pytest.mark.parametrize("name", ["gammainc", "gammaincc"])
+def test_incomplete_gamma_functions_of_large_a(name):
+    """There a sum of terms would have to be as long as the root of a."""
+    f = getattr(sp, name)
+    a = np.repeat([9.9e4, 1e5, 3e7, 1e9, 1e15], 5)
+    x = a + np.tile([-3.0, -1.0, 0.0, 1.0, 3.0], 5) * np.sqrt(a)
+    got, expected = dflow.jit(f)(a, x), f(a, x)
+    np.testing.assert_allclose(got[5:], expected[5:], rtol=1e-12)
+    np.testing.assert_allclose(got[:5], expected[:5], rtol=1e-9)
+    far = dflow.jit(f)(1e15, 1e15 + (20 if name == "gammaincc" else -20) * 1e15**0.5)
+    np.testing.assert_allclose(far, stats.norm.sf(20), rtol=1e-4)  # SciPy loses the lower one
+    at = np.array([2e5, 1e6, 1e6]), np.array([2e5, 1.001e6, 0.9985e6])
+    by_a, by_x = dflow.vmap(dflow.grad(f, argnums=(0, 1)))(*at)
+    sign = 1 if name == "gammainc" else -1
+    np.testing.assert_allclose(by_x, sign * np.exp(stats.gamma.logpdf(at[1], at[0])), rtol=1e-8)
+    np.testing.assert_allclose(by_a, f(at[0] + 0.5, at[1]) - f(at[0] - 0.5, at[1]), rtol=1e-5)
+
+
+def test_incomplete_beta_function_of_huge_parameters_is_not_cut_off():
+    assert np.isnan(dflow.jit(sp.betainc)(1e14, 1e14, 0.5))
 
 
 def test_signs_of_large_arguments():

@@ -29,6 +29,8 @@ CASES = {
     "cumlogsumexp": (lax.cumlogsumexp, np.logaddexp.accumulate(X, 0)),
     "sort": (lambda x: lax.sort(x, dimension=0), np.sort(X, 0)),
     "sort_key_val": (lambda x: lax.sort_key_val(x, 2 * x), (np.sort(X), 2 * np.sort(X))),
+    "round": (lax.round, np.array([[1.0, -2.0, 2.0], [0.0, 3.0, -1.0]])),
+    "round to even": (lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN), np.rint(X)),
     "top_k": (lambda x: lax.top_k(x, 1, axis=0), (X.max(0)[None], X.argmax(0)[None])),
     "elementwise": (lambda x: lax.mul(lax.logistic(x), lax.atan2(x, lax.exp(x))), None),
 }
