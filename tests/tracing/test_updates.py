@@ -265,6 +265,35 @@ def test_traced_index(check, i):
     check(negative_index, V, i)
 
 
+def steps(x, start, stop, step):
+    y = x.copy()
+    y[start:stop:step] *= 2
+    view = y[::step]
+    view += y[start]
+    y[:stop:step] = 7
+    return x[start:stop:step], y
+
+
+@pytest.mark.parametrize("step", [-(2**63), -7, -2, -1, 1, 2, 6])
+def test_traced_step(step):
+    compiled = dflow.jit(steps)
+    for start, stop in ((0, 6), (5, 0), (-2, -9), (4, 1), (2, 2)):
+        for found, wanted in zip(compiled(V, start, stop, step), steps(V, start, stop, step)):
+            np.testing.assert_array_equal(found, wanted, strict=True)
+
+
+def test_derivative_through_a_traced_step():
+    value = lambda x, step: np.sum(x[::step] ** 2 * x[0])  # noqa: E731
+    dflow.check_grads(lambda x: value(x, -2), (V,), order=2)
+    for step in (-2, 3):
+        wanted = np.zeros(6)
+        wanted[::step] = 2 * V[::step] * V[0]
+        wanted[0] += np.sum(V[::step] ** 2)
+        np.testing.assert_allclose(dflow.grad(value)(V, step), wanted)
+    with pytest.raises(ValueError, match="slice step cannot be zero"):
+        dflow.jit(value)(V, 0)
+
+
 def pick(x, i):
     return x[i]
 
