@@ -201,7 +201,7 @@ def hsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
     return split.__wrapped__(ary, indices_or_sections, 0 if lift(ary).ndim == 1 else 1)
 
 
-@implements(np.unstack)
+@implements(getattr(np, "unstack", None))  # since NumPy 2.1
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
     x = lift(x)
     at = s.one_axis(axis, x.ndim)

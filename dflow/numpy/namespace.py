@@ -70,8 +70,6 @@ for _alias, _name in (
     ("ascontiguousarray", "asarray"),
     ("may_share_memory", "shares_memory"),
     ("row_stack", "vstack"),
-    ("asfortranarray", "require"),
-    ("asarray_chkfinite", "require"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
 EXPORTED["topk"] = partial_orders.topk
