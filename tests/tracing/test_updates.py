@@ -380,6 +380,13 @@ VIEWS_OR_COPIES = [
     lambda x: operator.iadd(x[1, 2], 5)[None],
     lambda x: np.split(x, 2)[1],
     lambda x: np.unstack(x, axis=1)[0],
+    lambda x: x.T.ravel("K"),
+    lambda x: x.T.ravel("A"),
+    lambda x: x.T[::2].flatten("K"),
+    lambda x: x.T[::2].ravel("A"),
+    lambda x: x[None].swapaxes(0, 1).reshape(6, order="A"),
+    lambda x: np.stack([x, x]).swapaxes(0, 1).ravel("A"),
+    lambda x: x.T.reshape(6, order="A", copy=False),
 ]
 
 
@@ -406,6 +413,25 @@ def test_a_copy_that_is_forbidden_or_a_conversion_that_may_not_be():
         dflow.jit(lambda x: np.array(x, np.float32, copy=False))(x)
     with pytest.raises(TypeError, match="Cannot cast"):
         dflow.jit(lambda x: x.astype(int, casting="safe"))(x)
+
+
+@pytest.mark.parametrize("f", [lambda x: (2 * x.T).ravel("K"), lambda x: x.copy("F").reshape(6, order="A")])
+def test_an_order_in_memory_that_is_not_known(f):
+    with pytest.raises(dflow.errors.TraceError, match="how the array lies in memory"):
+        dflow.jit(f)(X[:2, :3])
+
+
+@pytest.mark.parametrize("f", [lambda x: x.T.reshape(12, copy=False), lambda x: x.reshape(12, order="F", copy=False)])
+def test_a_reshape_that_must_not_copy(f):
+    for g in (f, dflow.jit(f)):
+        with pytest.raises(ValueError, match="Unable to avoid creating a copy"):
+            g(X)
+
+
+def test_an_item_is_a_number_of_pythons(check):
+    check(
+        lambda x, y: (x[0].item() * y, y.max().item() ** 2, y.tolist()[1] * x, (y > 0)[0].item() * y), V, V.astype("f")
+    )
 
 
 def test_what_numpy_has_as_a_view_is_refused_once_the_two_differ():
