@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from dflow.identity import is_transformed, mentioned
-from dflow.tracing.rewrite import brought, is_library
+from dflow.tracing.rewrite import brought, is_library, is_user_code
 
 MAX_NODES = 5000  # values looked at for one function
 
@@ -67,7 +67,7 @@ def _functions(x: Any) -> Iterator[types.FunctionType]:
         x = todo.pop()
         if id(x) not in seen:
             seen[id(x)] = x
-            if isinstance(x, types.FunctionType) and not is_library(x.__module__):
+            if isinstance(x, types.FunctionType) and is_user_code(x):
                 yield x
             todo += _reached(x)
 
@@ -75,7 +75,7 @@ def _functions(x: Any) -> Iterator[types.FunctionType]:
 def _reached(x: Any) -> list[Any]:
     """What ``x`` refers to."""
     if isinstance(x, types.FunctionType):
-        return [] if is_library(x.__module__) else _named(x)
+        return _named(x) if is_user_code(x) else []
     if is_transformed(x):
         return [x.function]
     if isinstance(x, types.MethodType):

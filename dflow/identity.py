@@ -21,7 +21,7 @@ import numpy as np
 
 from dflow.backends.callable import NativeCallable
 from dflow.methods import BoundMethod
-from dflow.tracing.rewrite import is_library
+from dflow.tracing.rewrite import is_library, is_user_code
 
 MAX_NODES = 5000  # values looked at for one key
 MAX_BYTES = 1 << 24  # of arrays, which are compared by a digest
@@ -121,7 +121,7 @@ class _Walk:
         return type(x), x.dtype.str, x.shape, digest.digest()
 
     def _function(self, f: types.FunctionType) -> Hashable:
-        if is_library(f.__module__):
+        if not is_user_code(f):
             return Same(f)
         names = mentioned(f.__code__)
         found = [(name, self.key(value, names)) for _, name, value in _named(f, names)]

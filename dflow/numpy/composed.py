@@ -221,9 +221,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
 def _periodic(x: Any, xp: Any, fp: Any, period: Any) -> Array:
     """Interpolation on a circle: the points in order, the last one also before the first, the first after the last."""
-    if not isinstance(period, Array) and period == 0:
-        raise ValueError("period must be a non-zero value")
     period = np.abs(lift(period))
+    builder().check((period != 0).value, error="ValueError", message="period must be a non-zero value")
     x, at = lift(x) % period, lift(xp) % period
     order = np.argsort(at)
     at, values = at[order], lift(fp)[order]
@@ -311,6 +310,8 @@ def cov(
     for w in (fweights, aweights):
         if w is not None:
             weights = lift(w) * 1.0 if weights is None else weights * w
+    if ddof is not None and ddof != int(ddof):
+        raise ValueError("ddof must be integer")
     freedom = (0 if bias else 1) if ddof is None else ddof
     if weights is None:
         total, mean_row = rows.shape[1], mean.__wrapped__(rows, 1, keepdims=True)

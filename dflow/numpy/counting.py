@@ -44,8 +44,9 @@ def bincount(x: Any, /, weights: Any = None, minlength: int = 0, *, length: Any 
                 mend="say how long: np.bincount(x, minlength=n), where all elements are below n",
             )
     size = max(s.static_int(length, "length"), s.static_int(minlength, "minlength"))
-    if at.dtype.kind not in "biu":
-        raise TypeError(f"Cannot cast array data from {at.dtype} to int64 according to the rule 'safe'")
+    at = s.whole(at)
+    if weights is not None and lift(weights).dtype.kind == "c":
+        raise TypeError("Cannot cast array data from complex to float64 according to the rule 'safe'")
     counts = wrap(s.full((size,), 0, np.int64 if weights is None else np.float64))
     one = 1 if weights is None else s.as_dtype(weights, np.float64)
     _check_positions(at)
@@ -209,10 +210,7 @@ def histogram2d(
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Array, ...]:
     """The index of each flat position."""
     sizes = tuple(np.atleast_1d(shape).tolist())
-    rest, out = lift(indices), []
-    if rest.dtype.kind not in "iu":
-        raise TypeError("only int indices permitted")
-    rest = s.as_dtype(rest, np.int64)
+    rest, out = s.as_dtype(s.whole(indices, "only int indices permitted"), np.int64), []
     inside = np.all((rest >= 0) & (rest < math.prod(sizes)))
     _check(inside, f"an index is out of bounds for an array with size {math.prod(sizes)}")
     for size in sizes if order == "F" else sizes[::-1]:
@@ -227,7 +225,8 @@ def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: s
     modes = mode if isinstance(mode, tuple) else (mode,) * len(dims)
     if 0 in dims and any(np.size(i) for i in multi_index):
         raise ValueError("cannot unravel if shape has zero entries (is empty).")
-    parts = [_brought_inside(s.as_dtype(i, np.int64), n, m) for i, n, m in zip(multi_index, dims, modes, strict=True)]
+    indices = [s.as_dtype(s.whole(i, "only int indices permitted"), np.int64) for i in multi_index]
+    parts = [_brought_inside(i, n, m) for i, n, m in zip(indices, dims, modes, strict=True)]
     pairs = list(zip(parts, dims))
     total = lift(np.int64(0))
     for part, size in pairs if order == "C" else pairs[::-1]:

@@ -85,11 +85,13 @@ def located(f: Implementation) -> Implementation:
 
 def implements(*functions: Any, extra: Sequence[str] = ()) -> Callable[[Implementation], Any]:
     """Registers an implementation for NumPy functions; gives the public function. ``extra`` names arguments that
-    NumPy's do not have."""
+    NumPy's do not have. None stands for what this version of NumPy lacks."""
 
     def register(f: Implementation) -> Any:
         traced = located(f)
         for function in functions:
+            if function is None:
+                continue
             if isinstance(function, np.ufunc):
                 UFUNCS[function] = traced
             else:

@@ -174,6 +174,8 @@ def array_split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Array
     (size,) = s.static((s.dims(x)[at],), "np.array_split")
     if np.ndim(indices_or_sections):
         indices_or_sections = [s.static_int(k, "where np.array_split splits") for k in indices_or_sections]
+    else:
+        indices_or_sections = s.static_int(indices_or_sections, "how many parts np.array_split makes")
     parts = np.array_split(np.arange(size), indices_or_sections)
     return [x[(*(slice(None),) * at, slice(int(p[0]), int(p[-1]) + 1) if len(p) else slice(0, 0))] for p in parts]
 
@@ -199,7 +201,7 @@ def hsplit(ary: Any, indices_or_sections: Any) -> list[Array]:
     return split.__wrapped__(ary, indices_or_sections, 0 if lift(ary).ndim == 1 else 1)
 
 
-@implements(np.unstack)
+@implements(getattr(np, "unstack", None))  # since NumPy 2.1
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Array, ...]:
     x = lift(x)
     at = s.one_axis(axis, x.ndim)

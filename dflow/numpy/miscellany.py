@@ -110,7 +110,10 @@ def isscalar(element: Any) -> bool:
 
 @implements(np.asarray_chkfinite)
 def asarray_chkfinite(a: Any, dtype: Any = None, order: Any = None) -> Array:
-    return asarray.__wrapped__(lift(a), dtype, order)
+    x = asarray.__wrapped__(lift(a), dtype, order)
+    if x.dtype.kind in "fc":
+        builder().check(np.all(np.isfinite(x)).value, error="ValueError", message="array must not contain infs or NaNs")
+    return x
 
 
 @implements(np.require)

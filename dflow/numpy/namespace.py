@@ -71,8 +71,6 @@ for _alias, _name in (
     ("ascontiguousarray", "asarray"),
     ("may_share_memory", "shares_memory"),
     ("row_stack", "vstack"),
-    ("asfortranarray", "require"),
-    ("asarray_chkfinite", "require"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
 EXPORTED.update((name, more(EXPORTED[name])) for name, more in keywords.KEYWORDS.items())

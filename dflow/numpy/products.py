@@ -267,12 +267,12 @@ def matrix_trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Array:
     return trace.__wrapped__(x, offset, -2, -1, dtype)
 
 
-@implements(np.matvec)
+@implements(getattr(np, "matvec", None))  # since NumPy 2.2
 def matvec(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None) -> Array:
     return s.result(_matvec(*operands(x1, x2, dtype=dtype)), out)
 
 
-@implements(np.vecmat)
+@implements(getattr(np, "vecmat", None))
 def vecmat(x1: Any, x2: Any, /, out: Any = None, *, dtype: Any = None) -> Array:
     return s.result(_vecmat(*operands(x1, x2, dtype=dtype)), out)
 

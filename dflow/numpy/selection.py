@@ -24,7 +24,7 @@ FEW = 4  # pieces of an array that are put together as they are
 @implements(np.choose)
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Array:
     """From each of ``choices`` the elements that ``a`` points to; ``mode`` says what becomes of other positions."""
-    at, arrays = lift(a), [lift(c) for c in choices]
+    at, arrays = s.whole(a), [lift(c) for c in choices]
     n = len(arrays)
     if mode == "wrap":
         at = at % n

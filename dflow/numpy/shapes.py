@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
+from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.types import Dim, Size
 from dflow.numpy import support as s
@@ -29,10 +30,15 @@ def reshape(a: Any, /, shape: Any = None, order: str = "C", *, newshape: Any = N
     x = lift(a).copy() if copy else lift(a)
     wanted = shape if newshape is None else newshape
     target = resolve_shape(s.dims(x), wanted if isinstance(wanted, tuple | list) else (wanted,))
-    if order in ("F", "f"):
-        return reverse_axes(reverse_axes(x).reshaped_view(target[::-1]))
-    _row_major("reshape", order)
-    return x.reshaped_view(target)
+    if order in ("K", "k"):
+        raise ValueError("order 'K' is not permitted for reshaping")
+    if _in_memory(x, "reshape", order) == "F":
+        new = reverse_axes(reverse_axes(x).reshaped_view(target[::-1]))
+    else:
+        new = x.reshaped_view(target)
+    if copy is False and new.cell is not x.cell:
+        raise ValueError("Unable to avoid creating a copy while reshaping.")
+    return new
 
 
 def as_dim(d: Any) -> Dim:
@@ -75,9 +81,23 @@ def _cannot_reshape(shape: s.Shape, wanted: Sequence[Any]) -> ValueError:
     return ValueError(f"cannot reshape array of size {size} and shape {s.show(shape)} into shape {s.show(wanted)}")
 
 
-def _row_major(name: str, order: str) -> None:
-    if order not in ("C", "A", "K", "c", "a", "k"):
+def _in_memory(x: Array, name: str, order: str) -> str:
+    """``order`` as ``"C"`` or ``"F"``: "A" and "K" go by how the array lies in memory."""
+    order = order.upper()
+    if order not in ("C", "F", "A", "K"):
         raise ValueError(f"np.{name}: order must be one of 'C', 'F', 'A', or 'K' (got {order!r})")
+    if order in ("C", "F") or x.ndim < 2 or x.is_contiguous():
+        return "F" if order == "F" else "C"
+    found: str | None = x.memory_order()
+    if found is not None and order == "A":
+        return "F" if x.is_contiguous("F") else "C"
+    if found is None or found == "mixed":
+        raise failure(
+            TraceError,
+            f"np.{name} with order={order!r} goes by how the array lies in memory, which is not known for certain",
+            mend="write order='C' or order='F'",
+        )
+    return found
 
 
 def permuted(x: Array, perm: Sequence[int]) -> Array:
@@ -92,9 +112,7 @@ def reverse_axes(x: Array) -> Array:
 @implements(np.ravel)
 def ravel(a: Any, order: str = "C") -> Array:
     x = lift(a)
-    if order not in ("F", "f"):
-        _row_major("ravel", order)
-    x = reverse_axes(x) if order in ("F", "f") else x
+    x = reverse_axes(x) if _in_memory(x, "ravel", order) == "F" else x
     shape = resolve_shape(s.dims(x), (-1,)) if 0 not in s.dims(x) else (0,)
     if x.is_contiguous():
         return x.reshaped_view(shape)

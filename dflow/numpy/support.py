@@ -113,6 +113,14 @@ def as_dtype(x: Any, dtype: Any) -> Array:
     return wrap(cast(lift(x).value, dtype))
 
 
+def whole(x: Any, message: str = "Cannot cast array data from {} to int64 according to the rule 'safe'") -> Array:
+    """``x`` as an array of integers; TypeError where it has other numbers."""
+    x = lift(x)
+    if x.dtype.kind not in "biu":
+        raise TypeError(message.format(x.dtype))
+    return x
+
+
 def constant_of(v: Value) -> Any:
     """The number that ``v`` is in every element, where it is a constant; otherwise None."""
     while v.op is not None and v.op.name in ("broadcast", "reshape", "convert"):

@@ -102,7 +102,7 @@ def zeta(x: Any, q: Any = None, out: Any = None) -> Array:
 
 @implements(scipy.special.multigammaln)
 def multigammaln(a: Any, d: Any) -> Array:
-    (x,), d = floats(a), _static_order(d, "the dimension d")
+    x, d = s.as_dtype(a, np.float64), _static_order(d, "the dimension d")  # as SciPy's, whatever that of a
     total = lift(d * (d - 1) * 0.25 * math.log(math.pi)) + apply(scipy.special.gammaln, x)
     for k in range(1, d):
         total = total + apply(scipy.special.gammaln, x - 0.5 * k)

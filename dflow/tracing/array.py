@@ -370,7 +370,9 @@ class Array(Operators):
             found = self.reshape(-1)[index[0]]
         else:
             found = self[index[0] if len(index) == 1 else index] if index else self.reshape(())
-        return _lift.wrap(found.value, weak=found.dtype.kind == "b")
+        wide = {"i": np.int64, "f": np.float64, "c": np.complex128}.get(kind_of(found.dtype))  # Python's numbers
+        value = _lift.convert(found.value, _lift.ir_dtype(wide)) if wide else found.value
+        return _lift.wrap(value, weak=bool(wide) or found.dtype.kind == "b")
 
     def tolist(self) -> Any:
         return [row.tolist() for row in self] if self.ndim else self.item()
@@ -447,6 +449,10 @@ class Array(Operators):
     def is_contiguous(self, order: str = "C") -> bool:
         """Whether the elements lie one behind the other in what this is a view of; for dflow.numpy."""
         return views.is_contiguous(self.steps, self.cell.value.type.shape, order) and layouts.ordered(self.cell)
+
+    def memory_order(self) -> str | None:
+        """``"C"``, ``"F"`` or ``"mixed"``: how the elements lie in memory, where that is certain; for dflow.numpy."""
+        return views.order(self.steps, self.cell.value.type.shape) if layouts.ordered(self.cell) else None
 
     def flatten(self, order: str = "C") -> Array:
         return self.ravel(order).copy()

@@ -25,7 +25,7 @@ from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.optional import all_held, held
 from dflow.tracing.python import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
-from dflow.tracing.rewrite import is_user_code, rewritten
+from dflow.tracing.rewrite import home, is_user_code, rewritten
 from dflow.tracing.special_methods import attribute, iterated
 from dflow.tracing.special_methods import method as special_method
 from dflow.tracing.state import Undefined
@@ -263,8 +263,7 @@ def _dataclass_init(cls: Any, init: types.FunctionType) -> Any:
 def _is_numpy(function: Any) -> bool:
     if type(function).__module__.startswith("dflow."):  # a transformation of NumPy's function, which has its names
         return False
-    module = getattr(function, "__module__", None) or ""
-    return module.partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
+    return home(function).partition(".")[0] in ("numpy", "scipy") or isinstance(function, np.ufunc)
 
 
 def _call_native(function: Any, args: Any, kwargs: Any) -> Any:

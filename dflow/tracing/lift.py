@@ -64,11 +64,14 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
         return lift(x.get())
     if in_gpu_memory(x):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
-    if has(x, "__array__") and has(x, "__dlpack__"):  # another library's array in the memory of this machine
+    numpys = isinstance(x, np.ndarray | np.generic)  # of a dtype that programs do not have
+    if (
+        not numpys and has(x, "__array__") and has(x, "__dlpack__")
+    ):  # another library's array in the memory of this machine
         return lift(np.asarray(x))
     raise failure(
         TraceError,
-        f"a {type(x).__name__} cannot take part in array operations",
+        f"a {type(x).__name__}{f' of dtype {x.dtype}' if numpys else ''} cannot take part in array operations",
         seen=f"{x!r}"[:200],
         wanted="an array or a number",
         mend="convert it before the call",

@@ -194,8 +194,8 @@ def bits(x: Array) -> Value:
     return convert(x.value, np.int64)
 
 
-def str_(*args: Any) -> Any:
-    return joined((args[0], "s", "")) if len(args) == 1 else str(*args)
+def str_(*args: Any, **kwargs: Any) -> Any:
+    return joined((args[0], "s", "")) if len(args) == 1 and not kwargs else str(*args, **kwargs)
 
 
 def repr_(x: Any) -> Any:

@@ -53,7 +53,14 @@ def rewritten(function: types.FunctionType) -> types.FunctionType:
 
 def is_user_code(function: types.FunctionType) -> bool:
     """Whether a function is to be rewritten: it is neither dflow's, a numeric library's nor Python's own."""
-    return not is_library(function.__module__)
+    return not (is_library(function.__module__) and is_library(home(function)))
+
+
+def home(function: Any) -> str:
+    """The module that a function is written in; ``functools.wraps`` gives it the name of another's."""
+    if isinstance(function, types.FunctionType):
+        return str(function.__globals__.get("__name__", ""))
+    return getattr(function, "__module__", None) or ""
 
 
 def is_library(module: str | None) -> bool:

@@ -159,6 +159,17 @@ def is_contiguous(steps: Sequence[Step], base: Sequence[Dim], order: str = "C") 
     return x is not None and bool(x.flags.c_contiguous if order == "C" else x.flags.f_contiguous)
 
 
+def order(steps: Sequence[Step], base: Sequence[Dim]) -> str | None:
+    """``"C"`` where the elements lie in memory row by row, with gaps or without; ``"F"`` where column by column,
+    ``"mixed"`` where otherwise; None where it is not known."""
+    x = _laid_out(steps, base)
+    if x is None:
+        return None
+    strides = [abs(s) for s, n in zip(x.strides, x.shape) if n != 1]
+    falling = sorted(strides, reverse=True)
+    return "C" if strides == falling else "F" if strides == falling[::-1] else "mixed"
+
+
 def _laid_out(steps: Sequence[Step], base: Sequence[Dim]) -> np.ndarray[Any, Any] | None:
     """An array (of no use as such) with the strides of the view; None where there is none.
 

@@ -39,12 +39,22 @@ def window(item: slice, size: Dim) -> Window:
         if step == 0:
             raise failure(TraceError, "slice step cannot be zero")
         return _forward(start, stop, step, n) if step > 0 else _backward(start, stop, step, n)
+    if at_most(1, step):
+        return _forward(start, stop, step, n)
+    if at_most(step, -1):
+        return _backward(start, stop, step, n)
     b = builder()
-    b.check(b.ge(step, b.index(1)), error="ValueError", message=_STEP)
-    return _forward(start, stop, step, n)
-
-
-_STEP = "a slice step that is traced must be at least 1; one that may be negative must be static"
+    b.check(b.ne(step, b.index(0)), error="ValueError", message="slice step cannot be zero")
+    ahead, back = (
+        _forward(start, stop, larger(step, 1), n),
+        _backward(start, stop, smaller(larger(step, -sizes.LARGEST), -1), n),
+    )
+    rises = b.gt(step, b.index(0))
+    first, count = (
+        sizes.as_int(b.select(rises, b.index(x), b.index(y)))
+        for x, y in ((ahead.start, back.start), (int_of(ahead.size), int_of(back.size)))
+    )
+    return Window(first, _size(count), step)
 
 
 def _bound(x: Any) -> Int | None:
@@ -68,13 +78,13 @@ def _forward(start: Int | None, stop: Int | None, step: Int, n: Int) -> Window:
     return Window(first, _size(sizes.divided_up(_positive(length), step)), step)
 
 
-def _backward(start: Int | None, stop: Int | None, step: int, n: Int) -> Window:
+def _backward(start: Int | None, stop: Int | None, step: Int, n: Int) -> Window:
     end = minus(n, 1)
     first = _inside(smaller(_from_front(start, n), end), -1, end) if start is not None else end
     last = _inside(larger(_from_front(stop, n), -1), -1, end) if stop is not None else -1
     length = minus(first, last)
     _limit(length, stop, start)
-    return Window(larger(first, 0), _size(sizes.divided_up(_positive(length), -step)), step)
+    return Window(larger(first, 0), _size(sizes.divided_up(_positive(length), minus(0, step))), step)
 
 
 def _from_front(x: Int, n: Int) -> Int:

@@ -35,6 +35,7 @@ CASES = {
     "storing where it does not": (lambda x, no: stored(x, no), (A, np.False_)),
     "cross products in a plane": (lambda x: (np.cross(x[:, :2], x[:, 1:]), np.cross(x[:, :2], x)), (A,)),
     "bounds beyond the dtype": (lambda x: np.clip(x, -5, 300), (np.arange(5, dtype=np.uint8),)),
+    "dtype of multigammaln": (lambda x: 0 * scipy.special.multigammaln(x, 2), (np.float32([4.5, 3.0]),)),
     "weak choices": (lambda x: np.choose(x, (np.arange(3, dtype=np.int32), -2, 4)), (np.array([0, 1, 2]),)),
     "complex order and signs": (lambda z: (z < 1, z >= 0, np.sign(z), np.nan_to_num(z)), (Z,)),
     "powers of complex zero": (lambda z, w: z**w, (np.zeros(4, complex), np.array([1, 0, 2, 1j]))),
@@ -105,6 +106,13 @@ REFUSED = {
     "a mask of another shape": (lambda x: x[np.ones((1, 9), bool)], A, "does not fit"),
     "index arrays that do not fit": (lambda x: x[np.arange(2), np.arange(3)], A, "could not be broadcast"),
     "floats for integers": (lambda x: np.ediff1d(x, to_end=0.5), np.arange(3), "same_kind"),
+    "floats for positions": (lambda x: np.ravel_multi_index((x, x), (3, 3)), A[0], "only int indices"),
+    "floats to choose by": (lambda x: np.choose(x, [x, -x, x]), A[0], "'safe'"),
+    "complex weights": (lambda x: np.bincount(x, 1j * x, minlength=3), np.arange(3), "'safe'"),
+    "half a degree of freedom": (lambda x: np.cov(x, ddof=0.5), A, "ddof must be integer"),
+    "numbers that are not finite": (lambda x: np.asarray_chkfinite(x / 0.0), A, "infs or NaNs"),
+    "a circle of length zero": (lambda x: np.interp(x, x, x, period=x[0]), A[0], "non-zero"),
+    "strings": (lambda x: np.add(np.array(["a"]), x), A, "dtype <U1"),
     "an option of few": (lambda x: np.matvec(x, x, axes=[(0, 1)]), A, "axes"),
 }
 
@@ -118,6 +126,15 @@ def test_what_numpy_refuses(case):
             function(x.copy())
     with pytest.raises(DflowError, match=message):
         dflow.jit(function)(x.copy())
+
+
+def test_weights_that_sum_to_zero():
+    average = dflow.jit(lambda x, w: np.average(x, axis=1, weights=w))
+    np.testing.assert_allclose(average(A, np.array([1.0, -1.0, 2.0])), np.average(A, axis=1, weights=[1.0, -1.0, 2.0]))
+    with pytest.raises(ZeroDivisionError, match="Weights sum to zero"):
+        average(A, np.array([1.0, -1.0, 0.0]))
+    with pytest.raises(ZeroDivisionError, match="Weights sum to zero"):
+        dflow.grad(lambda w: np.average(A[0], weights=w))(np.array([1.0, -1.0, 0.0]))
 
 
 def test_functions_of_scipy_are_named_as_they_are_imported():

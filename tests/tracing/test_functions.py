@@ -147,6 +147,11 @@ def decorated(x):
     return x[1]
 
 
+@functools.wraps(np.sin)
+def named_as_numpys(x):
+    return np.sin(x[0]) if x[1] > 0 else SCALE * x[2]
+
+
 def mixed_numbers(x):
     return isinstance(x[0], float), isinstance(x, np.ndarray), len(x), x.shape[0], pow(x[0], 2), divmod(7, 2)
 
@@ -186,7 +191,7 @@ def matches(x):
 
 FUNCTIONS = [
     calls_nested, inner_function, uses_lambda, comprehension, mapped, globals_and_tables, partial, recursive, keywords,
-    uses_class, decorated, deletes, handles, matches,
+    uses_class, decorated, named_as_numpys, deletes, handles, matches,
 ]  # fmt: skip
 
 

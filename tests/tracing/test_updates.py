@@ -265,6 +265,35 @@ def test_traced_index(check, i):
     check(negative_index, V, i)
 
 
+def steps(x, start, stop, step):
+    y = x.copy()
+    y[start:stop:step] *= 2
+    view = y[::step]
+    view += y[start]
+    y[:stop:step] = 7
+    return x[start:stop:step], y
+
+
+@pytest.mark.parametrize("step", [-(2**63), -7, -2, -1, 1, 2, 6])
+def test_traced_step(step):
+    compiled = dflow.jit(steps)
+    for start, stop in ((0, 6), (5, 0), (-2, -9), (4, 1), (2, 2)):
+        for found, wanted in zip(compiled(V, start, stop, step), steps(V, start, stop, step)):
+            np.testing.assert_array_equal(found, wanted, strict=True)
+
+
+def test_derivative_through_a_traced_step():
+    value = lambda x, step: np.sum(x[::step] ** 2 * x[0])  # noqa: E731
+    dflow.check_grads(lambda x: value(x, -2), (V,), order=2)
+    for step in (-2, 3):
+        wanted = np.zeros(6)
+        wanted[::step] = 2 * V[::step] * V[0]
+        wanted[0] += np.sum(V[::step] ** 2)
+        np.testing.assert_allclose(dflow.grad(value)(V, step), wanted)
+    with pytest.raises(ValueError, match="slice step cannot be zero"):
+        dflow.jit(value)(V, 0)
+
+
 def pick(x, i):
     return x[i]
 
@@ -351,6 +380,13 @@ VIEWS_OR_COPIES = [
     lambda x: operator.iadd(x[1, 2], 5)[None],
     lambda x: np.split(x, 2)[1],
     lambda x: np.unstack(x, axis=1)[0],
+    lambda x: x.T.ravel("K"),
+    lambda x: x.T.ravel("A"),
+    lambda x: x.T[::2].flatten("K"),
+    lambda x: x.T[::2].ravel("A"),
+    lambda x: x[None].swapaxes(0, 1).reshape(6, order="A"),
+    lambda x: np.stack([x, x]).swapaxes(0, 1).ravel("A"),
+    lambda x: x.T.reshape(6, order="A", copy=False),
 ]
 
 
@@ -377,6 +413,25 @@ def test_a_copy_that_is_forbidden_or_a_conversion_that_may_not_be():
         dflow.jit(lambda x: np.array(x, np.float32, copy=False))(x)
     with pytest.raises(TypeError, match="Cannot cast"):
         dflow.jit(lambda x: x.astype(int, casting="safe"))(x)
+
+
+@pytest.mark.parametrize("f", [lambda x: (2 * x.T).ravel("K"), lambda x: x.copy("F").reshape(6, order="A")])
+def test_an_order_in_memory_that_is_not_known(f):
+    with pytest.raises(dflow.errors.TraceError, match="how the array lies in memory"):
+        dflow.jit(f)(X[:2, :3])
+
+
+@pytest.mark.parametrize("f", [lambda x: x.T.reshape(12, copy=False), lambda x: x.reshape(12, order="F", copy=False)])
+def test_a_reshape_that_must_not_copy(f):
+    for g in (f, dflow.jit(f)):
+        with pytest.raises(ValueError, match="Unable to avoid creating a copy"):
+            g(X)
+
+
+def test_an_item_is_a_number_of_pythons(check):
+    check(
+        lambda x, y: (x[0].item() * y, y.max().item() ** 2, y.tolist()[1] * x, (y > 0)[0].item() * y), V, V.astype("f")
+    )
 
 
 def test_what_numpy_has_as_a_view_is_refused_once_the_two_differ():
