@@ -5,15 +5,18 @@ What cannot be factorized raises LinAlgError from the compiled program, with the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from dflow.ir.builder import Builder
 from dflow.ir.core import Value
-from dflow.ir.ops.matrices import adjoint, all_of, diagonal, keep
+from dflow.ir.ops.matrices import adjoint, all_of, diagonal, identity, keep
+from dflow.ir.types import TensorType
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.tracing import dtypes
+from dflow.tracing import dtypes, sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -25,18 +28,34 @@ EighResult: Any = type(np.linalg.eigh(_ONE))
 SVDResult: Any = type(np.linalg.svd(_ONE))
 
 
-def matrices(*args: Any, square: bool = False) -> list[Value]:
-    """The arguments in their common dtype (float64 for integers), the first checked to be a stack of matrices."""
+def matrices(*args: Any, square: bool = False, any_size: bool = False) -> list[Value]:
+    """The arguments in their common dtype (float64 for integers), the first checked to be a stack of matrices.
+    ``any_size`` is for callers that work ``in_full_size`` where the run decides how large the matrices are."""
     dtype = dtypes.result_type(*(np.float64 if (d := lift(a).dtype).kind in "biu" else d for a in args))
     if dtype.char not in "fdFD":
         raise TypeError(f"array type {dtype} is unsupported in linalg")
     values = [s.cast(lift(a).value, dtype) for a in args]
-    shape = s.static(values[0].type.shape, "linear algebra")
+    shape = values[0].type.shape
+    s.static(shape[:-2] if any_size else shape, "linear algebra")
     if len(shape) < 2:
         raise np.linalg.LinAlgError(f"{len(shape)}-dimensional array given. Array must be at least two-dimensional")
-    if square and shape[-1] != shape[-2]:
-        raise np.linalg.LinAlgError(f"Last 2 dimensions of the array must be square, got shape {s.show(shape)}")
+    if square:
+        n = sizes.agreed(shape[-1], shape[-2])
+        if n is None:
+            raise np.linalg.LinAlgError(f"Last 2 dimensions of the array must be square, got shape {s.show(shape)}")
+        values[0] = sizes.recast(values[0], (*shape[:-2], n, n))
     return values
+
+
+def in_full_size(v: Value, ground: Callable[[Builder, TensorType], Value] = identity) -> Value:
+    """Matrices whose size the run decides, in the corner of the largest that they can become. With the identity as
+    ``ground``, elimination and Cholesky's factorization do to the corner what they do to the matrices alone."""
+    if v.type.is_static:
+        return v
+    b = builder()
+    index = tuple("all" if isinstance(d, int) else ("slice", d, 1) for d in v.type.shape)
+    whole = ground(b, v.type.with_shape(v.type.bound))
+    return b.update(whole, v, *(b.index(0) for e in index if e != "all"), index=index)
 
 
 def check(ok: Value, message: str) -> None:
@@ -55,9 +74,10 @@ def lower_factor(v: Value) -> Value:
 
 @implements(np.linalg.cholesky)
 def cholesky(a: Any, /, *, upper: bool = False) -> Array:
-    (v,) = matrices(a, square=True)
-    b = builder()
-    return wrap(adjoint(b, lower_factor(adjoint(b, v))) if upper else lower_factor(v))
+    (v,) = matrices(a, square=True, any_size=True)
+    b, whole = builder(), in_full_size(v)
+    factor = adjoint(b, lower_factor(adjoint(b, whole))) if upper else lower_factor(whole)
+    return wrap(sizes.recast(factor, v.type.shape))
 
 
 @implements(np.linalg.qr)

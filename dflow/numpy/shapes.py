@@ -308,11 +308,13 @@ tril = implements(np.tril)(_triangle("le"))
 triu = implements(np.triu)(_triangle("ge"))
 
 
-def _diagonal_positions(shape: tuple[int, ...], offset: int) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = shape
-    count = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    at = np.arange(count)
-    return at - min(offset, 0), at + max(offset, 0)
+def _diagonal_positions(shape: Sequence[Dim], offset: int) -> list[Value]:
+    b, skipped = builder(), (max(-offset, 0), max(offset, 0))
+    rows, columns = (sizes.minus(sizes.int_of(d), k) for d, k in zip(shape, skipped))
+    count = sizes.dim(sizes.larger(sizes.smaller(rows, columns), 0))
+    if isinstance(count, int):
+        return [b.constant(np.arange(k, count + k)) for k in skipped]
+    return [b.add(s.counter((count,), 0), s.full((count,), k, np.int64)) for k in skipped]
 
 
 @implements(np.diagonal)
@@ -322,8 +324,7 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Array:
         raise ValueError(f"diag requires an array of at least two dimensions, got shape {s.show(v.type.shape)}")
     i, j = s.one_axis(axis1, v.type.rank), s.one_axis(axis2, v.type.rank)
     rest = [k for k in range(v.type.rank) if k not in (i, j)]
-    shape = s.static((v.type.shape[i], v.type.shape[j]), "np.diagonal")
-    places = [b.constant(p) for p in _diagonal_positions(shape, s.static_int(offset, "offset"))]
+    places = _diagonal_positions((v.type.shape[i], v.type.shape[j]), s.static_int(offset, "offset"))
     taken = b.gather(s.transposed(v, [i, j, *rest]), *places)
     return wrap(s.transposed(taken, [*range(1, taken.type.rank), 0]))
 
@@ -340,9 +341,9 @@ def diag(v: Any, k: int = 0) -> Array:
         return diagonal.__wrapped__(v, k)
     if x.type.rank != 1:
         raise ValueError(f"Input must be 1- or 2-d, got shape {s.show(x.type.shape)}")
-    n = s.static(x.type.shape, "np.diag")[0] + abs(k)
-    places = [b.constant(p) for p in _diagonal_positions((n, n), k)]
-    return wrap(b.scatter(b.zeros(x.type.with_shape((n, n))), x, *places))
+    n = sizes.dim(sizes.plus(sizes.int_of(x.type.shape[0]), abs(k)))
+    places = _diagonal_positions((n, n), k)
+    return wrap(b.scatter(b.zeros(x.type.with_shape((n, n))), sizes.recast(x, places[0].type.shape), *places))
 
 
 @implements(np.diagflat)

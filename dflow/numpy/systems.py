@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from dflow.ir.builder import Builder
 from dflow.ir.core import Value
 from dflow.ir.ops.matrices import diagonal, identity, magnitude, real_type, reduced
 from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
-from dflow.numpy.factorizations import matrices, singular_parts
+from dflow.numpy.factorizations import in_full_size, matrices, singular_parts
 from dflow.numpy.products import matrix_product
 from dflow.numpy.reductions import SUM, reduce
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -33,14 +35,18 @@ def eliminated(a: Value) -> tuple[Value, ...]:
     return factors
 
 
+def _unequal(a: Value, y: Value) -> ValueError:
+    return ValueError(
+        f"the matrices, of shape {s.show(a.type.shape)}, and the right sides, of shape {s.show(y.type.shape)}, "
+        f"do not fit: {a.type.shape[-1]} rows and {y.type.shape[-2:][0]}"
+    )
+
+
 def columns_solved(a: Value, y: Value, solver: Any) -> Value:
     """``solver(a, y)``, both stacks of matrices, after broadcasting the leading axes. One matrix for a whole stack of
     right sides solves them as columns of one."""
     if a.type.shape[-1] != y.type.shape[-2]:
-        raise ValueError(
-            f"the matrices, of shape {s.show(a.type.shape)}, and the right sides, of shape {s.show(y.type.shape)}, "
-            f"do not fit: {a.type.shape[-1]} rows and {y.type.shape[-2]}"
-        )
+        raise _unequal(a, y)
     n, shape, rank = a.type.static_shape[-1], y.type.static_shape, y.type.rank
     if a.type.rank == 2 and rank > 2:
         first = (rank - 2, *range(rank - 2), rank - 1)
@@ -57,6 +63,8 @@ def by_elimination(a: Value, y: Value) -> Value:
 
 def solved(a: Value, y: Value, solver: Any = by_elimination) -> Value:
     """Right sides that are vectors are taken as columns."""
+    if y.type.rank and not (a.type.is_static and y.type.is_static):
+        return _solved_in_full_size(a, y, solver)
     if y.type.rank != 1:
         if y.type.rank == 0:
             raise np.linalg.LinAlgError("the right sides must be at least one-dimensional")
@@ -65,15 +73,28 @@ def solved(a: Value, y: Value, solver: Any = by_elimination) -> Value:
     return s.reshaped(x, x.type.shape[:-1])
 
 
+def _solved_in_full_size(a: Value, y: Value, solver: Any) -> Value:
+    kept = y.type.shape[-2:]
+    n = sizes.agreed(a.type.shape[-1], kept[0])
+    if n is None:
+        raise _unequal(a, y)
+    a, y = (
+        sizes.recast(v, (*s.static(v.type.shape[:-2], "linear algebra"), n, *rest))
+        for v, rest in ((a, (n,)), (y, kept[1:]))
+    )
+    x = solved(in_full_size(a), in_full_size(y, Builder.zeros), solver)
+    return sizes.recast(x, (*x.type.shape[: -len(kept)], n, *kept[1:]))
+
+
 @implements(np.linalg.solve)
 def solve(a: Any, b: Any) -> Array:
-    return wrap(solved(*matrices(a, b, square=True)))
+    return wrap(solved(*matrices(a, b, square=True, any_size=True)))
 
 
 @implements(np.linalg.inv)
 def inv(a: Any) -> Array:
-    (v,) = matrices(a, square=True)
-    return wrap(inverse(v))
+    (v,) = matrices(a, square=True, any_size=True)
+    return wrap(sizes.recast(inverse(in_full_size(v)), v.type.shape))
 
 
 def inverse(v: Value) -> Value:
@@ -82,15 +103,13 @@ def inverse(v: Value) -> Value:
 
 @implements(np.linalg.det)
 def det(a: Any) -> Array:
-    (v,) = matrices(a, square=True)
-    b = builder()
+    b, (v,) = builder(), map(in_full_size, matrices(a, square=True, any_size=True))
     return wrap(b.det(v, *b.append("lu", [v])))
 
 
 @implements(np.linalg.slogdet)
 def slogdet(a: Any) -> Any:
-    (v,) = matrices(a, square=True)
-    b = builder()
+    b, (v,) = builder(), map(in_full_size, matrices(a, square=True, any_size=True))
     packed, pivots, permutation = b.append("lu", [v])
     sign = b.mul(parity(b, packed, pivots), reduced(b, "prod", apply(np.sign, wrap(diagonal(b, packed))).value, 1))
     return SlogdetResult(wrap(sign), wrap(b.log_abs_det(v, packed, pivots, permutation)))

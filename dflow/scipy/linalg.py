@@ -59,7 +59,7 @@ def solve(
     transposed: bool = False,
 ) -> Array:
     """Symmetric matrices are given by one triangle; ``assume_a="pos"`` takes Cholesky's factors, a triangle itself."""
-    v, y = matrices(a, b, square=True)
+    v, y = matrices(a, b, square=True, any_size=True)
     v = turned(v, transposed)
     if assume_a in ("pos", "positive definite"):
         return wrap(solved(conjugate_turned(v, lower == transposed), y, _by_cholesky))
@@ -117,7 +117,7 @@ def solve_triangular(
 ) -> Array:
     if trans not in (0, 1, 2, "N", "T", "C"):
         raise ValueError(f"trans must be 0, 1, 2, 'N', 'T' or 'C', got {trans!r}")
-    v, y = matrices(a, b, square=True)
+    v, y = matrices(a, b, square=True, any_size=True)
     v = conjugate(builder(), v) if trans in (2, "C") else v
     transpose, unit = trans not in (0, "N"), bool(unit_diagonal)
     return wrap(solved(v, y, lambda v, y: _by_substitution(v, y, bool(lower), transpose, unit)))
@@ -150,7 +150,7 @@ def cho_factor(a: Any, lower: bool = False, overwrite_a: bool = False, check_fin
 @implements(scipy.linalg.cho_solve)
 def cho_solve(c_and_lower: Any, b: Any, overwrite_b: bool = False, check_finite: bool = True) -> Array:
     c, lower = c_and_lower
-    v, y = matrices(c, b, square=True)
+    v, y = matrices(c, b, square=True, any_size=True)
     return wrap(solved(conjugate_turned(v, not lower), y, _with_factor))
 
 
