@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import platform
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,10 @@ _NUMBER = itertools.count()
 
 @functools.cache
 def _linker() -> llvm.LLJIT:
-    # The linker owns its target machine, so this is not the one that code generation uses.
-    return llvm.create_lljit_compiler(machine.__wrapped__())
+    # The linker owns its target machine, so this is not the one that code generation uses. ARM's addresses reach some
+    # GiB: LLVM's older linker puts code and constants anywhere, and aborts the process where they are too far apart.
+    reaches_far = platform.machine().lower() not in ("arm64", "aarch64")
+    return llvm.create_lljit_compiler(machine.__wrapped__(), use_jit_link=not reaches_far)
 
 
 class CompiledFunction:
