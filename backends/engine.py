@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from dflow.backends import blas, object_cache, result_memory, thread_pool, threads
+from dflow.backends import blas, half_conversions, object_cache, result_memory, thread_pool, threads
 from dflow.backends.interface import OUT_OF_MEMORY, Check, by_value
 from dflow.backends.large_products import GEMM
 from dflow.backends.machine import COMPILING, machine, optimize, parsed_module
@@ -135,6 +135,8 @@ def _link(object: ObjectCode, symbols: Mapping[str, int]) -> tuple[Any, dict[str
     """Loads the code: what keeps it loaded, and its addresses."""
     with COMPILING:
         known = {**_SHARED.addresses(list(object.shared)), **symbols, **_symbols_when_needed(object.imports)}
+        if any(name.encode() in object.code for name in half_conversions.NAMES):
+            known |= _half_conversions()
         tracker = load(object.code, object.wanted, known)
     return tracker, {n: int(tracker[n]) for n in object.wanted}
 
@@ -198,6 +200,12 @@ def _gemm(name: str) -> int:
         return gemm.module(name, gemm.Tile.of(llvm.get_host_cpu_features())), [name]
 
     return load_for_good(name, make, _pool(), has_variables=True)[name]
+
+
+@functools.cache
+def _half_conversions() -> dict[str, int]:
+    """What code generation calls where the processor converts no f16; IR does not show it."""
+    return load_for_good("f16", lambda: (half_conversions.TEXT, half_conversions.NAMES), {})
 
 
 _SHARED = SharedCode(load_for_good)
