@@ -8,8 +8,8 @@ from __future__ import annotations
 
 NAMES = ("__extendhfsf2", "__truncsfhf2", "__truncdfhf2")
 
-# A number times 2**112 has its exponent counted as in f32, also where it is subnormal. Below 2**-14 the steps of f16 are
-# those of f32 at 0.5, so adding 0.5 rounds. A double is rounded once if an inexact float between is made odd.
+# A number times 2**112 has its exponent counted as in f32, also where it is subnormal. Below 2**-14 the steps of f16
+# are those of f32 at 0.5, so adding 0.5 rounds. A double is rounded once if an inexact float between is made odd.
 TEXT = """
 define float @__extendhfsf2(half %h) {
   %narrow = bitcast half %h to i16
