@@ -20,13 +20,13 @@ same for every number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I1, I32, I64, ONE, PTR, VOID, ZERO, declare, index
+from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index
 from dflow.backends.function_writer import internal_function
+from dflow.backends.gemm_memory import Kept
 from dflow.backends.gemm_tile import STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
 from dflow.backends.large_products import GEMM
 from dflow.backends.thread_pool import LIMIT, SYMBOL
@@ -135,7 +135,9 @@ class _Block(MatrixWriter):
         self.first_row, self.first_column = b.mul(b.sdiv(number, across), rows), b.mul(b.srem(number, across), columns)
         self.last_row = self.least(m, b.add(self.first_row, rows))
         self.last_column = self.least(n, b.add(self.first_column, columns))
-        self.part, self.panel = self.cache(ROWS * STEPS), self.cache(STEPS * self.width)
+        memory, kept = self.memory()
+        self.part = memory
+        self.panel = self.at(memory, index(ROWS * STEPS), self.number)
         rounds = self.most(ONE, self.divided(self.k, index(STEPS)))
         length = self.divided(self.k, rounds)
 
@@ -144,13 +146,21 @@ class _Block(MatrixWriter):
             self.steps(p, self.most(ZERO, self.least(length, b.sub(self.k, p))))
 
         self.count(ZERO, rounds, steps)
+        with b.if_then(b.icmp_unsigned("!=", kept, PTR(None))):
+            b.call(self.kept.put(), [kept])
         b.ret_void()
 
-    def cache(self, count: int) -> Any:
-        with self.b.goto_entry_block():
-            made = self.b.alloca(ir.ArrayType(self.number, count))
-        made.align = ALIGNED
-        return untyped(made)
+    def memory(self) -> tuple[ir.Value, ir.Value]:
+        """Where the copies go, and what to give back, NULL if that is on the stack."""
+        b, size = self.b, (ROWS + self.width) * STEPS * self.dtype.itemsize + ALIGNED
+        self.kept = Kept(self.module, size)
+        slot = self.room(PTR)
+        b.call(self.kept.take(), [slot])
+        kept = self.read(slot, PTR)
+        with b.if_then(b.icmp_unsigned("==", kept, PTR(None)), likely=False):
+            b.store(untyped(b.alloca(I8, index(size))), slot)
+        begin = b.ptrtoint(self.read(slot, PTR), I64)
+        return b.inttoptr(b.and_(b.add(begin, index(ALIGNED - 1)), index(-ALIGNED)), PTR), kept
 
     def steps(self, p: ir.Value, length: ir.Value) -> None:
         """What ``length`` steps from ``p`` on contribute."""
