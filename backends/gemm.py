@@ -4,11 +4,11 @@
 
 The result is cut into blocks, which threads share (`thread_pool.py`); each is computed so::
 
-    for some steps p of the inner axis:                  as many as keep a panel in the nearest cache
+    for some steps p of the inner axis:
         for some rows of x:
-            copy this part of x                          to the second cache
+            copy this part of x                          to the larger caches
             for some columns j of y:                     as many as fill some vectors
-                copy this panel of y                     to the nearest cache
+                copy this panel of y                     to the nearest caches
                 for fewer rows i of x:
                     add to a tile of z in registers (rows of x) times (vectors of the panel), for each step
 
@@ -27,12 +27,12 @@ from dflow.backends.emit_core import untyped
 from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index
 from dflow.backends.function_writer import internal_function
 from dflow.backends.gemm_memory import Kept
-from dflow.backends.gemm_tile import STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
+from dflow.backends.gemm_tile import PAD, STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
 from dflow.backends.large_products import GEMM
 from dflow.backends.thread_pool import LIMIT, SYMBOL
 from dflow.ir.types import DTYPES, DType
 
-ROWS = 128  # of x that are copied at a time
+ROWS = 512  # of x that are copied at a time
 LEAST = 1 << 18  # multiplications of a block that is worth a thread
 BLOCKS = 4  # for each thread, as some may be slower
 TILES = 4  # of a block, at least
@@ -137,7 +137,7 @@ class _Block(MatrixWriter):
         self.last_column = self.least(n, b.add(self.first_column, columns))
         memory, kept = self.memory()
         self.part = memory
-        self.panel = self.at(memory, index(ROWS * STEPS), self.number)
+        self.panel = self.at(memory, index(ROWS * (STEPS + PAD)), self.number)
         rounds = self.most(ONE, self.divided(self.k, index(STEPS)))
         length = self.divided(self.k, rounds)
 
@@ -152,7 +152,7 @@ class _Block(MatrixWriter):
 
     def memory(self) -> tuple[ir.Value, ir.Value]:
         """Where the copies go, and what to give back, NULL if that is on the stack."""
-        b, size = self.b, (ROWS + self.width) * STEPS * self.dtype.itemsize + ALIGNED
+        b, size = self.b, (ROWS * (STEPS + PAD) + self.width * STEPS) * self.dtype.itemsize + ALIGNED
         self.kept = Kept(self.module, size)
         slot = self.room(PTR)
         b.call(self.kept.take(), [slot])
@@ -167,7 +167,7 @@ class _Block(MatrixWriter):
 
         def rows(i: ir.Value) -> None:
             count = self.least(index(ROWS), self.b.sub(self.last_row, i))
-            self.copy(self.x, (i, p), (count, length), self.part, STEPS)
+            self.copy(self.x, (i, p), (count, length), self.part, STEPS + PAD)
 
             def columns(j: ir.Value) -> None:
                 self.columns((i, count), (p, length), j)
@@ -202,7 +202,10 @@ class _Block(MatrixWriter):
         unit = index(self.tile.rows)
 
         def tile(r: ir.Value) -> None:
-            x, z = self.place(self.part, r, index(STEPS), ZERO), self.place(self.z, b.add(first, r), self.z_row, j)
+            x, z = (
+                self.place(self.part, r, index(STEPS + PAD), ZERO),
+                self.place(self.z, b.add(first, r), self.z_row, j),
+            )
             some = self.least(unit, b.sub(height, r))
             b.call(kernel, [length, x, self.panel, z, self.z_row, some, count, b.icmp_signed(">", p, ZERO)])
 

@@ -14,7 +14,7 @@ from dflow.backends.gemm_tile import Tile
 from dflow.backends.machine import machine, optimize
 
 TILES = (Tile(8, 3, 64), Tile(4, 3, 32), Tile(4, 2, 16))
-SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 192), (9, 25, 193), (97, 49, 400), (130, 200, 33)]
+SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 512), (9, 25, 513), (97, 49, 1100), (530, 60, 33)]
 
 
 @cache
