@@ -4,11 +4,11 @@
 
 The result is cut into blocks, which threads share (`thread_pool.py`); each is computed so::
 
-    for some steps p of the inner axis:                  as many as keep a panel in the nearest cache
+    for some steps p of the inner axis:
         for some rows of x:
-            copy this part of x                          to the second cache
+            copy this part of x                          to the larger caches
             for some columns j of y:                     as many as fill some vectors
-                copy this panel of y                     to the nearest cache
+                copy this panel of y                     to the nearest caches
                 for fewer rows i of x:
                     add to a tile of z in registers (rows of x) times (vectors of the panel), for each step
 
@@ -20,19 +20,19 @@ same for every number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I1, I32, I64, ONE, PTR, VOID, ZERO, declare, index
+from dflow.backends.emit_types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index
 from dflow.backends.function_writer import internal_function
-from dflow.backends.gemm_tile import STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
+from dflow.backends.gemm_memory import Kept
+from dflow.backends.gemm_tile import PAD, STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
 from dflow.backends.large_products import GEMM
 from dflow.backends.thread_pool import LIMIT, SYMBOL
 from dflow.ir.types import DTYPES, DType
 
-ROWS = 128  # of x that are copied at a time
+ROWS = 512  # of x that are copied at a time
 LEAST = 1 << 18  # multiplications of a block that is worth a thread
 BLOCKS = 4  # for each thread, as some may be slower
 TILES = 4  # of a block, at least
@@ -135,7 +135,9 @@ class _Block(MatrixWriter):
         self.first_row, self.first_column = b.mul(b.sdiv(number, across), rows), b.mul(b.srem(number, across), columns)
         self.last_row = self.least(m, b.add(self.first_row, rows))
         self.last_column = self.least(n, b.add(self.first_column, columns))
-        self.part, self.panel = self.cache(ROWS * STEPS), self.cache(STEPS * self.width)
+        memory, kept = self.memory()
+        self.part = memory
+        self.panel = self.at(memory, index(ROWS * (STEPS + PAD)), self.number)
         rounds = self.most(ONE, self.divided(self.k, index(STEPS)))
         length = self.divided(self.k, rounds)
 
@@ -144,20 +146,28 @@ class _Block(MatrixWriter):
             self.steps(p, self.most(ZERO, self.least(length, b.sub(self.k, p))))
 
         self.count(ZERO, rounds, steps)
+        with b.if_then(b.icmp_unsigned("!=", kept, PTR(None))):
+            b.call(self.kept.put(), [kept])
         b.ret_void()
 
-    def cache(self, count: int) -> Any:
-        with self.b.goto_entry_block():
-            made = self.b.alloca(ir.ArrayType(self.number, count))
-        made.align = ALIGNED
-        return untyped(made)
+    def memory(self) -> tuple[ir.Value, ir.Value]:
+        """Where the copies go, and what to give back, NULL if that is on the stack."""
+        b, size = self.b, (ROWS * (STEPS + PAD) + self.width * STEPS) * self.dtype.itemsize + ALIGNED
+        self.kept = Kept(self.module, size)
+        slot = self.room(PTR)
+        b.call(self.kept.take(), [slot])
+        kept = self.read(slot, PTR)
+        with b.if_then(b.icmp_unsigned("==", kept, PTR(None)), likely=False):
+            b.store(untyped(b.alloca(I8, index(size))), slot)
+        begin = b.ptrtoint(self.read(slot, PTR), I64)
+        return b.inttoptr(b.and_(b.add(begin, index(ALIGNED - 1)), index(-ALIGNED)), PTR), kept
 
     def steps(self, p: ir.Value, length: ir.Value) -> None:
         """What ``length`` steps from ``p`` on contribute."""
 
         def rows(i: ir.Value) -> None:
             count = self.least(index(ROWS), self.b.sub(self.last_row, i))
-            self.copy(self.x, (i, p), (count, length), self.part, STEPS)
+            self.copy(self.x, (i, p), (count, length), self.part, STEPS + PAD)
 
             def columns(j: ir.Value) -> None:
                 self.columns((i, count), (p, length), j)
@@ -192,7 +202,10 @@ class _Block(MatrixWriter):
         unit = index(self.tile.rows)
 
         def tile(r: ir.Value) -> None:
-            x, z = self.place(self.part, r, index(STEPS), ZERO), self.place(self.z, b.add(first, r), self.z_row, j)
+            x, z = (
+                self.place(self.part, r, index(STEPS + PAD), ZERO),
+                self.place(self.z, b.add(first, r), self.z_row, j),
+            )
             some = self.least(unit, b.sub(height, r))
             b.call(kernel, [length, x, self.panel, z, self.z_row, some, count, b.icmp_signed(">", p, ZERO)])
 

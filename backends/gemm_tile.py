@@ -15,7 +15,8 @@ from dflow.backends.emit_types import I1, I32, I64, ONE, PTR, VOID, ZERO, consta
 from dflow.backends.function_writer import FunctionWriter, internal_function
 from dflow.ir.types import DType
 
-STEPS = 256  # of the inner axis at a time, for which a panel is in the nearest cache
+STEPS = 512  # of the inner axis at a time
+PAD = 8  # elements behind a row of a copy, so that rows are not a power of two apart
 SQUARE = 8  # that are transposed in registers
 UNROLLED = 4  # steps
 
@@ -160,7 +161,7 @@ class Kernel(MatrixWriter):
     def write(self) -> None:
         b, (length, x, panel, _, _, rows, columns, _) = self.b, self.f.args
         last = b.sub(rows, ONE)
-        lines = [self.place(x, self.least(index(r), last), index(STEPS), ZERO) for r in range(self.tile.rows)]
+        lines = [self.place(x, self.least(index(r), last), index(STEPS + PAD), ZERO) for r in range(self.tile.rows)]
         totals = [[self.slot(self.zero) for _ in range(self.vectors)] for _ in lines]
 
         def step(p: ir.Value) -> None:

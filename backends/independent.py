@@ -31,7 +31,7 @@ from dflow.ir.passes.rewrite import constant_of
 # What shows something, calls libraries with threads of their own, or makes sequences.
 SHARED = SHOWING | {"cholesky", "lu", "triangular_solve", "qr", "eigh", "eig", "svd", "sequence", "tape"}
 Certain = Mapping[Value, Collection[Value]]  # positions in sequences
-LARGE = 64**3  # multiplications of a product of matrices that may be left to BLAS
+LARGE = 64**3  # multiplications of a product of matrices that has threads of its own
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Products of matrices by the function that programs share, for the registers of several processors."""
 
 import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -12,20 +14,20 @@ from dflow.backends.gemm_tile import Tile
 from dflow.backends.machine import machine, optimize
 
 TILES = (Tile(8, 3, 64), Tile(4, 3, 32), Tile(4, 2, 16))
-SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 192), (9, 25, 193), (97, 49, 400), (130, 200, 33)]
+SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 512), (9, 25, 513), (97, 49, 1100), (530, 60, 33)]
 
 
 @cache
-def gemm_of(dtype, tile):
+def gemm_of(dtype, tile, **symbols):
     name = f"dflow_gemm_{dtype}"
     code = machine().emit_object(optimize(gemm.module(name, tile), machine(), straight=True))
-    code = engine.load(code, [name], engine._pool())
+    code = engine.load(code, [name], engine._pool() | symbols)
     types = [ctypes.c_int64] * 3 + [ctypes.c_void_p, ctypes.c_int64, ctypes.c_bool] * 3
     return ctypes.CFUNCTYPE(None, *types)(int(code[name])), code
 
 
-def product(dtype, tile, x, y, turned=(False, False), lower=False):
-    f, _ = gemm_of(dtype, tile)
+def product(dtype, tile, x, y, turned=(False, False), lower=False, **symbols):
+    f, _ = gemm_of(dtype, tile, **symbols)
     z = np.full((len(x), y.shape[1]), np.nan, x.dtype)
     given = [np.ascontiguousarray(v.T if t else v) for v, t in zip((x, y), turned)]
     places = [p for v, t in zip((*given, z), (*turned, lower)) for p in (v.ctypes.data, v.shape[1], t)]
@@ -54,6 +56,30 @@ def test_nothing_reaches_other_elements():
     x[4, 5], y[7, 26] = np.nan, np.inf
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(product("f64", TILES[0], x, y), x @ y)
+
+
+def test_without_memory():
+    asked = []
+    malloc = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(asked.append)
+    x = np.random.default_rng(3).integers(-4, 5, (90, 90)).astype(float)
+    for _ in range(2):
+        found = product("f64", TILES[0], x, x, malloc=ctypes.cast(malloc, ctypes.c_void_p).value)
+        np.testing.assert_array_equal(found, x @ x)
+    assert len(asked) >= 2
+
+
+def test_threads_at_the_same_time_and_after_a_fork():
+    x = np.random.default_rng(4).normal(size=(150, 150))
+    f = dflow.jit(np.matmul)
+    wanted = f(x, x)
+    with ThreadPoolExecutor(20) as threads:
+        for found in threads.map(lambda _: f(x, x), range(60)):
+            np.testing.assert_array_equal(found, wanted)
+    if hasattr(os, "fork"):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if np.array_equal(f(x, x), wanted) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_results_are_the_same_for_every_number_of_threads():
