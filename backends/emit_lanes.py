@@ -25,7 +25,7 @@ from dflow.backends.emit_scalar import emit_scalar
 from dflow.backends.emit_types import I32, ZERO, declare, index, storage_type, strides, value_type
 from dflow.backends.loop_hints import vector_loop
 from dflow.backends.mathlib import MATH_FUNCTIONS
-from dflow.backends.side_by_side import Lanes, found_lanes, is_unrolled
+from dflow.backends.side_by_side import ACCESSES, Lanes, found_lanes, is_unrolled
 from dflow.backends.waves import WITH_LOOPS
 from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.rewrite import constant_of
@@ -66,7 +66,7 @@ def in_lanes(
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
         first = e.add(begin, i)
-        rounds = _SideBySide(e, found.count, {v: slots[x] for v, x in found.local.items()})
+        rounds = _SideBySide(e, found.count, {v: slots[x] for v, x in found.local.items()}, found.own)
         rounds.set(k, [e.add(first, index(w)) for w in range(found.count)])
         rounds.write(found.ahead)
         known = [k, *(r for op in found.ahead for r in op.results)]
@@ -104,10 +104,11 @@ def _write(e: Emitter, ops: Sequence[Op]) -> None:
 
 class _SideBySide:
     """Writes operations for several rounds. What differs between them is in ``numbers``, one for each round, or in
-    ``vectors``; the rest is in the emitter's environment. ``local``: the places of arrays that each round has."""
+    ``vectors``; the rest is in the emitter's environment. ``local``: the places of arrays that each round has; ``own``:
+    arrays of which each round has elements."""
 
-    def __init__(self, e: Emitter, count: int, local: dict[Value, ir.Value]):
-        self.e, self.count, self.local = e, count, local
+    def __init__(self, e: Emitter, count: int, local: dict[Value, ir.Value], own: set[Value]):
+        self.e, self.count, self.local, self.own = e, count, local, own
         self.numbers: dict[Value, list[ir.Value]] = {}
         self.vectors: dict[Value, list[ir.Value]] = {}
 
@@ -154,9 +155,9 @@ class _SideBySide:
                 self.local_access(op)
             elif op.name == "empty":
                 pass
-            elif op.name == "update_add":
+            elif op.name == "update_add" and op.result not in self.own:
                 self.share(op)
-            elif op.name == "update":
+            elif op.name in ("update", "update_add"):
                 for w in range(self.count):
                     self.in_round(op, w)
             elif not any(map(self.differs, op.operands)):
@@ -201,7 +202,7 @@ class _SideBySide:
         e, x = self.e, op.operands[0]
         dtype = x.type.dtype
         t = storage_type(dtype)
-        at = [e.env[v] for v in op.operands[1 if op.name == "extract" else 2 :]]
+        at = [e.env[v] for v in op.operands[ACCESSES[op.name] :]]
         first = e.mul(e.dot(at, strides(x.type)), index(self.count))
         places = [e.add(first, index(n)) for n in range(0, self.count, WIDTH)]
         addresses = [e.builder.gep(self.local[x], [place], source_etype=t) for place in places]

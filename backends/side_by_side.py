@@ -4,7 +4,7 @@ What does not depend on the carried values of the outer loop goes side by side, 
 that the loop does not change, and loops and branches of these; the loops run equally often in all rounds. So do
 
 - what adds numbers to elements of an array (``y[j] += p``) which is only added to: those of all rounds are added first;
-- what writes an array, which is not read, at elements that are each round's own: the tapes of derivatives;
+- what reads and writes an array at elements that are each round's own, as that of a tape;
 - what writes and reads an array that each round makes for itself: a tape for one round.
 
 The rest comes behind, round by round.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from dflow.backends.affine import Forms, enter_all
+from dflow.backends.affine import Form, Forms, enter_all
 from dflow.backends.emit_core import cost
 from dflow.backends.loop_sums import sums
 from dflow.backends.rounds import apart
@@ -32,14 +32,15 @@ FEW_CARRIED, MOST_CARRIED = 2, 6
 MOST_OPERATIONS = 128
 ROOM = 1 << 17  # bytes of arrays that rounds make
 
+ACCESSES = {"extract": 1, "update": 2, "update_add": 2}  # of arrays: where the places are among the operands
 WORTH = 6  # times as many rounds make it worth it to keep something side by side, which takes much code
 SHORT = 16  # iterations of a loop that is written out
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """``count`` rounds go side by side. ``ahead`` does, ``behind`` comes round by round. ``own`` are arrays that are
-    written at each round's own elements, and not read; ``local`` are those that each round makes for itself, by what
+    """``count`` rounds go side by side. ``ahead`` does, ``behind`` comes round by round. ``own`` are arrays of
+    which each round has its own elements; ``local`` are those that each round makes for itself, by what
     they are at first."""
 
     count: int
@@ -53,11 +54,11 @@ def found_lanes(loop: Op, body: Block) -> Lanes | None:
     """How rounds of ``loop`` go side by side, if they do, with ``body`` for its body."""
     if not any(o.name == "for" for o in walk(body)) or any(v.type.grows for v in free_values(body)):
         return None
-    rows = _Rounds(body)
+    trips = constant_of(loop.operands[0])
+    rows = _Rounds(body, trips)
     every = [o for a in rows.ahead for o in _all(a)]
     loops = [o for o in every if o.name == "for"]
     carried = max((_carried(a) for a in rows.ahead), default=0)
-    trips = constant_of(loop.operands[0])
     count = MANY if carried <= FEW_CARRIED else SOME
     least = count * (WORTH if rows.own or rows.local else 2)
     few = isinstance(trips, int) and trips < least
@@ -77,10 +78,15 @@ def _carried(op: Op) -> int:
 class _Rounds:
     """The operations of a loop's body: those that go side by side, and those that come behind."""
 
-    def __init__(self, body: Block):
+    def __init__(self, body: Block, trips: int | None):
+        self.places = Forms(lambda v: False)  # of reads in branches
+        if trips is not None:
+            self.places.given[body.args[0]] = Form((), 0, max(0, trips - 1))
+        enter_all(self.places, body)
         self.shared: set[Value] = set()  # arrays that are only added to
-        self.own: set[Value] = set()
+        self.owned: list[set[Value]] = []  # arrays of which each round has its own elements
         self._find_arrays(body)
+        self.own = set[Value]().union(*self.owned)
         self.local = _local_arrays(body)
         self._part(body)
         while seen := {self.local[v] for op in self.behind for v in _used(op) if v in self.local}:
@@ -95,39 +101,38 @@ class _Rounds:
         for op in body.ops:
             checked = checked or any(map(has_effect, _all(op)))
             if checked or not late.isdisjoint(_used(op)) or not self._is_plain(op):
-                late.update(op.results)
+                late.update(op.results, *(states for states in self.owned if not states.isdisjoint(_used(op))))
                 self.behind.append(op)
             else:
                 self.ahead.append(op)
 
     def _find_arrays(self, body: Block) -> None:
-        uses, ops = count_uses(body), list(walk(body))
-        fails = any(map(has_effect, ops))  # then it would show what later rounds have written
+        uses, users = count_uses(body), _users(body)
+        fails = any(map(has_effect, walk(body)))  # then it would show what later rounds have written
         for a, r in zip(body.args[1:], body.results):
             if not a.type.rank or a is r or a.type.grows:
                 continue
-            self.shared |= _states(a, r, uses, "update_add") or set()
-            states = set() if fails else _states(a, r, uses, "update") or set()
-            writes = [op for op in ops if op.name == "update" and op.result in states]
-            bits = a.type.dtype.kind == "b" and any(op not in body.ops for op in writes)  # slow to take from a vector
-            if not bits and _are_apart(writes, body):
-                self.own |= states
+            self.shared |= _states(a, r, uses) or set()
+            found = None if fails else _reached(a, users, body)
+            if found is not None and r in found and body.results.count(r) == 1:
+                accesses = [op for v in found for op, _ in users[v] if op.name in ACCESSES]
+                if not _takes_bits(accesses, body) and _are_apart(accesses, body):
+                    self.owned.append(found)
 
     def _is_plain(self, op: Op) -> bool:
         """Whether rounds can go side by side in ``op``."""
         known = self.shared | self.own | self.local.keys()
         if any((r.type.rank and r not in known) or not _fits_vectors(r.type.dtype) for r in op.results):
             return False
-        if op.name == "update_add" and op.result in self.shared:
+        if op.name == "update_add" and op.result in self.shared - self.own:
             return self._is_share(op)
         if op.operands and op.operands[0] in self.local:
-            places = op.operands[1 if op.name == "extract" else 2 :]
             self.varying.update(op.results)
-            return op.name in ("update", "extract") and self.varying.isdisjoint(places)
+            return op.name != "update_add" and self.varying.isdisjoint(op.operands[ACCESSES[op.name] :])
         if op.name == "empty":
             return op.result in self.local
-        if op.name == "update" and op.result in self.own:
-            return not op.operands[1].type.rank
+        if op.name in ("update", "update_add") and op.result in self.own:
+            return True
         if op.name == "for":
             return self._is_plain_loop(op)
         if op.name == "if":
@@ -142,17 +147,27 @@ class _Rounds:
         (body,) = loop.regions
         if loop.operands[0] in self.varying:
             return False
-        if any(r in self.shared for r in loop.results) and not self._is_shared_recurrence(body):
+        if any(r in self.shared - self.own for r in loop.results) and not self._is_shared_recurrence(body):
             return False
         self.varying.update(v for v in (*body.args[1:], *loop.results) if v.type.is_scalar)
         return all(map(self._is_plain, body.ops))
 
     def _is_plain_branch(self, branch: Op) -> bool:
-        """Whether both regions can be computed where rounds want different ones: they leave nothing but numbers."""
+        """Whether both regions can be computed where rounds want different ones: they leave nothing but numbers, and
+        what they read exists for the others, too."""
         if branch.operands[0] not in self.varying or any(r.type.rank for r in branch.results):
             return False
         self.varying.update(branch.results)
-        return all(self._is_plain(o) for r in branch.regions for o in r.ops)
+        reads = [o for o in _all(branch) if o.name == "extract"]
+        return all(map(self._exists, reads)) and all(self._is_plain(o) for r in branch.regions for o in r.ops)
+
+    def _exists(self, read: Op) -> bool:
+        """Whether what is read lies inside of the array, whatever the branches around ask."""
+        x, *starts = read.operands
+        if not x.type.is_static or any(entry != "at" for entry in read.attrs["index"]):
+            return False
+        found = [(self.places.of(v), d) for v, d in zip(starts, x.type.static_shape)]
+        return all(f is not None and not f.terms and f.low >= 0 and f.high < d for f, d in found)
 
     def _is_share(self, op: Op) -> bool:
         """Whether ``op`` adds a number of its own for each round to the same element."""
@@ -177,18 +192,18 @@ def _used(op: Op) -> set[Value]:
     return {*op.operands, *free_values(*op.regions)}
 
 
-def _states(a: Value, r: Value, uses: Counter[Value], kind: str) -> set[Value] | None:
-    """The array ``a`` as it is until it is ``r``, when all that happens to it, in inner loops too, is of one kind."""
+def _states(a: Value, r: Value, uses: Counter[Value]) -> set[Value] | None:
+    """The array ``a`` as it is until it is ``r``, when it is only added to, in inner loops too."""
     states, v = {a, r}, r
     while v is not a:
         op = v.op
         if op is None or uses[v] != 1:
             return None
-        if op.name == kind:
+        if op.name == "update_add":
             v = op.operands[0]
         elif op.name == "for":
             n, (inner,) = op.results.index(v) + 1, op.regions
-            found = _states(inner.args[n], inner.results[n - 1], uses, kind)
+            found = _states(inner.args[n], inner.results[n - 1], uses)
             if found is None:
                 return None
             states |= found
@@ -199,49 +214,60 @@ def _states(a: Value, r: Value, uses: Counter[Value], kind: str) -> set[Value] |
     return states if uses[a] == 1 else None
 
 
-def _local_arrays(body: Block) -> dict[Value, Value]:
-    """The arrays that the body makes, if they are short, and all that is done with them is to write and to read single
-    elements: all that they are on the way, each with what it is at first."""
+def _users(body: Block) -> Mapping[Value, list[tuple[Op, int]]]:
+    """Operations that use a value, each with the place of the operand."""
     users = defaultdict[Value, list[tuple[Op, int]]](list)
     for op in walk(body):
         for n, v in enumerate(op.operands):
             users[v].append((op, n))
+    return users
+
+
+def _local_arrays(body: Block) -> dict[Value, Value]:
+    """The arrays that the body makes, if they are short, and all that is done with them is to write and to read single
+    elements: all that they are on the way, each with what it is at first."""
+    users = _users(body)
     found: dict[Value, Value] = {}
     room = ROOM
     for op in body.ops:
         if op.name == "empty" and op.result.type.is_static and _fits_vectors(op.result.type.dtype):
             t = op.result.type
-            states = _reached(op.result, users)
+            states = _reached(op.result, users, body)
             room -= prod(t.static_shape) * t.dtype.itemsize * MANY
             if room >= 0 and states is not None and states.isdisjoint(body.results):
                 found.update(dict.fromkeys(states, op.result))
     return found
 
 
-def _reached(x: Value, users: Mapping[Value, Sequence[tuple[Op, int]]]) -> set[Value] | None:
-    """All that ``x`` becomes by writing elements, in inner loops too; None where more is done with it."""
-    states, loops = [x], list[tuple[Op, int]]()
+def _reached(x: Value, users: Mapping[Value, Sequence[tuple[Op, int]]], body: Block) -> set[Value] | None:
+    """All that ``x`` becomes when single elements are read and written, in inner loops too; None where more is done
+    with it."""
+    states, carried = [x], set[tuple[Op, int]]()
     for v in states:
         for op, n in users[v]:
             if op.name == "for" and n:
-                loops.append((op, n - 1))
+                carried.add((op, n - 1))
                 states += [r for r in (op.regions[0].args[n], op.results[n - 1]) if r not in states]
-            elif op.name not in ("extract", "update") or n or any(entry != "at" for entry in op.attrs["index"]):
+            elif op.name not in ACCESSES or n or any(entry != "at" for entry in op.attrs["index"]):
                 return None
-            elif op.name == "update":
-                states += [op.result]
+            elif op.name != "extract":
+                states.append(op.result)
     found = set(states)
-    return found if all(op.regions[0].results[n] in found for op, n in loops) else None
+    ends = [((op, n), v) for op in walk(body) for r in op.regions for n, v in enumerate(r.results)]
+    return found if all((v in found) == (place in carried) for place, v in ends) else None
 
 
-def _are_apart(writes: Sequence[Op], body: Block) -> bool:
-    """Whether no two rounds write the same element."""
-    if not writes or any(entry != "at" for op in writes for entry in op.attrs["index"]):
-        return False
+def _takes_bits(accesses: Sequence[Op], body: Block) -> bool:
+    """Whether inner loops write truth values, which are slow to take from a vector one by one."""
+    return any(op.name != "extract" and op.result.type.dtype.kind == "b" and op not in body.ops for op in accesses)
+
+
+def _are_apart(accesses: Sequence[Op], body: Block) -> bool:
+    """Whether no two rounds read or write the same element."""
     inside = {v for o in walk(body) for v in (*o.results, *(a for r in o.regions for a in r.args))}
     forms = Forms(lambda v: v not in inside and v not in body.args[1:])
     enter_all(forms, body)
-    return apart(body.args[0], [[forms.of(v) for v in op.operands[2:]] for op in writes])
+    return apart(body.args[0], [[forms.of(v) for v in op.operands[ACCESSES[op.name] :]] for op in accesses])
 
 
 def _fits_vectors(dtype: DType) -> bool:
