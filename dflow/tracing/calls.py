@@ -172,8 +172,11 @@ def _callback(x: Any) -> Any:
 
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
-    """What is neither the user's nor ours: it may not know what to do with traced values."""
-    args, kwargs = all_held(args, kwargs)
+    """What is neither the user's nor ours: it may not know what to do with traced values, and not with None either."""
+    return _run_foreign(function, *all_held(args, kwargs))
+
+
+def _run_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     earlier.refuse(getattr(function, "__self__", None))
     try:
         return function(*args, **kwargs)
@@ -287,8 +290,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
     owner = getattr(function, "__self__", None)
     if isinstance(owner, list) and earlier.earlier(owner) is not None:
         return _method_of_growing(function, owner, args, kwargs)
-    if isinstance(owner, list) and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
-        owner[:] = lists_of_numbers.joined(owner, args[0])
+    if isinstance(owner, list) and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
@@ -326,7 +328,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
             raise x.error()
     if (getattr(function, "__module__", None) or "").startswith("scipy."):
         return _call_solver(function, args, kwargs)
-    return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
+    return _run_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
 def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
@@ -366,8 +368,7 @@ def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) 
     if function.__name__ not in ("append", "extend", "copy"):
         earlier.refuse(owner)
     fills = earlier.filling(owner)
-    if fills is None and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
-        owner[:] = lists_of_numbers.joined(owner, args[0])
+    if fills is None and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if fills is None or function.__name__ == "copy":
         return function(*args)

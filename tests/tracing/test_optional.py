@@ -301,6 +301,17 @@ def test_a_list_is_not_searched_for_none_while_tracing():
             dflow.jit(f)(ARGS[0])
 
 
+def test_a_list_has_items_that_may_be_none():
+    def f(x):
+        items = [0.0]
+        for v in x:
+            items.append(v if v > 1 else None)
+        return sum(v for v in items if v is not None) + (0.5 if items[1] is None else items[1])
+
+    for x in (np.array([0.5, 2.0, 3.0]), np.array([1.5, 0.25])):
+        assert dflow.jit(f)(x) == f(x)
+
+
 def test_a_result_is_never_none():
     def f(x):
         return maybe(x[0])
