@@ -19,7 +19,7 @@ import numpy as np
 from dflow.errors import DflowError, NeedsStatic, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
-from dflow.tracing import earlier, lists_of_numbers, templates
+from dflow.tracing import earlier, lists_of_numbers, templates, totals
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
@@ -202,7 +202,17 @@ def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
         return rewritten(function)(*args, **kwargs)
     if _is_numpy(function):
         return _call_native(function, args, kwargs)
+    if function.__module__ == "statistics":
+        return _call_statistics(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
+
+
+def _call_statistics(function: Any, args: Any, kwargs: Any) -> Any:
+    from dflow.numpy.statistics_functions import STATISTICS
+
+    args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
+    traced = any_traced(args) and function in STATISTICS
+    return STATISTICS[function](*args, **kwargs) if traced else _call_foreign(function, args, kwargs)
 
 
 def _runs_as_is(function: Any, args: Any, kwargs: Any) -> bool:
@@ -298,6 +308,8 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return result
     if isinstance(owner, str) and function.__name__ in ("format", "join"):
         return (templates.formatted if function.__name__ == "format" else templates.join)(owner, *args, **kwargs)
+    if isinstance(owner, list | tuple) and function.__name__ in ("index", "count") and contains_traced((owner, *args)):
+        return rewritten(getattr(totals, function.__name__))(owner, *args, **kwargs)
     if isinstance(owner, list) and function.__name__ == "sort":
         return sort(owner, **{k: _callback(v) for k, v in kwargs.items()})
     if isinstance(owner, np.ndarray):
