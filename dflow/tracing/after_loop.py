@@ -38,7 +38,7 @@ class After:
             before, value = self.traced.before[n], after[n]
             if isinstance(value, Undefined) or same(before, value):
                 continue
-            if not isinstance(before, Undefined) and self.may_be_none(before, value):
+            if not isinstance(before, Undefined) and self.is_none_sometimes(before, value):
                 self.traced.learnt.carried[n] = None
                 raise Again
             leaves, structure = flatten(value)
@@ -60,7 +60,7 @@ class After:
             outs[n] = (structure, new)
         return outs
 
-    def may_be_none(self, before: Any, value: Any) -> bool:
+    def is_none_sometimes(self, before: Any, value: Any) -> bool:
         """Whether a variable is None after some runs of the loop, and something else after others."""
         return isinstance(value, Optional) or (not self.traced.positive and (before is None) != (value is None))
 

@@ -53,8 +53,8 @@ class Aliases:
             if (s.cell in self.written and touched) or (written and self.used(s)):
                 self.shared.update((s.name, *(o.name for o in others)))
                 raise again
-        self._check_copies()
         self._check_rebound()
+        self._check_copies()
 
     def _check_copies(self) -> None:
         """Refuses updates of an array that another one, which the body reads too, may be under another name: whichever

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dflow.ir.core import Value
@@ -42,23 +43,27 @@ def truth(test: Array) -> Value:
     return b.ne(value, 0)
 
 
-def if_(
-    test: Any,
-    then: Block,
-    orelse: Block,
-    get: Get,
-    put: Set,
-    names: Sequence[str],
-    live: Sequence[str],
-    uses: Callable[[], Sequence[Any]] = tuple,
-) -> None:
-    """An ``if`` statement; ``names`` are the variables that it assigns, ``live`` those used later."""
+@dataclass(frozen=True)
+class Assigned:
+    """What the rewritten source says of an ``if``: how the variables that it assigns are read and written, ``names`` of
+    these, ``live`` those used later; ``uses`` gives the values of all variables that the branches read."""
+
+    get: Get
+    put: Set
+    names: Sequence[str]
+    live: Sequence[str]
+    uses: Callable[[], Sequence[Any]] = tuple
+
+
+def if_(test: Any, then: Block, orelse: Block, assigned: Assigned) -> None:
+    """An ``if`` statement."""
     if not traced_condition(test):
         then() if test else orelse()
         return
+    get, put, names = assigned.get, assigned.put, assigned.names
     pred = truth(test)
     before = get()
-    snapshot = Snapshot([*before, *uses()], names)
+    snapshot = Snapshot([*before, *assigned.uses()], names)
     arms: list[Arm] = []
     for block, holds in ((then, True), (orelse, False)):
         put(before)
@@ -81,7 +86,7 @@ def if_(
     for arm in arms:
         arm.after += tuple(arm.places.get(p, snapshot.then(p)) for p in places)
     merge = Merge(pred, arms[0], arms[1], snapshot)
-    values = merge.variables([*names, *(p.name for p in places)], {*live, *(p.name for p in places)})
+    values = merge.variables([*names, *(p.name for p in places)], {*assigned.live, *(p.name for p in places)})
     put(values[: len(names)])
     for place, value in zip(places, values[len(names) :]):
         place.put(value if isinstance(value, Forgotten) else load(value))
@@ -167,7 +172,7 @@ def choose(test: Any, then: Block, orelse: Block) -> Any:
         return lambda: put([block()])
 
     name = ("_dflow_expression",)
-    if_(test, run(then), run(orelse), lambda: (box[0],), put, name, name, lambda: (then, orelse))
+    if_(test, run(then), run(orelse), Assigned(lambda: (box[0],), put, name, name, lambda: (then, orelse)))
     if isinstance(box[0], Undefined):
         raise box[0].error()
     return box[0]

@@ -19,7 +19,7 @@ import numpy as np
 from dflow.errors import DflowError, NeedsStatic, TraceError, failure
 from dflow.ir.types import finfo
 from dflow.tracing import array as _array
-from dflow.tracing import earlier, lists_of_numbers, templates
+from dflow.tracing import earlier, lists_of_numbers, templates, totals
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.iterators import take_from
 from dflow.tracing.lift import any_traced, contains_traced, lift, supported
@@ -172,8 +172,11 @@ def _callback(x: Any) -> Any:
 
 
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
-    """What is neither the user's nor ours: it may not know what to do with traced values."""
-    args, kwargs = all_held(args, kwargs)
+    """What is neither the user's nor ours: it may not know what to do with traced values, and not with None either."""
+    return _run_foreign(function, *all_held(args, kwargs))
+
+
+def _run_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     earlier.refuse(getattr(function, "__self__", None))
     try:
         return function(*args, **kwargs)
@@ -199,7 +202,17 @@ def _call_function(function: types.FunctionType, args: Any, kwargs: Any) -> Any:
         return rewritten(function)(*args, **kwargs)
     if _is_numpy(function):
         return _call_native(function, args, kwargs)
+    if function.__module__ == "statistics":
+        return _call_statistics(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
+
+
+def _call_statistics(function: Any, args: Any, kwargs: Any) -> Any:
+    from dflow.numpy.statistics_functions import STATISTICS
+
+    args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
+    traced = any_traced(args) and function in STATISTICS
+    return STATISTICS[function](*args, **kwargs) if traced else _call_foreign(function, args, kwargs)
 
 
 def _runs_as_is(function: Any, args: Any, kwargs: Any) -> bool:
@@ -286,8 +299,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
     owner = getattr(function, "__self__", None)
     if isinstance(owner, list) and earlier.earlier(owner) is not None:
         return _method_of_growing(function, owner, args, kwargs)
-    if isinstance(owner, list) and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
-        owner[:] = lists_of_numbers.joined(owner, args[0])
+    if isinstance(owner, list) and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
@@ -295,6 +307,8 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return result
     if isinstance(owner, str) and function.__name__ in ("format", "join"):
         return (templates.formatted if function.__name__ == "format" else templates.join)(owner, *args, **kwargs)
+    if isinstance(owner, list | tuple) and function.__name__ in ("index", "count") and contains_traced((owner, *args)):
+        return rewritten(getattr(totals, function.__name__))(owner, *args, **kwargs)
     if isinstance(owner, list) and function.__name__ == "sort":
         return sort(owner, **{k: _callback(v) for k, v in kwargs.items()})
     if isinstance(owner, np.ndarray):
@@ -325,7 +339,7 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
             raise x.error()
     if (getattr(function, "__module__", None) or "").startswith("scipy."):
         return _call_solver(function, args, kwargs)
-    return _call_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
+    return _run_foreign(function, args, kwargs) if traced else function(*args, **kwargs)
 
 
 def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
@@ -365,8 +379,7 @@ def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) 
     if function.__name__ not in ("append", "extend", "copy"):
         earlier.refuse(owner)
     fills = earlier.filling(owner)
-    if fills is None and function.__name__ == "extend" and earlier.earlier(args[0]) is not None:
-        owner[:] = lists_of_numbers.joined(owner, args[0])
+    if fills is None and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if fills is None or function.__name__ == "copy":
         return function(*args)

@@ -85,6 +85,14 @@ def joined(xs: Sequence[Any], ys: Sequence[Any]) -> list[Any]:
     return as_list(ns.concatenate(parts), functools.reduce(_lift.either, (p.weak for p in parts)))
 
 
+def extends(xs: list[Any], ys: Any) -> bool:
+    """``xs.extend(ys)`` if ``ys`` is such a list; False if it is not."""
+    if earlier(ys) is None:
+        return False
+    xs[:] = joined(xs, ys)
+    return True
+
+
 def method(xs: list[Any], name: str) -> Callable[..., Any] | None:
     """A method that lists of numbers have, but for those that add to their end."""
     return METHODS[name].__get__(xs) if name in METHODS and filling(xs) is None else None

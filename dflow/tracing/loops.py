@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from dflow.errors import CarriedError, DflowError, TraceIndexError, UndefinedError, failure
 from dflow.tracing.array import Array
-from dflow.tracing.branches import Block, Get, Set, if_, traced_condition
+from dflow.tracing.branches import Assigned, Block, Get, Set, if_, traced_condition
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, region, tracing
 from dflow.tracing.iterators import leave_alone, perhaps_next, take_from, taken_from
 from dflow.tracing.objects import Snapshot
@@ -162,34 +162,25 @@ def _may_end(length: int) -> bool:
     return SHORT < length <= MOST_UNROLLED // here.unrolled and all(r.kind != LOOP for r in here.around())
 
 
-def if_filling(
-    test: Any,
-    then: Block,
-    orelse: Block,
-    get: Get,
-    put: Set,
-    names: Sequence[str],
-    live: Sequence[str],
-    uses: Any = tuple,
-) -> None:
+def if_filling(test: Any, then: Block, orelse: Block, *facts: Any) -> None:
     """An ``if`` statement; where a list becomes longer in it, it is the one iteration of a loop that fills the list."""
-    before = get()
+    assigned = Assigned(*facts)
+    before = assigned.get()
     try:
-        if_(test, then, orelse, get, put, names, live, uses)
+        if_(test, then, orelse, assigned)
     except CarriedError as e:
         here = region()
         held = here.unrolled > 1 or any(_held(target, here) for target, *_ in e.appended)
         if not e.appended or held:
             raise
-        put(before)
-        snapshot = Snapshot([*before, *uses()])
-        loop = Loop(get, put, names, names, live, (), uses)
+        assigned.put(before)
+        snapshot = Snapshot([*before, *assigned.uses()])
+        loop = Loop(assigned.get, assigned.put, assigned.names, assigned.names, assigned.live, (), assigned.uses)
         try:
-            body = functools.partial(if_, test, then, orelse, get, put, names, live, uses)
-            TracedLoop(loop, lambda _: body(), count=1, positive=True).run()
+            TracedLoop(loop, lambda _: if_(test, then, orelse, assigned), count=1, positive=True).run()
             return
         except (CarriedError, UndefinedError):
-            put(before)
+            assigned.put(before)
             snapshot.restore()
         raise
 
@@ -269,7 +260,7 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
         others = TracedLoop(loop, lambda k: body(sequence.item(k + 1)), count=sequence.length - 1, positive=True)
         stop = loop.stopped()
         if traced_condition(stop):
-            if_(stop, lambda: None, others.run, loop.get, loop.put, loop.names, loop.live, loop.uses)
+            if_(stop, lambda: None, others.run, loop.assigned)
         elif stop:
             return True
         else:
@@ -288,7 +279,6 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None], owner: Any = 
 
     ``owner`` is what gives the items, where it is the user's.
     """
-    around = loop.get, loop.put, loop.names, loop.live, loop.uses
     iterator = iter(items)
     while True:
         stop = loop.stopped()
@@ -303,4 +293,4 @@ def _unrolled(loop: Loop, items: Any, body: Callable[[Any], None], owner: Any = 
             body(item)
         else:
             leave_alone(iterator)
-            if_(stop, lambda: None, functools.partial(body, item), *around)
+            if_(stop, lambda: None, functools.partial(body, item), loop.assigned)

@@ -177,10 +177,7 @@ class Merge:
         return Undefined(
             name,
             f"{what} {how} in the branches of the `if` at {self.where}: {describe(a)} and {describe(b)}",
-            "make both of one type and shape"
-            if all(x is None or is_number(x) or anatomy(x) for x in (a, b))
-            else "branches on traced values give numbers and arrays only: use in the branch what is chosen there, "
-            "or make the condition static",
+            _mend_of_different(a, b),
         )
 
     def filled(self, x: Any, k: int) -> Any:
@@ -304,6 +301,20 @@ class Merge:
                 holders[cell].append(array.cell)
             out.append(array)
         return out
+
+
+def _mend_of_different(a: Any, b: Any) -> str:
+    if is_mutable(a) and is_mutable(b) and type(a) is not type(b):
+        return (
+            "use in the branch what is chosen there: so a recursive function walks a tree, with a call in each branch"
+        )
+    if all(x is None or is_number(x) or anatomy(x) for x in (a, b)):
+        return "make both of one type and shape"
+    names = ", or numbers (an IntEnum) for names" if isinstance(a, str) and isinstance(b, str) else ""
+    return (
+        "branches on traced values give numbers and arrays only: use in the branch what is chosen there"
+        f"{names}, or make the condition static"
+    )
 
 
 class _SlotNumber(int):

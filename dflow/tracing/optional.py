@@ -7,13 +7,13 @@ behind a check that there is one, which costs nothing where the program has aske
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dflow.errors import DflowError, UndefinedError, failure
 from dflow.ir.core import Location
 from dflow.tracing.context import builder, region
+from dflow.tracing.reading import gives_operators
 
 
 class Optional:
@@ -36,8 +36,9 @@ class Optional:
     def get(self) -> Any:
         """The value, and a check that there is one when the program runs."""
         if settled(self) is not self.value:
+            holds = builder().constant(self.present) if isinstance(self.present, bool) else self.present.value
             message = f"{self.reason}, and is None where it is used; ask whether it `is None` before"
-            builder().check(self.present.value, error="TypeError", message=message)
+            builder().check(holds, error="TypeError", message=message)
         return self.value
 
     def refused(self) -> DflowError:
@@ -106,18 +107,4 @@ def _equality(name: str, x: Any, other: Any) -> Any:
     return comparison(name, x, other)
 
 
-def _reads(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x, *args: function(held(x), *map(held, args))
-
-
-# Python calls these by itself, where no rewritten code comes between.
-_NAMES = ("neg", "pos", "invert", "abs", "index", "lt", "le", "gt", "ge")
-_ITEMS = ("getitem", "setitem", "delitem", "contains")
-for _name in (*_NAMES, *_ITEMS):
-    setattr(Optional, f"__{_name}__", _reads(getattr(operator, _name)))
-for _f in (bool, int, float, complex, len, iter, round):
-    setattr(Optional, f"__{_f.__name__}__", _reads(_f))
-for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor"):
-    _f = getattr(operator, _name)
-    setattr(Optional, f"__{_name.rstrip('_')}__", _reads(_f))
-    setattr(Optional, f"__r{_name.rstrip('_')}__", lambda x, other, f=_f: f(held(other), held(x)))
+gives_operators(Optional, held, but=("eq", "ne", "str", "format"))

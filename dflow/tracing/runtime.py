@@ -189,8 +189,7 @@ def augment(op: str, old: Any, value: Any) -> Any:
         for x in iterated(value):
             fills.append(x)
         return old
-    if op == "add" and type(old) is list and earlier.earlier(value) is not None:
-        old[:] = lists_of_numbers.joined(old, value)
+    if op == "add" and type(old) is list and lists_of_numbers.extends(old, value):
         return old
     return in_place(op, old, value)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dflow.tracing.array import Array
-from dflow.tracing.branches import Get, Set
+from dflow.tracing.branches import Assigned, Get, Set
 from dflow.tracing.context import Cell
 from dflow.tracing.objects import Place
 from dflow.tracing.state import Undefined
@@ -33,9 +33,9 @@ class Loop:
     uses: Callable[[], Sequence[Any]] = tuple
 
     @property
-    def live(self) -> list[str]:
-        """The variables of which an iteration, or what comes after the loop, may need the value."""
-        return [*self.live_in, *self.live_out, *self.flags]
+    def assigned(self) -> Assigned:
+        """The same of an ``if`` in the place of the loop, with an iteration in it and perhaps others after it."""
+        return Assigned(self.get, self.put, self.names, [*self.live_in, *self.live_out, *self.flags], self.uses)
 
     def stopped(self) -> Any:
         """Whether a flag says that the loop is over."""

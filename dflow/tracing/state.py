@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from dflow.ir.types import kind_of
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.optional import Optional
+from dflow.tracing.reading import gives_operators
 from dflow.tracing.views import same_steps
 
 
@@ -60,23 +60,14 @@ class Undefined:
     __hash__ = object.__hash__
 
 
-def _reads(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x, *args: function(x.read(), *args)
+def load(value: Any) -> Any:
+    """Reads a variable that may be undefined."""
+    if isinstance(value, Undefined):
+        return value.read()
+    return value
 
 
-# Whoever does anything with it needs its value: without these, Python would take it for an object like any other.
-_UNARY = (operator.neg, operator.pos, operator.invert, abs, bool, int, float, complex, len, iter, round, str, format)
-_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift"]
-for _f in (
-    *_UNARY,
-    *(getattr(operator, n) for n in ("eq", "ne", "lt", "le", "gt", "ge", "getitem", "contains", "index")),
-):
-    setattr(Undefined, f"__{_f.__name__}__", _reads(_f))
-for _f in (getattr(operator, n) for n in _BINARY):
-    _name = _f.__name__.strip("_")
-    setattr(Undefined, f"__{_name}__", _reads(_f))
-    setattr(Undefined, f"__r{_name}__", lambda x, other, f=_f: f(other, x.read()))
-
+gives_operators(Undefined, load)
 UNSET = Undefined("result", filler=True)
 
 
@@ -86,13 +77,6 @@ class Forgotten(Undefined):
     def __init__(self, name: str, was: Any, reason: str, mend: str):
         super().__init__(name, reason, mend)
         self.was = was
-
-
-def load(value: Any) -> Any:
-    """Reads a variable that may be undefined."""
-    if isinstance(value, Undefined):
-        return value.read()
-    return value
 
 
 def line_of_block() -> str:

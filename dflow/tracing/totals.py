@@ -1,4 +1,5 @@
-"""``sum``, ``min``, ``any`` and their like, of lists that loops have filled, as users would write them."""
+"""``sum``, ``min``, ``any`` and their like, of lists that loops have filled, and what searches lists for traced values,
+as users would write them."""
 
 from __future__ import annotations
 
@@ -43,4 +44,19 @@ def all(items: Any) -> Any:
     found = True
     for x in items:
         found = found and bool(x)
+    return found
+
+
+def index(items: Any, value: Any, start: int = 0) -> Any:
+    for k in range(start, len(items)):
+        if items[k] == value:
+            return k
+    raise ValueError("the value is not in the list")
+
+
+def count(items: Any, value: Any) -> Any:
+    found = 0
+    for x in items:
+        if x == value:
+            found += 1
     return found

@@ -14,21 +14,21 @@ from typing import Any
 from dflow.errors import CarriedError, DflowError, TraceError, failure
 from dflow.ir.core import Block as IRBlock
 from dflow.ir.core import Value
-from dflow.ir.types import I64, dtype_of, scalar
-from dflow.tracing import layouts, shrinking, sizes
+from dflow.ir.types import I64, scalar
+from dflow.tracing import layouts, shrinking
 from dflow.tracing import lift as _lift
 from dflow.tracing.after_loop import After
 from dflow.tracing.aliases import Aliases
 from dflow.tracing.array import Array
 from dflow.tracing.branches import Block, choose, traced_condition, truth
-from dflow.tracing.carried_optional import as_optional, blank, left
+from dflow.tracing.carried_optional import as_optional
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
 from dflow.tracing.facts import count_below
 from dflow.tracing.filling import Filling, filled
 from dflow.tracing.forgotten import hidden, is_forgotten
 from dflow.tracing.growing import Growing, grown
-from dflow.tracing.objects import WHILE, Snapshot, anatomy, is_mutable, kept, shown
-from dflow.tracing.optional import Optional
+from dflow.tracing.left_behind import leave
+from dflow.tracing.objects import WHILE, Snapshot, anatomy, is_mutable, shown
 from dflow.tracing.remembered import key_of, recall, remember
 from dflow.tracing.rename import rename
 from dflow.tracing.sequences import most_iterations
@@ -45,7 +45,7 @@ from dflow.tracing.slots import (
     slot_array,
 )
 from dflow.tracing.stacks import Stacks
-from dflow.tracing.state import Forgotten, Undefined, describe, flatten, is_number, line_of_block, same, unflatten
+from dflow.tracing.state import Forgotten, Undefined, is_number, line_of_block
 
 MOST_ATTEMPTS = 32
 MOST_UNROLLED = 1024  # a loop that cannot be traced as one is unrolled when it has no more iterations
@@ -75,6 +75,7 @@ class TracedLoop:
         self.here = region()
         self.uses = [*loop.get(), *loop.uses()]
         self.growing: list[Stacks] = []
+        self.replaced: list[Any] = []  # objects that the body replaces by others
         self.outside = Snapshot(())
         self.look()
 
@@ -171,7 +172,7 @@ class TracedLoop:
             return False
         flagged |= any(after[f] is True for f in self.loop.flags)  # the first iteration is the last
         for v in self.variables.values():
-            self.leave(v, after[v.name])
+            leave(self, v, after[v.name])
         smaller = shrinking.found(self.variables.values())
         shrinking.check(smaller, self.region, self.slots)
         results = After(self, after)
@@ -355,110 +356,6 @@ class TracedLoop:
             return self.test()
         limit = _lift.lift(self.count)
         return self.turn() < limit
-
-    # -- what the body leaves ------------------------------------------------------------------------------------
-
-    def leave(self, v: Variable, after: Any) -> None:
-        """Compares a variable after the body with what it was before, and fills its slots."""
-        if isinstance(v.value, Undefined):
-            if isinstance(after, Undefined):
-                return
-            raise self.fill(v, after)
-        if isinstance(after, Undefined):
-            raise after.error()
-        if v.name in self.learnt.shared:
-            if not same(v.value, after):
-                raise self.parts_ways(v.name)
-            return
-        self.replaced: list[Any] = []
-        self.leave_part((v.name,), v.tree, after)
-        if self.replaced:
-            self.learnt.opened.update((id(x), x) for x in self.replaced)
-            raise Again
-
-    def leave_part(self, path: Path, old: Any, new: Any) -> None:
-        new = left(self, path, old, new)
-        if isinstance(old, Slot):
-            return self.fill_slot(old, path, new)
-        with entered(self.region):
-            opened = old.anatomy(new) if isinstance(old, shrinking.Shrinking) else anatomy(new)
-        before = old if isinstance(old, Node) else anatomy(old)
-        if isinstance(old, Node) or (is_mutable(old) and old is not new):
-            if opened is None or before is None or opened.kind != before.kind:
-                origin = old.origin if isinstance(old, Node) else old
-                raise self.changes(path[0], describe(origin), describe(new))
-            if isinstance(old, Node):
-                old.final = new
-            else:
-                self.replaced.append(old)
-            for k, part in before.parts.items():
-                if isinstance(old, Node) or is_mutable(part):
-                    self.leave_part((*path, k), part, opened.parts[k])
-        elif not kept(old, new):
-            if is_number(old) and is_number(new) and path in self.learnt.static:
-                self.learnt.static.discard(path)
-            raise self.changes(path[0], describe(old), describe(new))
-
-    def fill(self, v: Variable, after: Any) -> Exception:
-        """A variable without a value on entry (a result to be returned): any value will do."""
-        leaves, structure = flatten(after)
-        if any(isinstance(x, Optional) for x in leaves) and (make := blank(after, self.here)):
-            self.before[v.name] = make()
-            return Again()
-        if not all(is_number(x) for x in leaves):
-            return self.changes(v.name, "no value", describe(after))
-        zeros = [_lift.lift(x) for x in leaves] if not any(isinstance(x, Array) for x in leaves) else leaves
-        if not all(sizes.stays(_lift.lift(x).type, self.here) for x in zeros):
-            return self.changes(v.name, "no value", describe(after))
-        made = [_lift.wrap(builder().zeros(_lift.lift(x).type)) for x in zeros]
-        self.before[v.name] = unflatten(structure, made)
-        return Again()
-
-    def fill_slot(self, slot: Slot, path: Path, new: Any) -> None:
-        if isinstance(new, Undefined):
-            raise new.error()
-        if not is_number(new):
-            raise self.changes(slot.name, describe(slot.initial), describe(new))
-        with entered(self.region):
-            array = _lift.lift(new)
-            if array.type.shape != slot.type.shape:
-                array = self.same_shape(slot, path, array)
-        old = slot_array(slot)
-        dtype = _lift.result_dtype(old, array)
-        weak = _lift.either(slot.weak, array.weak)
-        if (dtype_of(dtype), weak) != (slot.type.dtype, slot.weak):
-            if dtype_of(dtype).kind != "b" and slot.type.dtype.kind == "b":
-                raise self.changes(slot.name, str(slot.type), str(array.type))
-            self.learnt.types[path] = (dtype, weak)
-            raise Again
-        unchanged = array.cell is slot.cell and not array.steps and slot.cell not in self.region.changed()
-        if unchanged and not isinstance(slot.initial, Array) and slot.cell in self.region.local:
-            self.learnt.static.add(path)
-            raise Again
-        if slot.cell.ordered and (array.cell is not slot.cell or array.steps):
-            with entered(self.region):
-                if not array.is_contiguous():
-                    self.learnt.strided.add(path)
-                    raise Again
-        slot.final = array
-
-    def same_shape(self, slot: Slot, path: Path, array: Array) -> Array:
-        """What the body leaves, under the sizes that the variable had on entry, which must be equal."""
-        new, old = array.type.shape, slot.type.shape
-        if len(new) != len(old) or not all(map(sizes.same, new, old)):
-            unrolls = isinstance(self.count, int) or self.only_if_traced
-            if axes := shrinking.shrinking_axes(slot.type, array.type, unrolls):
-                self.learnt.shrinking[path] = axes | self.learnt.shrinking.get(path, frozenset())
-                raise Again
-            raise self.changes(slot.name, str(slot.type), str(array.type))
-        return _lift.wrap(sizes.recast(array.value, old), array.weak)
-
-    def parts_ways(self, name: str) -> DflowError:
-        return failure(
-            CarriedError,
-            f"{shown(name)} shares memory with an array that is updated in the loop at {self.where}, and is replaced",
-            mend="make it a copy, before the loop and where it is assigned (x.copy())",
-        )
 
     def changes(self, name: str, old: str, new: str) -> DflowError:
         return failure(

@@ -289,16 +289,24 @@ def test_every_use_is_that_of_python(use):
     assert dflow.jit(lambda x: (perhaps(x), 2.0)[1])(4.0) == 2.0
 
 
-def test_a_list_is_not_searched_for_none_while_tracing():
-    def index(x):
-        return [maybe(v) for v in x].index(None)
+def test_a_list_is_searched_for_none():
+    def found(x):
+        items = [maybe(v) for v in x]
+        return items.count(None), items.index(None) if items.count(None) else -1
 
-    def count(x):
-        return [maybe(v) for v in x].count(None)
+    for x in (*ARGS, -ARGS[0], np.abs(ARGS[0])):
+        assert dflow.jit(found)(x) == found(x)
 
-    for f in (index, count):
-        with pytest.raises(dflow.errors.NeedsStatic):
-            dflow.jit(f)(ARGS[0])
+
+def test_a_list_has_items_that_may_be_none():
+    def f(x):
+        items = [0.0]
+        for v in x:
+            items.append(v if v > 1 else None)
+        return sum(v for v in items if v is not None) + (0.5 if items[1] is None else items[1])
+
+    for x in (np.array([0.5, 2.0, 3.0]), np.array([1.5, 0.25])):
+        assert dflow.jit(f)(x) == f(x)
 
 
 def test_a_result_is_never_none():

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 import operator
+import statistics
 
 import numpy as np
 import pytest
@@ -42,6 +43,27 @@ def choices(x):
         *sorted(x, reverse=True),
         *(p[1] for p in sorted(points, key=lambda p: -p[0])),
     )
+
+
+def statistical(x):
+    s = statistics
+    return (
+        *(s.mean(x), s.fmean([v * v for v in x], weights=[1.0, 2.0, 3.0]), s.median(list(x)), s.stdev(v for v in x)),
+        *(
+            s.pstdev(x),
+            s.variance([x[0], 1.0, x[2]]),
+            s.pvariance(x, 0.5),
+            s.harmonic_mean(x * x),
+            s.geometric_mean(x * x),
+        ),
+        *(s.covariance(x, x[::-1]), s.correlation([1.0, 2.0, 4.0], x)),
+    )
+
+
+def searched_by_value(x):
+    items, by_size = list(x), sorted(x)
+    ranks = [by_size.index(v) for v in x]
+    return *ranks, items.count(x[1]), items.count(0.5), (1.0, 2.0, x[2]).index(x[0]) if x[0] == 2 else -1
 
 
 def sorted_in_place(x):
@@ -162,7 +184,18 @@ def views_in_short_loops(x):
 
 
 PROGRAMS = [
-    *(numbers, complex_numbers, choices, sorted_in_place, higher_functions, matched, matched_structure, generated),
+    *(
+        numbers,
+        complex_numbers,
+        choices,
+        sorted_in_place,
+        statistical,
+        searched_by_value,
+        higher_functions,
+        matched,
+        matched_structure,
+        generated,
+    ),
     *(searched, first_by_itself, views_in_short_loops),
 ]
 
@@ -183,6 +216,12 @@ def test_gradients(fn):
 def texts(x, k):
     print("%g %5.1f|%-8.2e|%+d %s %r %%" % (x, x, x, k, x, k), "%(a)s %(b)08.3f" % {"a": k, "b": x}, "%*d" % (4, k))
     print("{} {:.2f} {a!r:>5} {:{w}}".format(x, k, x, a=k, w=7), ", ".join([f"{x:.1f}", "b", str(k)]), "%d" % x)
+
+
+def test_statistics_of_what_has_none():
+    for f in (statistics.geometric_mean, statistics.harmonic_mean, lambda x: statistics.correlation(x, [1, 2])):
+        with pytest.raises(statistics.StatisticsError):
+            dflow.jit(lambda x, f=f: f(x))(np.array([-1.0, -1.0]))
 
 
 def test_texts(capfd):
