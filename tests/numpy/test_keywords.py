@@ -33,6 +33,8 @@ CALLS = {
     "dot": (lambda x: dnp.dot(x, x, preferred_element_type=np.float32), np.float32(14)),
     "einsum": (lambda x: dnp.einsum("ij,j->i", S, np.float32(x), preferred_element_type=float), A @ X),
     "tensordot": (lambda x: dnp.tensordot(A, x, 1, precision=None), A @ X),
+    "sum": (lambda x: dnp.sum(np.float32(x), promote_integers=False, axis=0).astype(float), 6.0),
+    "searchsorted": (lambda x: 1.0 * dnp.searchsorted(np.sort(x), x[2], method="scan"), 1.0),
     "convolve": (lambda x: dnp.convolve(x, x, mode="same", precision="high"), np.convolve(X, X, "same")),
 }
 
