@@ -1,10 +1,13 @@
 """Arguments that JAX's functions have and NumPy's do not: traced, and outside of traces."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import dflow
 import dflow.numpy as dnp
+from dflow.numpy import keywords
 
 X = np.array([3.0, 0.0, 1.0, 2.0])
 A = np.arange(12.0).reshape(3, 4)
@@ -64,3 +67,10 @@ def test_derivatives():
 def test_without_mode_an_index_outside_is_an_error():
     with pytest.raises(IndexError):
         dflow.jit(lambda x: dnp.take_along_axis(x, AT, 0, mode=None))(X)
+
+
+def test_their_names_lead_to_them():
+    """What is found by its name can be part of a program that is kept on disk."""
+    for name in keywords.KEYWORDS:
+        f = getattr(dnp, name)
+        assert getattr(sys.modules[f.__module__], f.__qualname__) is f
