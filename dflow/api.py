@@ -42,6 +42,7 @@ def jit(
     backend: str = "native",
     device: str | None = None,
     deterministic: bool = False,
+    inline: bool = False,
 ) -> Any:
     """Compiles a function to machine code, for each signature when it is first called with it.
 
@@ -58,6 +59,7 @@ def jit(
     after the other, in which ``dflow.debug.breakpoint`` stops.
     ``device``: ``"cpu"``, or ``"cuda"`` for an NVIDIA GPU, where derivatives and ``vmap`` of the function run too.
     ``deterministic``: on the GPU, every run gives the same bits, at a price (docs/gpu.md); elsewhere it is so anyway.
+    ``inline`` is there for programs of JAX, and changes nothing.
 
     Works as a decorator, with or without arguments, on functions, methods and lambdas. The result has
     ``lower(*args)``, which gives the program's stages as text.

@@ -1,8 +1,9 @@
-"""Looking into compiled functions while they run: ``check_finite`` and ``breakpoint``."""
+"""Looking into compiled functions while they run: ``check_finite``, ``breakpoint`` and ``print``."""
 
 from __future__ import annotations
 
 import builtins
+import string
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from dflow.backends.cuda.timeline import Timeline
 from dflow.errors import is_user_frame
 from dflow.reference import Finite
+from dflow.tracing import printing
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.python import BUILTINS
@@ -51,6 +53,26 @@ def breakpoint() -> None:
 BUILTINS[builtins.breakpoint] = breakpoint
 
 
+def print(fmt: str, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
+    """Prints ``fmt.format(*args, **kwargs)`` when the program runs, as ``jax.debug.print`` does.
+
+    Python's ``print`` with an f-string does the same. ``ordered`` changes nothing: texts come in the order of the
+    program.
+    """
+    formatter = string.Formatter()
+    parts: list[Any] = []
+    count = 0
+    for text, field, spec, conversion in formatter.parse(fmt):
+        parts.append(text)
+        if field is not None:
+            automatic = field[:1] in ("", ".", "[")
+            name = f"{count}{field}" if automatic else field
+            count += automatic
+            value = formatter.get_field(name, args, kwargs)[0]
+            parts.append((value, conversion or "", formatter.vformat(spec or "", args, kwargs)))
+    printing.print(printing.joined(*parts))
+
+
 def timeline() -> Timeline:
     """When each kernel ran on a GPU: ``with dflow.debug.timeline() as t: f(x)``, then ``print(t)``.
 
@@ -60,4 +82,4 @@ def timeline() -> Timeline:
     return Timeline()
 
 
-__all__ = ["breakpoint", "check_finite", "timeline"]
+__all__ = ["breakpoint", "check_finite", "print", "timeline"]

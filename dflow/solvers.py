@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.custom import stop_gradient
-from dflow.errors import ShapeError, failure
+from dflow.errors import ShapeError, TraceError, failure
 from dflow.implicit import custom_root
 from dflow.linear_rules import custom_linear_solve
 from dflow.tree import ravel_pytree
@@ -91,10 +91,10 @@ def odeint(
 ) -> Any:
     """The solution of ``dy/dt = func(y, t, *args)`` from ``y0`` at ``t[0]``, at all times ``t`` (monotonic).
 
-    ``y0`` is a tree of floats; the result has its structure, with the times along a new axis 0. Steps adapt to the
-    tolerances (Dormand-Prince). Derivatives by ``y0``, ``args``, ``t`` and what ``func`` closes over are those of the
-    steps taken, which count as constant. Raises ValueError when more than ``mxstep`` steps lie between two times, and
-    when the times go back and forth.
+    ``y0`` is a tree of floats or complex numbers; the result has its structure, with the times along a new axis 0.
+    Steps adapt to the tolerances (Dormand-Prince). Derivatives by ``y0``, ``args``, ``t`` and what ``func`` closes over
+    are those of the steps taken, which count as constant. Raises ValueError when more than ``mxstep`` steps lie between
+    two times, and when the times go back and forth.
     """
     if np.ndim(t) != 1 or len(t) == 0:
         raise failure(ShapeError, "odeint needs the times in an array of one axis", seen=f"shape {np.shape(t)}")
@@ -115,11 +115,15 @@ def odeint(
             seen=f"{len(k)} numbers for the {len(y)} of y",
             mend="take the state as the first argument, the time as the second",
         )
+    if np.iscomplexobj(k) and not np.iscomplexobj(y):
+        raise failure(
+            TraceError, "odeint has a real state whose derivative is complex", mend="make the state complex: y0 + 0j"
+        )
     h = stop_gradient(np.minimum(_first_step(slope, y, now, k, rtol, atol), hmax))
     start, length = now, h
-    dense = np.zeros((5, len(y)))
+    dense = np.zeros((5, len(y)), (y + k).dtype)
     dense[0] = y
-    rows = np.zeros((len(t), len(y)))
+    rows = np.zeros((len(t), len(y)), y.dtype)
     rows[0] = y
     for i in range(1, len(t)):
         target = sign * t[i]
@@ -189,7 +193,7 @@ def _norm(error: Any, y: Any, new: Any, rtol: float, atol: float) -> Any:
 
 
 def _rms(x: Any) -> Any:
-    return np.sqrt(np.mean(x * x))
+    return np.sqrt(np.mean(np.real(x * np.conj(x))))
 
 
 __all__ = ["fixed_point", "odeint"]

@@ -12,6 +12,7 @@ import scipy.special
 
 from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import own
+from dflow.numpy.namespace import EXPORTED
 from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
@@ -37,6 +38,7 @@ _SPECIAL = {
 ALIASES = {
     **{name: getattr(np, of) for name, of in _ALIASES.items()},
     **{name: getattr(scipy.special, of) for name, of in _SPECIAL.items()},
+    "dot": EXPORTED["dot"],
 }
 
 

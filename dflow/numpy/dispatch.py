@@ -188,6 +188,7 @@ _PARTS = {
     "numpy.fft": "dflow.numpy.fft",
     "numpy.polynomial": "dflow.numpy.series",
     "scipy": "dflow.scipy",
+    "scipy.interpolate": "dflow.scipy.interpolate",
     "scipy.ndimage": "dflow.scipy.ndimage",
     "scipy.signal": "dflow.scipy.signal",
     "scipy.stats": "dflow.scipy.stats",

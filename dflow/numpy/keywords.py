@@ -1,8 +1,9 @@
 """Arguments that functions of ``jax.numpy`` have and NumPy's do not.
 
 ``precision`` changes nothing: products are computed in the precision of their operands. ``preferred_element_type`` is
-the dtype in which a product is computed. With ``inplace=False`` a function that writes gives a written copy. ``mode``
-is what an index outside means: an error (None), the nearest inside ("clip"), counting on from the start ("wrap") or
+the dtype in which a product is computed. With ``promote_integers=False`` sums have the dtype of the elements. The
+``method`` of a search changes nothing. With ``inplace=False`` a function that writes gives a written copy. ``mode`` is
+what an index outside means: an error (None), the nearest inside ("clip"), counting on from the start ("wrap") or
 ``fill_value`` ("fill").
 """
 
@@ -63,6 +64,22 @@ def writer(function: Function) -> Function:
     return _taking(function, ("inplace",), written)
 
 
+def search(function: Function) -> Function:
+    def searched(*args: Any, method: str = "", **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return _taking(function, ("method",), searched)
+
+
+def total(function: Function) -> Function:
+    def added(a: Any, *args: Any, promote_integers: bool = True, **kwargs: Any) -> Any:
+        if not promote_integers and len(args) < 2:
+            kwargs.setdefault("dtype", a.dtype if hasattr(a, "dtype") else np.asarray(a).dtype)
+        return function(a, *args, **kwargs)
+
+    return _taking(function, ("promote_integers",), added)
+
+
 @own
 def _taken(a: Any, indices: Any, axis: Any = None, *, mode: Any = None, fill_value: Any = None, **hints: Any) -> Any:
     a = lift(a)
@@ -104,6 +121,8 @@ def _take_along_axis(function: Function) -> Function:
 KEYWORDS: dict[str, Callable[[Function], Function]] = {
     **dict.fromkeys(PRODUCTS, product),
     **dict.fromkeys(WRITERS, writer),
+    **dict.fromkeys(("digitize", "isin", "searchsorted"), search),
+    **dict.fromkeys(("prod", "sum"), total),
     "take": _take,
     "take_along_axis": _take_along_axis,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as _np
@@ -73,7 +74,9 @@ for _alias, _name in (
     ("row_stack", "vstack"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
-EXPORTED.update((name, more(EXPORTED[name])) for name, more in keywords.KEYWORDS.items())
+for _name, _more in keywords.KEYWORDS.items():
+    EXPORTED[_name] = _more(EXPORTED[_name])
+    setattr(sys.modules[EXPORTED[_name].__module__], _name, EXPORTED[_name])  # what its name leads to
 EXPORTED["topk"] = partial_orders.topk
 LIMITS = {name: getattr(limits, name) for name in ("finfo", "iinfo", "isdtype")}
 

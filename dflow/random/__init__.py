@@ -31,9 +31,10 @@ from dflow.random.discrete import (
     randint,
 )
 from dflow.random.multivariate import ball, multivariate_normal, orthogonal
-from dflow.random.threefry import bits, fold_in, key, split
+from dflow.random.threefry import bits, clone, fold_in, key, key_data, split, wrap_key_data
 from dflow.random.transformed import (
     f,
+    generalized_normal,
     loggamma,
     maxwell,
     pareto,
@@ -57,14 +58,17 @@ __all__ = [
     "cauchy",
     "chisquare",
     "choice",
+    "clone",
     "dirichlet",
     "exponential",
     "f",
     "fold_in",
     "gamma",
+    "generalized_normal",
     "geometric",
     "gumbel",
     "key",
+    "key_data",
     "laplace",
     "loggamma",
     "logistic",
@@ -87,4 +91,5 @@ __all__ = [
     "uniform",
     "wald",
     "weibull_min",
+    "wrap_key_data",
 ]

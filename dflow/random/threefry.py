@@ -70,6 +70,14 @@ def fold_in(key: Any, data: Any) -> Any:
     return np.stack(threefry(lift(key), *parts))
 
 
+def key_data(keys: Any) -> Any:
+    """The words of keys, which are what keys are here; for programs of JAX, as ``wrap_key_data`` and ``clone``."""
+    return keys
+
+
+wrap_key_data = clone = key_data
+
+
 @own
 def bits(key: Any, shape: Any = (), dtype: Any = np.uint32) -> Any:
     """Random bits: uint8, uint16, uint32 or uint64."""

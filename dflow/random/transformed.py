@@ -27,6 +27,16 @@ def truncated_normal(key: Any, lower: Any, upper: Any, shape: Any = None, dtype:
 
 
 @sampler
+def generalized_normal(key: Any, p: Any, shape: Any = None, dtype: Any = float) -> Any:
+    """With a density proportional to exp(-abs(x)**p): a power of a gamma distribution with a random sign."""
+    (p,) = _as(dtype, p)
+    wanted = shaped(shape, p)
+    first, second = generator.split.__wrapped__(key)
+    size = gamma.__wrapped__(first, 1.0 / p, wanted, dtype) ** (1.0 / p)
+    return np.where(_open(second, wanted, dtype) < 0.5, -size, size)
+
+
+@sampler
 def pareto(key: Any, b: Any, shape: Any = None, dtype: Any = float) -> Any:
     """From 1 on, with the density b / x**(b + 1)."""
     (b,) = _as(dtype, b)

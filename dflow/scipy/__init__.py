@@ -1,7 +1,6 @@
 """SciPy's functions on traced arrays. Where nothing is traced they are SciPy's own.
 
-``stats``, ``signal``, ``ndimage`` and ``optimize`` are loaded when they are first used, or SciPy's are: that takes
-SciPy itself a while.
+All but ``linalg`` and ``special`` are loaded when they are first used, or SciPy's are: that takes SciPy itself a while.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from dflow.scipy import special as special
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("ndimage", "optimize", "signal", "stats"):
+    if name in ("interpolate", "ndimage", "optimize", "signal", "stats"):
         return importlib.import_module(f"dflow.scipy.{name}")
     raise AttributeError(f"module 'dflow.scipy' has no attribute {name!r}")
 
 
-__all__ = ["linalg", "ndimage", "optimize", "signal", "special", "stats"]
+__all__ = ["interpolate", "linalg", "ndimage", "optimize", "signal", "special", "stats"]

@@ -40,10 +40,14 @@ class Family:
     ppf: Formula | None = None
     mean: Formula
     var: Formula
-    low: float = -math.inf
+    low: float | Formula = -math.inf
     high: Formula = lambda *shapes: math.inf
     inner: float = 0.5
     valid: Formula = _all_positive
+
+    def start(self, *shapes: Any) -> Any:
+        """The lower end of the support."""
+        return self.low(*shapes) if callable(self.low) else self.low
 
     def formula(self, method: str) -> Formula | None:
         """That of ``method``, by itself or by way of one that there is."""
@@ -102,6 +106,38 @@ def _weibull_var(c: Any) -> Any:
     return sc.gamma(1 + 2 / c) - sc.gamma(1 + 1 / c) ** 2
 
 
+def _truncnorm_part(low: Any, high: Any) -> Any:
+    """The logarithm of the share of the normal distribution that lies between two points: by the tail on their side."""
+    turned = low > 0
+    first, last = np.where(turned, -high, low), np.where(turned, -low, high)
+    below, above = sc.log_ndtr(first), sc.log_ndtr(last)
+    none = below >= above
+    return np.where(none, -np.inf, above + np.log1p(-np.exp(np.where(none, -1.0, below - above))))
+
+
+def _truncnorm_logs(y: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """The logarithms of the shares below and above a point; of nearly all, by the rest."""
+    total = _truncnorm_part(a, b)
+    below, above = _truncnorm_part(a, y) - total, _truncnorm_part(y, b) - total
+    most = below > above
+    least = np.where(most, above, below)
+    rest = np.log1p(-np.exp(least))
+    return np.where(most, rest, least), np.where(most, least, rest)
+
+
+def _truncnorm_mean(a: Any, b: Any) -> Any:
+    return _normal_density(a, a, b) - _normal_density(b, a, b)
+
+
+def _truncnorm_var(a: Any, b: Any) -> Any:
+    ends = [np.where(abs(e) < np.inf, e, 0.0) * _normal_density(e, a, b) for e in (a, b)]
+    return 1 + ends[0] - ends[1] - _truncnorm_mean(a, b) ** 2
+
+
+def _normal_density(y: Any, a: Any, b: Any) -> Any:
+    return np.exp(-y * y / 2 - HALF_LOG_2PI - _truncnorm_part(a, b))
+
+
 CONTINUOUS = {
     "norm": Family(
         log_density=lambda y: -y * y / 2 - HALF_LOG_2PI,
@@ -156,6 +192,28 @@ CONTINUOUS = {
         ppf=lambda q: -np.log(-np.log(q)),
         mean=lambda: EULER,
         var=lambda: math.pi**2 / 6,
+    ),
+    "gumbel_l": Family(
+        log_density=lambda y: y - np.exp(y),
+        cdf=lambda y: -np.expm1(-np.exp(y)),
+        sf=lambda y: np.exp(-np.exp(y)),
+        logsf=lambda y: -np.exp(y),
+        ppf=lambda q: np.log(-np.log1p(-q)),
+        mean=lambda: -EULER,
+        var=lambda: math.pi**2 / 6,
+    ),
+    "truncnorm": Family(
+        log_density=lambda y, a, b: -y * y / 2 - HALF_LOG_2PI - _truncnorm_part(a, b),
+        cdf=lambda y, a, b: np.exp(_truncnorm_logs(y, a, b)[0]),
+        sf=lambda y, a, b: np.exp(_truncnorm_logs(y, a, b)[1]),
+        logcdf=lambda y, a, b: _truncnorm_logs(y, a, b)[0],
+        logsf=lambda y, a, b: _truncnorm_logs(y, a, b)[1],
+        mean=_truncnorm_mean,
+        var=_truncnorm_var,
+        low=lambda a, b: a,
+        high=lambda a, b: b,
+        inner=0.0,
+        valid=lambda a, b: a < b,
     ),
     "expon": Family(
         log_density=lambda y: -y,

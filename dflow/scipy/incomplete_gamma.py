@@ -28,7 +28,7 @@ def _lower_series(b: Any, a: Value, x: Value) -> Value:
     return b.while_loop([b.index(0), one, one], more, step)[2]
 
 
-def _upper_fraction(b: Any, a: Value, x: Value) -> Value:
+def upper_fraction(b: Any, a: Value, x: Value) -> Value:
     """The continued fraction of DLMF 8.9.2 (its even part), by the method of Lentz."""
     bottom = b.sub(b.add(x, 1.0), a)
     first = b.div(1.0, bottom)
@@ -118,7 +118,7 @@ def _incomplete(b: Any, a: Value, x: Value, upper: bool) -> Value:
     a_low, x_low = b.select(by_series, a, one), b.select(by_series, x, one)
     low = b.mul(_front(b, a_low, x_low, 1.0), _lower_series(b, a_low, x_low))
     a_high, x_high = b.select(by_fraction, a, one), b.select(by_fraction, x, full(b, x, 4.0))
-    high = b.mul(_front(b, a_high, x_high, 0.0), _upper_fraction(b, a_high, x_high))
+    high = b.mul(_front(b, a_high, x_high, 0.0), upper_fraction(b, a_high, x_high))
     value = b.select(by_series, b.sub(1.0, low) if upper else low, high if upper else b.sub(1.0, high))
     wide_a, wide_x = (b.select(large, v, full(b, v, 2 * LARGE)) for v in (a, x))
     value = b.select(large, _uniform(b, wide_a, wide_x, upper), value)

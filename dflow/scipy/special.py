@@ -17,6 +17,7 @@ from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNCS, implements, located, public, refusing
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import MAX, SUM, reduce
+from dflow.scipy import exponential_integrals as integrals
 from dflow.scipy.beta_rules import BETA_RULES
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import RULES, wide
@@ -98,6 +99,32 @@ def zeta(x: Any, q: Any = None, out: Any = None) -> Array:
     pole = b.or_(b.eq(v, 1.0), b.and_(b.gt(v, 1.0), b.eq(w, 0.0)))
     limit = b.select(pole, b.full(np.inf, v.type), b.full(np.nan, v.type))
     return s.result(b.select(outside, limit, total), out)
+
+
+def _of_doubles(f: Any, x: Any, name: str) -> Array:
+    (x,) = floats(x)
+    if kind_of(x.dtype) == "c":
+        raise TypeError(f"scipy.special.{name} takes real numbers here")
+    found: Array = f(x.astype(np.float64)).astype(x.dtype)
+    return found
+
+
+@implements(scipy.special.exp1)
+def exp1(x: Any, out: Any = None) -> Array:
+    return s.result(_of_doubles(integrals.exp1, x, "exp1").value, out)
+
+
+@implements(scipy.special.expi)
+def expi(x: Any, out: Any = None) -> Array:
+    return s.result(_of_doubles(integrals.expi, x, "expi").value, out)
+
+
+@implements(scipy.special.expn)
+def expn(n: Any, x: Any, out: Any = None) -> Array:
+    order = _static_order(n, "the order n of expn")
+    if order < 0:
+        raise ValueError(f"the order n of expn must not be negative, got {order}")
+    return s.result(_of_doubles(lambda x: integrals.expn(order, x), x, "expn").value, out)
 
 
 @implements(scipy.special.multigammaln)
@@ -191,7 +218,19 @@ def log_softmax(x: Any, axis: Any = None) -> Array:
     return rest - apply(np.log, reduce(SUM, apply(np.exp, rest), axis, keepdims=True))
 
 
-_FUNCTIONS = ("comb", "factorial", "log_softmax", "logsumexp", "multigammaln", "polygamma", "softmax", "zeta")
+_FUNCTIONS = (
+    "comb",
+    "exp1",
+    "expi",
+    "expn",
+    "factorial",
+    "log_softmax",
+    "logsumexp",
+    "multigammaln",
+    "polygamma",
+    "softmax",
+    "zeta",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -59,7 +59,7 @@ def _log_density(dist: Any, method: str, x: Any, args: Any, kwargs: Any) -> Any:
     family, formula = _family(dist, method, "log_density")
     shapes, loc, scale = _parameters(dist, args, kwargs)
     y = (_double(x) - loc) / scale
-    inside = (y >= family.low) & (y <= family.high(*shapes)) & (abs(y) < np.inf)
+    inside = (y >= family.start(*shapes)) & (y <= family.high(*shapes)) & (abs(y) < np.inf)
     if _discrete(dist):  # by whose points there is no derivative
         inside, y = inside & (y == np.floor(y)), np.floor(y)
     found = formula(np.where(inside, y, family.inner), *shapes) - np.log(scale)
@@ -79,7 +79,7 @@ def _distribution(dist: Any, method: str, x: Any, args: Any, kwargs: Any) -> Any
     shapes, loc, scale = _parameters(dist, args, kwargs)
     y = (_double(x) - loc) / scale
     y = np.floor(y) if _discrete(dist) else y
-    below, above = (y < family.low) | (y == -np.inf), (y > family.high(*shapes)) | (y == np.inf)
+    below, above = (y < family.start(*shapes)) | (y == -np.inf), (y > family.high(*shapes)) | (y == np.inf)
     found = formula(np.where(below | above, family.inner, y), *shapes)
     found = np.where(below, _ENDS[method][0], np.where(above, _ENDS[method][1], found))
     return np.where(family.valid(*shapes) & (scale > 0) & ~np.isnan(y), found, np.nan)

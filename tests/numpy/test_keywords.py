@@ -1,10 +1,13 @@
 """Arguments that JAX's functions have and NumPy's do not: traced, and outside of traces."""
 
+import sys
+
 import numpy as np
 import pytest
 
 import dflow
 import dflow.numpy as dnp
+from dflow.numpy import keywords
 
 X = np.array([3.0, 0.0, 1.0, 2.0])
 A = np.arange(12.0).reshape(3, 4)
@@ -33,6 +36,8 @@ CALLS = {
     "dot": (lambda x: dnp.dot(x, x, preferred_element_type=np.float32), np.float32(14)),
     "einsum": (lambda x: dnp.einsum("ij,j->i", S, np.float32(x), preferred_element_type=float), A @ X),
     "tensordot": (lambda x: dnp.tensordot(A, x, 1, precision=None), A @ X),
+    "sum": (lambda x: dnp.sum(np.float32(x), promote_integers=False, axis=0).astype(float), 6.0),
+    "searchsorted": (lambda x: 1.0 * dnp.searchsorted(np.sort(x), x[2], method="scan"), 1.0),
     "convolve": (lambda x: dnp.convolve(x, x, mode="same", precision="high"), np.convolve(X, X, "same")),
 }
 
@@ -62,3 +67,10 @@ def test_derivatives():
 def test_without_mode_an_index_outside_is_an_error():
     with pytest.raises(IndexError):
         dflow.jit(lambda x: dnp.take_along_axis(x, AT, 0, mode=None))(X)
+
+
+def test_their_names_lead_to_them():
+    """What is found by its name can be part of a program that is kept on disk."""
+    for name in keywords.KEYWORDS:
+        f = getattr(dnp, name)
+        assert getattr(sys.modules[f.__module__], f.__qualname__) is f

@@ -26,6 +26,8 @@ UFUNCS = {
     "poch": (PAIR, 1e-12),
     **{name: ((*PAIR, np.linspace(0.02, 0.98, 8)), 1e-12) for name in ("betainc", "betaincc")},
     "gammasgn": ((X,), 1e-15),
+    "exp1": ((POSITIVE,), 2e-14),
+    "expi": ((X,), 2e-14),
     "erfcx": ((X[1:],), 1e-14),
     "erfc": ((X[:-1],), 1e-15),
     "ndtr": ((X,), 5e-14),
@@ -42,6 +44,8 @@ FUNCTIONS = {
     "polygamma 0": (lambda x: sp.polygamma(0, x), (POSITIVE[1:],)),
     "zeta": (sp.zeta, (np.array([1.1, 2.0, 5.0, 20.0]), np.array([0.1, 1.0, 4.0, 30.0]))),
     "Riemann's zeta": (sp.zeta, (np.array([1.1, 2.0, 5.0, 20.0]),)),
+    "expn": (lambda x: sp.expn(3, x), (POSITIVE[1:-1],)),
+    "expn 0": (lambda x: sp.expn(0, x), (POSITIVE[1:-1],)),
     "multigammaln": (lambda x: sp.multigammaln(x, 3), (4.5,)),
     "comb": (sp.comb, (np.array([5.0, 10.0, 7.5]), np.array([2.0, 3.0, 1.0]))),
     "comb with repetition": (lambda n, k: sp.comb(n, k, repetition=True), (5.0, 2.0)),
@@ -83,6 +87,8 @@ POINTS = {
     **{name: [(0.4, 1.0, 5.0), (2.5, 0.1, 3.0)] for name in ("gammainc", "gammaincc")},
     **{name: [(0.4, 1.5, 5.0), (0.5, -2.0, 3.0)] for name in ("boxcox", "boxcox1p", "poch")},
     "erfcx": [(-1.5, 0.2, 30.0)],
+    "exp1": [(0.3, 1.7, 4.0)],
+    "expi": [(-4.0, 0.3, 50.0)],
 }
 
 
@@ -112,7 +118,23 @@ EDGES = np.array([0.0, -0.0, 1.0, -1.0, 0.5, 2.0, np.inf, -np.inf, np.nan])
 
 @pytest.mark.parametrize(
     "name",
-    ["gamma", "erfinv", "erfcinv", "ndtri", "expit", "logit", "entr", "i0e", "i1e", "j0", "j1", "log_ndtr", "psi"],
+    [
+        "gamma",
+        "erfinv",
+        "erfcinv",
+        "ndtri",
+        "expit",
+        "logit",
+        "entr",
+        "i0e",
+        "i1e",
+        "j0",
+        "j1",
+        "log_ndtr",
+        "psi",
+        "exp1",
+        "expi",
+    ],
 )
 def test_edges(name):
     f = getattr(sp, name)
@@ -144,6 +166,8 @@ def test_where_nothing_is_left():
         (lambda x: sp.airy(x), "airy is not supported"),
         (lambda x: sp.polygamma(x, 1.0), "order n of polygamma"),
         (lambda x: sp.comb(x, 2, exact=True), "exact=True"),
+        (lambda x: sp.expn(-1, x), "must not be negative"),
+        (lambda x: sp.exp1(x + 1j), "takes real numbers"),
     ],
 )
 def test_refusals(f, message):

@@ -5,7 +5,7 @@ import pytest
 import scipy.integrate
 
 import dflow
-from dflow.errors import DerivativeError, ShapeError
+from dflow.errors import DerivativeError, DflowError, ShapeError
 
 RNG = np.random.default_rng(5)
 M = RNG.normal(size=(4, 4)) * 0.3 + 2 * np.eye(4)
@@ -239,6 +239,20 @@ def test_odeint_derivatives():
 
     y0, times = np.array([1.0, 2.0]), np.array([0.0, 0.5, 1.0])
     dflow.check_grads(f, (y0, times, 1.2))
+
+
+def test_odeint_of_complex_states():
+    t = np.array([0.0, 0.5, 1.0])
+
+    def turn(y, t, speed):
+        return 1j * speed * y
+
+    np.testing.assert_allclose(dflow.jit(lambda w: dflow.odeint(turn, 1.0 + 0j, t, w))(2.0), np.exp(2j * t), atol=1e-7)
+    slope = dflow.grad(lambda w: np.real(dflow.odeint(turn, 1.0 + 0j, t, w)[-1]))(2.0)
+    np.testing.assert_allclose(slope, -np.sin(2.0), rtol=1e-6)
+    for solve in (dflow.odeint, dflow.jit(dflow.odeint, static_argnums=0)):
+        with pytest.raises(DflowError, match="real state whose derivative is complex"):
+            solve(turn, 1.0, t, 2.0)
 
 
 def test_odeint_of_trees():
