@@ -12,13 +12,16 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optree
 
 from dflow.records import attributes, has_attributes, has_attributes_in_dict, with_attributes
 
 _NODES = (tuple, list, dict)
 _BY_VALUE = (int, bool, str, type(None))
-_BY_IDENTITY = (type, enum.Enum, types.FunctionType, types.BuiltinFunctionType)
+_BY_IDENTITY = (
+    type, types.ModuleType, enum.Enum, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum),
+)  # fmt: skip
 
 
 class Different(Exception):
@@ -102,6 +105,10 @@ class _Reader:
             self.require(f"type({at}) is {self.constant(type(x))} and {at} == {self.constant(x)}")
         elif isinstance(x, _BY_IDENTITY):
             self.require(f"{at} is {self.constant(x)}")
+        elif type(x) in (tuple, list):
+            self.require(f"type({at}) is {self.constant(type(x))} and len({at}) == {len(x)}")
+            for i, item in enumerate(x):
+                self.require_same(f"{at}[{i}]", item)
         else:
             raise _Unknown
 
