@@ -222,6 +222,7 @@ _NO_RECORDS = (
     int, float, complex, str, bytes, list, tuple, dict, set, frozenset, deque, np.ndarray, np.generic,
 )  # fmt: skip
 
+_UNCHANGING = (int, float, complex, str, bytes, type(None), types.FunctionType, type)
 _OF_ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 
@@ -269,10 +270,22 @@ class Fixed:
             return id(type(self.value))
 
 
-def _contents(x: Any) -> Any:
-    """``x`` as it is now: containers may change later."""
-    if type(x) is list or type(x) is tuple:
-        return (type(x), *map(_contents, x))
-    if type(x) is dict:
-        return (dict, *((k, _contents(v)) for k, v in x.items()))
-    return (set, frozenset(x)) if type(x) is set else x
+def _contents(x: Any, _inside: frozenset[int] = frozenset()) -> Any:
+    """``x`` as it is now: containers, objects and arrays (of names: those of numbers are data) may change later."""
+    if isinstance(x, _UNCHANGING) or id(x) in _inside:
+        return x
+
+    def inner(items: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(_contents(v, _inside | {id(x)}) for v in items)
+
+    if isinstance(x, list | tuple | deque):
+        return (type(x), *inner(x))
+    if isinstance(x, dict):
+        return (type(x), *zip(x, inner(x.values())))
+    if isinstance(x, set):
+        return (type(x), frozenset(x))
+    if isinstance(x, np.ndarray):
+        return (np.ndarray, x.dtype, x.shape, inner(x.flat) if x.dtype.hasobject else x.tobytes())
+    if is_record(x) and (own := attributes(x)):
+        return (x, *zip(own, inner(own.values())))  # also the same object: what is returned may hold it
+    return x

@@ -1,5 +1,6 @@
 """Objects as arguments and results: gradients in the same structure, updates that reach the caller, marked fields."""
 
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -44,6 +45,12 @@ class Model:
 
     def loss(self):
         return sum(self.scale * np.sum(self.weights**k) for k in range(1, self.order))
+
+
+@dflow.struct
+class Marked:
+    x: float
+    facts: object = dflow.field(static=True)
 
 
 @dflow.struct(frozen=True)
@@ -97,6 +104,55 @@ def test_static_attributes_are_compared_by_what_is_in_them():
     assert f(p) == 1.0
     p.mode.append("b")
     assert f(p) == 2.0
+
+
+class Mode:
+    def __init__(self, name):
+        self.name = name
+
+
+def renamed(mode):
+    mode.name = "b"
+
+
+FACTS = {
+    "an object": (Mode("a"), lambda m: m.name, renamed),
+    "an object in a list": ([Mode("a")], lambda m: m[0].name, lambda m: renamed(m[0])),
+    "an object of an object": (Mode(Mode("a")), lambda m: m.name.name, lambda m: renamed(m.name)),
+    "a dataclass": (Vector("a", None), lambda m: m.x, lambda m: setattr(m, "x", "b")),
+    "a deque": (deque("a"), lambda m: m[0], lambda m: m.append(m.popleft() + "b")),
+    "an ordered dict": (OrderedDict(k="a"), lambda m: m["k"], lambda m: m.update(k="b")),
+    "an array of names": (np.array(["a"]), lambda m: m[0], lambda m: m.fill("b")),
+    "an array of objects": (np.array(["a", None]), lambda m: m[0], lambda m: m.fill("b")),
+    "an array that is marked": (np.array([np.nan, 0.0]), lambda m: "ab"[int(m[1])], lambda m: m.fill(1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_facts_that_change_where_they_are(kind):
+    facts, name, change = FACTS[kind]
+    p = Marked(2.0, facts)
+    traced = []
+
+    def f(p):
+        traced.append(1)
+        return p.x if name(p.facts) == "a" else -p.x
+
+    run = dflow.jit(f)
+    assert run(p) == run(p) == 2.0
+    count = len(traced)
+    change(facts)
+    assert run(p) == run(p) == -2.0
+    assert len(traced) == 2 * count
+
+
+def test_facts_that_refer_to_each_other():
+    first, second = Mode("a"), Mode("b")
+    first.other, second.other = second, first
+    run = dflow.jit(lambda p: p.x if p.facts.other.name == "b" else -p.x)
+    assert run(Marked(2.0, first)) == 2.0
+    second.name = "c"
+    assert run(Marked(2.0, first)) == -2.0
 
 
 # -- updates of arguments --------------------------------------------------------------------------------------------
