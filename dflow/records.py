@@ -137,7 +137,12 @@ def has_attributes(cls: type) -> bool:
 
 def has_attributes_in_dict(cls: type) -> bool:
     """Whether instances are such nodes, and have no attributes but those in their ``__dict__``."""
-    return cls in _attributed and cls.__dictoffset__ != 0 and not _slots(cls) and not _fields_of_class(cls)
+    return cls in _attributed and cls.__dictoffset__ != 0 and not slots(cls) and not _fields_of_class(cls)
+
+
+def has_attributes_in_slots(cls: type) -> bool:
+    """Whether instances are such nodes, and have no attributes but those in slots."""
+    return cls in _attributed and cls.__dictoffset__ == 0 and not _fields_of_class(cls)
 
 
 def is_custom(cls: type) -> bool:
@@ -164,7 +169,7 @@ def with_attributes(cls: type, values: Iterable[tuple[str, Any]]) -> Any:
 
 def attributes(x: Any) -> dict[str, Any]:
     """The attributes that an object has of its own, in slots or in its ``__dict__``."""
-    found = {k: getattr(x, k) for k in (*_fields_of_class(type(x)), *_slots(type(x))) if hasattr(x, k)}  # type: ignore[arg-type]
+    found = {k: getattr(x, k) for k in (*_fields_of_class(type(x)), *slots(type(x))) if hasattr(x, k)}  # type: ignore[arg-type]
     return {**found, **getattr(x, "__dict__", {})}
 
 
@@ -175,7 +180,8 @@ def _fields_of_class(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields if not f.init and f.default is not dataclasses.MISSING)
 
 
-def _slots(cls: type) -> list[str]:
+def slots(cls: type) -> list[str]:
+    """The names of the slots of a class and of those that it is derived from."""
     found = []
     for c in reversed(cls.__mro__):
         names = c.__dict__.get("__slots__", ())

@@ -2,7 +2,7 @@
 
 For a call ``f({"w": w, "b": b})`` whose tree has been seen before, the code reads ``x0 = args[0]; return (x0["b"],
 x0["w"])``, with checks that the containers are what they were. Named tuples are read as tuples, objects by their
-``__dict__``; trees with other nodes are left to ``optree``.
+``__dict__`` or slots; trees with other nodes are left to ``optree``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 import optree
 
-from dflow.records import attributes, has_attributes, has_attributes_in_dict, with_attributes
+from dflow.records import (
+    attributes,
+    has_attributes,
+    has_attributes_in_dict,
+    has_attributes_in_slots,
+    slots,
+    with_attributes,
+)
 
 _NODES = (tuple, list, dict)
 _BY_VALUE = (int, bool, str, type(None))
@@ -78,6 +85,9 @@ class _Reader:
         if kind is type(None):
             self.require(f"{at} is None")
             return
+        if has_attributes_in_slots(kind):
+            yield from self.read_slots(spec, at)
+            return
         if has_attributes_in_dict(kind):
             at = self.read_attributes(spec, at)
         elif kind in _NODES or _is_named_tuple(spec):
@@ -99,6 +109,20 @@ class _Reader:
         for key in found.keys() - {*spec.entries()}:
             self.require_same(f"{name}[{self.constant(key)}]", found[key])
         return name
+
+    def read_slots(self, spec: optree.PyTreeSpec, at: str) -> Iterator[str]:
+        """The leaves of an object whose attributes lie in slots; those that are not set must not be set."""
+        kind: Any = spec.type
+        self.require(f"type({at}) is {self.constant(kind)}")
+        found, children = _attributes(spec), dict(zip(spec.entries(), spec.children()))
+        for key in dict.fromkeys(slots(kind)):
+            name = next(self.names)
+            self.lines.append(f"    {name} = getattr({at}, {self.constant(key)}, Different)")
+            if key in children:
+                self.require(f"{name} is not Different")
+                yield from self.read(children[key], name)
+            else:
+                self.require_same(name, found.get(key, Different))
 
     def require_same(self, at: str, x: Any) -> None:
         if type(x) in _BY_VALUE:

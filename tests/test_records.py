@@ -302,6 +302,33 @@ def test_known_calls_compare_functions_and_lists_of_facts():
                 extract(p)
 
 
+class Slotted:
+    __slots__ = ("mode", "scale", "x")
+
+    def __init__(self, x, mode):
+        self.x, self.mode = x, mode
+
+
+class More(Slotted):
+    __slots__ = ("x", "y")
+
+
+def test_known_calls_read_slots():
+    def f(p):
+        return getattr(p, "scale", 1.0) * (p.x if p.mode == "sum" else -p.x) + getattr(p, "y", 0.0)
+
+    run = dflow.jit(f)
+    scaled, more = Slotted(2.0, "sum"), More(3.0, "sum")
+    scaled.scale, more.y = 3.0, 5.0
+    for p in (Slotted(2.0, "sum"), Slotted(2.0, "other"), scaled, more, More(4.0, "sum")):
+        assert [run(p), run(p)] == [f(p), f(p)]
+        extract = extractor(optree.tree_structure(p, namespace=NAMESPACE))
+        assert extract is not None and extract(p) == tuple(dflow.tree.leaves(p))
+    del more.y
+    with pytest.raises(Different):
+        extractor(optree.tree_structure(scaled, namespace=NAMESPACE))(more)
+
+
 def test_known_calls_return_named_tuples_and_objects():
     run = dflow.jit(lambda p, q: (Pair(q.x, p.y), [Plain(p.x, None, "kept")], {"v": Vector(q.y, p.y)}))
     for x in (1.0, 2.0):
