@@ -14,7 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, dataclass_transform
+from typing import Any, NamedTuple, dataclass_transform
 
 import numpy as np
 import optree
@@ -82,16 +82,39 @@ def register_attributes(cls: type) -> None:
     def apart(x: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
         found = attributes(x)
         names = tuple(k for k, v in found.items() if k not in static and (v is None or holds_numbers(v)))
-        rest = tuple((k, Fixed(v)) for k, v in found.items() if k not in names)
+        rest = tuple((k, Fixed(_unbound(v, x, found))) for k, v in found.items() if k not in names)
         return [found[k] for k in names], (names, rest), names
 
     def together(kept: Any, children: Any) -> Any:
         names, rest = kept
-        return with_attributes(cls, (*zip(names, children), *((k, s.value) for k, s in rest)))
+        made = with_attributes(cls, (*zip(names, children), *((k, s.value) for k, s in rest)))
+        for k, s in rest:
+            if isinstance(s.value, _Method):
+                object.__setattr__(made, k, s.value.of(made))
+        return made
 
     optree.register_pytree_node(cls, apart, together, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE)
     _registered.add(cls)
     _attributed.add(cls)
+
+
+class _Method(NamedTuple):
+    """A method of the object that has it as an attribute, or of what is another attribute of that object."""
+
+    function: Any
+    owner: str | None
+
+    def of(self, x: Any) -> types.MethodType:
+        return types.MethodType(self.function, x if self.owner is None else getattr(x, self.owner))
+
+
+def _unbound(v: Any, x: Any, found: dict[str, Any]) -> Any:
+    """A fact among the attributes of ``x``; methods of ``x`` and of its parts will be those of what stands for it."""
+    if type(v) is not types.MethodType:
+        return v
+    if v.__self__ is x:
+        return _Method(v.__func__, None)
+    return next((_Method(v.__func__, k) for k, part in found.items() if part is v.__self__), v)
 
 
 def register_container(cls: type) -> None:
@@ -292,6 +315,10 @@ def _contents(x: Any, _inside: frozenset[int] = frozenset()) -> Any:
         return (type(x), frozenset(x))
     if isinstance(x, np.ndarray):
         return (np.ndarray, x.dtype, x.shape, inner(x.flat) if x.dtype.hasobject else x.tobytes())
+    if isinstance(x, types.MethodType):
+        return (x, *inner([x.__self__]))
+    if isinstance(x, functools.partial):
+        return (x, *inner([x.func, *x.args, x.keywords]))
     if is_record(x) and (own := attributes(x)):
         return (x, *zip(own, inner(own.values())))  # also the same object: what is returned may hold it
     return x

@@ -173,6 +173,8 @@ def _write(spec: optree.PyTreeSpec, counter: Iterator[int], constants: dict[str,
         return f"{_constant(kind, constants)}({items})"
     if has_attributes(kind):
         rest = {k: v for k, v in _attributes(spec).items() if k not in spec.entries()}
+        if any(isinstance(v, types.MethodType) for v in rest.values()):  # of the object that is made
+            raise _Unknown
         pairs = [*zip(keys, children), *((_constant(k, constants), _constant(v, constants)) for k, v in rest.items())]
         return f"with_attributes({_constant(kind, constants)}, ({''.join(f'({k}, {v}), ' for k, v in pairs)}))"
     raise _Unknown

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -153,6 +154,40 @@ def test_facts_that_refer_to_each_other():
     assert run(Marked(2.0, first)) == 2.0
     second.name = "c"
     assert run(Marked(2.0, first)) == -2.0
+
+
+class Chosen:
+    """What is done is chosen when the object is made: its own method, and one of its part."""
+
+    def __init__(self, w, x):
+        self.model, self.x = Plain(w, 0.0), x
+        self.apply, self.step = self.model.__rmul__, self.shifted
+
+    def shifted(self):
+        self.x += 1.0
+        return self.apply(self.x).x
+
+
+def test_methods_as_attributes():
+    run, slope = dflow.jit(lambda p: p.step() * p.x), dflow.grad(lambda p: p.step() * p.x)
+    p = Chosen(2.0, 3.0)
+    assert [run(p), run(p)] == [32.0, 50.0] and p.x == 5.0
+    p.model.x = 3.0
+    assert run(p) == 108.0
+    gradient = slope(p)
+    assert gradient.model.x == 49.0 and gradient.x == 42.0
+    same = dflow.jit(lambda p: p)(p)
+    assert same.step.__self__ is same and same.apply.__self__ is same.model
+
+
+def test_a_method_of_an_object_elsewhere():
+    """Its object is a fact, whose numbers are looked at again in every call."""
+    other = Vector(2.0, 1.0)
+    run = dflow.jit(lambda p: p.mode(p.x).y)
+    for method in (other.__rmul__, partial(Vector.__rmul__, other)):
+        p = Plain(3.0, None, method)
+        for other.y in (1.0, 5.0):
+            assert run(p) == run(p) == 3.0 * other.y
 
 
 # -- updates of arguments --------------------------------------------------------------------------------------------
