@@ -133,6 +133,10 @@ class _Reader:
             self.require(f"type({at}) is {self.constant(type(x))} and len({at}) == {len(x)}")
             for i, item in enumerate(x):
                 self.require_same(f"{at}[{i}]", item)
+        elif type(x) is dict and all(type(k) is str for k in x):
+            self.require(f"type({at}) is {self.constant(dict)} and list({at}) == {self.constant([*x])}")
+            for k, item in x.items():
+                self.require_same(f"{at}[{self.constant(k)}]", item)
         else:
             raise _Unknown
 
