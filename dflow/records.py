@@ -14,7 +14,7 @@ import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any, dataclass_transform
+from typing import Any, NamedTuple, dataclass_transform
 
 import numpy as np
 import optree
@@ -82,16 +82,39 @@ def register_attributes(cls: type) -> None:
     def apart(x: Any) -> tuple[list[Any], Any, tuple[str, ...]]:
         found = attributes(x)
         names = tuple(k for k, v in found.items() if k not in static and (v is None or holds_numbers(v)))
-        rest = tuple((k, Fixed(v)) for k, v in found.items() if k not in names)
+        rest = tuple((k, Fixed(_unbound(v, x, found))) for k, v in found.items() if k not in names)
         return [found[k] for k in names], (names, rest), names
 
     def together(kept: Any, children: Any) -> Any:
         names, rest = kept
-        return with_attributes(cls, (*zip(names, children), *((k, s.value) for k, s in rest)))
+        made = with_attributes(cls, (*zip(names, children), *((k, s.value) for k, s in rest)))
+        for k, s in rest:
+            if isinstance(s.value, _Method):
+                object.__setattr__(made, k, s.value.of(made))
+        return made
 
     optree.register_pytree_node(cls, apart, together, path_entry_type=optree.GetAttrEntry, namespace=NAMESPACE)
     _registered.add(cls)
     _attributed.add(cls)
+
+
+class _Method(NamedTuple):
+    """A method of the object that has it as an attribute, or of what is another attribute of that object."""
+
+    function: Any
+    owner: str | None
+
+    def of(self, x: Any) -> types.MethodType:
+        return types.MethodType(self.function, x if self.owner is None else getattr(x, self.owner))
+
+
+def _unbound(v: Any, x: Any, found: dict[str, Any]) -> Any:
+    """A fact among the attributes of ``x``; methods of ``x`` and of its parts will be those of what stands for it."""
+    if type(v) is not types.MethodType:
+        return v
+    if v.__self__ is x:
+        return _Method(v.__func__, None)
+    return next((_Method(v.__func__, k) for k, part in found.items() if part is v.__self__), v)
 
 
 def register_container(cls: type) -> None:
@@ -137,7 +160,12 @@ def has_attributes(cls: type) -> bool:
 
 def has_attributes_in_dict(cls: type) -> bool:
     """Whether instances are such nodes, and have no attributes but those in their ``__dict__``."""
-    return cls in _attributed and cls.__dictoffset__ != 0 and not _slots(cls) and not _fields_of_class(cls)
+    return cls in _attributed and cls.__dictoffset__ != 0 and not slots(cls) and not _fields_of_class(cls)
+
+
+def has_attributes_in_slots(cls: type) -> bool:
+    """Whether instances are such nodes, and have no attributes but those in slots."""
+    return cls in _attributed and cls.__dictoffset__ == 0 and not _fields_of_class(cls)
 
 
 def is_custom(cls: type) -> bool:
@@ -164,7 +192,7 @@ def with_attributes(cls: type, values: Iterable[tuple[str, Any]]) -> Any:
 
 def attributes(x: Any) -> dict[str, Any]:
     """The attributes that an object has of its own, in slots or in its ``__dict__``."""
-    found = {k: getattr(x, k) for k in (*_fields_of_class(type(x)), *_slots(type(x))) if hasattr(x, k)}  # type: ignore[arg-type]
+    found = {k: getattr(x, k) for k in (*_fields_of_class(type(x)), *slots(type(x))) if hasattr(x, k)}  # type: ignore[arg-type]
     return {**found, **getattr(x, "__dict__", {})}
 
 
@@ -175,7 +203,8 @@ def _fields_of_class(cls: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields if not f.init and f.default is not dataclasses.MISSING)
 
 
-def _slots(cls: type) -> list[str]:
+def slots(cls: type) -> list[str]:
+    """The names of the slots of a class and of those that it is derived from."""
     found = []
     for c in reversed(cls.__mro__):
         names = c.__dict__.get("__slots__", ())
@@ -222,6 +251,7 @@ _NO_RECORDS = (
     int, float, complex, str, bytes, list, tuple, dict, set, frozenset, deque, np.ndarray, np.generic,
 )  # fmt: skip
 
+_UNCHANGING = (int, float, complex, str, bytes, type(None), types.FunctionType, type)
 _OF_ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 
@@ -269,10 +299,26 @@ class Fixed:
             return id(type(self.value))
 
 
-def _contents(x: Any) -> Any:
-    """``x`` as it is now: containers may change later."""
-    if type(x) is list or type(x) is tuple:
-        return (type(x), *map(_contents, x))
-    if type(x) is dict:
-        return (dict, *((k, _contents(v)) for k, v in x.items()))
-    return (set, frozenset(x)) if type(x) is set else x
+def _contents(x: Any, _inside: frozenset[int] = frozenset()) -> Any:
+    """``x`` as it is now: containers, objects and arrays (of names: those of numbers are data) may change later."""
+    if isinstance(x, _UNCHANGING) or id(x) in _inside:
+        return x
+
+    def inner(items: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(_contents(v, _inside | {id(x)}) for v in items)
+
+    if isinstance(x, list | tuple | deque):
+        return (type(x), *inner(x))
+    if isinstance(x, dict):
+        return (type(x), *zip(x, inner(x.values())))
+    if isinstance(x, set):
+        return (type(x), frozenset(x))
+    if isinstance(x, np.ndarray):
+        return (np.ndarray, x.dtype, x.shape, inner(x.flat) if x.dtype.hasobject else x.tobytes())
+    if isinstance(x, types.MethodType):
+        return (x, *inner([x.__self__]))
+    if isinstance(x, functools.partial):
+        return (x, *inner([x.func, *x.args, x.keywords]))
+    if is_record(x) and (own := attributes(x)):
+        return (x, *zip(own, inner(own.values())))  # also the same object: what is returned may hold it
+    return x

@@ -2,7 +2,7 @@
 
 For a call ``f({"w": w, "b": b})`` whose tree has been seen before, the code reads ``x0 = args[0]; return (x0["b"],
 x0["w"])``, with checks that the containers are what they were. Named tuples are read as tuples, objects by their
-``__dict__``; trees with other nodes are left to ``optree``.
+``__dict__`` or slots; trees with other nodes are left to ``optree``.
 """
 
 from __future__ import annotations
@@ -12,13 +12,23 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import optree
 
-from dflow.records import attributes, has_attributes, has_attributes_in_dict, with_attributes
+from dflow.records import (
+    attributes,
+    has_attributes,
+    has_attributes_in_dict,
+    has_attributes_in_slots,
+    slots,
+    with_attributes,
+)
 
 _NODES = (tuple, list, dict)
 _BY_VALUE = (int, bool, str, type(None))
-_BY_IDENTITY = (type, enum.Enum, types.FunctionType, types.BuiltinFunctionType)
+_BY_IDENTITY = (
+    type, types.ModuleType, enum.Enum, types.FunctionType, types.BuiltinFunctionType, np.ufunc, type(np.sum),
+)  # fmt: skip
 
 
 class Different(Exception):
@@ -75,6 +85,9 @@ class _Reader:
         if kind is type(None):
             self.require(f"{at} is None")
             return
+        if has_attributes_in_slots(kind):
+            yield from self.read_slots(spec, at)
+            return
         if has_attributes_in_dict(kind):
             at = self.read_attributes(spec, at)
         elif kind in _NODES or _is_named_tuple(spec):
@@ -97,11 +110,33 @@ class _Reader:
             self.require_same(f"{name}[{self.constant(key)}]", found[key])
         return name
 
+    def read_slots(self, spec: optree.PyTreeSpec, at: str) -> Iterator[str]:
+        """The leaves of an object whose attributes lie in slots; those that are not set must not be set."""
+        kind: Any = spec.type
+        self.require(f"type({at}) is {self.constant(kind)}")
+        found, children = _attributes(spec), dict(zip(spec.entries(), spec.children()))
+        for key in dict.fromkeys(slots(kind)):
+            name = next(self.names)
+            self.lines.append(f"    {name} = getattr({at}, {self.constant(key)}, Different)")
+            if key in children:
+                self.require(f"{name} is not Different")
+                yield from self.read(children[key], name)
+            else:
+                self.require_same(name, found.get(key, Different))
+
     def require_same(self, at: str, x: Any) -> None:
         if type(x) in _BY_VALUE:
             self.require(f"type({at}) is {self.constant(type(x))} and {at} == {self.constant(x)}")
         elif isinstance(x, _BY_IDENTITY):
             self.require(f"{at} is {self.constant(x)}")
+        elif type(x) in (tuple, list):
+            self.require(f"type({at}) is {self.constant(type(x))} and len({at}) == {len(x)}")
+            for i, item in enumerate(x):
+                self.require_same(f"{at}[{i}]", item)
+        elif type(x) is dict and all(type(k) is str for k in x):
+            self.require(f"type({at}) is {self.constant(dict)} and list({at}) == {self.constant([*x])}")
+            for k, item in x.items():
+                self.require_same(f"{at}[{self.constant(k)}]", item)
         else:
             raise _Unknown
 
@@ -142,6 +177,8 @@ def _write(spec: optree.PyTreeSpec, counter: Iterator[int], constants: dict[str,
         return f"{_constant(kind, constants)}({items})"
     if has_attributes(kind):
         rest = {k: v for k, v in _attributes(spec).items() if k not in spec.entries()}
+        if any(isinstance(v, types.MethodType) for v in rest.values()):  # of the object that is made
+            raise _Unknown
         pairs = [*zip(keys, children), *((_constant(k, constants), _constant(v, constants)) for k, v in rest.items())]
         return f"with_attributes({_constant(kind, constants)}, ({''.join(f'({k}, {v}), ' for k, v in pairs)}))"
     raise _Unknown

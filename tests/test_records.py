@@ -1,13 +1,18 @@
 """Objects as arguments and results: gradients in the same structure, updates that reach the caller, marked fields."""
 
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import optree
 import pytest
 
 import dflow
+from dflow.records import NAMESPACE
+from dflow.treecode import Different, extractor
 
 
 @dataclass
@@ -41,6 +46,12 @@ class Model:
 
     def loss(self):
         return sum(self.scale * np.sum(self.weights**k) for k in range(1, self.order))
+
+
+@dflow.struct
+class Marked:
+    x: float
+    facts: object = dflow.field(static=True)
 
 
 @dflow.struct(frozen=True)
@@ -94,6 +105,89 @@ def test_static_attributes_are_compared_by_what_is_in_them():
     assert f(p) == 1.0
     p.mode.append("b")
     assert f(p) == 2.0
+
+
+class Mode:
+    def __init__(self, name):
+        self.name = name
+
+
+def renamed(mode):
+    mode.name = "b"
+
+
+FACTS = {
+    "an object": (Mode("a"), lambda m: m.name, renamed),
+    "an object in a list": ([Mode("a")], lambda m: m[0].name, lambda m: renamed(m[0])),
+    "an object of an object": (Mode(Mode("a")), lambda m: m.name.name, lambda m: renamed(m.name)),
+    "a dataclass": (Vector("a", None), lambda m: m.x, lambda m: setattr(m, "x", "b")),
+    "a deque": (deque("a"), lambda m: m[0], lambda m: m.append(m.popleft() + "b")),
+    "an ordered dict": (OrderedDict(k="a"), lambda m: m["k"], lambda m: m.update(k="b")),
+    "an array of names": (np.array(["a"]), lambda m: m[0], lambda m: m.fill("b")),
+    "an array of objects": (np.array(["a", None]), lambda m: m[0], lambda m: m.fill("b")),
+    "an array that is marked": (np.array([np.nan, 0.0]), lambda m: "ab"[int(m[1])], lambda m: m.fill(1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", FACTS)
+def test_facts_that_change_where_they_are(kind):
+    facts, name, change = FACTS[kind]
+    p = Marked(2.0, facts)
+    traced = []
+
+    def f(p):
+        traced.append(1)
+        return p.x if name(p.facts) == "a" else -p.x
+
+    run = dflow.jit(f)
+    assert run(p) == run(p) == 2.0
+    count = len(traced)
+    change(facts)
+    assert run(p) == run(p) == -2.0
+    assert len(traced) == 2 * count
+
+
+def test_facts_that_refer_to_each_other():
+    first, second = Mode("a"), Mode("b")
+    first.other, second.other = second, first
+    run = dflow.jit(lambda p: p.x if p.facts.other.name == "b" else -p.x)
+    assert run(Marked(2.0, first)) == 2.0
+    second.name = "c"
+    assert run(Marked(2.0, first)) == -2.0
+
+
+class Chosen:
+    """What is done is chosen when the object is made: its own method, and one of its part."""
+
+    def __init__(self, w, x):
+        self.model, self.x = Plain(w, 0.0), x
+        self.apply, self.step = self.model.__rmul__, self.shifted
+
+    def shifted(self):
+        self.x += 1.0
+        return self.apply(self.x).x
+
+
+def test_methods_as_attributes():
+    run, slope = dflow.jit(lambda p: p.step() * p.x), dflow.grad(lambda p: p.step() * p.x)
+    p = Chosen(2.0, 3.0)
+    assert [run(p), run(p)] == [32.0, 50.0] and p.x == 5.0
+    p.model.x = 3.0
+    assert run(p) == 108.0
+    gradient = slope(p)
+    assert gradient.model.x == 49.0 and gradient.x == 42.0
+    same = dflow.jit(lambda p: p)(p)
+    assert same.step.__self__ is same and same.apply.__self__ is same.model
+
+
+def test_a_method_of_an_object_elsewhere():
+    """Its object is a fact, whose numbers are looked at again in every call."""
+    other = Vector(2.0, 1.0)
+    run = dflow.jit(lambda p: p.mode(p.x).y)
+    for method in (other.__rmul__, partial(Vector.__rmul__, other)):
+        p = Plain(3.0, None, method)
+        for other.y in (1.0, 5.0):
+            assert run(p) == run(p) == 3.0 * other.y
 
 
 # -- updates of arguments --------------------------------------------------------------------------------------------
@@ -225,6 +319,51 @@ def test_a_known_call_meets_another_object():
     assert choose(p) == choose(p) == 3.0
     p.mode[0] = "product"
     assert choose(p) == 10.0
+
+
+OTHER_NAMES = ({"b": "y", "a": "x"}, {"a": "x", "b": "z"}, {"a": "x"}, ("a", "b"), ["a"], {"a"})
+
+
+def test_known_calls_compare_functions_and_lists_of_facts():
+    """An activation of NumPy's and names of layers keep a call as short as numbers alone do."""
+    p = Plain(0.5, 2.0, [np.tanh, {"a": "x", "b": "y"}])
+    dflow.jit(lambda p: p.x)(p)  # makes the class one that trees know
+    extract = extractor(optree.tree_structure(p, namespace=NAMESPACE))
+    assert extract is not None and extract(p) == (0.5, 2.0)
+    run = dflow.jit(lambda p: p.mode[0](p.x) * len(p.mode[1]))
+    for facts in ([np.exp, {"a": "x", "b": "y"}], *([np.tanh, names] for names in OTHER_NAMES)):
+        p.mode[:] = facts
+        for _ in range(2):
+            assert np.isclose(run(p), facts[0](0.5) * len(facts[1]))
+        with pytest.raises(Different):
+            extract(p)
+
+
+class Slotted:
+    __slots__ = ("mode", "scale", "x")
+
+    def __init__(self, x, mode):
+        self.x, self.mode = x, mode
+
+
+class More(Slotted):
+    __slots__ = ("x", "y")
+
+
+def test_known_calls_read_slots():
+    def f(p):
+        return getattr(p, "scale", 1.0) * (p.x if p.mode == "sum" else -p.x) + getattr(p, "y", 0.0)
+
+    run = dflow.jit(f)
+    scaled, more = Slotted(2.0, "sum"), More(3.0, "sum")
+    scaled.scale, more.y = 3.0, 5.0
+    for p in (Slotted(2.0, "sum"), Slotted(2.0, "other"), scaled, more, More(4.0, "sum")):
+        assert [run(p), run(p)] == [f(p), f(p)]
+        extract = extractor(optree.tree_structure(p, namespace=NAMESPACE))
+        assert extract is not None and extract(p) == tuple(dflow.tree.leaves(p))
+    del more.y
+    with pytest.raises(Different):
+        extractor(optree.tree_structure(scaled, namespace=NAMESPACE))(more)
 
 
 def test_known_calls_return_named_tuples_and_objects():

@@ -9,6 +9,7 @@ import numpy
 from dflow.ir.types import finfo
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, implements
+from dflow.tracing import sizes
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift
@@ -121,8 +122,9 @@ def polyfit(x: Any, y: Any, deg: Any, rcond: Any = None, full: bool = False, w: 
     x, y = lift(x) * 1.0, lift(y) * 1.0
     if order < 1:
         raise ValueError("expected deg >= 0")
-    if x.ndim != 1 or y.ndim not in (1, 2) or x.size == 0 or x.shape[0] != y.shape[0]:
+    if x.ndim != 1 or y.ndim not in (1, 2) or s.dims(x) == (0,) or sizes.agreed(s.dims(x)[0], s.dims(y)[0]) is None:
         raise TypeError("np.polyfit takes a vector x that is not empty, and y of one or two axes and of its length")
+    sizes.require_elements(s.dims(x), (0,), "expected non-empty vector for x")
     limit = x.size * finfo(x.dtype).eps if rcond is None else rcond
     left, right = np.vander(x, order), y
     if w is not None:
@@ -133,7 +135,10 @@ def polyfit(x: Any, y: Any, deg: Any, rcond: Any = None, full: bool = False, w: 
     c = (c.T / scale).T
     if full:
         return c, residuals, rank, singular, limit
-    return (c, _covariance(left, scale, residuals, x.size - order, cov, y.ndim == 1)) if cov else c
+    if not cov:
+        return c
+    (count,) = s.static(s.dims(x), "the covariance of np.polyfit")
+    return c, _covariance(left, scale, residuals, count - order, cov, y.ndim == 1)
 
 
 def _covariance(left: Array, scale: Array, residuals: Array, freedom: int, cov: Any, one: bool) -> Array:

@@ -12,6 +12,7 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Value
 from dflow.ir.ops.matrices import diagonal, identity, magnitude, real_type, reduced
 from dflow.ir.ops.solutions import SINGULAR, is_regular, parity
+from dflow.ir.types import Dim
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
@@ -118,9 +119,11 @@ def slogdet(a: Any) -> Any:
 # -- the pseudoinverse and least squares -----------------------------------------------------------------------------
 
 
-def relative_limit(v: Value) -> float:
-    """Singular values below this, relative to the largest, are rounding errors."""
-    return max(v.type.static_shape[-2:]) * float(np.finfo(v.type.dtype.numpy).eps)
+def relative_limit(v: Value) -> Any:
+    """Singular values below this, relative to the largest, are rounding errors. A traced number where the run decides
+    how large the matrix is."""
+    longest = sizes.larger(*map(sizes.int_of, v.type.shape[-2:]))
+    return (wrap(longest) if isinstance(longest, Value) else longest) * float(np.finfo(v.type.dtype.numpy).eps)
 
 
 @implements(np.linalg.pinv)
@@ -128,58 +131,64 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = NO_V
     (v,) = matrices(a)
     if rcond is None:
         rcond = 1e-15 if rtol is NO_VALUE else relative_limit(v) if rtol is None else rtol
-    if isinstance(rcond, Array | np.ndarray):
-        kind = real_type(v.type.dtype).numpy
-        limits = s.expand(s.cast(lift(rcond).value, kind), v.type.shape[:-2])
-        return wrap(builder().append("pinv", [v, limits], {"rcond": None})[0])
-    return wrap(pseudoinverse(v, float(rcond)))
+    return wrap(pseudoinverse(v, rcond))
 
 
-def pseudoinverse(v: Value, rcond: float) -> Value:
-    return builder().pinv(v, rcond=rcond)
+def pseudoinverse(v: Value, rcond: Any) -> Value:
+    if not isinstance(rcond, Array | np.ndarray):
+        return builder().pinv(v, rcond=float(rcond))
+    limits = s.expand(s.cast(lift(rcond).value, real_type(v.type.dtype).numpy), v.type.shape[:-2])
+    return builder().append("pinv", [v, limits], {"rcond": None})[0]
 
 
 @implements(np.linalg.lstsq)
 def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
     """As NumPy's; where the matrix has not full rank (which shows only when the program runs), NumPy's array of
-    residuals is empty, and using them raises LinAlgError here."""
-    v, y = matrices(a, b)
+    residuals is empty, and using them raises LinAlgError here. Where the run decides how many rows there are, zeros
+    follow them, which change nothing."""
+    v, y = matrices(a, b, any_size=True)
     if v.type.rank != 2 or y.type.rank not in (1, 2):
         raise np.linalg.LinAlgError(f"lstsq takes a matrix, got shape {s.show(v.type.shape)}")
-    m, n = v.type.static_shape
-    if y.type.shape[0] != m:
+    rows = sizes.agreed(v.type.shape[0], y.type.shape[0])
+    if rows is None:
         raise np.linalg.LinAlgError("Incompatible dimensions")
+    n, *_ = s.static((v.type.shape[1], *y.type.shape[1:]), "np.linalg.lstsq")
     dtype = v.type.dtype.numpy
     if dtype.name in ("float32", "complex64"):  # NumPy computes in twice the precision, which decides the rank
         x, rest, rank, d = lstsq.__wrapped__(
             *(s.as_dtype(wrap(z), np.result_type(dtype, float)) for z in (v, y)), rcond
         )
         return x.astype(dtype), rest.astype(np.float32), rank, d.astype(np.float32)
-    eps = float(np.finfo(dtype).eps)
-    limit = relative_limit(v) if rcond is None else eps if rcond == -1 else float(rcond)
-    columns = y if y.type.rank == 2 else s.reshaped(y, (m, 1))
+    limit = relative_limit(v) if rcond is None else rcond
+    if not isinstance(limit, Array) and limit == -1:
+        limit = float(np.finfo(dtype).eps)
+    v, y = (in_full_size(sizes.recast(z, (rows, *z.type.shape[1:])), Builder.zeros) for z in (v, y))
+    columns = y if y.type.rank == 2 else s.reshaped(y, (*y.type.shape, 1))
     x = matrix_product(pseudoinverse(v, limit), columns)
     _, d, _ = singular_parts(v)
     rank = _count_large(d, limit)
-    rest = wrap(_residuals(v, x, columns, rank)) if m > n else wrap(s.full((0,), 0, d.type.dtype.numpy))
+    rest = _residuals(v, x, columns, rank, rows) if v.type.bound[0] > n else s.full((0,), 0, d.type.dtype.numpy)
     x = x if y.type.rank == 2 else s.reshaped(x, (n,))
-    return wrap(x), rest, s.as_dtype(wrap(rank), np.int32), wrap(d)
+    least = sizes.dim(sizes.smaller(sizes.int_of(rows), n))
+    return wrap(x), wrap(rest), s.as_dtype(wrap(rank), np.int32), wrap(sizes.recast(d, (least,)))
 
 
-def _count_large(d: Value, limit: float) -> Value:
-    b = builder()
+def _count_large(d: Value, limit: Any) -> Value:
     if d.type.shape == (0,):
-        return b.index(0)
-    largest = b.broadcast_scalar(reduced(b, "max", d, 1), d.type.shape)
-    return reduce(SUM, wrap(b.gt(d, b.mul(largest, limit))), None, np.int64).value
+        return builder().index(0)
+    return reduce(SUM, apply(np.greater, wrap(d), wrap(_largest(d)) * limit), None, np.int64).value
 
 
-def _residuals(a: Value, x: Value, y: Value, rank: Value) -> Value:
-    b = builder()
+def _residuals(a: Value, x: Value, y: Value, rank: Value, rows: Dim) -> Value:
+    b, n = builder(), a.type.static_shape[1]
     left = magnitude(b, b.sub(y, matrix_product(a, x)))
-    message = "the residuals of lstsq are an empty array here: the columns of the matrix are linearly dependent"
     sums = b.reduce(b.mul(left, left), kind="sum", axes=(0,))
-    return b.guard(sums, b.eq(rank, a.type.static_shape[1]), error="LinAlgError", message=message)
+    message = "the residuals of lstsq are an empty array here: the columns of the matrix are linearly dependent"
+    sums = b.guard(sums, b.eq(rank, n), error="LinAlgError", message=message)
+    if isinstance(rows, int):
+        return sums
+    message = "the residuals of lstsq are an empty array here: there are no more rows than columns"
+    return b.guard(sums, b.gt(b.size(rows), n), error="LinAlgError", message=message)
 
 
 @implements(np.linalg.matrix_rank)

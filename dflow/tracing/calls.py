@@ -171,6 +171,17 @@ def _callback(x: Any) -> Any:
     return functools.partial(call, x) if callable(x) else x
 
 
+def _takes(function: Any, args: Any, kwargs: Any) -> bool:
+    """Whether a function has these parameters, as far as it says."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    except ValueError:  # it does not say
+        pass
+    return True
+
+
 def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
     """What is neither the user's nor ours: it may not know what to do with traced values, and not with None either."""
     return _run_foreign(function, *all_held(args, kwargs))
@@ -184,7 +195,8 @@ def _run_foreign(function: Any, args: Any, kwargs: Any) -> Any:
         ours = (getattr(function, "__module__", None) or "").startswith(
             "dflow."
         )  # it failed in a function it was given
-        if ours or isinstance(e, DflowError) or not (any_traced(args) or any_traced(tuple(kwargs.values()))):
+        traced = any_traced(args) or any_traced(tuple(kwargs.values()))
+        if ours or isinstance(e, DflowError) or not traced or not _takes(function, args, kwargs):
             raise
         raise failure(
             TraceError,

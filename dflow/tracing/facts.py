@@ -44,9 +44,14 @@ class LearningBuilder(Builder):
         results = super().append(name, operands, attrs, regions, hints, loc)
         if name == "check":
             assume(self.known, operands[0], True)
-        elif not regions and any([r.type.is_scalar and counts(r.type.dtype) for r in results]):
+        elif not regions and any([_is_told(name, r.type) for r in results]):
             learn(self.known, self.ops[-1])
         return results
+
+
+def _is_told(name: str, t: TensorType) -> bool:
+    """Integers, and truth values to be counted: the sum of a mask is at most its size."""
+    return counts(t.dtype) and (t.is_scalar or name == "convert")
 
 
 def count_below(known: Known, k: Value, count: int | Value) -> None:

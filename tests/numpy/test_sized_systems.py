@@ -96,6 +96,55 @@ def test_vmap():
     np.testing.assert_allclose(dflow.vmap(f)(masks), [f(m) for m in masks])
 
 
+def below(x, y, limit):
+    itm = x < limit
+    return np.vander(x[itm], 2), x[itm], y[itm]
+
+
+FITS = {
+    "lstsq": lambda m, x, y: np.linalg.lstsq(m, y, rcond=None)[0],
+    "two at once": lambda m, x, y: np.linalg.lstsq(m, np.stack([y, y * x], axis=1), rcond=None)[0],
+    "singular values": lambda m, x, y: np.linalg.lstsq(m, y)[3],
+    "polyfit": lambda m, x, y: np.polyfit(x, y, 1),
+    "weighted": lambda m, x, y: np.polyfit(x, y, 1, w=x),
+    "a design with ones": lambda m, x, y: np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y)[0],
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_fit_to_chosen_rows(name):
+    """The regression of an American option's value on the paths that are in the money."""
+    f = lambda x, y, limit: FITS[name](*below(x, y, limit))  # noqa: E731
+    x, y = np.array([0.2, 1.0, 0.5, 1.4, 0.9]), B
+    for limit in (1.2, 0.6):
+        np.testing.assert_allclose(dflow.jit(f)(x, y, limit), f(x, y, limit), rtol=1e-9)
+    dflow.check_grads(lambda x, y: np.sin(f(x, y, 1.2)).sum(), (x, y), order=1)
+
+
+def test_residuals_of_chosen_rows():
+    f = dflow.jit(lambda x, y, limit: np.linalg.lstsq(*below(x, y, limit)[::2], rcond=None)[1])
+    x, y = np.array([0.2, 1.0, 0.5, 1.4, 0.9]), B
+    np.testing.assert_allclose(f(x, y, 1.2), np.linalg.lstsq(*below(x, y, 1.2)[::2], rcond=None)[1])
+    with pytest.raises(np.linalg.LinAlgError, match="no more rows than columns"):
+        f(x, y, 0.6)
+
+
+def test_nothing_to_fit():
+    with pytest.raises(ValueError, match="non-empty"):
+        dflow.jit(lambda x, mask: np.polyfit(x[mask], x[mask], 1))(B, np.zeros(5, bool))
+
+
+def test_size_of_a_mask():
+    """How many are chosen is at most how many there are."""
+
+    def f(x, y):
+        chosen = x < 1.0
+        return np.linalg.solve(np.eye(chosen.sum()) + np.outer(x[chosen], x[chosen]), y[chosen])
+
+    x = np.array([0.2, 1.0, 0.5, 1.4, 0.9])
+    np.testing.assert_allclose(dflow.jit(f)(x, B), f(x, B))
+
+
 def test_singular():
     with pytest.raises(np.linalg.LinAlgError, match="Singular matrix"):
         dflow.jit(on_picked("solve"))(0 * A, B, SOME)

@@ -493,3 +493,17 @@ def test_tracebacks_of_errors_in_the_users_code(module):
     assert [s.name for s in frames if s.filename != "case.py"] == ["_fallback"]
     assert frames[-1].lineno == 3
     assert e.value.__context__ is None
+
+
+def test_arguments_that_do_not_fit():
+    """Python's own message, also where a derivative stands between the call and the function."""
+    import dflow
+
+    def f(x, mode):
+        return x.sum() if mode == "sum" else x.mean()
+
+    x = np.ones((3, 2))
+    for g in (dflow.jit(f), dflow.grad(f), dflow.vmap(dflow.grad(f)), dflow.jit(dflow.grad(f))):
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'mode'") as e:
+            g(x)
+        assert not isinstance(e.value, errors.DflowError)
