@@ -12,7 +12,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements, own
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import moveaxis
-from dflow.numpy.sorting import axis_last, order
+from dflow.numpy.sorting import axis_last, order, sorted_last
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -29,10 +29,10 @@ def positions(v: Value, ranks: Value) -> Value:
 
 @implements(np.partition)
 def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """The elements in order, which is a partition about every position, or parted about one of many."""
+    """The elements in order, which is a partition about every position."""
     _check_kth(kth, a, axis)
     x, at = axis_last(a, axis)
-    return moveaxis.__wrapped__(take_along_axis.__wrapped__(x, _parted(x, kth), -1), -1, at)
+    return moveaxis.__wrapped__(sorted_last(x), -1, at)
 
 
 @implements(np.argpartition)
