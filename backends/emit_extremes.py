@@ -2,7 +2,7 @@
 
 Along the last axis the lanes of a vector look at every W-th element each, and the first of the best lanes has it:
 
-    for r in rounds: v = x[r * W : r * W + W]; best, round = (v, r) where v is better else (best, round)
+    for k in 0, W, 2 W, ...: v = x[k : k + W]; best, found = (v, k) where v is better else (best, found)
 
 Along another axis the lanes are neighbours on the last one, each with a result of its own.
 """
@@ -16,8 +16,8 @@ from llvmlite import ir
 from dflow.backends.emit_core import Domain, Emitter, Part, emits
 from dflow.backends.emit_kernel import UNROLL, write
 from dflow.backends.emit_parts import fold_in_parts, in_parts
-from dflow.backends.emit_scalar import int_compare
-from dflow.backends.emit_types import I32, I64, ZERO, index, splat, storage_type
+from dflow.backends.emit_scalar import int_compare, is_nan
+from dflow.backends.emit_types import I32, I64, ZERO, declare, index, splat, storage_type
 from dflow.ir.core import Op
 from dflow.ir.types import HALVES, DType
 
@@ -42,8 +42,9 @@ class _Extreme:
         if self.axis != self.x.type.rank - 1:
             self.lanes = min(self.lanes, 1 << max(1, self.x.type.bound[-1]).bit_length() - 1)
         self.vector = ir.VectorType(storage_type(self.dtype), self.lanes)
-        # As many bits as an element, so that a comparison chooses both; rounds are few enough to be counted with 32.
-        self.rounds = ir.VectorType(I64 if self.dtype.itemsize == 8 else I32, self.lanes)
+        # As many bits as an element, so that a comparison chooses both; positions must have room.
+        far = self.dtype.itemsize == 8 or self.x.type.bound[self.axis] >= 1 << 32
+        self.rounds = ir.VectorType(I64 if far else I32, self.lanes)
 
     def write(self) -> None:
         shape, axis = self.x.type.shape, self.axis
@@ -84,11 +85,10 @@ class _Extreme:
 
         self.e.nest(domain, one, ops=UNROLL)
 
-    def rest(self, at: At, start: ir.Value, best: ir.Value, position: ir.Value, stop: ir.Value | None = None) -> None:
-        """Writes the position of the best one, where those from ``start`` to ``stop`` (or the end) are still to be
-        looked at."""
+    def rest(self, at: At, start: ir.Value, best: ir.Value, position: ir.Value) -> None:
+        """Writes the position of the best one, where those from ``start`` on are still to be looked at."""
         e = self.e
-        stop = e.size(self.x.type.shape[self.axis]) if stop is None else stop
+        stop = e.size(self.x.type.shape[self.axis])
 
         def step(k: ir.Value, best: ir.Value, position: ir.Value) -> list[ir.Value]:
             k = e.add(start, k)
@@ -106,17 +106,18 @@ class _Extreme:
         self.e.memory.mark(loaded, self.x)
         return loaded
 
-    def search(self, rounds: ir.Value, place: Callable[[ir.Value], At]) -> list[ir.Value]:
-        """The best element of each lane, and the round in which it was found."""
-        b = self.e.builder
+    def search(self, stop: ir.Value, place: Callable[[ir.Value], At], step: int = 1) -> list[ir.Value]:
+        """The best element of each lane, and which of the vectors at 0, step, ... below ``stop`` it is in."""
+        return self.e.loop(stop, list(self.start(place)), lambda k, *known: self.looked(place, k, *known), step=step)
 
-        def step(k: ir.Value, best: ir.Value, found: ir.Value) -> list[ir.Value]:
-            v, narrow = self.load(place(k)), self.rounds.element
-            number = splat(b, k if narrow == I64 else b.trunc(k, narrow), self.rounds)
-            wins = self.better(v, best)
-            return [b.select(wins, v, best), b.select(wins, number, found)]
+    def start(self, place: Callable[[ir.Value], At]) -> tuple[ir.Value, ir.Value]:
+        return self.load(place(ZERO)), self.rounds([0] * self.lanes)
 
-        return self.e.loop(rounds, [self.load(place(ZERO)), self.rounds([0] * self.lanes)], step)
+    def looked(self, place: Callable[[ir.Value], At], k: ir.Value, best: ir.Value, found: ir.Value) -> list[ir.Value]:
+        b, v, narrow = self.e.builder, self.load(place(k)), self.rounds.element
+        number = splat(b, k if narrow == I64 else b.trunc(k, narrow), self.rounds)
+        wins = self.better(v, best)
+        return [b.select(wins, v, best), b.select(wins, number, found)]
 
     def along(self, domain: Domain) -> None:
         size = self.e.size(self.x.type.shape[-1])
@@ -133,26 +134,37 @@ class _Extreme:
             self.stretch([], ZERO, index(size))
 
     def stretch(self, at: At, begin: ir.Value, size: ir.Value) -> None:
-        """The position of the best of ``size`` elements from ``begin`` on, at least as many as there are lanes."""
-        e, b, lanes = self.e, self.e.builder, index(self.lanes)
-        rounds = b.sdiv(size, lanes)
-        best, found = self.search(rounds, lambda k: [*at, e.add(begin, e.mul(k, lanes))])
-        best, position = self.first(best, found)
-        if self.dtype.kind == "b":
-            best = b.icmp_unsigned("!=", best, best.type(0))
-        self.rest(at, e.add(begin, b.mul(rounds, lanes)), best, e.add(begin, position), e.add(begin, size))
+        """The position of the best of ``size`` elements from ``begin`` on, at least as many as there are lanes. The
+        last vector may begin inside of that before: what is looked at twice is in the same place."""
+        e, b = self.e, self.e.builder
+        last = b.sub(size, index(self.lanes))
 
-    def first(self, best: ir.Value, found: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The best lane, and the position of its element: half of the lanes against the other half, and so on."""
-        b, wide = self.e.builder, ir.VectorType(I64, self.lanes)
-        found = found if found.type == wide else b.zext(found, wide)
-        found = b.add(b.mul(found, wide([self.lanes] * self.lanes)), wide(list(range(self.lanes))))
-        while (half := best.type.count // 2) > 0:
-            (one, other), (p, q) = ([_half(b, v, k, half) for k in (0, half)] for v in (best, found))
-            sooner = b.and_(b.not_(self.better(one, other)), b.icmp_signed("<", q, p))
-            wins = b.or_(self.better(other, one), sooner)
-            best, found = b.select(wins, other, one), b.select(wins, q, p)
-        return b.extract_element(best, ZERO), b.extract_element(found, ZERO)
+        def place(k: ir.Value) -> At:
+            return [*at, e.add(begin, k)]
+
+        known = self.looked(place, last, *self.search(last, place, self.lanes))
+        write(e, self.op.results, at, [e.add(begin, self.first(*known))])
+
+    def first(self, best: ir.Value, found: ir.Value) -> ir.Value:
+        """The position of the best element: the first of those that are as good."""
+        b, narrow = self.e.builder, self.rounds.element
+        kind = {"f": "f", "i": "s"}.get(self.dtype.kind, "u")
+        extreme = self.over_lanes(f"{kind}{'max' if self.sign == '>' else 'min'}", best)
+        if self.dtype.is_float:
+            missing, whole = is_nan(b, best), ir.IntType(self.lanes)
+            some = b.icmp_unsigned("!=", b.bitcast(missing, whole), whole(0))
+            alike = b.select(some, missing, b.fcmp_ordered("==", best, splat(b, extreme, best.type)))
+        else:
+            alike = b.icmp_unsigned("==", best, splat(b, extreme, best.type))
+        position = b.add(found, self.rounds(list(range(self.lanes))))
+        place = self.over_lanes("umin", b.select(alike, position, self.rounds([-1] * self.lanes)))
+        return place if narrow == I64 else b.zext(place, I64)
+
+    def over_lanes(self, kind: str, v: ir.Value) -> ir.Value:
+        t, prefix = v.type, "i" if isinstance(v.type.element, ir.IntType) else "f"
+        bits = v.type.element.width if prefix == "i" else 8 * self.dtype.itemsize
+        name = f"llvm.vector.reduce.{kind}.v{t.count}{prefix}{bits}"
+        return self.e.builder.call(declare(self.e.module, name, ir.FunctionType(t.element, [t])), [v])
 
     def across(self, domain: Domain) -> None:
         e, lanes = self.e, index(self.lanes)
@@ -178,8 +190,3 @@ class _Extreme:
             e.repeat(e.sub(count, e.mul(blocks, lanes)), lambda j: edge(at, j))
 
         e.nest(outer, row, ops=UNROLL)
-
-
-def _half(b: ir.IRBuilder, v: ir.Value, start: int, count: int) -> ir.Value:
-    lanes = ir.Constant(ir.VectorType(I32, count), list(range(start, start + count)))
-    return b.shuffle_vector(v, v.type(ir.Undefined), lanes)

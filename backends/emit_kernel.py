@@ -22,10 +22,10 @@ from dflow.backends.emit_moves import cleared
 from dflow.backends.emit_outline import outlined
 from dflow.backends.emit_parts import fold_in_parts, in_parts
 from dflow.backends.emit_rows import held_rows
-from dflow.backends.emit_scalar import convert, emit_scalar, intrinsic
+from dflow.backends.emit_scalar import convert, emit_scalar, intrinsic, is_nan
 from dflow.backends.emit_split import row_split, split_nest
 from dflow.backends.emit_tiles import TILE, reads_across, tiled_nest
-from dflow.backends.emit_types import ZERO, constant, index, value_type
+from dflow.backends.emit_types import I1, ZERO, constant, index, value_type
 from dflow.backends.loop_hints import nest_hints
 from dflow.ir.core import Op, Value
 from dflow.ir.passes.rewrite import constant_of
@@ -38,6 +38,7 @@ UNROLL = 256  # more than is written out
 ROWS = 4  # that a reduction adds to a row of results at a time
 SHORT_ROW = 12  # results that stay in registers
 SIMPLE = 24  # operations of an element of which several are computed at a time
+UNWATCHED = 16  # elements of which an extreme is taken one by one
 FEW = 8  # a reduction over no more elements is unrolled by LLVM, so that the loop around it vectorises
 
 
@@ -154,8 +155,12 @@ def fold(
         write(e, whole, at, [v for v, kind in zip(values, combine) if not kind])
         return [v for v, kind in zip(values, combine) if kind]
 
+    found = op.regions[0].results if op.regions else op.results
+    sure = [
+        d.is_float and never_nan(v) for v, kind, d in zip(found, combine, (r.type.dtype for r in op.results)) if kind
+    ]
     pairs = [partial(accumulate, e, kind, r.type.dtype) for kind, r in zip(kinds, results)]
-    nest = partial(_fold, e, results, reduced, kinds, combined if whole else element, rows, ops, hints)
+    nest = partial(_fold, e, results, reduced, kinds, combined if whole else element, rows, ops, hints, sure)
     fold_in_parts(e, op, results, domain, reduced, ops, nest, pairs, rows)
 
 
@@ -168,29 +173,50 @@ def _fold(
     rows: bool,
     ops: int,
     hints: ir.MDValue | None,
+    sure: Sequence[bool],
     domain: Domain,
 ) -> None:
     kept, inner = domain[: len(domain) - reduced], domain[len(domain) - reduced :]
     dtypes = [r.type.dtype for r in results]
     many = point_count(inner)
     if rows and kept and (many is None or many > FEW) and not any(d in HALVES for d in dtypes):
-        _fold_rows(e, results, kept, inner, combine, element, ROWS if ops <= SIMPLE else 1)
+        _fold_rows(e, results, kept, inner, combine, element, ROWS if ops <= SIMPLE else 1, sure)
         return
     wide = [F32 if d in HALVES else d for d in dtypes]  # sums of many f16 need the room
     start = [identity(kind, d) for kind, d in zip(combine, wide)]
-    # Sums of complex numbers are two, as LLVM makes no vectors of pairs.
+    # Sums of complex numbers are two, as LLVM makes no vectors of pairs; extremes of many too: one tells of NaN.
     sums = [kind == "sum" and d.kind == "c" for kind, d in zip(combine, wide)]
+    is_long = e.vectorizes and (many is None or many > UNWATCHED)
+    watched = [is_long and kind in ("max", "min") and d.is_float and not k for kind, d, k in zip(combine, wide, sure)]
 
     def step(at: At, totals: Sequence[ir.Value]) -> list[ir.Value]:
         found = [convert(e.builder, d, w, v) for d, w, v in zip(dtypes, wide, element(at))]
-        return apart([accumulate(e, k, w, t, v) for k, w, t, v in zip(combine, wide, joined(totals), found)])
+        rest, values = iter(totals), []
+        for kind, d, v, split, watch, known in zip(combine, wide, found, sums, watched, sure):
+            total = next(rest)
+            if split:
+                values += parts_of(e.builder, accumulate(e, kind, d, pair(e.builder, d, total, next(rest)), v))
+            else:
+                values.append(accumulate(e, kind, d, total, v, watch or known))
+            if watch:
+                values.append(e.builder.or_(next(rest), is_nan(e.builder, v)))
+        return values
 
     def apart(values: Sequence[ir.Value]) -> list[ir.Value]:
-        return [x for v, split in zip(values, sums) for x in (parts_of(e.builder, v) if split else [v])]
+        pairs = (
+            [v, I1(0)] if watch else parts_of(e.builder, v) if split else [v]
+            for v, split, watch in zip(values, sums, watched)
+        )
+        return [x for parts in pairs for x in parts]
 
     def joined(values: Sequence[ir.Value]) -> list[ir.Value]:
-        rest = iter(values)
-        return [pair(e.builder, d, next(rest), next(rest)) if split else next(rest) for d, split in zip(wide, sums)]
+        rest, whole = iter(values), []
+        for d, split, watch in zip(wide, sums, watched):
+            v = next(rest)
+            if watch:
+                v = e.builder.select(next(rest), constant(d, np.nan), v)
+            whole.append(pair(e.builder, d, v, next(rest)) if split else v)
+        return whole
 
     def one(at: At) -> None:
         totals = reduce_nest(e, inner, apart(start), lambda rest, values: step([*at, *rest], values), ops, hints)
@@ -208,6 +234,7 @@ def _fold_rows(
     combine: Sequence[str],
     element: Element,
     together: int,
+    sure: Sequence[bool],
 ) -> None:
     """``together``: so many rows are added at a time, so that the row of results is not always in memory."""
     *outer, last = kept
@@ -224,7 +251,7 @@ def _fold_rows(
             address = e.address(result, at, write=True)
             total = e.load_at(result, address)
             for values in found:
-                total = accumulate(e, kind, result.type.dtype, total, values[k])
+                total = accumulate(e, kind, result.type.dtype, total, values[k], sure[k])
             e.store_at(result, address, total)
 
     def add_rows(at: At, rest: At, first: ir.Value, count: int) -> None:
@@ -308,13 +335,32 @@ def identity(kind: str, dtype: DType) -> ir.Constant:
     return constant(dtype, kind in ("prod", "all"))
 
 
-def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.Value) -> ir.Value:
+def never_nan(v: Value) -> bool:
+    """Whether a number is another one, or a constant where that is NaN."""
+    op = v.op
+    if op is None or op.name != "select":
+        return False
+    test, instead, x = op.operands
+    known = constant_of(instead)
+    return (
+        test.op is not None
+        and test.op.name == "isnan"
+        and test.op.operands[0] is x
+        and known is not None
+        and known == known
+    )
+
+
+def accumulate(e: Emitter, kind: str, dtype: DType, total: ir.Value, value: ir.Value, number: bool = False) -> ir.Value:
+    """``number``: of the two, none is NaN, or somebody else sees to that. Then processors have extremes at once."""
     b = e.builder
     if dtype == BF16:
-        return convert(b, F32, BF16, accumulate(e, kind, F32, total, value))
+        return convert(b, F32, BF16, accumulate(e, kind, F32, total, value, number))
     if dtype.is_float:
         if kind in ("sum", "prod"):
             return (b.fadd if kind == "sum" else b.fmul)(total, value, flags=REASSOCIATE)
+        if number:
+            return intrinsic(b, f"llvm.{kind}num", total, value, flags=("nnan", "nsz"))
         return intrinsic(b, {"max": "llvm.maximum", "min": "llvm.minimum"}[kind], total, value)
     if dtype.kind == "c" and kind == "sum":
         both = zip(parts_of(b, total), parts_of(b, value))

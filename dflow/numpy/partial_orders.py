@@ -12,7 +12,7 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements, own
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import moveaxis
-from dflow.numpy.sorting import axis_last, order
+from dflow.numpy.sorting import axis_last, order, sorted_last
 from dflow.tracing.array import Array
 from dflow.tracing.context import builder
 from dflow.tracing.lift import lift, wrap
@@ -20,6 +20,7 @@ from dflow.tracing.lift import lift, wrap
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
 MANY = 1 << 14  # elements that are parted sooner than sorted
+NARROW = 4  # bytes of elements that are sorted sooner than parted
 
 
 def positions(v: Value, ranks: Value) -> Value:
@@ -29,10 +30,12 @@ def positions(v: Value, ranks: Value) -> Value:
 
 @implements(np.partition)
 def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """The elements in order, which is a partition about every position, or parted about one of many."""
+    """The elements in order, which is a partition about every position; many long ones are parted about one."""
     _check_kth(kth, a, axis)
     x, at = axis_last(a, axis)
-    return moveaxis.__wrapped__(take_along_axis.__wrapped__(x, _parted(x, kth), -1), -1, at)
+    long = x.dtype.itemsize > NARROW and _only_rank(x, kth) is not None
+    rows = take_along_axis.__wrapped__(x, _parted(x, kth), -1) if long else sorted_last(x)
+    return moveaxis.__wrapped__(rows, -1, at)
 
 
 @implements(np.argpartition)
@@ -45,11 +48,10 @@ def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", or
 def _parted(x: Array, kth: Any) -> Array:
     """The positions along the last axis of what comes before the element of one rank, of that, and of the rest; of
     few elements, and for several ranks, the order."""
-    b, (*batch, size) = builder(), s.static(s.dims(x), "np.partition")
-    ranks = {s.static_int(k, "kth") % max(size, 1) for k in np.ravel(kth)}
-    if len(ranks) != 1 or size < MANY or kind_of(x.dtype) == "c":
+    b, (*batch, size), rank = builder(), s.static(s.dims(x), "np.partition"), _only_rank(x, kth)
+    if rank is None:
         return wrap(order(x.value))
-    (rank,), here = ranks, np.arange(size)
+    here = np.arange(size)
     middle = wrap(positions(x.value, s.full((*batch, 1), rank, np.int64)))
     pivot = take_along_axis.__wrapped__(x, middle, -1)
     before, alike = x < pivot, x == pivot
@@ -61,6 +63,13 @@ def _parted(x: Array, kth: Any) -> Array:
     shape = (*batch, size)
     rows = [b.broadcast(b.iota(size=n), shape=shape, dims=(k,)) for k, n in enumerate(shape)]
     return wrap(b.scatter(s.full(shape, 0, np.int64), rows[-1], *rows[:-1], lift(place).value))
+
+
+def _only_rank(x: Array, kth: Any) -> int | None:
+    """The rank, if it is one and of so many numbers that they are parted about it."""
+    size = s.static(s.dims(x), "np.partition")[-1]
+    ranks = {s.static_int(k, "kth") % max(size, 1) for k in np.ravel(kth)}
+    return None if len(ranks) != 1 or size < MANY or kind_of(x.dtype) == "c" else ranks.pop()
 
 
 def _check_kth(kth: Any, a: Any, axis: Any) -> None:

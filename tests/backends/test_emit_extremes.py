@@ -28,3 +28,18 @@ def test_parts_of_a_long_vector():
             x = RNG.random(n)
             x[list(places)] = extreme
             assert find(x) == places[0]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
+@pytest.mark.parametrize("shape", [(17,), (1000,), (3, 70), (200_000,)])
+def test_extremes_of_numbers_and_of_what_is_none(dtype, shape):
+    """One pass for the numbers and for whether one is missing; where those are left out, for the numbers alone."""
+    with_nan = dflow.jit(lambda x: [f(x, axis=k) for k in (None, 0, -1) for f in (np.max, np.min)])
+    without = dflow.jit(lambda x: [f(x, axis=k) for k in (None, -1) for f in (np.nanmax, np.nanmin)])
+    x = RNG.standard_normal(shape).astype(dtype)
+    last = np.where(np.arange(x.size).reshape(shape) == x.size - 1, np.nan, x).astype(dtype)
+    infinite = np.where(RNG.random(shape) < 0.5, -np.inf, np.nan).astype(dtype)
+    for v in (x, last, infinite, x * 0 - np.inf, x * np.nan):
+        for f in (with_nan, without) if not np.isnan(v).all() else (with_nan,):
+            for found, wanted in zip(f(v), f.__wrapped__(v), strict=True):
+                np.testing.assert_array_equal(found, wanted)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -195,5 +197,4 @@ def test_extremes_of_what_is_infinite_elsewhere_are_made_by_vectors(function, dt
     masked = dflow.jit(lambda x, t: function(np.where(x < t, x, away)))
     for t in (-9.0, 0.0, 9.0):
         assert masked(x, t) == function(np.where(x < t, x, away))
-    lines = [line for line in masked.lower(x, 0.0).llvm().splitlines() if "llvm.m" in line and "imum.v" in line]
-    assert any(" x double>" in line or " x float>" in line for line in lines)
+    assert re.search(r"llvm\.(max|min)num\.v\d+f(32|64)", masked.lower(x, 0.0).llvm())
