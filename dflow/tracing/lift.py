@@ -102,7 +102,7 @@ def stacked(items: Sequence[Any]) -> Array:
         return found
     if not contains_traced(items):
         return lift(np.array(items))
-    parts = [lift(i) for i in items]
+    parts = [wrap(p.value) if p.weak else p for p in map(lift, items)]  # as np.array: a float is a float64 there
     values = promote(*parts)[1]
     shapes = list(dict.fromkeys(v.type.shape for v in values))
     shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None

@@ -36,6 +36,19 @@ CASES = {
     "cross products in a plane": (lambda x: (np.cross(x[:, :2], x[:, 1:]), np.cross(x[:, :2], x)), (A,)),
     "bounds beyond the dtype": (lambda x: np.clip(x, -5, 300), (np.arange(5, dtype=np.uint8),)),
     "dtype of multigammaln": (lambda x: 0 * scipy.special.multigammaln(x, 2), (np.float32([4.5, 3.0]),)),
+    "Python's numbers in lists": (
+        lambda x, y: (np.sum([x[0], y]), np.sin([x[0], 0.5]), np.maximum.reduce([x[1], 2]), np.dot([x[0], y], x)),
+        (np.float32([1.5, 0.3]), 2.1),
+    ),
+    "small integers in lists": (lambda x: np.multiply.outer([x[0], 100], x), (np.int8([3, 7]),)),
+    "close in single precision": (
+        lambda x: (np.isclose(x, 2, atol=0, rtol=0.4999999999999999), np.isclose(x, 2.0, rtol=0.4999999999999999)),
+        (np.float32([1.0, 3.0]),),
+    ),
+    "all bits of nothing": (
+        lambda x, y: (np.bitwise_and.reduce(x), np.bitwise_and.reduce(y)),
+        (np.uint8([]), np.int8([])),
+    ),
     "weak choices": (lambda x: np.choose(x, (np.arange(3, dtype=np.int32), -2, 4)), (np.array([0, 1, 2]),)),
     "complex order and signs": (lambda z: (z < 1, z >= 0, np.sign(z), np.nan_to_num(z)), (Z,)),
     "powers of complex zero": (lambda z, w: z**w, (np.zeros(4, complex), np.array([1, 0, 2, 1j]))),
