@@ -55,13 +55,13 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
     if in_gpu_memory(x):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     numpys = isinstance(x, np.ndarray | np.generic)  # of a dtype that programs do not have
-    if (
-        not numpys and has(x, "__array__") and has(x, "__dlpack__")
-    ):  # another library's array in the memory of this machine
+    # Another library's array in the memory of this machine.
+    if not numpys and has(x, "__array__") and has(x, "__dlpack__"):
         return lift(np.asarray(x))
+    what = f"an array of dtype {x.dtype}" if numpys else f"a {type(x).__name__}"
     raise failure(
         TraceError,
-        f"a {type(x).__name__}{f' of dtype {x.dtype}' if numpys else ''} cannot take part in array operations",
+        f"{what} cannot take part in array operations",
         seen=f"{x!r}"[:200],
         wanted="an array or a number",
         mend="convert it before the call",
