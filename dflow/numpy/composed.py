@@ -185,6 +185,8 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Arra
 @implements(np.interp)
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Array:
     """Linear interpolation between the points (xp, fp), whose xp increase; constant outside."""
+    if "c" in (lift(x).dtype.kind, lift(xp).dtype.kind):
+        raise TypeError("Cannot cast array data from complex to float64 according to the rule 'safe'")
     if lift(fp).dtype.kind == "c":
         parts = []
         for part in (np.real, np.imag):
@@ -264,6 +266,9 @@ def _convolved(x: Value, y: Value, mode: str, turned: bool = False) -> Value:
     counted from the other end."""
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"mode must be one of 'valid', 'same', or 'full' (got {mode!r})")
+    if x.type.dtype.kind == "b":  # whether any two that meet are true
+        found = _convolved(s.cast(x, np.int64), s.cast(y, np.int64), mode, turned)
+        return builder().ne(found, 0)
     (m,), (n,) = (s.static(v.type.shape, "np.convolve") for v in (x, y))
     if 0 in (m, n):
         raise ValueError("convolve: an array cannot be empty")

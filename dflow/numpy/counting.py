@@ -65,6 +65,8 @@ def _check_positions(at: Array) -> None:
 def digitize(x: Any, bins: Any, right: bool = False) -> Array:
     """The bin of each element. Bins that neither rise nor fall raise ValueError, traced ones when the program runs."""
     side = "left" if right else "right"
+    if lift(x).dtype.kind == "c":
+        raise TypeError("x may not be complex")
     if contains_traced(bins):
         bins = lift(bins)
         rises, falls = (~np.any(compare(bins[1:], bins[:-1])) for compare in (np.less, np.greater))

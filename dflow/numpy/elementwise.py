@@ -268,8 +268,8 @@ isneginf = implements(np.isneginf)(_infinite("lt"))
 @implements(np.isclose)
 def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Array:
     x, y = lift(a), lift(b)
-    y = s.as_dtype(y, s.result_type(y, 1.0)) if y.dtype.kind in "biu" else y
-    near = apply(np.less_equal, apply(np.absolute, x - y), atol + rtol * apply(np.absolute, y))
+    y = wrap(s.cast(y.value, s.result_type(y, 1.0)), y.weak) if y.dtype.kind in "biu" else y
+    near = apply(np.less_equal, abs(x - y), atol + rtol * abs(y))
     close = (near & apply(np.isfinite, y)) | (x == y)
     return close | (apply(np.isnan, x) & apply(np.isnan, y)) if equal_nan else close
 

@@ -353,6 +353,8 @@ def _as_end(e: Any, shape: s.Shape, axis: int) -> Array:
 
 @implements(np.ediff1d)
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Array:
+    if lift(ary).dtype.kind == "b":
+        raise TypeError("numpy boolean subtract, the `-` operator, is not supported, use np.diff")
     steps = diff.__wrapped__(wrap(flat(lift(ary).value)))
     if to_end is None and to_begin is None:
         return steps

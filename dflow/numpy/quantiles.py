@@ -110,7 +110,7 @@ def _missing(x: Array) -> Any:
 
 
 def _kind(x: Array, q: Any) -> Any:
-    whole = x.dtype.kind in "biu"
+    whole = x.dtype.kind in "biu" and (_is_weak(q) or kind_of(q.dtype) != "f")
     return dtypes.result_type(np.dtype(np.float64) if whole else x.dtype, *([] if _is_weak(q) else [q.dtype]))
 
 

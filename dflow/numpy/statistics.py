@@ -154,9 +154,9 @@ def average(a: Any, axis: Any = None, weights: Any = None, returned: bool = Fals
     shape = s.dims(x)
     w = wrap(s.expand(s.cast(w.value, dtype), shape))
     total = reduce(SUM, w, axes, keepdims=keepdims)
-    some = apply(np.not_equal, total, 0).all()
-    builder().check(some.value, error="ZeroDivisionError", message="Weights sum to zero, can't be normalized")
     weighted = reduce(SUM, apply(np.multiply, s.as_dtype(x, dtype), w), axes, keepdims=keepdims)
+    some = apply(np.not_equal, total, 0).all()  # asked behind both sums, which are one loop so
+    builder().check(some.value, error="ZeroDivisionError", message="Weights sum to zero, can't be normalized")
     out = apply(np.divide, weighted, total)
     return (out, total) if returned else out
 

@@ -56,6 +56,8 @@ def fold(ufunc: np.ufunc, v: Value, axes: tuple[int, ...], initial: Any, where: 
     """The elements along ``axes`` where a mask holds, combined from ``initial`` on."""
     masked, empty = where is not True, any(v.type.shape[k] == 0 for k in axes)
     start = ufunc.identity if initial is None else initial
+    if initial is None and start == -1:  # all bits, also of unsigned integers
+        start = np.array(-1).astype(v.type.dtype.numpy)[()]
     if start is None and (masked or empty):
         raise ValueError(f"reduction operation {ufunc.__name__} has no identity; say what to start from: initial=")
     mask = s.expand(s.cast(lift(where).value, bool), v.type.shape) if masked else None

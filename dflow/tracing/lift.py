@@ -65,13 +65,13 @@ def lift(x: Any, like_dtype: Any = None) -> Array:
     if in_gpu_memory(x):  # an array on a device that the function closes over
         return lift(x.get() if hasattr(x, "get") else np.asarray(x))
     numpys = isinstance(x, np.ndarray | np.generic)  # of a dtype that programs do not have
-    if (
-        not numpys and has(x, "__array__") and has(x, "__dlpack__")
-    ):  # another library's array in the memory of this machine
+    # Another library's array in the memory of this machine.
+    if not numpys and has(x, "__array__") and has(x, "__dlpack__"):
         return lift(np.asarray(x))
+    what = f"an array of dtype {x.dtype}" if numpys else f"a {type(x).__name__}"
     raise failure(
         TraceError,
-        f"a {type(x).__name__}{f' of dtype {x.dtype}' if numpys else ''} cannot take part in array operations",
+        f"{what} cannot take part in array operations",
         seen=f"{x!r}"[:200],
         wanted="an array or a number",
         mend="convert it before the call",
@@ -112,7 +112,7 @@ def stacked(items: Sequence[Any]) -> Array:
         return found
     if not contains_traced(items):
         return lift(np.array(items))
-    parts = [lift(i) for i in items]
+    parts = [wrap(p.value) if p.weak else p for p in map(lift, items)]  # as np.array: a float is a float64 there
     values = promote(*parts)[1]
     shapes = list(dict.fromkeys(v.type.shape for v in values))
     shape = shapes[0] if len(shapes) == 1 else sizes.joint(*shapes) if len({len(s) for s in shapes}) == 1 else None

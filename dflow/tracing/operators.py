@@ -105,10 +105,14 @@ def _operate(op: str, x: Any, y: Any) -> Any:
         _check_divisor(x, y)
     if op in _LOGICAL:
         return _of_python(_lift.elementwise(op, x, y), x, y)
-    return _lift.elementwise(op, *_counted(x, y), as_float=op == "div")
+    operands = _counted(x, y)
+    if op in _OF_INTEGERS and all(_lift.lift(z).dtype == np.bool_ for z in operands):
+        operands = tuple(_lift.wrap(_lift.convert(_lift.lift(z).value, np.int8)) for z in operands)
+    return _lift.elementwise(op, *operands, as_float=op == "div")
 
 
 _LOGICAL = ("and", "or", "xor")
+_OF_INTEGERS = ("floordiv", "rem", "shl", "shr")  # NumPy takes truth values for int8 there
 
 
 def _counted(*operands: Any) -> tuple[Any, ...]:
