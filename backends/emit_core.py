@@ -109,6 +109,7 @@ class Emitter:
         self.turning: frozenset[Op] = frozenset()  # copies that exchange two addresses here (see ``emit_turning``)
         self.once: Set[Op] | None = None  # those of them that run once (see ``emit_outline``)
         self.outlined: dict[str, ir.Function] = {}  # functions of operations by their text (see ``emit_outline``)
+        self.moved: dict[object, ir.Function] = {}  # and by what they do
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self.exit = function.append_basic_block("exit")

@@ -52,13 +52,17 @@ _NOTHING = nullcontext()
 
 @dataclass(frozen=True)
 class Heap:
-    """The stack slots that hold a sequence, and the global that keeps its memory between calls."""
+    """The stack slots that hold a sequence, and the global that keeps its memory between calls.
+
+    ``left`` has what the exit puts back. It is not a register, as ``pointer`` is: where memory runs out, and at the
+    exit, each of many sequences would be merged from each place that leads there."""
 
     pointer: ir.Value
     capacity: ir.Value
     row_bytes: int
     kept: ir.Value
     is_tape: bool
+    left: ir.Value | None = None  # none in a part of a loop, which has its sequences from outside
 
     @property
     def is_large(self) -> bool:
@@ -204,11 +208,18 @@ class Memory:
     def _make_heap(self, buffer: Buffer) -> Heap:
         e = self.e
         row_bytes = max(1, strides(buffer.type)[0] * buffer.type.dtype.itemsize)
-        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes, self._keeper("sequence"), self._is_tape(buffer))
+        kept = self._keeper("sequence")
+        heap = Heap(e.slot(PTR), e.slot(I64), row_bytes, kept, self._is_tape(buffer), left=e.slot(PTR))
         with e.builder.goto_block(e.entry):
-            e.builder.store(e.builder.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel"), heap.pointer)
-            e.builder.store(ZERO, heap.capacity)
+            self._move(heap, e.builder.atomic_rmw("xchg", heap.kept, PTR(None), "acq_rel"), ZERO)
         return heap
+
+    def _move(self, heap: Heap, pointer: ir.Value, capacity: ir.Value) -> None:
+        b = self.e.builder
+        b.store(pointer, heap.pointer)
+        b.store(capacity, heap.capacity)
+        if heap.left is not None:
+            b.store(pointer, heap.left)
 
     def _is_tape(self, buffer: Buffer) -> bool:
         """Whether nothing need be zero before it is written."""
@@ -254,8 +265,7 @@ class Memory:
             made = b.call(grow(self.e.module), [pointer, capacity, position, index(heap.row_bytes), I1(heap.is_tape)])
             moved = b.extract_value(made, 0)
             self.require_memory(moved)
-            b.store(moved, heap.pointer)
-            b.store(b.extract_value(made, 1), heap.capacity)
+            self._move(heap, moved, b.extract_value(made, 1))
 
     def prepare_sequence(self, result: Value, operands: Sequence[Value]) -> ir.Value:
         """Makes ``result`` ready for an elementwise operation; how far the operands go: beyond, they are zero."""
@@ -283,7 +293,7 @@ class Memory:
         """Written at the exit: puts the sequences and the arena back."""
         b = self.e.builder
         for heap in self.heaps.values():
-            b.call(put_back(self.e.module), [b.load(heap.pointer, typ=PTR), heap.kept])
+            b.call(put_back(self.e.module), [heap.left, heap.kept])
         if self.arena is not None and self.e.plan.arena_bytes > SMALL_ARENA:
             # The slot, not the value: the exit may be reached before there is an arena.
             other = b.atomic_rmw("xchg", self.kept, b.load(self.slot, typ=PTR), "acq_rel")

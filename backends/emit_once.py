@@ -9,7 +9,7 @@ import numpy as np
 from llvmlite import ir
 
 from dflow.backends.emit_core import untyped
-from dflow.backends.emit_types import I1, I8, I64, PTR, VOID, ZERO, declare, index
+from dflow.backends.emit_types import I1, I8, I64, NOT_KEPT, PTR, VOID, ZERO, declare, index
 from dflow.ir.core import Value
 
 ZERO_ROW = 4096  # rows up to this size are read from a constant beyond the end of a sequence
@@ -185,12 +185,14 @@ def write_error(module: ir.Module) -> ir.Function:
 
 
 def put_back(module: ir.Module) -> ir.Function:
-    """``put_back(pointer, kept)``: keeps the block of a sequence, or frees it where it is large."""
+    """``put_back(left, kept)``: keeps the block of a sequence, which is at ``left``, or frees it where it is large."""
     f, fresh = _once(module, "dflow.put_back", ir.FunctionType(VOID, [PTR, PTR]))
     if not fresh:
         return f
-    pointer, kept = f.args
+    left, kept = f.args
+    left.add_attribute(NOT_KEPT)
     b = ir.IRBuilder(f.append_basic_block("entry"))
+    pointer = b.load(left, typ=PTR)
     with b.if_then(b.icmp_unsigned("==", pointer, PTR(None))):
         b.ret_void()
     with b.if_then(b.icmp_unsigned(">", b.load(_shifted(b, pointer, -HEADER), typ=I64), index(MOST_KEPT))):

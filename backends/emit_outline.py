@@ -39,16 +39,34 @@ def outlined(emit: Emit) -> Emit:
             if not wanted or not can_move(e, op):
                 emit(e, op)
                 return
+            if (key := _facts(e, op)) in e.moved:
+                e.builder.call(e.moved[key], [e.memory.bases[b] for b in buffers_of(e, op)])
+                return
             scalars = [r for r in op.results if r.type.is_scalar]
             with new_function(e, op, [PTR for _ in scalars]) as (function, given, places):
                 emit(e, op)
                 for r, place in zip(scalars, places):
                     e.store_at(r, place, e.env[r])
             slots = [e.slot(storage_type(r.type.dtype)) for r in scalars]
-            e.builder.call(_known(e, function), [*slots, *given])
+            function = _known(e, function)
+            if key is not None:
+                e.moved[key] = function
+            e.builder.call(function, [*slots, *given])
             e.env.update((r, e.load_at(r, slot)) for r, slot in zip(scalars, slots))
 
     return write
+
+
+def _facts(e: Emitter, op: Op) -> object:
+    """What the function of a product or a copy follows from, where that is told without writing it; else None."""
+    values = (*op.operands, *op.results)
+    if op.name not in ("matmul", "copy") or not all(v in e.memory.buffers and v.type.is_static for v in values):
+        return None
+    buffers = buffers_of(e, op)
+    if any(b is not x and not disjoint(b, x) for b in buffers for x in buffers):
+        return None  # aliasing is told of these very buffers
+    places = tuple(buffers.index(e.memory.buffers[v]) for v in values)
+    return op.name, tuple(op.attrs.items()), tuple(v.type for v in values), places, e.threads
 
 
 def _known(e: Emitter, function: ir.Function) -> ir.Function:

@@ -126,3 +126,21 @@ def test_rows_in_functions_of_their_own():
     assert 'call void @"dflow_program.kernel' in lowered.compile().compiled.unoptimized
     slope = dflow.jvp(many_rows, (x,), (np.cos(x),))[1]
     assert np.sum(gradient(x) * np.cos(x)) == pytest.approx(slope, rel=1e-12)
+
+
+def three_loops(x, n):
+    for _ in range(n):
+        x = np.sin(x)
+    for _ in range(2 * n):
+        x = np.sin(x)
+    for _ in range(3 * n):
+        x = np.sin(x)
+    return x
+
+
+def test_ways_out_do_not_merge_sequences():
+    made = dflow.grad(three_loops)
+    body = made.lower(0.5, 2).llvm().split("@dflow_program(")[1].split("\n}")[0]
+    merges = [line.count("[") for line in body.splitlines() if " = phi ptr" in line]
+    assert max(merges) == 2  # room made or not; at the exit there would be one more for each loop
+    assert made(0.5, 3) == pytest.approx(dflow.jvp(three_loops, (0.5, 3), (1.0, 0))[1], rel=1e-14)

@@ -3,6 +3,7 @@
 import numpy as np
 
 import dflow
+from dflow.backends import emit_linalg
 
 D = 6
 
@@ -34,3 +35,22 @@ def test_their_gradient():
         moved[1][k] += sign * step
         ends.append(np.sum(layers(moved, x) ** 2))
     assert np.isclose(found[1][k], (ends[0] - ends[1]) / (2 * step), rtol=1e-6)
+
+
+def products(ws, y):
+    """Products of a matrix with itself, with others on either side, and of another width among them."""
+    for w in ws:
+        y = 0.3 * (y @ y) + (w @ y) - (y @ w)
+        y = y + w[:, :5].copy() @ y[:5].copy()
+    return y
+
+
+def test_products_share_functions_where_they_read_the_same_places(monkeypatch):
+    written = []
+    tiles = emit_linalg._in_tiles
+    monkeypatch.setattr(emit_linalg, "_in_tiles", lambda *given: written.append(given) or tiles(*given))
+    r = np.random.default_rng(2)
+    ws, y = [r.normal(size=(D, D)) / D for _ in range(6)], r.normal(size=(D, D)) / D
+    f = dflow.jit(products)
+    assert np.allclose(f(ws, y), products(ws, y), rtol=1e-13)
+    assert 3 <= len(written) <= 12  # of 24
