@@ -23,7 +23,7 @@ from benchmarks.arrays.programs import (
 )
 from benchmarks.libraries import rewired
 from benchmarks.measure import Budget, Queued, Table, Time, attempt, duration, going_on, measure, peer
-from dflow.backends.cuda import driver
+from dflow.backends.cuda.launch import driver
 
 PEERS = ("JAX", "CuPy", "PyTorch")
 

@@ -13,23 +13,30 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 if _TYPE_CHECKING:
     from dflow import debug, image, lax, ops, tree, tree_util
     from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
-    from dflow.backends.threads import set_threads, threads
-    from dflow.batching import vmap
+    from dflow.backends.native.threads import set_threads, threads
     from dflow.check import check_grads
-    from dflow.custom import custom_gradient, custom_jvp, custom_vjp, register_jvp, register_vjp, stop_gradient
-    from dflow.device import Array, from_dlpack
+    from dflow.devices.array import Array, from_dlpack
+    from dflow.devices.placement import default_device, device_put
+    from dflow.devices.streams import Stream
     from dflow.export import compile_library
-    from dflow.implicit import custom_root
-    from dflow.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
-    from dflow.linear_rules import closure_convert, custom_linear_solve, custom_transpose
-    from dflow.placement import default_device, device_put
-    from dflow.recompute import checkpoint, remat
     from dflow.records import field, register, struct
     from dflow.shapes import ShapeDtypeStruct, eval_shape
     from dflow.solvers import fixed_point, odeint
-    from dflow.sparse import sparse_hessian, sparse_jacobian
-    from dflow.streams import Stream
-    from dflow.tracing.printing import print
+    from dflow.tracing.python.printing import print
+    from dflow.transforms.batching import vmap
+    from dflow.transforms.custom import (
+        custom_gradient,
+        custom_jvp,
+        custom_vjp,
+        register_jvp,
+        register_vjp,
+        stop_gradient,
+    )
+    from dflow.transforms.implicit import custom_root
+    from dflow.transforms.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
+    from dflow.transforms.linear_rules import closure_convert, custom_linear_solve, custom_transpose
+    from dflow.transforms.recompute import checkpoint, remat
+    from dflow.transforms.sparse import sparse_hessian, sparse_jacobian
     from dflow.tree import ravel_pytree
 
 __version__ = "0.1.0"
@@ -92,23 +99,30 @@ __all__ = [
 _MODULES = ("debug", "errors", "image", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
 _PLACES = {
     "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
-    "dflow.backends.threads": ("set_threads", "threads"),
-    "dflow.batching": ("vmap",),
+    "dflow.backends.native.threads": ("set_threads", "threads"),
+    "dflow.transforms.batching": ("vmap",),
     "dflow.check": ("check_grads",),
-    "dflow.custom": ("custom_gradient", "custom_jvp", "custom_vjp", "register_jvp", "register_vjp", "stop_gradient"),
-    "dflow.device": ("Array", "from_dlpack"),
+    "dflow.transforms.custom": (
+        "custom_gradient",
+        "custom_jvp",
+        "custom_vjp",
+        "register_jvp",
+        "register_vjp",
+        "stop_gradient",
+    ),
+    "dflow.devices.array": ("Array", "from_dlpack"),
     "dflow.export": ("compile_library",),
-    "dflow.implicit": ("custom_root",),
-    "dflow.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
-    "dflow.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
-    "dflow.placement": ("default_device", "device_put"),
-    "dflow.recompute": ("checkpoint", "remat"),
+    "dflow.transforms.implicit": ("custom_root",),
+    "dflow.transforms.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
+    "dflow.transforms.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
+    "dflow.devices.placement": ("default_device", "device_put"),
+    "dflow.transforms.recompute": ("checkpoint", "remat"),
     "dflow.records": ("field", "register", "struct"),
     "dflow.shapes": ("ShapeDtypeStruct", "eval_shape"),
     "dflow.solvers": ("fixed_point", "odeint"),
-    "dflow.sparse": ("sparse_hessian", "sparse_jacobian"),
-    "dflow.streams": ("Stream",),
-    "dflow.tracing.printing": ("print",),
+    "dflow.transforms.sparse": ("sparse_hessian", "sparse_jacobian"),
+    "dflow.devices.streams": ("Stream",),
+    "dflow.tracing.python.printing": ("print",),
     "dflow.tree": ("ravel_pytree",),
 }
 _PLACE = {name: place for place, names in _PLACES.items() for name in names}

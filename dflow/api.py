@@ -8,7 +8,18 @@ from typing import Any
 
 from dflow import debug as debug  # which gives `breakpoint()` its meaning in traced code
 from dflow import trees
-from dflow.derivatives import (
+from dflow.devices.program import DEVICES, DeterministicProgram
+from dflow.errors import DerivativeError, failure, user_frames_only
+from dflow.ir.passes import jvp as jvp_pass
+from dflow.ir.passes import vjp as vjp_pass
+from dflow.programs.methods import after_self, decorated, taken_apart
+from dflow.programs.program import trace_program
+from dflow.programs.reference import BACKENDS
+from dflow.programs.sharing import shared
+from dflow.programs.signature import Arguments
+from dflow.programs.transform import Jit
+from dflow.tracing.context import tracing
+from dflow.transforms.derivatives import (
     check_holomorphic,
     check_scalar,
     derive,
@@ -17,20 +28,16 @@ from dflow.derivatives import (
     operands,
     pure,
 )
-from dflow.device_program import DEVICES, DeterministicProgram
-from dflow.errors import DerivativeError, failure, user_frames_only
-from dflow.ir.passes import jvp as jvp_pass
-from dflow.ir.passes import vjp as vjp_pass
-from dflow.linear_maps import Linearized, require_pair, transposed
-from dflow.methods import after_self, decorated, taken_apart
-from dflow.program import trace_program
-from dflow.reference import BACKENDS
-from dflow.selection import Argnums, Selection, argument_names, argument_numbers, chosen_numbers, require_parameters
-from dflow.sharing import shared
-from dflow.signature import Arguments
-from dflow.tracing.context import tracing
-from dflow.transform import Jit
-from dflow.zero_gradients import warn_of_zeros
+from dflow.transforms.linear_maps import Linearized, require_pair, transposed
+from dflow.transforms.selection import (
+    Argnums,
+    Selection,
+    argument_names,
+    argument_numbers,
+    chosen_numbers,
+    require_parameters,
+)
+from dflow.transforms.zero_gradients import warn_of_zeros
 
 
 def jit(

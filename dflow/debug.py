@@ -8,14 +8,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dflow.backends.cuda.timeline import Timeline
+from dflow.backends.cuda.launch.timeline import Timeline
 from dflow.errors import is_user_frame
-from dflow.reference import Finite
-from dflow.tracing import printing
-from dflow.tracing.array import Array
+from dflow.programs.reference import Finite
+from dflow.programs.transform import Jit
+from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import builder, tracing
-from dflow.tracing.python import BUILTINS
-from dflow.transform import Jit
+from dflow.tracing.python import printing
+from dflow.tracing.python.functions import BUILTINS
 
 
 def check_finite(function: Callable[..., Any]) -> Callable[..., Any]:

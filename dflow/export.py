@@ -15,16 +15,21 @@ from dflow import trees
 from dflow.api import grad as gradient
 from dflow.api import jit
 from dflow.api import value_and_grad as value_and_gradient
-from dflow.backends.library import C_KEYWORDS, LibraryError, write_library
+from dflow.backends.native.library import C_KEYWORDS, LibraryError, write_library
 from dflow.errors import TraceError, failure, function_location
-from dflow.signature import leaf_type, parameter_names
-from dflow.signature_text import parse_signature
-from dflow.transform import Jit, Lowered
+from dflow.programs.signature import leaf_type, parameter_names
+from dflow.programs.signature_text import parse_signature
+from dflow.programs.transform import Jit, Lowered
 
 Wrt = int | str | Sequence[int | str]
 
 KINDS = ("value", "grad", "value_and_grad")
-ASK = "import sys; from dflow.backends.machine import machine; machine(cpu=sys.argv[1], triple=sys.argv[2] or None)"
+ASK = """
+import sys
+from dflow.backends.native.machine import machine
+
+machine(cpu=sys.argv[1], triple=sys.argv[2] or None)
+"""
 
 
 def compile_library(

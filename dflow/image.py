@@ -9,7 +9,7 @@ import numpy
 
 from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import own
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

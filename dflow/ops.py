@@ -9,7 +9,7 @@ import numpy
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import own
-from dflow.tracing.lift import contains_traced, lift
+from dflow.tracing.arrays.lift import contains_traced, lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -257,7 +257,7 @@ _OF_ARRAYS = ("__array__", "__dlpack__", "__cuda_array_interface__")
 
 def holds_numbers(x: Any, _inside: frozenset[int] = frozenset()) -> bool:
     """Whether a number or an array stands in ``x``; a bool, as an attribute, is a mode and not a number."""
-    from dflow.tracing.array import Array
+    from dflow.tracing.arrays.array import Array
 
     if isinstance(x, bool | str | bytes) or x is None:
         return False

@@ -9,9 +9,9 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import TraceError, user_frames_only
-from dflow.program import trace_program
-from dflow.signature import Arguments, ShapeDtypeStruct
-from dflow.specialized import Specialized
+from dflow.programs.program import trace_program
+from dflow.programs.signature import Arguments, ShapeDtypeStruct
+from dflow.programs.specialized import Specialized
 from dflow.tracing.context import tracing
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dflow.custom import stop_gradient
 from dflow.errors import ShapeError, TraceError, failure
-from dflow.implicit import custom_root
-from dflow.linear_rules import custom_linear_solve
+from dflow.transforms.custom import stop_gradient
+from dflow.transforms.implicit import custom_root
+from dflow.transforms.linear_rules import custom_linear_solve
 from dflow.tree import ravel_pytree
 
 
@@ -146,7 +146,7 @@ def odeint(
 
 
 def _unstacked(unravel: Callable[[Any], Any], rows: Any) -> Any:
-    from dflow.batching import vmap
+    from dflow.transforms.batching import vmap
 
     return vmap(unravel)(rows)
 

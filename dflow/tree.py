@@ -10,8 +10,8 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import TraceError, failure
-from dflow.tracing.calls import call
-from dflow.tracing.lift import contains_traced
+from dflow.tracing.arrays.lift import contains_traced
+from dflow.tracing.python.calls import call
 
 
 def map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:

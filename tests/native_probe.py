@@ -4,9 +4,9 @@ import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 
-from dflow.backends import entry, pyabi, result_memory
-from dflow.backends.callable import NativeCallable
-from dflow.backends.entry import EntrySpec, Leaf, add_entry
+from dflow.backends.native import entry, pyabi, result_memory
+from dflow.backends.native.callable import NativeCallable
+from dflow.backends.native.entry import EntrySpec, Leaf, add_entry
 
 PTR, I32, I64 = ir.PointerType(), ir.IntType(32), ir.IntType(64)
 FLOAT, INT, BOOL = (Leaf(dtype, (), True) for dtype in ("f64", "i64", "bool"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.backends.plan import Buffer, Plan
+from dflow.backends.lowering.plan import Buffer, Plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Module, Op, Value
 from dflow.ir.evaluator import _concrete, _Evaluator

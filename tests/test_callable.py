@@ -10,10 +10,10 @@ import pytest
 from llvmlite import ir
 from native_probe import FLOAT, Probe, compile_module, compiled, copy_kernel, identity, went_slow
 
-from dflow.backends import callable as callable_module
-from dflow.backends import entry, pyabi
-from dflow.backends.callable import NativeCallable
-from dflow.backends.entry import add_entry
+from dflow.backends.native import callable as callable_module
+from dflow.backends.native import entry, pyabi
+from dflow.backends.native.callable import NativeCallable
+from dflow.backends.native.entry import add_entry
 
 pytestmark = pytest.mark.skipif(not entry.available(), reason="this interpreter's layouts are not known")
 

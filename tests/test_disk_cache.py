@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow import sharing
-from dflow.backends import generation, object_cache
-from dflow.backends.object_code import ObjectCode
+from dflow.backends.native import generation, object_cache
+from dflow.backends.native.object_code import ObjectCode
+from dflow.programs import sharing
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def compiled(monkeypatch):
         seen.append(plan.function.name)
         return plain(plan, **options)
 
-    monkeypatch.setattr("dflow.backends.generation.generate", generate)
+    monkeypatch.setattr("dflow.backends.native.generation.generate", generate)
     return seen
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.effort import is_long
 from dflow.ir.parser import parse_function
+from dflow.programs.effort import is_long
 
 COUNTING = """
 func @f(%n: i64) -> (i64) {{

@@ -27,9 +27,9 @@ from native_probe import (
     went_slow,
 )
 
-from dflow.backends import entry, pyabi, trampoline
-from dflow.backends.callable import NativeCallable
-from dflow.backends.entry import EntrySpec, Leaf, add_entry
+from dflow.backends.native import entry, pyabi, trampoline
+from dflow.backends.native.callable import NativeCallable
+from dflow.backends.native.entry import EntrySpec, Leaf, add_entry
 
 ELEMENTS = list(dict.fromkeys([*pyabi.ELEMENTS, "bf16"]))
 NUMERIC = [name for name in ELEMENTS if entry.passes(name)]

@@ -11,9 +11,11 @@ import pytest
 
 import dflow
 import dflow.numpy as dnp
-from dflow import custom, sharing, transform, trees
-from dflow.backends import object_cache
+from dflow import trees
+from dflow.backends.native import object_cache
 from dflow.numpy import eager
+from dflow.programs import sharing, transform
+from dflow.transforms import custom
 
 X = np.linspace(0.5, 2.0, 4)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.library import LibraryError
+from dflow.backends.native.library import LibraryError
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function
 

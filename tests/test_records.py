@@ -11,8 +11,8 @@ import optree
 import pytest
 
 import dflow
+from dflow.programs.treecode import Different, extractor
 from dflow.records import NAMESPACE
-from dflow.treecode import Different, extractor
 
 
 @dataclass

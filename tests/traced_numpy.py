@@ -11,10 +11,10 @@ from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import type_of_array
 from dflow.ir.verifier import verify
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import TRACE, Region, entered
 from dflow.tracing.facts import LearningBuilder
-from dflow.tracing.lift import lift, wrap
 
 
 def traced(f: Callable[..., Any], *args: Any, name: str = "f") -> tuple[Function, int]:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dflow.backends.c_header import C_TYPES, layout, typedefs
 from dflow.backends.cuda.compiler import compile_plans
 from dflow.backends.cuda.plan import (
     Argument,
@@ -35,8 +34,9 @@ from dflow.backends.cuda.plan import (
 )
 from dflow.backends.cuda.ptx import DEFAULT
 from dflow.backends.interface import by_value
-from dflow.backends.library import LibraryError, check_names
-from dflow.backends.plan import Plan
+from dflow.backends.lowering.plan import Plan
+from dflow.backends.native.c_header import C_TYPES, layout, typedefs
+from dflow.backends.native.library import LibraryError, check_names
 
 RESERVED = ("dflow_p", "dflow_stream")
 

@@ -9,10 +9,10 @@ from llvmlite import ir
 
 from dflow.backends.cuda.context import Context
 from dflow.backends.cuda.plan import LaunchPlan, Step
+from dflow.backends.cuda.planning.schedule import Scheduler
 from dflow.backends.cuda.ptx import DEFAULT, TRIPLE, check_target, to_ptx
-from dflow.backends.cuda.schedule import Scheduler
-from dflow.backends.generation import lower
-from dflow.backends.plan import Plan
+from dflow.backends.lowering.plan import Plan
+from dflow.backends.native.generation import lower
 from dflow.ir.core import Function
 
 

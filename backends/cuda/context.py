@@ -7,11 +7,11 @@ from typing import Any
 
 from llvmlite import ir
 
-from dflow.backends import plan as tensors
-from dflow.backends.cuda.places import Places
+from dflow.backends.cuda.kernels.tails import Tail
 from dflow.backends.cuda.plan import Kernel, Pointer
-from dflow.backends.cuda.tails import Tail
+from dflow.backends.cuda.planning.places import Places
 from dflow.backends.interface import Check, by_value
+from dflow.backends.lowering import plan as tensors
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.registry import OPS
 

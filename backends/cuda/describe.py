@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dflow.backends.cuda.occupancy import WARP, occupancy
+from dflow.backends.cuda.launch.occupancy import WARP, occupancy
 from dflow.backends.cuda.plan import (
     Argument,
     Choice,

@@ -8,8 +8,8 @@ import re
 import llvmlite.binding as llvm
 from llvmlite import ir
 
-from dflow.backends.machine import COMPILING
 from dflow.backends.mathlib import complete
+from dflow.backends.native.machine import COMPILING
 
 TRIPLE = "nvptx64-nvidia-cuda"
 OLDEST = 80  # atomics on f64 and f16, warp operations with a mask, asynchronous copies

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from llvmlite import ir
 
-from dflow.backends.emit_types import declare
+from dflow.backends.emit.types import declare
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.emit_types import declare
+from dflow.backends.emit.types import declare
 from dflow.backends.mathlib.expr import F64, Expr, Format
 
 BOUND = 2.0**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dflow.backends.library import WRITERS
+from dflow.backends.native.library import WRITERS
 from dflow.cli.source import describe_function, load_function, selected
 from dflow.export import compile_library
 

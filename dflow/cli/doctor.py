@@ -14,9 +14,9 @@ import llvmlite.binding as llvm
 import numpy as np
 
 import dflow
-from dflow.backends import blas, entry, object_cache
-from dflow.backends.cuda.driver import DeviceError, device
-from dflow.backends.library import LibraryError, linker
+from dflow.backends.cuda.launch.driver import DeviceError, device
+from dflow.backends.native import blas, entry, object_cache
+from dflow.backends.native.library import LibraryError, linker
 from dflow.cli.messages import message
 
 FEATURES = ("avx2", "fma", "avx512f", "neon", "sve")  # those that matter for speed

@@ -12,13 +12,13 @@ class UsageError(Exception):
 
 def _speaks(e: BaseException) -> bool:
     """Whether its message is written for the user, and needs no class in front."""
-    from dflow.backends.library import LibraryError  # `--help` needs none of these
+    from dflow.backends.native.library import LibraryError  # `--help` needs none of these
     from dflow.errors import DflowError
     from dflow.ir.evaluator import EvaluationError
     from dflow.ir.passes.transpose import NotLinearError
     from dflow.ir.registry import NoDerivativeError
     from dflow.ir.verifier import VerificationError
-    from dflow.signature_text import SignatureError
+    from dflow.programs.signature_text import SignatureError
 
     language = UsageError, DflowError, SignatureError, LibraryError
     return isinstance(e, (*language, EvaluationError, NoDerivativeError, NotLinearError, VerificationError))

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from dflow.backends.bufferize import bufferize
-from dflow.backends.fusion import fuse
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.fusion import fuse
 from dflow.cli.messages import UsageError
 from dflow.cli.program import FILE_HELP, read_program
 from dflow.ir.core import Function, Module

@@ -15,8 +15,8 @@ from dflow.ir.core import Function, Module, Value
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes.inline import inline_calls
 from dflow.ir.types import dtype_of, is_bfloat16
-from dflow.tracing.dtypes import can_cast
-from dflow.tracing.lift import supported
+from dflow.tracing.arrays.dtypes import can_cast
+from dflow.tracing.arrays.lift import supported
 
 EXAMPLES = """\
 examples:
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _compiled(module: Module, values: list[Any]) -> tuple[Any, ...]:
-    from dflow.backends.generation import compile_function  # the reference evaluator needs no LLVM
+    from dflow.backends.native.generation import compile_function  # the reference evaluator needs no LLVM
 
     f = inline_calls(module)
     for v in (*f.args, *f.results):

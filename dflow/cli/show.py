@@ -7,7 +7,7 @@ import sys
 
 from dflow.cli.source import describe_function, load_function, selected
 from dflow.export import example_arguments, lower
-from dflow.pipeline import STAGES
+from dflow.programs.pipeline import STAGES
 
 EXAMPLES = """\
 stages:

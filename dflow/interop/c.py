@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dflow.api import jit
-from dflow.backends.c_entry import add_c_entry
-from dflow.backends.generation import compile_plan
+from dflow.backends.native.c_entry import add_c_entry
+from dflow.backends.native.generation import compile_plan
 from dflow.errors import TraceError, failure, function_location, user_frames_only
 from dflow.ir.types import F64, TensorType
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from dflow import trees
 from dflow.api import jit, vjp
+from dflow.programs.signature import ShapeDtypeStruct
 from dflow.shapes import eval_shape
-from dflow.signature import ShapeDtypeStruct
 
 
 def wrap(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,9 +23,9 @@ import torch
 
 from dflow import trees
 from dflow.api import jit, jvp, vjp
-from dflow.batching import vmap
 from dflow.ir.types import bfloat16_dtype, is_bfloat16
-from dflow.tracing.calls import call
+from dflow.tracing.python.calls import call
+from dflow.transforms.batching import vmap
 
 Positions = tuple[int, ...]
 

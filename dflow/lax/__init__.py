@@ -46,8 +46,8 @@ _COLLECTIVES = (
     "psum_scatter",
 )
 _PLACE = {name: f"dflow.lax.{part}" for part, names in _PARTS.items() for name in names}
-_PLACE.update(dict.fromkeys(_COLLECTIVES, "dflow.collectives"))
-_PLACE.update({"custom_linear_solve": "dflow.linear_rules", "custom_root": "dflow.implicit"})
+_PLACE.update(dict.fromkeys(_COLLECTIVES, "dflow.transforms.collectives"))
+_PLACE.update({"custom_linear_solve": "dflow.transforms.linear_rules", "custom_root": "dflow.transforms.implicit"})
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ import numpy
 from dflow.errors import ShapeError, TraceError, failure
 from dflow.ir.types import kind_of
 from dflow.lax.control import fori_loop
-from dflow.tracing.array import Array
-from dflow.tracing.calls import call
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
+from dflow.tracing.python.calls import call
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from dflow import trees
-from dflow.custom import stop_gradient
 from dflow.errors import NeedsStatic, TraceError, failure
 from dflow.ir.types import kind_of
-from dflow.recompute import checkpoint as checkpointed
-from dflow.revolve import revolved
 from dflow.shapes import ShapeDtypeStruct, eval_shape, shape_of
+from dflow.tracing.arrays.lift import contains_traced
 from dflow.tracing.context import tracing
-from dflow.tracing.lift import contains_traced
+from dflow.transforms.custom import stop_gradient
+from dflow.transforms.recompute import checkpoint as checkpointed
+from dflow.transforms.revolve import revolved
 
 Function = Callable[..., Any]
 

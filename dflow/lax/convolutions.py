@@ -10,7 +10,7 @@ import numpy
 from dflow.lax.padding import padded, padtype_to_pads
 from dflow.nn.windows import conv as correlated
 from dflow.numpy.dispatch import own
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -14,7 +14,7 @@ import numpy
 
 from dflow.lax.at import At, nothing_of
 from dflow.numpy.dispatch import own
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

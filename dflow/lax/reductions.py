@@ -12,8 +12,8 @@ from dflow import trees
 from dflow.lax.control import fori_loop
 from dflow.lax.padding import padded, padtype_to_pads
 from dflow.numpy.dispatch import own
-from dflow.tracing.calls import call
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
+from dflow.tracing.python.calls import call
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -11,7 +11,7 @@ from dflow.ir.types import kind_of
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import own
 from dflow.scipy import special
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.arrays.lift import lift, wrap
 
 np: Any = numpy
 
@@ -161,7 +161,7 @@ def standardize(x: Any, axis: Any = -1, epsilon: Any = 1e-5, where: Any = None) 
 
 def _exponents(x: Any, axis: Any, where: Any) -> Any:
     """``x`` less its largest element along ``axis``; minus infinity where ``where`` leaves it out."""
-    from dflow.custom import stop_gradient
+    from dflow.transforms.custom import stop_gradient
 
     x = _floats(x)
     if not x.size:

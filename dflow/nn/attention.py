@@ -10,7 +10,7 @@ import numpy
 from dflow.nn.activations import softmax
 from dflow.numpy.dispatch import own
 from dflow.numpy.limits import finfo
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

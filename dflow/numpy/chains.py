@@ -13,9 +13,9 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.products import dot, matrix_product
 from dflow.numpy.systems import inv
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 @implements(np.linalg.matrix_power)

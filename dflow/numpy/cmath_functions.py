@@ -10,9 +10,9 @@ import numpy as np
 from dflow.numpy import support as s
 from dflow.numpy.elementwise import apply
 from dflow.numpy.math_functions import defines, number
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def complex_number(x: Any) -> Array:

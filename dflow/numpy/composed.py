@@ -18,9 +18,9 @@ from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import flat
 from dflow.numpy.sorting import missing_parts
 from dflow.numpy.statistics import mean
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 FEW, LONG = 16, 512  # weights of a filter that are written out, and elements that are worth it

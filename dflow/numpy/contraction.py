@@ -15,8 +15,8 @@ from dflow.ir.core import Value
 from dflow.ir.types import Dim
 from dflow.numpy import support as s
 from dflow.numpy.ufunc_rules import rule_for
+from dflow.tracing.arrays.sizes import agreed, recast
 from dflow.tracing.context import builder
-from dflow.tracing.sizes import agreed, recast
 
 Name = Hashable
 

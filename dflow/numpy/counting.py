@@ -14,9 +14,9 @@ from dflow.numpy import support as s
 from dflow.numpy.composed import searchsorted
 from dflow.numpy.dispatch import implements
 from dflow.numpy.shapes import flat
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import contains_traced, lift, static_value, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import contains_traced, lift, static_value, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -18,10 +18,11 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.joining import stack
 from dflow.numpy.shapes import as_dim
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import dtypes, earlier, layouts, rows, sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes, layouts, sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder, tracing
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lists import earlier, rows
 
 FAR = 2**62  # beyond every diagonal, and an int64 still
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from dflow.errors import AxisError, DflowError, MatrixError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.numpy import eager
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import Placeholder
 from dflow.tracing.context import tracing
-from dflow.tracing.lift import Placeholder
 
 Implementation = Callable[..., Any]
 

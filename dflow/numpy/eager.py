@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.types import is_bfloat16
+from dflow.programs.signature import OnDevice
 from dflow.records import has
-from dflow.signature import OnDevice
+from dflow.tracing.arrays.lift import supported
 from dflow.tracing.context import tracing
-from dflow.tracing.lift import supported
 
 MAX_PROGRAMS = 4096
 
@@ -45,7 +45,7 @@ def _compilable(x: Any) -> bool:
 def compiled(f: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """``f`` compiled for these arguments: arrays are its arguments, all else is part of the program."""
     from dflow import trees
-    from dflow.transform import Jit
+    from dflow.programs.transform import Jit
 
     leaves, spec = trees.flatten((list(args), kwargs))
     arrays = [x for x in leaves if _is_array(x)]

@@ -19,11 +19,11 @@ from dflow.ir.types import finfo, kind_of
 from dflow.numpy import support as s
 from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNC_METHODS, UFUNCS, implements, located, name_of, public
-from dflow.tracing import dtypes, masks
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes, masks
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.layouts import in_order
+from dflow.tracing.arrays.lift import elementwise, lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.layouts import in_order
-from dflow.tracing.lift import elementwise, lift, wrap
 
 
 def apply(

@@ -16,10 +16,10 @@ from dflow.ir.ops.matrices import adjoint, all_of, diagonal, identity, keep
 from dflow.ir.types import TensorType
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.tracing import dtypes, sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes, sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 _ONE = np.eye(1)
 QRResult: Any = type(np.linalg.qr(_ONE))

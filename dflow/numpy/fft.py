@@ -12,8 +12,8 @@ from dflow.numpy import dispatch
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.fourier import of_reals, to_reals, transform
-from dflow.tracing.array import Array
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy
 SWAPPED = {None: "forward", "backward": "forward", "ortho": "ortho", "forward": "backward"}

@@ -16,10 +16,10 @@ from dflow.ir.ops.fourier import is_smooth
 from dflow.ir.ops.fourier import roots as _roots
 from dflow.numpy.fourier_blocks import by_columns, turned_columns
 from dflow.numpy.support import static_int
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import wrap
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.source.rewrite import rewritten
 
 np: Any = numpy
 _traced: Any = rewritten  # of a function, with its loops

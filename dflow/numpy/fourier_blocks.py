@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy
 
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
 
 np: Any = numpy  # its functions on traced arrays
 Transform = Callable[[Any], Any]  # of each row

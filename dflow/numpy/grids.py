@@ -10,8 +10,8 @@ from dflow.numpy import support as s
 from dflow.numpy.creation import arange, linspace
 from dflow.numpy.dispatch import INDEXED, located
 from dflow.numpy.joining import stack
-from dflow.tracing.array import Array
-from dflow.tracing.lift import wrap
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import wrap
 
 
 def _points(item: slice, dtype: Any) -> Array:

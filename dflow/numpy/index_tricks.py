@@ -11,9 +11,9 @@ from dflow.numpy import dispatch
 from dflow.numpy.creation import arange, linspace
 from dflow.numpy.joining import concatenate
 from dflow.numpy.shapes import transpose
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, result_dtype, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, result_dtype, wrap
 
 
 def joined(joiner: Any, index: Any) -> Array:

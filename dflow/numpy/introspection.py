@@ -8,9 +8,9 @@ import numpy as np
 
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.tracing import dtypes
-from dflow.tracing.array import Array
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.arrays import dtypes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 
 
 @implements(np.shape)

@@ -13,10 +13,11 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import atleast_1d, atleast_2d, atleast_3d, flat
-from dflow.tracing import dtypes, earlier, rows, sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes, sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.lists import earlier, rows
 
 
 def promoted(arrays: Sequence[Any], dtype: Any = None, casting: Any = "same_kind") -> list[Value]:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy
 
 from dflow.numpy.dispatch import own
-from dflow.tracing.array import Array
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 Function = Callable[..., Any]

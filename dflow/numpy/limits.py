@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir import types
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
 
 
 class _Info:

@@ -20,10 +20,10 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.integer_functions import bit_length, comb, factorial, isqrt, perm, power
 from dflow.numpy.norms import norm
 from dflow.numpy.reductions import PROD, SUM, reduce
-from dflow.tracing.array import Array
-from dflow.tracing.calls import call
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
+from dflow.tracing.python.calls import call
 
 MATH: dict[Callable[..., Any], Callable[..., Any]] = {}
 

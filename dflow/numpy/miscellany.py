@@ -11,9 +11,9 @@ from dflow.numpy import support as s
 from dflow.numpy.creation import asarray
 from dflow.numpy.dispatch import implements
 from dflow.numpy.reductions import EVERYTHING
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

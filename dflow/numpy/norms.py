@@ -14,9 +14,9 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.factorizations import matrices, singular_parts
 from dflow.numpy.reductions import MAX, MIN, SUM, reduce
 from dflow.numpy.ufunc_rules import safe_sqrt
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def _numbers(x: Any) -> Array:

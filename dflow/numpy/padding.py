@@ -11,8 +11,8 @@ from dflow.ir.core import Value
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.joining import take_value
-from dflow.tracing.array import Array
-from dflow.tracing.lift import contains_traced, lift, wrap
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import contains_traced, lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -13,9 +13,9 @@ from dflow.numpy.dispatch import implements, own
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import moveaxis
 from dflow.numpy.sorting import axis_last, order, sorted_last
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -9,10 +9,10 @@ import numpy
 from dflow.ir.types import finfo
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, implements
-from dflow.tracing import sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

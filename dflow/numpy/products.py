@@ -21,10 +21,10 @@ from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import SUM, reduce
 from dflow.numpy.shapes import diagonal, flat, moveaxis
-from dflow.tracing import sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def operands(*args: Any, dtype: Any = None) -> list[Value]:

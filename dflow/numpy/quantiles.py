@@ -21,10 +21,10 @@ from dflow.numpy.partial_orders import positions
 from dflow.numpy.reductions import given
 from dflow.numpy.sorting import sorted_last
 from dflow.numpy.statistics import mean
-from dflow.tracing import dtypes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import contains_traced, floating, lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import contains_traced, floating, lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

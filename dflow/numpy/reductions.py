@@ -15,10 +15,10 @@ from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.shapes import flat
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 EVERYTHING: Any = np._NoValue
 _NO_ELEMENTS = "zero-size array to reduction operation {} which has no identity"

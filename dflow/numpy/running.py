@@ -13,10 +13,10 @@ from dflow.numpy.dispatch import UFUNC_METHODS, implements
 from dflow.numpy.reductions import accumulator
 from dflow.numpy.shapes import flat
 from dflow.numpy.ufunc_rules import rule_for
-from dflow.tracing import layouts
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import layouts
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -11,11 +11,11 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import CALLABLES, implements
 from dflow.numpy.joining import take_value
 from dflow.numpy.shapes import flat, moveaxis
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder, region
-from dflow.tracing.lift import lift, wrap
-from dflow.tracing.objects import Snapshot
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.python.objects import Snapshot
+from dflow.tracing.source.rewrite import rewritten
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 FEW = 4  # pieces of an array that are put together as they are
@@ -73,7 +73,7 @@ def piecewise(x: Any, condlist: Any, funclist: Any, *args: Any, **kw: Any) -> Ar
 
 
 def _traced_call(f: Callable[..., Any], *args: Any, **kw: Any) -> Any:
-    from dflow.tracing.calls import call
+    from dflow.tracing.python.calls import call
 
     return call(f, *args, **kw)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy
 
 from dflow.numpy.dispatch import FUNCTIONS, implements
-from dflow.tracing.array import Array
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy
 

@@ -12,9 +12,9 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.shapes import flat
 from dflow.numpy.sorting import SIZED, beginnings, compress, isin, order, unique
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -18,11 +18,11 @@ from dflow.ir.core import Value
 from dflow.ir.types import Dim, Size
 from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
-from dflow.tracing import sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.layouts import ordered
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.layouts import ordered
-from dflow.tracing.lift import lift, wrap
 
 
 @implements(np.reshape)

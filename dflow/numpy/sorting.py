@@ -19,10 +19,10 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import flat, moveaxis
-from dflow.tracing import masks
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import masks
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

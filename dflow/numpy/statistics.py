@@ -18,9 +18,9 @@ from dflow.numpy.dispatch import implements
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import ALL, MAX, MIN, PROD, SUM, given, kept, reduce, reduce_value
 from dflow.numpy.ufunc_rules import safe_sqrt
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def _averaging(x: Array, dtype: Any) -> np.dtype[Any]:

@@ -15,9 +15,9 @@ import numpy as np
 
 from dflow.ir.failures import register
 from dflow.numpy.dispatch import located
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 STATISTICS: dict[Callable[..., Any], Callable[..., Any]] = {}
 

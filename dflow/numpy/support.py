@@ -12,10 +12,11 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 from dflow.errors import NeedsStatic, failure
 from dflow.ir.core import Value
 from dflow.ir.types import Dim, TensorType, dtype_of, kind_of
-from dflow.tracing import dtypes, earlier, sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes, sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import contains_traced, lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import contains_traced, lift, wrap
+from dflow.tracing.lists import earlier
 
 Shape = tuple[Dim, ...]
 

@@ -19,10 +19,10 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.factorizations import in_full_size, matrices, singular_parts
 from dflow.numpy.products import matrix_product
 from dflow.numpy.reductions import SUM, reduce
-from dflow.tracing import sizes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import sizes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 SlogdetResult: Any = type(np.linalg.slogdet(np.eye(1)))
 NO_VALUE: Any = np._NoValue

@@ -19,10 +19,10 @@ from dflow.numpy.joining import stack
 from dflow.numpy.reductions import given, kept
 from dflow.numpy.running import scan
 from dflow.numpy.ufunc_rules import NAMES, rule_for
-from dflow.tracing import dtypes
-from dflow.tracing.array import Array
+from dflow.tracing.arrays import dtypes
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def _in_loop_dtype(ufunc: np.ufunc, x: Array, dtype: Any) -> Value:
@@ -119,8 +119,8 @@ def _reduceat(ufunc: np.ufunc) -> Any:
 def at(ufunc: np.ufunc, target: Any, index: Any, value: Any = None) -> None:
     """``target[index] = ufunc(target[index], value)`` for one position after the other, repeated ones as often as they
     occur."""
-    from dflow.tracing.index import resolve
-    from dflow.tracing.scatter import add_at
+    from dflow.tracing.arrays.index import resolve
+    from dflow.tracing.arrays.scatter import add_at
 
     if ufunc in (np.add, np.subtract) and target.dtype.kind != "b":
         return add_at(target, resolve(target.type.shape, index), value if ufunc is np.add else -lift(value))

@@ -20,7 +20,7 @@ from dflow.numpy.dispatch import own
 from dflow.random.rejection import standard_gamma
 from dflow.random.threefry import shape_of
 from dflow.scipy.special import gammainc, gammaln
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy
 SMALLEST = 1e-300
@@ -131,7 +131,7 @@ def cauchy(key: Any, shape: Any = (), dtype: Any = float) -> Any:
 @sampler
 def gamma(key: Any, a: Any, shape: Any = None, dtype: Any = float) -> Any:
     """The gamma distribution with shape parameter ``a`` and scale 1 (Marsaglia and Tsang 2000)."""
-    from dflow.custom import custom_jvp, stop_gradient
+    from dflow.transforms.custom import custom_jvp, stop_gradient
 
     (a,) = _as(dtype, a)
     a = np.broadcast_to(a, shaped(shape, a))
@@ -147,7 +147,7 @@ def _drawn(a: Any, sample: Any) -> Any:
 def _following(primals: Any, tangents: Any) -> Any:
     """The sample z moves so that P(a, z) stays: z' = -(dP/da / dP/dz) a'. Where z is 0 in its precision it stays."""
     from dflow.api import jvp
-    from dflow.custom import custom_jvp
+    from dflow.transforms.custom import custom_jvp
 
     (a, sample), (a_dot, _) = primals, tangents
     again = custom_jvp(_drawn)

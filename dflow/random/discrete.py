@@ -13,7 +13,7 @@ from dflow.numpy.dispatch import own
 from dflow.random.continuous import gumbel, shaped, uniform
 from dflow.random.rejection import counted, successes
 from dflow.random.threefry import shape_of
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy
 
 import dflow.random.threefry as generator
-from dflow.tracing.rewrite import rewritten
+from dflow.tracing.source.rewrite import rewritten
 
 np: Any = numpy
 STEP = 2.0**-53

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dflow.numpy.dispatch import own
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA  # of the key schedule (Skein's)

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy
 
-from dflow.custom import custom_jvp
 from dflow.ir.core import Value
 from dflow.scipy.incomplete_gamma import upper_fraction
 from dflow.scipy.special_rules import full, unfinished
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import wrap
+from dflow.transforms.custom import custom_jvp
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -11,9 +11,9 @@ import scipy.interpolate
 
 from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import CALLABLES, own, refusing
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

@@ -32,9 +32,9 @@ from dflow.numpy.factorizations import check, general_parts, lower_factor, matri
 from dflow.numpy.joining import concatenate
 from dflow.numpy.systems import by_elimination, solved
 from dflow.scipy.matrix_functions import exponential, square_root
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift, wrap
 
 
 def turned(v: Value, when: bool) -> Value:

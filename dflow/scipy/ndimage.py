@@ -11,7 +11,7 @@ import scipy.ndimage
 
 from dflow.ir.types import kind_of
 from dflow.numpy.dispatch import implements, refusing
-from dflow.tracing.lift import lift
+from dflow.tracing.arrays.lift import lift
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 

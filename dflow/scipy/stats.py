@@ -18,9 +18,9 @@ import scipy.stats
 from dflow.errors import TraceError, failure
 from dflow.numpy.dispatch import CALLABLES, CREATION, FUNCTIONS, any_traced, located
 from dflow.scipy.families import FAMILIES, HALF_LOG_2PI, Family, Formula
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 from dflow.tracing.context import builder
-from dflow.tracing.lift import lift
 
 
 def _discrete(dist: Any) -> bool:

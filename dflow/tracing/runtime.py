@@ -15,21 +15,22 @@ import numpy as np
 from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.failures import error_class
-from dflow.tracing import earlier, lists_of_numbers, lookup
-from dflow.tracing import lift as _lift
-from dflow.tracing.array import Array
-from dflow.tracing.branches import choose, raised, traced_condition, truth
-from dflow.tracing.calls import call, captured_update, dispatch
+from dflow.tracing.arrays import lift as _lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.index import refuse_items
 from dflow.tracing.context import builder, current, note_fresh, region, tracing
-from dflow.tracing.index import refuse_items
-from dflow.tracing.logic import and_, compare, comparison, not_, or_, test
-from dflow.tracing.loops import LONG, MOST_UNROLLED, for_, while_
-from dflow.tracing.loops import if_filling as if_
-from dflow.tracing.objects import Place, outside_change
-from dflow.tracing.optional import held
-from dflow.tracing.printing import joined, message_of
-from dflow.tracing.sequences import as_sequence, most_iterations
-from dflow.tracing.special_methods import (
+from dflow.tracing.control.branches import choose, raised, traced_condition, truth
+from dflow.tracing.control.logic import and_, compare, comparison, not_, or_, test
+from dflow.tracing.control.loops import LONG, MOST_UNROLLED, for_, while_
+from dflow.tracing.control.loops import if_filling as if_
+from dflow.tracing.control.state import UNSET, Undefined, load
+from dflow.tracing.lists import earlier, lists_of_numbers, lookup
+from dflow.tracing.lists.sequences import as_sequence, most_iterations
+from dflow.tracing.python.calls import call, captured_update, dispatch
+from dflow.tracing.python.objects import Place, outside_change
+from dflow.tracing.python.optional import held
+from dflow.tracing.python.printing import joined, message_of
+from dflow.tracing.python.special_methods import (
     BINARY,
     attribute,
     binary,
@@ -41,8 +42,7 @@ from dflow.tracing.special_methods import (
     truth_value,
     unary,
 )
-from dflow.tracing.special_methods import method as special_method
-from dflow.tracing.state import UNSET, Undefined, load
+from dflow.tracing.python.special_methods import method as special_method
 
 slice = builtins.slice
 
@@ -58,7 +58,7 @@ def assert_(test: Any, message: Callable[[], Any]) -> None:
 
 
 def fold(function: Any, generator: Callable[[], Any], loop: Callable[[Any], Any], *start: Any) -> Any:
-    """``sum(generator)`` and its like: while tracing, the loop that it is (``dflow.tracing.folds``)."""
+    """``sum(generator)`` and its like: while tracing, the loop that it is (``dflow.tracing.source.folds``)."""
     if not tracing() or function not in (sum, min, max, any, all):
         return call(function, generator(), *start)
     return loop(*start) if start else loop(0 if function is sum else UNSET)

@@ -12,16 +12,16 @@ import numpy as np
 from dflow.errors import TraceError, UndefinedError, failure
 from dflow.ir.core import Function, Location
 from dflow.ir.types import TensorType
-from dflow.tracing.array import Array
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.lift import lift
 from dflow.tracing.context import TRACE, Cell, Region, current, entered
-from dflow.tracing.earlier import Earlier
+from dflow.tracing.control.state import Undefined
 from dflow.tracing.facts import LearningBuilder
-from dflow.tracing.lift import lift
-from dflow.tracing.objects import Snapshot, check_watched
-from dflow.tracing.optional import Optional, settled
-from dflow.tracing.printing import Text
-from dflow.tracing.rewrite import is_user_code, return_of, rewritten
-from dflow.tracing.state import Undefined
+from dflow.tracing.lists.earlier import Earlier
+from dflow.tracing.python.objects import Snapshot, check_watched
+from dflow.tracing.python.optional import Optional, settled
+from dflow.tracing.python.printing import Text
+from dflow.tracing.source.rewrite import is_user_code, return_of, rewritten
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def trace(
 
 def convert(fn: Callable[..., Any]) -> Callable[..., Any]:
     """``fn`` rewritten, so that control flow in it can be traced."""
-    from dflow.tracing.calls import call as run
+    from dflow.tracing.python.calls import call as run
 
     if isinstance(fn, types.FunctionType) and is_user_code(fn):
         return rewritten(fn)
@@ -126,7 +126,7 @@ def convert(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leaves(result: Any) -> list[Any]:
-    from dflow.tracing.state import flatten
+    from dflow.tracing.control.state import flatten
 
     return [x for x in flatten(result)[0] if x is not None]
 

@@ -8,14 +8,14 @@
 
 Inner loops come first, so a nest over a matrix ends up as operations on matrices. What reverse mode makes of loops adds
 to neighbouring elements in each round, in memory, one round after the other; what it makes of slices are sums that are
-computed element by element (``backends/windows.py``), and tapes of whole arrays.
+computed element by element (``backends/lowering/windows.py``), and tapes of whole arrays.
 
 A loop is such when its length is known, its rounds do nothing but elementwise operations, and each array that it
 carries is either added to, and not read; or written once in a round, at an element that moves on with the rounds, and
 read only at those that are still to come. So all that is read was there before the loop.
 
 What a recurrence has left for each of its rounds is read by a loop still, since both may run again and go side by side
-with those of other rounds of a loop around (``backends/rerun.py``).
+with those of other rounds of a loop around (``backends/lowering/rerun.py``).
 """
 
 from __future__ import annotations

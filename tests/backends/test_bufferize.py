@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from programs_aliasing import copies, random_aliasing, run_plan
 
-from dflow.backends.bufferize import bufferize
-from dflow.backends.check_plan import PlanError, check_plan
-from dflow.backends.fusion import fuse
-from dflow.backends.generation import compile_plan
-from dflow.backends.plan import Buffer
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.check_plan import PlanError, check_plan
+from dflow.backends.lowering.fusion import fuse
+from dflow.backends.lowering.plan import Buffer
+from dflow.backends.native.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import Op, walk
 from dflow.ir.evaluator import evaluate

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dflow.backends.generation import compile_function
+from dflow.backends.native.generation import compile_function
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import F64, GROWS, I64, Size, TensorType, scalar

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import emit_control
+from dflow.backends.emit import control as emit_control
 
 X = np.random.default_rng(0).uniform(0.2, 0.9, size=(19, 5))  # no multiple of a batch
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import dflow.ir.ops  # noqa: F401
-from dflow.backends.bufferize import bufferize
-from dflow.backends.engine import CompiledFunction
-from dflow.backends.generation import compile_plan, lower
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.engine import CompiledFunction
+from dflow.backends.native.generation import compile_plan, lower
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Location, Value
 from dflow.ir.evaluator import evaluate

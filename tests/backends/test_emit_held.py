@@ -1,10 +1,10 @@
-"""Short arrays held in registers while a loop adds windows to them (`backends/emit_held.py`)."""
+"""Short arrays held in registers while a loop adds windows to them (`backends/emit/held.py`)."""
 
 import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.machine import has_masks
+from dflow.backends.native.machine import has_masks
 
 
 def triangle(l, x):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.bufferize import bufferize
-from dflow.backends.generation import compile_plan
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import BOOL, F64, GROWS, I64, Size, TensorType, scalar

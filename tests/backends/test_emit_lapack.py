@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dflow.ir.ops  # noqa: F401
-from dflow.backends.bufferize import bufferize
-from dflow.backends.emit_core import Options
-from dflow.backends.emit_lapack import Unavailable
-from dflow.backends.generation import compile_plan
+from dflow.backends.emit.core import Options
+from dflow.backends.emit.lapack import Unavailable
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import C128, F32, F64, TensorType

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from programs_ir import OpCase, Program, one_op, op_cases, random_functions
 
-from dflow.backends.bufferize import bufferize
-from dflow.backends.generation import compile_plan, lower
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.generation import compile_plan, lower
 from dflow.ir.builder import Builder
 from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate

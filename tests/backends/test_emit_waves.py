@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import emit_control
+from dflow.backends.emit import control as emit_control
 
 COST = np.random.default_rng(0).uniform(size=(11, 13))  # no multiple of what goes side by side
 

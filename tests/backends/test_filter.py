@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.bufferize import bufferize
-from dflow.backends.generation import compile_plan
-from dflow.backends.machine import has_avx512
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.generation import compile_plan
+from dflow.backends.native.machine import has_avx512
 from dflow.ir.builder import Builder
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import F64, I32, I64, TensorType

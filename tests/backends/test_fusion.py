@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from programs_aliasing import copies, random_aliasing, run_plan
 from programs_ir import OpCase, Program, one_op, op_cases, random_functions
 
-from dflow.backends.bufferize import bufferize
-from dflow.backends.check_plan import check_plan
-from dflow.backends.fusion import fuse
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.check_plan import check_plan
+from dflow.backends.lowering.fusion import fuse
 from dflow.ir.builder import Builder
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import engine, gemm
-from dflow.backends.gemm_tile import Tile
-from dflow.backends.machine import machine, optimize
+from dflow.backends.emit import gemm
+from dflow.backends.emit.gemm_tile import Tile
+from dflow.backends.native import engine
+from dflow.backends.native.machine import machine, optimize
 
 TILES = (Tile(8, 3, 64), Tile(4, 3, 32), Tile(4, 2, 16))
 SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 512), (9, 25, 513), (97, 49, 1100), (530, 60, 33)]

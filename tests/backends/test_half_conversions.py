@@ -1,4 +1,4 @@
-"""Conversions of f16 without instructions for it (`backends/half_conversions.py`), beside NumPy's."""
+"""Conversions of f16 without instructions for it (`backends/native/half_conversions.py`), beside NumPy's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import ctypes
 import numpy as np
 import pytest
 
-from dflow.backends import half_conversions
-from dflow.backends.engine import load_for_good
+from dflow.backends.native import half_conversions
+from dflow.backends.native.engine import load_for_good
 
 TYPES = {"f32": ("float", np.float32), "f64": ("double", np.float64)}
 

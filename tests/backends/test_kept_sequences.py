@@ -7,7 +7,7 @@ import pytest
 
 import dflow
 import dflow.ir.ops
-from dflow.backends.generation import compile_function
+from dflow.backends.native.generation import compile_function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function
 

@@ -9,10 +9,10 @@ import subprocess
 import numpy as np
 import pytest
 
-from dflow.backends import library
-from dflow.backends.bufferize import bufferize
-from dflow.backends.emit_types import strides
-from dflow.backends.library import LibraryError, write_library
+from dflow.backends.emit.types import strides
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native import library
+from dflow.backends.native.library import LibraryError, write_library
 from dflow.ir.builder import Builder
 from dflow.ir.core import Location
 from dflow.ir.evaluator import evaluate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import one_pass
+from dflow.backends.lowering import one_pass
 
 rng = np.random.default_rng(0)
 A, P, R = rng.standard_normal((90, 50)), rng.standard_normal(50), rng.standard_normal(90)

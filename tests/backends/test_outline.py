@@ -3,7 +3,7 @@
 import numpy as np
 
 import dflow
-from dflow.backends import emit_linalg
+from dflow.backends.emit import linalg as emit_linalg
 
 D = 6
 

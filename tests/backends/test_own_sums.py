@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.own_sums import own_sums
+from dflow.backends.lowering.own_sums import own_sums
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function

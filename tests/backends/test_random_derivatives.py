@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from programs_ir import Program, random_functions
 
-from dflow.backends.generation import compile_function
+from dflow.backends.native.generation import compile_function
 from dflow.ir.core import Function
 from dflow.ir.evaluator import evaluate
 from dflow.ir.passes import optimize

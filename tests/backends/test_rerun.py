@@ -1,4 +1,4 @@
-"""Recurrences that run again instead of being kept (`backends/rerun.py`), with rounds that share what they add to."""
+"""Recurrences that run again instead of being kept (`lowering/rerun.py`), with rounds that share what they add to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.rerun import rerun
+from dflow.backends.lowering.rerun import rerun
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate
 from dflow.ir.parser import parse_function

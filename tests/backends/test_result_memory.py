@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 import dflow
-from dflow.backends import result_memory
+from dflow.backends.native import result_memory
 
 X = np.random.default_rng(0).normal(size=(200, 100))
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import emit_parts, emit_rounds, threads
+from dflow.backends.emit import parts as emit_parts
+from dflow.backends.emit import rounds as emit_rounds
+from dflow.backends.native import threads
 
 random = np.random.default_rng(0).normal
 X = random(size=(37, 5))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dflow.ir.ops  # noqa: F401
-from dflow.backends.bufferize import bufferize
-from dflow.backends.fusion import fuse
-from dflow.backends.generation import compile_plan
-from dflow.backends.straight import is_straight
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.fusion import fuse
+from dflow.backends.native.generation import compile_plan
+from dflow.backends.native.straight import is_straight
 from dflow.ir.builder import Builder
 from dflow.ir.types import F32, F64, TensorType
 

@@ -7,9 +7,9 @@ import pytest
 
 import dflow
 import dflow.ir.ops
-from dflow.backends import quick_sort
-from dflow.backends.bufferize import bufferize
-from dflow.backends.generation import compile_plan
+from dflow.backends.emit import quick_sort
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.native.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.types import F16, F32, F64, I64, U8, TensorType
 

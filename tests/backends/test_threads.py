@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends import emit_parts, engine, thread_pool, threads
+from dflow.backends.emit import parts as emit_parts
+from dflow.backends.native import engine, thread_pool, threads
 
 COUNTS = (1, 2, 3, 5)
 random = np.random.default_rng(0).normal

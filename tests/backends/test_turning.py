@@ -5,9 +5,9 @@ import pytest
 from programs_aliasing import run_plan
 
 import dflow
-from dflow.backends.bufferize import bufferize
-from dflow.backends.check_plan import PlanError, check_plan
-from dflow.backends.fusion import fuse
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.check_plan import PlanError, check_plan
+from dflow.backends.lowering.fusion import fuse
 from dflow.ir.builder import Builder
 from dflow.ir.core import walk
 from dflow.ir.types import F64, I64, TensorType

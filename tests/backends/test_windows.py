@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.bufferize import bufferize
-from dflow.backends.check_plan import check_plan
-from dflow.backends.fusion import fuse
-from dflow.backends.generation import compile_plan
+from dflow.backends.lowering.bufferize import bufferize
+from dflow.backends.lowering.check_plan import check_plan
+from dflow.backends.lowering.fusion import fuse
+from dflow.backends.native.generation import compile_plan
 from dflow.ir.builder import Builder
 from dflow.ir.core import walk
 from dflow.ir.evaluator import evaluate

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.library import LibraryError
+from dflow.backends.native.library import LibraryError
 from dflow.export import compile_library
-from dflow.signature_text import SignatureError, parse_signature
+from dflow.programs.signature_text import SignatureError, parse_signature
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 

@@ -3,9 +3,9 @@
 import pytest
 from ptx.driver import FakeDriver
 
-from dflow.backends.cuda import dense as dense_steps
-from dflow.backends.cuda import driver
-from dflow.backends.cuda.runtime import Program
+from dflow.backends.cuda.launch import driver
+from dflow.backends.cuda.launch.runtime import Program
+from dflow.backends.cuda.planning import dense as dense_steps
 
 
 def opened(fake):

@@ -8,7 +8,7 @@ import pytest
 from ml_dtypes import bfloat16
 
 import dflow
-from dflow import dlpack
+from dflow.devices import dlpack
 
 X = np.arange(24.0).reshape(2, 3, 4) + 1
 

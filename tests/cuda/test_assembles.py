@@ -9,8 +9,8 @@ from ml_dtypes import bfloat16
 from programs import PROGRAMS
 
 import dflow
-from dflow.backends.cuda.graph import SET_CONDITION
-from dflow.backends.cuda.occupancy import occupancy
+from dflow.backends.cuda.launch.graph import SET_CONDITION
+from dflow.backends.cuda.launch.occupancy import occupancy
 from dflow.backends.cuda.ptx import LANGUAGE, TargetError, check_target, nearest
 
 PTXAS = shutil.which("ptxas")

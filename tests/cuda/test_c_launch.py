@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.library import LibraryError
+from dflow.backends.native.library import LibraryError
 
 needs_cc = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler")
 

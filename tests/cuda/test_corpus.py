@@ -6,7 +6,7 @@ from programs import PROGRAMS
 
 import dflow
 from dflow import trees
-from dflow.backends.cuda import work
+from dflow.backends.cuda.planning import work
 
 QUICK = {"algorithms.prefix_sums", "finance.option_price", "semantics.updates_of_arguments"}
 

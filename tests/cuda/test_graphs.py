@@ -9,7 +9,8 @@ from on_device import settle
 from ptx.graphs import Fields, Graphs, node_types
 
 import dflow
-from dflow.backends.cuda import driver, work
+from dflow.backends.cuda.launch import driver
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,12 @@ from on_device import numbers, settle
 from ptx.snippets import kernel
 
 import dflow
-from dflow.backends.cuda import driver, work
-from dflow.backends.cuda.driver import DeviceError, DeviceOutOfMemory, KernelFault
-from dflow.backends.cuda.memory import allocate
+from dflow.backends.cuda.launch import driver
+from dflow.backends.cuda.launch.driver import DeviceError, DeviceOutOfMemory, KernelFault
+from dflow.backends.cuda.launch.memory import allocate
+from dflow.backends.cuda.launch.runtime import Program
 from dflow.backends.cuda.plan import Buffer, Launch, LaunchPlan, Pointer
-from dflow.backends.cuda.runtime import Program
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

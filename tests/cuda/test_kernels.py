@@ -8,7 +8,11 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import fold_kernel, private, product_kernel, vector_kernel, work
+from dflow.backends.cuda.kernels import fold as fold_kernel
+from dflow.backends.cuda.kernels import private
+from dflow.backends.cuda.kernels import product as product_kernel
+from dflow.backends.cuda.kernels import vector as vector_kernel
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from ml_dtypes import bfloat16
 from ptx import libraries as fakes
 
 import dflow
-from dflow.backends.cuda import dense as dense_steps
-from dflow.backends.cuda import driver, libraries
+from dflow.backends.cuda.launch import driver, libraries
+from dflow.backends.cuda.planning import dense as dense_steps
 
 R = np.random.default_rng(3)
 slow = lambda *x: pytest.param(*x, marks=pytest.mark.slow)  # noqa: E731

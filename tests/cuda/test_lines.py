@@ -5,7 +5,8 @@ import pytest
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import line_kernel, work
+from dflow.backends.cuda.kernels import line as line_kernel
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,9 @@ import pytest
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import group_kernel, line_kernel, work
+from dflow.backends.cuda.kernels import group as group_kernel
+from dflow.backends.cuda.kernels import line as line_kernel
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.backends.cuda import driver
+from dflow.backends.cuda.launch import driver
 
 X = np.linspace(0.1, 1.0, 5)
 

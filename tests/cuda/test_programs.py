@@ -6,8 +6,9 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import places, sort_kernel, work
+from dflow.backends.cuda.kernels import sort as sort_kernel
 from dflow.backends.cuda.plan import HostCall, Loop, While
+from dflow.backends.cuda.planning import places, work
 
 
 @pytest.fixture

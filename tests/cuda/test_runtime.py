@@ -6,8 +6,9 @@ from ptx.machine import Machine
 from ptx.snippets import kernel
 
 import dflow
-from dflow.backends.cuda import driver
-from dflow.backends.cuda.memory import allocate
+from dflow.backends.cuda.launch import driver
+from dflow.backends.cuda.launch.memory import allocate
+from dflow.backends.cuda.launch.runtime import Program
 from dflow.backends.cuda.plan import (
     Buffer,
     Counter,
@@ -23,7 +24,6 @@ from dflow.backends.cuda.plan import (
     Scalar,
     While,
 )
-from dflow.backends.cuda.runtime import Program
 from dflow.backends.interface import Check
 from dflow.ir.builder import Builder
 from dflow.ir.types import BOOL, F64, I64, TensorType

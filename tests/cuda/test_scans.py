@@ -6,7 +6,9 @@ from ml_dtypes import bfloat16
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import row_scan, scan_kernel, work
+from dflow.backends.cuda.kernels import row_scan
+from dflow.backends.cuda.kernels import scan as scan_kernel
+from dflow.backends.cuda.planning import work
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import pytest
 from on_device import compare, numbers
 
 import dflow
-from dflow.backends.cuda import work
-from dflow.backends.spaced_tapes import spaced_tapes
+from dflow.backends.cuda.planning import work
+from dflow.backends.lowering.spaced_tapes import spaced_tapes
 from dflow.ir.core import walk
 from dflow.ir.verifier import verify
 

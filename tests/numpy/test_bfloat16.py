@@ -14,10 +14,11 @@ import surface
 
 import dflow
 import dflow.numpy as dnp
-from dflow import lax, random, sharing
-from dflow.backends import pyabi
+from dflow import lax, random
+from dflow.backends.native import pyabi
 from dflow.ir import types
 from dflow.ir.types import is_bfloat16, kind_of
+from dflow.programs import sharing
 
 B = ml_dtypes.bfloat16
 X = np.linspace(0.3, 0.9, 8).astype(B)
@@ -293,7 +294,9 @@ def test_pickles_and_the_cache_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("DFLOW_CACHE", str(tmp_path))
     f = dflow.jit(scaled)
     wanted = f(X, B(3))
-    monkeypatch.setattr("dflow.backends.generation.generate", lambda *args, **options: pytest.fail("compiled again"))
+    monkeypatch.setattr(
+        "dflow.backends.native.generation.generate", lambda *args, **options: pytest.fail("compiled again")
+    )
     sharing.PROGRAMS.clear()
     for table, names in (
         (pyabi.ELEMENTS, ["bf16"]),

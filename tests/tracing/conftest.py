@@ -13,7 +13,7 @@ from dflow.errors import DflowError
 from dflow.ir.evaluator import evaluate
 from dflow.ir.types import F64, I64, scalar, type_of_array
 from dflow.ir.verifier import verify
-from dflow.tracing.state import flatten
+from dflow.tracing.control.state import flatten
 from dflow.tracing.trace import ArgSpec, trace
 
 

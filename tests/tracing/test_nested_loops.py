@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import dflow
-from dflow.tracing.traced_loop import TracedLoop
+from dflow.tracing.control.traced_loop import TracedLoop
 
 
 def scaled(x, factor, n):

@@ -9,7 +9,7 @@ import dflow
 from dflow import lax
 from dflow.errors import TraceError
 from dflow.ir.core import walk
-from dflow.revolve import advance, first_snapshots
+from dflow.transforms.revolve import advance, first_snapshots
 
 X = np.linspace(-1.0, 1.0, 13)
 W = np.array([[0.5, -0.3], [0.2, 0.4]])

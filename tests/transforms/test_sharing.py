@@ -18,7 +18,7 @@ options = {"power": 2}
 
 def compiled(run):
     """How many programs ``run`` compiles."""
-    from dflow.executable import Executable
+    from dflow.programs.executable import Executable
 
     made = []
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ import dflow
 from dflow.errors import DerivativeError
 from dflow.ir.passes.jvp import jvp
 from dflow.ir.passes.sparsity import sparsity
-from dflow.sparse import colored
+from dflow.transforms.sparse import colored
 
 X = np.linspace(-1.0, 1.0, 30)
 ORDER = np.random.default_rng(0).permutation(30)

@@ -1,1 +1,0 @@
-../../dflow/call_records.py

@@ -1,1 +1,0 @@
-../../dflow/device_program.py

@@ -1,1 +1,0 @@
-../../dflow/kept_programs.py

@@ -1,1 +1,0 @@
-../../dflow/linear_maps.py

@@ -1,1 +1,0 @@
-../../dflow/pipeline.py

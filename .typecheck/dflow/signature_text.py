@@ -1,1 +1,0 @@
-../../dflow/signature_text.py

@@ -1,1 +1,0 @@
-../../dflow/sparse.py

@@ -1,1 +1,0 @@
-../../dflow/trimming.py

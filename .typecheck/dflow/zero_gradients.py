@@ -1,1 +1,0 @@
-../../dflow/zero_gradients.py

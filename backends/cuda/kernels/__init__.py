@@ -1,0 +1,1 @@
+"""One kernel a module: how the operations of a plan are done by the threads of a GPU."""

@@ -1,0 +1,1 @@
+"""What the host does when a program runs: the driver, memory, graphs, libraries."""

@@ -1,0 +1,1 @@
+"""Which operations make a kernel together, and what the host does between kernels."""

@@ -1,0 +1,1 @@
+"""A `Plan` as LLVM's assembly language."""

@@ -1,0 +1,225 @@
+"""Products of matrices, as a function in LLVM's language that all programs of a process share.
+
+    dflow_gemm_f64(m, n, k, x, y, z, ...)        z = x @ y, [m, k] and [k, n]; x and y may lie transposed
+
+The result is cut into blocks, which threads share (`thread_pool.py`); each is computed so::
+
+    for some steps p of the inner axis:
+        for some rows of x:
+            copy this part of x                          to the larger caches
+            for some columns j of y:                     as many as fill some vectors
+                copy this panel of y                     to the nearest caches
+                for fewer rows i of x:
+                    add to a tile of z in registers (rows of x) times (vectors of the panel), for each step
+
+This is the scheme of K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication" (ACM Transactions
+on Mathematical Software 34, 2008). How each element is added up follows from the inner size alone, so results are the
+same for every number of threads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+from dflow.backends.emit.core import untyped
+from dflow.backends.emit.function_writer import internal_function
+from dflow.backends.emit.gemm_memory import Kept
+from dflow.backends.emit.gemm_tile import PAD, STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
+from dflow.backends.emit.types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index
+from dflow.backends.lowering.large_products import GEMM
+from dflow.backends.native.thread_pool import LIMIT, SYMBOL
+from dflow.ir.types import DTYPES, DType
+
+ROWS = 512  # of x that are copied at a time
+LEAST = 1 << 18  # multiplications of a block that is worth a thread
+BLOCKS = 4  # for each thread, as some may be slower
+TILES = 4  # of a block, at least
+ALIGNED = 64  # bytes
+
+# m, n, k; of x and of y the place, the distance of its rows, and whether it lies transposed; of z place and distance,
+# and whether elements above the diagonal may be left as they are.
+SIGNATURE = ir.FunctionType(VOID, [I64, I64, I64, PTR, I64, I1, PTR, I64, I1, PTR, I64, I1])
+
+
+def module(name: str, tile: Tile) -> ir.Module:
+    """A module with the function of that name, ``dflow_gemm_`` and a dtype, for matrices of that dtype."""
+    made = ir.Module(name)
+    _Product(made, name, DTYPES[name.removeprefix(GEMM)], tile).write()
+    return made
+
+
+class _Product(MatrixWriter):
+    """The function that programs call."""
+
+    def __init__(self, module: ir.Module, name: str, dtype: DType, tile: Tile):
+        super().__init__(ir.Function(module, SIGNATURE, name), dtype, tile)
+
+    def write(self) -> None:
+        b, (m, n, k, *_) = self.b, self.f.args
+        with b.if_then(b.icmp_signed(">", b.mul(m, n), ZERO)):
+            self.in_blocks(m, n, *self.cut(m, n, self.wanted(b.mul(b.mul(m, n), k))))
+        b.ret_void()
+
+    def wanted(self, work: ir.Value) -> ir.Value:
+        """How many blocks are worth while."""
+        b = self.b
+        limit = ir.GlobalVariable(self.module, I32, LIMIT)
+        threads = b.zext(b.load(limit, typ=I32), I64)
+        several = self.least(b.sdiv(work, index(LEAST)), b.mul(threads, index(BLOCKS)))
+        return b.select(b.icmp_signed(">", threads, ONE), several, ONE)
+
+    def cut(self, m: ir.Value, n: ir.Value, wanted: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """The rows and columns of a block: the longer of the two is halved until there are enough blocks."""
+        b, rows, columns = self.b, self.slot(m), self.slot(n)
+        least = index(TILES * self.tile.rows * self.width)
+
+        def continues() -> ir.Value:
+            large = b.icmp_signed(">", b.mul(self.read(rows), self.read(columns)), least)
+            count = b.mul(self.divided(m, self.read(rows)), self.divided(n, self.read(columns)))
+            return b.and_(large, b.icmp_signed("<", count, wanted))
+
+        def halve(size: ir.Value, unit: ir.Value) -> None:
+            b.store(b.mul(self.divided(self.divided(self.read(size), index(2)), unit), unit), size)
+
+        def once() -> None:
+            with b.if_else(b.icmp_signed(">", self.read(columns), self.read(rows))) as (wide, high):
+                with wide:
+                    halve(columns, index(self.width))
+                with high:
+                    halve(rows, index(self.tile.rows))
+
+        self.repeat(continues, once)
+        return self.read(rows), self.read(columns)
+
+    def in_blocks(self, m: ir.Value, n: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
+        b, given = self.b, [*self.f.args, rows, columns]
+        layout = ir.LiteralStructType([v.type for v in given])
+        context = self.room(layout)
+        for i, v in enumerate(given):
+            b.store(v, b.gep(context, [I32(0), I32(i)], source_etype=layout))
+        part, _ = internal_function(self.module, "dflow.gemm.block", [PTR, I64])
+        _Block(part, self.dtype, self.tile, layout).write()
+        parts = b.mul(self.divided(m, rows), self.divided(n, columns))
+        pool = declare(self.module, SYMBOL, ir.FunctionType(VOID, [PTR, PTR, I64]))
+        with b.if_else(b.icmp_signed(">", parts, ONE)) as (several, one):
+            with several:
+                b.call(pool, [part, context, parts])
+            with one:
+                b.call(part, [context, ZERO])
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    place: ir.Value
+    row: ir.Value
+    turned: ir.Value
+
+
+class _Block(MatrixWriter):
+    """``(context, number)``: that block of the result."""
+
+    def __init__(self, f: ir.Function, dtype: DType, tile: Tile, layout: ir.LiteralStructType):
+        super().__init__(f, dtype, tile)
+        self.layout = layout
+
+    def write(self) -> None:
+        b, (context, number) = self.b, self.f.args
+        places = (b.gep(context, [I32(0), I32(i)], source_etype=self.layout) for i in range(len(self.layout.elements)))
+        m, n, self.k, *xy, self.z, self.z_row, self.lower, rows, columns = (
+            b.load(at, typ=t) for at, t in zip(places, self.layout.elements)
+        )
+        self.x, self.y = _Matrix(*xy[:3]), _Matrix(*xy[3:])
+        across = self.divided(n, columns)
+        self.first_row, self.first_column = b.mul(b.sdiv(number, across), rows), b.mul(b.srem(number, across), columns)
+        self.last_row = self.least(m, b.add(self.first_row, rows))
+        self.last_column = self.least(n, b.add(self.first_column, columns))
+        memory, kept = self.memory()
+        self.part = memory
+        self.panel = self.at(memory, index(ROWS * (STEPS + PAD)), self.number)
+        rounds = self.most(ONE, self.divided(self.k, index(STEPS)))
+        length = self.divided(self.k, rounds)
+
+        def steps(r: ir.Value) -> None:
+            p = b.mul(r, length)
+            self.steps(p, self.most(ZERO, self.least(length, b.sub(self.k, p))))
+
+        self.count(ZERO, rounds, steps)
+        with b.if_then(b.icmp_unsigned("!=", kept, PTR(None))):
+            b.call(self.kept.put(), [kept])
+        b.ret_void()
+
+    def memory(self) -> tuple[ir.Value, ir.Value]:
+        """Where the copies go, and what to give back, NULL if that is on the stack."""
+        b, size = self.b, (ROWS * (STEPS + PAD) + self.width * STEPS) * self.dtype.itemsize + ALIGNED
+        self.kept = Kept(self.module, size)
+        slot = self.room(PTR)
+        b.call(self.kept.take(), [slot])
+        kept = self.read(slot, PTR)
+        with b.if_then(b.icmp_unsigned("==", kept, PTR(None)), likely=False):
+            b.store(untyped(b.alloca(I8, index(size))), slot)
+        begin = b.ptrtoint(self.read(slot, PTR), I64)
+        return b.inttoptr(b.and_(b.add(begin, index(ALIGNED - 1)), index(-ALIGNED)), PTR), kept
+
+    def steps(self, p: ir.Value, length: ir.Value) -> None:
+        """What ``length`` steps from ``p`` on contribute."""
+
+        def rows(i: ir.Value) -> None:
+            count = self.least(index(ROWS), self.b.sub(self.last_row, i))
+            self.copy(self.x, (i, p), (count, length), self.part, STEPS + PAD)
+
+            def columns(j: ir.Value) -> None:
+                self.columns((i, count), (p, length), j)
+
+            self.count(self.first_column, self.last_column, columns, index(self.width))
+
+        self.count(self.first_row, self.last_row, rows, index(ROWS))
+
+    def columns(self, rows: tuple[ir.Value, ir.Value], steps: tuple[ir.Value, ir.Value], j: ir.Value) -> None:
+        """A panel of y, with as many vectors as it needs."""
+        b, done = self.b, self.f.append_basic_block("done")
+        count = self.least(index(self.width), b.sub(self.last_column, j))
+        choice = b.switch(self.divided(count, index(self.lanes)), done)
+        for vectors in range(1, self.tile.vectors + 1):
+            block = self.f.append_basic_block("panel")
+            choice.add_case(index(vectors), block)
+            b.position_at_end(block)
+            self.copy(self.y, (steps[0], j), (steps[1], count), self.panel, vectors * self.lanes)
+            self.tiles(vectors, rows, steps, (j, count))
+            b.branch(done)
+        b.position_at_end(done)
+
+    def tiles(
+        self,
+        vectors: int,
+        rows: tuple[ir.Value, ir.Value],
+        steps: tuple[ir.Value, ir.Value],
+        columns: tuple[ir.Value, ir.Value],
+    ) -> None:
+        b, (first, height), (p, length), (j, count) = self.b, rows, steps, columns
+        kernel = self.function(Kernel, f"dflow.gemm.tile.{vectors}", Kernel.ARGS, vectors)
+        unit = index(self.tile.rows)
+
+        def tile(r: ir.Value) -> None:
+            x, z = (
+                self.place(self.part, r, index(STEPS + PAD), ZERO),
+                self.place(self.z, b.add(first, r), self.z_row, j),
+            )
+            some = self.least(unit, b.sub(height, r))
+            b.call(kernel, [length, x, self.panel, z, self.z_row, some, count, b.icmp_signed(">", p, ZERO)])
+
+        above = self.divided(self.most(ZERO, b.sub(b.sub(j, first), b.sub(unit, ONE))), unit)
+        self.count(b.select(self.lower, b.mul(above, unit), ZERO), height, tile, unit)
+
+    def copy(
+        self, v: _Matrix, at: tuple[ir.Value, ir.Value], shape: tuple[ir.Value, ir.Value], to: ir.Value, row: int
+    ) -> None:
+        """A part of a matrix goes to memory where its rows have the distance ``row``."""
+        with self.b.if_else(v.turned) as (turned, plain):
+            with turned:
+                f = self.function(Turn, "dflow.gemm.turn", Turn.ARGS)
+                self.b.call(f, [self.place(v.place, at[1], v.row, at[0]), v.row, to, index(row), *shape])
+            with plain:
+                f = self.function(Copy, "dflow.gemm.copy", Copy.ARGS)
+                self.b.call(f, [self.place(v.place, at[0], v.row, at[1]), v.row, to, index(row), *shape])

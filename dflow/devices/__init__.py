@@ -1,0 +1,1 @@
+"""Arrays in the memory of a GPU, and programs that run there."""

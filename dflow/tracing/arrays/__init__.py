@@ -1,0 +1,1 @@
+"""Traced arrays: operators, indices, views, dtypes and sizes."""

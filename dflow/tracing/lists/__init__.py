@@ -1,0 +1,1 @@
+"""Lists to which traced loops append, and what can be done with them."""

@@ -1,0 +1,100 @@
+"""Items of Python's lists, tuples and dicts by a position or a key that only the run knows.
+
+Numbers, and tuples of numbers, that stand in a list are taken as the rows of arrays: a table of known numbers is a
+constant. Where the numbers are not known, the arrays are made anew at each place that asks, so lists are short then.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dflow.tracing.arrays import lift as _lift
+from dflow.tracing.arrays.array import Array
+from dflow.tracing.arrays.index import refuse_items
+from dflow.tracing.arrays.lift import contains_traced
+from dflow.tracing.context import builder
+from dflow.tracing.control.branches import choose, truth
+from dflow.tracing.control.logic import any_of, comparison, test
+from dflow.tracing.control.state import is_number
+from dflow.tracing.lists import rows
+
+MOST = 32  # items that are looked through, or that are not known
+
+
+def item(base: Any, index: Any) -> Any:
+    """``base[index]``."""
+    static = _lift.static_value(index) if isinstance(index, Array) else None
+    if static is not None:
+        return base[static.item()]
+    if isinstance(base, dict):
+        return _at_key(base, index)
+    if not _is_position(index) or not isinstance(base, list | tuple | range):
+        raise refuse_items(type(base).__name__, index)
+    columns = rows.columns(base) or _columns(base)
+    if columns is None:
+        raise refuse_items(type(base).__name__, index)
+    return columns.item(index)
+
+
+def put(base: list[Any], index: Array, value: Any) -> None:
+    """``base[index] = value`` in a list of numbers."""
+    column = _column([*base, value]) if _is_position(index) and len(base) <= MOST else None
+    if column is None:
+        raise refuse_items("list", index)
+    array, weak = column
+    changed = array[:-1]
+    changed[index] = value
+    base[:] = rows.rows(_lift.wrap(changed.value), len(base), weak)
+
+
+def _is_position(index: Any) -> bool:
+    return isinstance(index, Array) and not index.ndim and index.dtype.kind in "iu"
+
+
+def _columns(items: Sequence[Any]) -> rows.Columns | None:
+    """Numbers, or tuples of them that are alike, as rows of arrays; None for other items."""
+    if not items or (len(items) > MOST and contains_traced(items)):
+        return None
+    kind = type(items[0])
+    if not issubclass(kind, tuple):
+        column = _column(items)
+        return None if column is None else rows.Columns(items, "leaf", [column[0]], [column[1]])
+    if any(type(x) is not kind or len(x) != len(items[0]) for x in items):
+        return None
+    columns = [c for c in map(_column, zip(*items)) if c is not None]
+    if not columns or len(columns) < len(items[0]):
+        return None
+    return rows.Columns(items, (kind, ("leaf",) * len(columns)), *map(list, zip(*columns)))
+
+
+def _column(numbers: Sequence[Any]) -> tuple[Array, bool | None] | None:
+    """Numbers as a new array, and whether they are Python's. Integers among floats become floats of the same value."""
+    if not all(is_number(x) and not getattr(x, "ndim", 0) for x in numbers):
+        return None
+    lifted, array = [_lift.lift(x) for x in numbers], _lift.lift(list(numbers))
+    kinds = {x.dtype.kind for x in lifted}
+    if (len(kinds) > 1 and not kinds <= {"i", "f"}) or array.dtype != np.result_type(*(x.dtype for x in lifted)):
+        return None
+    return array, functools.reduce(_lift.either, (x.weak for x in lifted))
+
+
+def _at_key(base: dict[Any, Any], key: Any) -> Any:
+    """The values one after the other, by keys that may equal ``key``."""
+    if len(base) > MOST or not base:
+        raise refuse_items("dict", key)
+    holds = [(test(comparison("eq", key, k)), value) for k, value in base.items() if _may_equal(k, key)]
+    found = any_of(h for h, _ in holds)
+    if found is not True:
+        there = truth(found) if isinstance(found, Array) else builder().constant(bool(found))
+        builder().check(there, error="KeyError", message="a dict has no such key")
+    return functools.reduce(lambda rest, way: choose(way[0], lambda: way[1], lambda: rest), holds[:-1], holds[-1][1])
+
+
+def _may_equal(x: Any, key: Any) -> bool:
+    if isinstance(key, tuple):
+        return isinstance(x, tuple) and len(x) == len(key)
+    return is_number(x)

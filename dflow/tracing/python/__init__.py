@@ -1,0 +1,1 @@
+"""Python's functions, objects and texts with traced values in them."""

@@ -1,0 +1,1 @@
+"""Transformations of programs: derivatives, batching, rules of the user's."""
