@@ -14,11 +14,11 @@ stages: derivatives are taken of the loop before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 from dflow.ir.builder import Builder, clone_block
-from dflow.ir.core import Block, Function, Op, Value
+from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.linear_forms import emit, plus, terms
 from dflow.ir.passes.rewrite import Env, constant_of, has, has_effect, rebuild_loops, rename
 from dflow.ir.types import I64, scalar
@@ -29,29 +29,80 @@ SHORTEST = 8  # iterations, where that is known
 
 
 def unchecked(f: Function) -> Function:
-    return rebuild_loops(f, _both) if has(f, "for") else f
+    return rebuild_loops(f, _Writer().write) if has(f, "for") else f
 
 
-def _both(b: Builder, loop: Op, body: Block, env: Env) -> bool:
-    """Appends the loop around ``body`` without its checks and, for when they would not pass, as it was."""
-    count, *inits = rename(loop.operands, env)
-    trips = constant_of(count)
-    if len(body.ops) > LONGEST or (trips is not None and trips < SHORTEST):
-        return False
-    asked = _asked(body)
-    if not asked:
-        return False
+class _Writer:
+    """Writes loops both ways. ``pairs`` are the branches that choose between the two."""
 
-    def fast(inner: Builder) -> Sequence[Value]:
-        return inner.append("for", [count, *inits], regions=[_without(body, set(asked))])
+    def __init__(self) -> None:
+        self.pairs: set[Op] = set()
 
-    def slow(inner: Builder) -> Sequence[Value]:
-        return inner.append("for", [count, *inits], regions=[clone_block(body, {})])
+    def write(self, b: Builder, loop: Op, body: Block, env: Env) -> bool:
+        """Appends the loop around ``body`` without its checks and, for when they would not pass, as it was."""
+        return self._innermost(b, loop, body, env) or self._around(b, loop, body, env)
 
-    for old, new in zip(loop.results, b.if_(_holds(b, body.args[0], count, asked), fast, slow)):
-        new.hint = old.hint
-        env[old] = new
-    return True
+    def _innermost(self, b: Builder, loop: Op, body: Block, env: Env) -> bool:
+        count = rename(loop.operands[:1], env)[0]
+        trips = constant_of(count)
+        if len(body.ops) > LONGEST or (trips is not None and trips < SHORTEST):
+            return False
+        asked = _asked(body)
+        if asked:
+            blocks = _without(body, set(asked)), clone_block(body, {})
+            self._both(b, loop, env, _holds(b, body.args[0], count, asked), blocks)
+        return bool(asked)
+
+    def _around(self, b: Builder, loop: Op, body: Block, env: Env) -> bool:
+        """For a loop in which a branch chooses the same loop each time."""
+        fixed = _fixed(body)
+        chosen = {op for op in body.ops if op in self.pairs and op.operands[0] in fixed}
+        if not chosen or sum(1 for _ in walk(body)) > LONGEST:
+            return False
+        names: Env = {}
+        for op in body.ops:
+            if not fixed.isdisjoint(op.results):
+                b.clone(op, names)
+        holds = reduce(b.and_, dict.fromkeys(rename([op.operands[0] for op in body.ops if op in chosen], names)))
+        self._both(b, loop, env, holds, (_taken(body, chosen, 0), _taken(body, chosen, 1)))
+        return True
+
+    def _both(self, b: Builder, loop: Op, env: Env, holds: Value, bodies: tuple[Block, Block]) -> None:
+        operands = rename(loop.operands, env)
+
+        def around(body: Block) -> Callable[[Builder], Sequence[Value]]:
+            return lambda inner: inner.append("for", operands, regions=[body])
+
+        for old, new in zip(loop.results, b.if_(holds, *map(around, bodies))):
+            new.hint = old.hint
+            env[old] = new
+        self.pairs.add(b.ops[-1])
+
+
+def _fixed(body: Block) -> set[Value]:
+    """The numbers that the body computes from what is around it alone."""
+    changing, found = set(body.args), set[Value]()
+    for op in body.ops:
+        plain = not op.regions and not has_effect(op) and all(v.type.is_scalar for v in (*op.operands, *op.results))
+        if plain and changing.isdisjoint(op.operands):
+            found.update(op.results)
+        else:
+            changing.update(op.results)
+    return found
+
+
+def _taken(body: Block, chosen: set[Op], region: int) -> Block:
+    """The body where the branches ``chosen`` take that region."""
+    env: Env = {}
+    b = Builder.like(body.args, env)
+    for op in body.ops:
+        if op in chosen:
+            for old, new in zip(op.results, b.inline(op.regions[region], (), env)):
+                new.hint = new.hint or old.hint
+                env[old] = new
+        else:
+            b.clone(op, env)
+    return _finished(b, rename(body.results, env))
 
 
 Test = tuple[str, Value, Value]  # a comparison
@@ -130,10 +181,14 @@ def _without(body: Block, known: set[Test]) -> Block:
             b.clone(op, env)
         elif op.name != "check":
             env[op.result] = env.get(op.operands[2], op.operands[2])
-    results = rename(body.results, env)
+    return _finished(b, rename(body.results, env))
+
+
+def _finished(b: Builder, results: list[Value]) -> Block:
+    """The block, without what only tests have asked for that are there no more."""
     needed, kept = set(results), []
     for op in reversed(b.ops):
-        if op.name == "check" or not needed.isdisjoint(op.results):
+        if has_effect(op) or op.regions or not needed.isdisjoint(op.results):
             needed.update(op.uses())
             kept.append(op)
     b.ops = kept[::-1]

@@ -126,3 +126,37 @@ def test_errors_come_as_they_would():
 
 def test_gradient():
     dflow.check_grads(lambda a: np.sum(logistic(a, 4)), (A,))
+
+
+def paths(s0, z, n):
+    """Each round asks the same of ``n``, once for all."""
+    total, last = 0.0, np.zeros(len(z))
+    for p in range(len(z)):
+        s = s0
+        for i in range(n):
+            s = s + s * z[p, i]
+        last[p] = s
+        total += max(s - 1.0, 0.0) * s
+    return total, last
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 9])
+def test_runs_as_long_as_an_argument_says(n):
+    z = np.random.default_rng(1).normal(size=(37, 9)) * 0.1
+    total, last = dflow.jit(paths)(1.1, z, n)
+    wanted, lasts = paths(1.1, z, n)
+    assert total == pytest.approx(wanted, rel=1e-13)
+    np.testing.assert_allclose(last, lasts, rtol=1e-13)
+    d, dz = dflow.grad(lambda s0, z, n: paths(s0, z, n)[0], argnums=(0, 1))(1.1, z, n)
+    h = 1e-6
+    assert d == pytest.approx((paths(1.1 + h, z, n)[0] - paths(1.1 - h, z, n)[0]) / (2 * h), rel=1e-7)
+    e = np.random.default_rng(2).normal(size=z.shape)
+    near = (paths(1.1, z + h * e, n)[0] - paths(1.1, z - h * e, n)[0]) / (2 * h)
+    assert np.sum(dz * e) == pytest.approx(near, rel=1e-7, abs=1e-9)
+
+
+def test_runs_that_are_too_long_say_so():
+    with pytest.raises(IndexError, match="index 9 is out of bounds for axis 1 with size 9"):
+        dflow.jit(paths)(1.1, np.zeros((37, 9)), 10)
+    total, last = dflow.jit(paths)(1.1, np.zeros((0, 9)), 10)
+    assert total == 0 and last.shape == (0,)
