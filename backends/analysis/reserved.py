@@ -27,7 +27,7 @@ def certain(f: Function) -> dict[Value, set[Value]]:
     for x, position in _accesses(f):
         made = _made(x, loops)
         counts = made.op.operands if made.op is not None and made.op.name in SEQUENCES else ()
-        if any(_is_below(position, count, loops) for count in counts):
+        if any(is_below(position, count, loops) for count in counts):
             found[x].add(position)
     return dict(found)
 
@@ -68,7 +68,7 @@ def _carries(loop: Op, position: int) -> bool:
     return x is body.args[position]
 
 
-def _is_below(position: Value, count: Value, loops: dict[Block, Op]) -> bool:
+def is_below(position: Value, count: Value, loops: dict[Block, Op]) -> bool:
     """Whether ``position`` counts the rounds of a loop of ``count`` rounds, up or down."""
     op = position.op
     if op is not None and op.name == "sub" and op.operands[0].op is not None:

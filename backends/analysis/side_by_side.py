@@ -5,7 +5,7 @@ that the loop does not change, and loops and branches of these; the loops run eq
 
 - what adds numbers to elements of an array (``y[j] += p``) which is only added to: those of all rounds are added first;
 - what reads and writes an array at elements that are each round's own, as that of a tape;
-- what writes and reads an array that each round makes for itself: a tape for one round.
+- what writes and reads an array that each round makes for itself: a tape for one round, as long as an inner loop.
 
 The rest comes behind, round by round.
 """
@@ -19,6 +19,7 @@ from math import prod
 
 from dflow.backends.analysis.affine import Form, Forms, enter_all
 from dflow.backends.analysis.loop_sums import sums
+from dflow.backends.analysis.reserved import is_below
 from dflow.backends.analysis.rounds import apart
 from dflow.backends.emit.core import cost
 from dflow.ir.core import Block, Op, Value, free_values, walk
@@ -33,8 +34,11 @@ MOST_OPERATIONS = 128
 ROOM = 1 << 17  # bytes of arrays that rounds make
 
 ACCESSES = {"extract": 1, "update": 2, "update_add": 2}  # of arrays: where the places are among the operands
+MAKERS = frozenset({"empty", "tape"})  # of arrays that each round has
 WORTH = 6  # times as many rounds make it worth it to keep something side by side, which takes much code
 SHORT = 16  # iterations of a loop that is written out
+
+Users = Mapping[Value, Sequence[tuple[Op, int]]]  # operations that use a value, each with the place of the operand
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ class _Rounds:
         if op.operands and op.operands[0] in self.local:
             self.varying.update(op.results)
             return op.name != "update_add" and self.varying.isdisjoint(op.operands[ACCESSES[op.name] :])
-        if op.name == "empty":
+        if op.name in MAKERS:
             return op.result in self.local
         if op.name in ("update", "update_add") and op.result in self.own:
             return True
@@ -214,8 +218,7 @@ def _states(a: Value, r: Value, uses: Counter[Value]) -> set[Value] | None:
     return states if uses[a] == 1 else None
 
 
-def _users(body: Block) -> Mapping[Value, list[tuple[Op, int]]]:
-    """Operations that use a value, each with the place of the operand."""
+def _users(body: Block) -> Users:
     users = defaultdict[Value, list[tuple[Op, int]]](list)
     for op in walk(body):
         for n, v in enumerate(op.operands):
@@ -224,22 +227,36 @@ def _users(body: Block) -> Mapping[Value, list[tuple[Op, int]]]:
 
 
 def _local_arrays(body: Block) -> dict[Value, Value]:
-    """The arrays that the body makes, if they are short, and all that is done with them is to write and to read single
-    elements: all that they are on the way, each with what it is at first."""
+    """The arrays that the body makes, if they are short or tapes, and all that is done with them is to write and to
+    read single elements: all that they are on the way, each with what it is at first."""
     users = _users(body)
     found: dict[Value, Value] = {}
     room = ROOM
     for op in body.ops:
-        if op.name == "empty" and op.result.type.is_static and _fits_vectors(op.result.type.dtype):
-            t = op.result.type
-            states = _reached(op.result, users, body)
+        if op.name not in MAKERS or not _fits_vectors(op.result.type.dtype):
+            continue
+        t = op.result.type
+        states = _reached(op.result, users, body)
+        if states is None or not states.isdisjoint(body.results):
+            continue
+        if t.is_static:
             room -= prod(t.static_shape) * t.dtype.itemsize * MANY
-            if room >= 0 and states is not None and states.isdisjoint(body.results):
-                found.update(dict.fromkeys(states, op.result))
+        if room >= 0 if t.is_static else _is_tape_of_a_round(op, states, users, body):
+            found.update(dict.fromkeys(states, op.result))
     return found
 
 
-def _reached(x: Value, users: Mapping[Value, Sequence[tuple[Op, int]]], body: Block) -> set[Value] | None:
+def _is_tape_of_a_round(tape: Op, states: set[Value], users: Users, body: Block) -> bool:
+    """Whether a tape of numbers keeps one for each round of inner loops, the same number of rounds in all rounds."""
+    inside = {v for o in walk(body) for v in o.results} | {*body.args}
+    if tape.name != "tape" or tape.result.type.rank != 1 or not tape.operands or tape.operands[0] in inside:
+        return False
+    loops = {block: o for o in walk(body) if o.name == "for" for block in o.regions}
+    places = [o.operands[ACCESSES[o.name]] for v in states for o, _ in users[v] if o.name in ACCESSES]
+    return all(is_below(place, tape.operands[0], loops) for place in places)
+
+
+def _reached(x: Value, users: Users, body: Block) -> set[Value] | None:
     """All that ``x`` becomes when single elements are read and written, in inner loops too; None where more is done
     with it."""
     states, carried = [x], set[tuple[Op, int]]()

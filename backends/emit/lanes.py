@@ -15,12 +15,12 @@ that LLVM makes vectors of all that is between.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 from llvmlite import ir
 
-from dflow.backends.analysis.side_by_side import ACCESSES, Lanes, found_lanes, is_unrolled
+from dflow.backends.analysis.side_by_side import ACCESSES, MAKERS, Lanes, found_lanes, is_unrolled
 from dflow.backends.analysis.waves import WITH_LOOPS
 from dflow.backends.emit.core import Emitter
 from dflow.backends.emit.loop_hints import vector_loop
@@ -31,6 +31,7 @@ from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.rewrite import constant_of
 
 WIDTH = 8  # of vectors
+TAPES = 1 << 19  # bytes of tapes of all rounds
 VECTORS = frozenset({"add", "sub", "mul", "div", "neg", "max", "min"})  # operations on vectors; LLVM makes the others
 TESTS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LOGIC = frozenset({"and", "or", "xor"})
@@ -61,12 +62,14 @@ def in_lanes(
     yields = [r for r in body.results if r.type.is_scalar]
     count = b.select(b.icmp_signed(">", total, ZERO), total, ZERO)
     whole = b.and_(count, index(-found.count))
-
-    slots = {x: _slot(e, x, found.count) for x in found.local.values()}
+    made = set(found.local.values())
+    slots = {x: _slot(e, x, found.count) for x in made if x.type.is_static}
+    for x in made - slots.keys():
+        whole = b.select(_has_room(e, x, found.count), whole, ZERO)
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
         first = e.add(begin, i)
-        rounds = _SideBySide(e, found.count, {v: slots[x] for v, x in found.local.items()}, found.own)
+        rounds = _SideBySide(e, found, slots)
         rounds.set(k, [e.add(first, index(w)) for w in range(found.count)])
         rounds.write(found.ahead)
         known = [k, *(r for op in found.ahead for r in op.results)]
@@ -96,6 +99,12 @@ def _slot(e: Emitter, x: Value, count: int) -> ir.Value:
     return made
 
 
+def _has_room(e: Emitter, tape: Value, count: int) -> ir.Value:
+    """Whether tapes of so many rounds stay in the second cache."""
+    (length,) = tape.op.operands  # type: ignore[union-attr]
+    return e.builder.icmp_signed("<=", e.env[length], index(TAPES // (count * tape.type.dtype.itemsize)))
+
+
 def _write(e: Emitter, ops: Sequence[Op]) -> None:
     for op in ops:
         with e.memory.near(op):
@@ -104,11 +113,11 @@ def _write(e: Emitter, ops: Sequence[Op]) -> None:
 
 class _SideBySide:
     """Writes operations for several rounds. What differs between them is in ``numbers``, one for each round, or in
-    ``vectors``; the rest is in the emitter's environment. ``local``: the places of arrays that each round has; ``own``:
-    arrays of which each round has elements."""
+    ``vectors``; the rest is in the emitter's environment. ``places``: where the arrays are that each round has."""
 
-    def __init__(self, e: Emitter, count: int, local: dict[Value, ir.Value], own: set[Value]):
-        self.e, self.count, self.local, self.own = e, count, local, own
+    def __init__(self, e: Emitter, found: Lanes, places: Mapping[Value, ir.Value]):
+        self.e, self.count, self.local, self.own = e, found.count, found.local, found.own
+        self.places = dict(places)
         self.numbers: dict[Value, list[ir.Value]] = {}
         self.vectors: dict[Value, list[ir.Value]] = {}
 
@@ -153,8 +162,8 @@ class _SideBySide:
                 self.branch(op)
             elif op.operands and op.operands[0] in self.local:
                 self.local_access(op)
-            elif op.name == "empty":
-                pass
+            elif op.name in MAKERS:
+                self.make(op)
             elif op.name == "update_add" and op.result not in self.own:
                 self.share(op)
             elif op.name in ("update", "update_add"):
@@ -197,6 +206,12 @@ class _SideBySide:
             found.append(e.builder.load(target, typ=ir.VectorType(t, WIDTH)))
         return found
 
+    def make(self, op: Op) -> None:
+        """Makes room for a tape of each round, in the memory of one."""
+        if not op.result.type.is_static:
+            memory, length = self.e.memory, self.e.mul(self.e.env[op.operands[0]], index(self.count))
+            self.places[op.result] = memory.room(op.result, length)
+
     def local_access(self, op: Op) -> None:
         """Reads or writes an element of an array that each round has."""
         e, x = self.e, op.operands[0]
@@ -205,16 +220,19 @@ class _SideBySide:
         at = [e.env[v] for v in op.operands[ACCESSES[op.name] :]]
         first = e.mul(e.dot(at, strides(x.type)), index(self.count))
         places = [e.add(first, index(n)) for n in range(0, self.count, WIDTH)]
-        addresses = [e.builder.gep(self.local[x], [place], source_etype=t) for place in places]
+        base = self.places[self.local[x]]
+        addresses = [e.builder.gep(base, [place], source_etype=t) for place in places]
+        align = None if x.type.is_static else dtype.itemsize
         if op.name == "extract":
-            vectors = [e.builder.load(a, typ=ir.VectorType(t, WIDTH)) for a in addresses]
+            vectors = [e.builder.load(a, typ=ir.VectorType(t, WIDTH), align=align) for a in addresses]
             zero = ir.Constant(ir.VectorType(t, WIDTH), None)
             self.set_vectors(
                 op.result, [e.builder.icmp_unsigned("!=", v, zero) if dtype.kind == "b" else v for v in vectors]
             )
             return
         for address, v in zip(addresses, self.joined(op.operands[1])):
-            e.builder.store(e.builder.zext(v, ir.VectorType(t, WIDTH)) if dtype.kind == "b" else v, address)
+            stored = e.builder.zext(v, ir.VectorType(t, WIDTH)) if dtype.kind == "b" else v
+            e.builder.store(stored, address, align=align)
 
     def of_round(self, op: Op, w: int) -> ir.Value:
         self.in_round(op, w)

@@ -267,6 +267,13 @@ class Memory:
             self.require_memory(moved)
             self._move(heap, moved, b.extract_value(made, 1))
 
+    def room(self, x: Value, length: ir.Value) -> ir.Value:
+        """The address of a new sequence, with room for ``length`` rows."""
+        heap = self.heaps[self.buffers[x]]
+        self.clear(heap)
+        self.reserve(heap, self.e.builder.sub(length, index(1)))
+        return self.e.builder.load(heap.pointer, typ=PTR)
+
     def prepare_sequence(self, result: Value, operands: Sequence[Value]) -> ir.Value:
         """Makes ``result`` ready for an elementwise operation; how far the operands go: beyond, they are zero."""
         b = self.e.builder
@@ -319,10 +326,10 @@ class Memory:
 @emits("sequence", "tape")
 def _sequence(e: Emitter, op: Op) -> None:
     """What an earlier round of a loop has left in the buffer is cleared."""
-    heap = e.memory.heaps[e.memory.buffers[op.result]]
-    e.memory.clear(heap)
     if op.operands:
-        e.memory.reserve(heap, e.builder.sub(e.env[op.operands[0]], index(1)))
+        e.memory.room(op.result, e.env[op.operands[0]])
+    else:
+        e.memory.clear(e.memory.heaps[e.memory.buffers[op.result]])
 
 
 def copy_sequence(e: Emitter, source: Value, target: Value) -> None:

@@ -207,3 +207,48 @@ def test_branches_read_what_exists():
 
     a, z = np.ones(4_000_001), RANDOM.normal(size=(100, 20))
     np.testing.assert_allclose(started(a, z), started.__wrapped__(a, z), rtol=1e-12)
+
+
+def orbit(x, r, n):
+    y = x
+    for _ in range(n):
+        z = np.sin(y) * r
+        if z > 0.4:
+            y = z * (1.0 - y)
+        else:
+            y = z + 0.1 * y * x
+    return y
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_tapes_as_long_as_an_argument_says(dtype):
+    """One for each of the runs side by side, in the memory of one; too long ones come one after the other."""
+    xs = np.linspace(0.1, 0.9, 101, dtype=dtype)
+    g = dflow.vmap(dflow.grad(orbit, argnums=(0, 1)), in_axes=(0, None, None))
+    one = dflow.jit(lambda x, r, n: dflow.jvp(orbit, (x, r, n), (1.0, 0.0, 0))[1])
+    tolerance = 1e-12 if dtype == np.float64 else 1e-4
+    for n in (3, 0, 1, 17, 5000):
+        r = dtype(1.3)
+        found, by_r = g(xs, r, n)
+        np.testing.assert_allclose(found[::17], [one(x, r, n) for x in xs[::17]], rtol=tolerance, atol=tolerance)
+        if n == 17 and dtype == np.float64:
+            h = 1e-6
+            near = [(orbit(x, r + h, n) - orbit(x, r - h, n)) / (2 * h) for x in xs]
+            np.testing.assert_allclose(by_r, near, rtol=1e-6, atol=1e-6)
+
+
+def test_tapes_of_several_loops_and_of_order_two():
+    def f(x, n):
+        y, total = x, 0.0
+        for i in range(n):
+            y = y * np.cos(y) + 0.1
+            total += y * i
+        for _ in range(n):
+            total = total + np.sin(total * y) * 0.3
+        return total
+
+    xs = np.linspace(-1, 1, 70)
+    second = dflow.vmap(dflow.grad(dflow.grad(f)), in_axes=(0, None))
+    h = 1e-5
+    near = [(dflow.grad(f)(x + h, 5) - dflow.grad(f)(x - h, 5)) / (2 * h) for x in xs]
+    np.testing.assert_allclose(second(xs, 5), near, rtol=1e-5, atol=1e-5)
