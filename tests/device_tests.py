@@ -175,7 +175,7 @@ def main() -> int:
     started = time.monotonic()
     given.out.mkdir(parents=True, exist_ok=True)
     if not given.interpreter:
-        look = "from dflow.backends.cuda import driver; print(driver.device())"
+        look = "from dflow.backends.cuda.launch import driver; print(driver.device())"
         paths = os.pathsep.join(filter(None, [str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
         found = subprocess.run(
             [sys.executable, "-c", look], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}

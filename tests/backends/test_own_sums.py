@@ -212,7 +212,7 @@ def test_branches_read_what_exists():
 def orbit(x, r, n):
     y = x
     for _ in range(n):
-        z = np.sin(y) * r
+        z = y * (1.7 - y) * r
         if z > 0.4:
             y = z * (1.0 - y)
         else:
