@@ -106,9 +106,7 @@ class Jit(NativeCallable):
         except Exception as e:
             raise shortened(e)  # noqa: B904 (it is the same exception)
 
-    def _find_and_call(
-        self, args: Sequence[Any], kwargs: dict[str, Any], arguments: Arguments | None = None
-    ) -> Any:
+    def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any], arguments: Arguments | None = None) -> Any:
         """The way of a call whose types are not those of the last one."""
         arguments = arguments or self.arguments(args, kwargs)
         make = maker(self.make, arguments.leaves)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.errors import UndefinedError
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
@@ -91,7 +92,12 @@ def _at_key(base: dict[Any, Any], key: Any) -> Any:
     if found is not True:
         there = truth(found) if isinstance(found, Array) else builder().constant(bool(found))
         builder().check(there, error="KeyError", message="a dict has no such key")
-    return functools.reduce(lambda rest, way: choose(way[0], lambda: way[1], lambda: rest), holds[:-1], holds[-1][1])
+    try:
+        return functools.reduce(
+            lambda rest, way: choose(way[0], lambda: way[1], lambda: rest), holds[:-1], holds[-1][1]
+        )
+    except UndefinedError:  # functions and the like, which only a known key chooses
+        raise refuse_items("dict", key) from None
 
 
 def _may_equal(x: Any, key: Any) -> bool:
