@@ -185,7 +185,7 @@ def test_object_code_survives_as_bytes():
 def test_another_process_finds_it(cache):
     script = """
 import numpy as np, dflow
-from dflow.backends import generation
+from dflow.backends.native import generation
 calls = []
 plain = generation.optimize
 generation.optimize = lambda *a, **k: calls.append(1) or plain(*a, **k)
