@@ -136,3 +136,12 @@ def test_what_was_traced_with_known_numbers_is_the_program():
     assert dflow.jit(f)(2.5, 3) == 7.5
     assert dflow.grad(f)(2.5, 3) == 3.0
     assert traced == [3, 3]
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_warnings_are_given_with_known_numbers(action):
+    with warnings.catch_warnings():
+        warnings.simplefilter(action, dflow.errors.ZeroGradientWarning)
+        with pytest.raises(Warning) if action == "error" else pytest.warns(Warning) as given:
+            dflow.grad(lambda x, n: zeros(np.floor(x), n) * len(action))(2.5, 3)
+    assert action == "error" or len(given) == 1
