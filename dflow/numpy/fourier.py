@@ -27,7 +27,7 @@ SHORT = 32  # rows of which real numbers are transformed as complex ones
 FAR = 1 << 15  # elements of a row that is done in blocks
 NEAR = 8192  # elements that the caches hold
 LINE = 8  # columns that are read together, at least
-TABLE = 1 << 14  # factors that a program holds, at most: more are made when it runs, from two short tables
+TABLE = 1 << 16  # factors that a program holds, at most: more are made when it runs, from two short tables
 
 
 def transform(z: Array, sign: int, axis: int = -1) -> Array:
