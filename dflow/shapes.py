@@ -9,7 +9,7 @@ import numpy as np
 
 from dflow import trees
 from dflow.errors import TraceError, user_frames_only
-from dflow.programs.program import trace_program
+from dflow.programs.program import trace_program, traced_before
 from dflow.programs.signature import Arguments, ShapeDtypeStruct
 from dflow.programs.specialized import Specialized
 from dflow.tracing.context import tracing
@@ -31,7 +31,7 @@ def eval_shape(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         except TraceError as e:
             if not Specialized().help(e, given, arguments, lambda a: trace_program(function, a)):
                 raise
-            program = trace_program(function, given)
+            program = traced_before(given) or trace_program(function, given)
     outputs = program.traced.outputs
     return trees.unflatten(program.out_spec, [ShapeDtypeStruct(t.static_shape, t.dtype.numpy) for t in outputs])
 

@@ -17,7 +17,7 @@ from dflow.ir.ops.fourier import roots as _roots
 from dflow.numpy.fourier_blocks import by_columns, turned_columns
 from dflow.numpy.support import static_int
 from dflow.tracing.arrays.array import Array
-from dflow.tracing.arrays.lift import wrap
+from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
 from dflow.tracing.source.rewrite import rewritten
 
@@ -27,6 +27,7 @@ SHORT = 32  # rows of which real numbers are transformed as complex ones
 FAR = 1 << 15  # elements of a row that is done in blocks
 NEAR = 8192  # elements that the caches hold
 LINE = 8  # columns that are read together, at least
+TABLE = 1 << 16  # factors that a program holds, at most: more are made when it runs, from two short tables
 
 
 def transform(z: Array, sign: int, axis: int = -1) -> Array:
@@ -56,7 +57,7 @@ def of_reals(x: Array) -> Array:
     z = transform(x[..., ::2] + x[..., 1::2] * numpy.asarray(1j, kind), -1)
     z = np.concatenate([z, z[..., :1]], -1)
     back = np.conj(z[..., ::-1])
-    turn = _roots(numpy.arange(n // 2 + 1), n, -1, kind) * numpy.asarray(-0.5j, kind)
+    turn = _factors(_up_to(n // 2 + 1), n, -1, kind) * numpy.asarray(-0.5j, kind)
     return (z + back) * numpy.asarray(0.5, z.real.dtype) + (z - back) * turn
 
 
@@ -65,10 +66,10 @@ def to_reals(y: Array, n: int) -> Array:
     if n % 2 or n < SHORT:
         full = np.concatenate([y, np.conj(y[..., 1 : (n + 1) // 2])[..., ::-1]], -1)
         return np.real(transform(full, 1))
-    ends = numpy.arange(n // 2 + 1) % (n // 2) == 0
+    ends = _up_to(n // 2 + 1) % (n // 2) == 0
     y = np.where(ends, y.real, y)
     front, back = y[..., :-1], np.conj(y[..., :0:-1])
-    turn = _roots(numpy.arange(n // 2), n, 1, y.dtype) * numpy.asarray(1j, y.dtype)
+    turn = _factors(_up_to(n // 2), n, 1, y.dtype) * numpy.asarray(1j, y.dtype)
     z = transform(front + back + (front - back) * turn, 1)
     return np.stack([z.real, z.imag], -1).reshape((*z.shape[:-1], n))
 
@@ -79,10 +80,8 @@ def _in_blocks(z: Array, sign: int) -> Array | None:
     p = _middle(n)
     if p is None:
         return None
-    m, short = n // p, 1 << (n.bit_length() // 2)
-    each = functools.partial(transform, sign=sign)
-    tables = (_roots(numpy.arange(0, n, short), n, sign, z.dtype), _roots(numpy.arange(short), n, sign, z.dtype))
-    inner = _traced(turned_columns)(z.reshape((p, m)), _block(m, p), each, *tables)
+    m, each = n // p, functools.partial(transform, sign=sign)
+    inner = _traced(turned_columns)(z.reshape((p, m)), _block(m, p), each, *_tables(n, sign, z.dtype))
     return _traced(by_columns)(inner, _block(p, m), each).reshape(z.shape)
 
 
@@ -103,16 +102,34 @@ def _enough(least: int) -> int:
     return min(p << max(3, (-(-least // p) - 1).bit_length()) for p in odd)
 
 
+def _tables(n: int, sign: int, dtype: Any) -> tuple[Any, Any]:
+    """The factors of exponents that are multiples of a power of two near the root of ``n``, and of those below it."""
+    short = 1 << (n.bit_length() // 2)
+    return _roots(numpy.arange(0, n, short), n, sign, dtype), _roots(numpy.arange(short), n, sign, dtype)
+
+
+def _up_to(n: int) -> Any:
+    """The whole numbers below ``n``; many are made when the program runs."""
+    return numpy.arange(n) if n <= TABLE else wrap(builder().iota(size=n))
+
+
+def _factors(exponents: Any, n: int, sign: int, dtype: Any) -> Any:
+    """exp(sign 2 pi i e / n), the exponents reduced exactly."""
+    if not isinstance(exponents, Array):
+        return _roots(exponents, n, sign, dtype)
+    far, near = _tables(n, sign, dtype)
+    exponents = exponents % n
+    return lift(far)[exponents // len(near)] * lift(near)[exponents % len(near)]
+
+
 def _chirp(z: Array, sign: int) -> Array:
     """j k = (j^2 + k^2 - (j - k)^2) / 2, so the transform is a convolution between two products."""
     n = z.shape[-1]
     size = _enough(2 * n - 1)
-    squares = numpy.arange(n) ** 2
-    chirp = _roots(squares, 2 * n, sign, numpy.complex128)
-    kernel = numpy.zeros(size, complex)
-    kernel[:n] = chirp.conj()
-    kernel[size - n + 1 :] = chirp[1:][::-1].conj()
-    weights = numpy.fft.fft(kernel).astype(z.dtype)
+    numbers = _up_to(n)
+    chirp = _factors(numbers * numbers, 2 * n, sign, numpy.complex128 if n <= TABLE else z.dtype)
+    kernel = np.conj(np.concatenate([chirp, np.zeros(size - 2 * n + 1, chirp.dtype), chirp[1:][::-1]]))
+    weights = transform(kernel, -1) if isinstance(kernel, Array) else numpy.fft.fft(kernel).astype(z.dtype)
     chirp = chirp.astype(z.dtype)
     padded = np.pad(z * chirp, [(0, 0)] * (z.ndim - 1) + [(0, size - n)])
     convolved = transform(transform(padded, -1) * weights, 1)[..., :n]

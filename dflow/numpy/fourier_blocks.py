@@ -17,14 +17,6 @@ np: Any = numpy  # its functions on traced arrays
 Transform = Callable[[Any], Any]  # of each row
 
 
-def by_rows(z: Array, block: int, transform: Transform) -> Array:
-    """Of each row of ``z``, ``block`` of them at a time."""
-    out = np.empty(z.shape, z.dtype)
-    for k in range(z.shape[0] // block):
-        out[k * block : k * block + block] = transform(z[k * block : k * block + block])
-    return out
-
-
 def by_columns(z: Array, block: int, transform: Transform) -> Array:
     """Of each column of ``z``, ``block`` of them at a time."""
     out = np.empty(z.shape, z.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dflow import trees
 from dflow.ir.core import Block, Function
+from dflow.programs.pipeline import Dump
 from dflow.programs.signature import Arguments, LeafType
 from dflow.programs.trimming import Trimming, sizes_of
 from dflow.programs.updates import Update, changed, paths
@@ -108,3 +109,9 @@ def trace_program(function: Callable[..., Any], arguments: Arguments) -> Program
     captured = tuple(LeafType(v.value.type, v.weak) for v in traced.captured)
     spec, updates, count = made
     return Program(traced, spec, (*arguments.types, *captured), arguments, updates, count)
+
+
+def traced_before(arguments: Arguments) -> Program | None:
+    """The program that was traced to find out which numbers must be known, once; not where its steps are dumped."""
+    program, arguments.traced = arguments.traced, None
+    return None if program is None or Dump.wanted() else replace(program, arguments=arguments)

@@ -148,6 +148,7 @@ class Arguments:
     ):
         self.function = function
         self.numbers: frozenset[int] = frozenset()
+        self.traced: Any = None  # the program of just these, where it was traced to find out about numbers
         positions = {i + len(args) if i < 0 else i for i in static_argnums}
         self.args, self.kwargs = tuple(args), kwargs
         self.static: tuple[tuple[int | str, Any], ...] = ()

@@ -62,19 +62,21 @@ class Specialized:
     ) -> TraceError | None:
         """Finds out which numbers must be known for the function to be traced, which failed with ``error``. If none
         help, what went wrong when all integers were known. ``anew`` makes the arguments once more, ``trace`` raises
-        TraceError where they will not do."""
+        TraceError where they will not do. What it made of the arguments that do is left with ``arguments``, unless
+        there were warnings, which are given when it is traced again."""
         failures: list[TraceError] = []
 
         def works(positions: frozenset[int]) -> bool:
             again = anew()
             again.set_aside(positions)
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    trace(again)
+                with warnings.catch_warnings(record=True) as told:
+                    warnings.simplefilter("always")
+                    made = trace(again)
             except TraceError as e:
                 failures.append(e)
                 return False
+            arguments.traced = None if told else made
             return True
 
         for kinds in (WHOLE, (*WHOLE, float, np.floating))[: 1 + floats]:

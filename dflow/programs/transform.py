@@ -26,7 +26,7 @@ from dflow.programs.kept_programs import keep, recall
 from dflow.programs.lasting import lasting_key
 from dflow.programs.methods import BoundMethod
 from dflow.programs.pipeline import STAGES, Dump, Stages, checking
-from dflow.programs.program import Program, trace_program, with_sizes
+from dflow.programs.program import Program, trace_program, traced_before, with_sizes
 from dflow.programs.sharing import PROGRAMS
 from dflow.programs.signature import Arguments, Key, completed
 from dflow.programs.specialized import Specialized
@@ -106,9 +106,9 @@ class Jit(NativeCallable):
         except Exception as e:
             raise shortened(e)  # noqa: B904 (it is the same exception)
 
-    def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _find_and_call(self, args: Sequence[Any], kwargs: dict[str, Any], arguments: Arguments | None = None) -> Any:
         """The way of a call whose types are not those of the last one."""
-        arguments = self.arguments(args, kwargs)
+        arguments = arguments or self.arguments(args, kwargs)
         make = maker(self.make, arguments.leaves)
         key = arguments.key, make
         runner = self._programs.get(key)
@@ -118,7 +118,7 @@ class Jit(NativeCallable):
             except TraceError as e:
                 if not self._specialize(arguments, e):
                     raise
-                return self._find_and_call(args, kwargs)
+                return self._find_and_call(args, kwargs, arguments)
             self._add(key, runner)
             self._specialized.count(arguments, getattr(self.function, "__name__", "the function"))
         self._latest = runner if runner.extract and make is self.make else None
@@ -183,13 +183,13 @@ class Jit(NativeCallable):
             except TraceError as e:
                 if not self._specialize(arguments, e):
                     raise
-                stages = self._stages(self.arguments(args, kwargs))
+                stages = self._stages(arguments)
         return Lowered(stages, getattr(self.make, "is_deterministic", False))
 
     def _stages(self, arguments: Arguments) -> tuple[Program, Stages]:
         name = getattr(self.function, "__name__", "function")
         with Dump.of(name if self.kind == "jit" else f"{self.kind}_{name}") as dump:
-            program = with_sizes(trace_program(self.inner, arguments))
+            program = with_sizes(traced_before(arguments) or trace_program(self.inner, arguments))
             return program, Stages(program.traced.function, dump, program.in_place, trim=program.trim)
 
     def _compiled(self, arguments: Arguments, make: Callable[..., Any]) -> Runner:

@@ -25,7 +25,7 @@ from dflow.ir.passes.vjp import vjp as vjp_pass
 from dflow.ir.types import TensorType
 from dflow.programs.executable import Executable
 from dflow.programs.pipeline import Dump, Stages
-from dflow.programs.program import Program, trace_program
+from dflow.programs.program import Program, trace_program, traced_before
 from dflow.programs.sharing import PROGRAMS
 from dflow.programs.signature import Arguments
 from dflow.programs.specialized import Specialized
@@ -150,7 +150,7 @@ class Linearized:
     def _compile(self, arguments: Arguments, make: Callable[..., Any]) -> tuple[Parts, Executable]:
         name = getattr(self.function, "__name__", "function")
         with Dump.of(f"linearize_{name}") as dump:
-            program = trace_program(self.function, arguments)
+            program = traced_before(arguments) or trace_program(self.function, arguments)
             parts = self._split(program, allow_sequences=False)
             return parts, make(Stages(parts.primal, dump), program.types, single=False)
 

@@ -72,6 +72,28 @@ def test_derivatives(n):
     np.testing.assert_allclose(got, np.exp(-2j * np.pi * np.arange(n) / n), atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_factors_of_long_transforms_are_made_when_the_program_runs(dtype, monkeypatch):
+    """Those of chirps, and of real numbers that are transformed as complex ones."""
+    monkeypatch.setattr(fourier, "TABLE", 16)
+    x, exact = RNG.normal(size=202).astype(dtype), {"f4": 1e-6, "f8": 1e-14}[dtype]
+
+    def there_and_back(x, n):
+        y = np.fft.rfft(x[:n])
+        return y, np.fft.irfft(y, n), np.fft.fft(x[:n] * (1 - 2j))
+
+    for n in (101, 202):
+        f = dflow.jit(there_and_back, static_argnums=1)
+        ops = walk(f.lower(x, n).stages.traced.body)
+        assert all(np.size(op.attrs["value"]) <= 32 for op in ops if op.name == "constant")
+        for got, want in zip(f(x, n), there_and_back(x.astype("f8"), n)):
+            np.testing.assert_allclose(got, want, atol=exact * np.abs(want).max() * 10)
+    weights = np.arange(102.0)
+    back = dflow.grad(lambda x: np.sum(np.abs(np.fft.rfft(x)) ** 2 * weights))(x.astype("f8"))
+    want = 2 * np.fft.irfft(np.fft.rfft(x.astype("f8")) * weights * np.where(weights % 101 == 0, 1, 0.5), 202) * 202
+    np.testing.assert_allclose(back, want, atol=1e-11 * np.abs(want).max())
+
+
 def test_errors_tell():
     with pytest.raises((TypeError, ValueError), match="norm"):
         dflow.jit(lambda x: np.fft.fft(x, norm="best"))(X)

@@ -214,7 +214,7 @@ def test_refusals(f, x, message):
 
 
 def test_determinant_of_a_singular_matrix():
-    for x in (np.array([[1.0, 2.0], [2.0, 4.0]]), np.diag([2.0, 0.0, 3.0]), np.zeros((2, 2)), np.ones((4, 4))):
+    for x in (np.array([[1.0, 2.0], [2.0, 4.0]]), np.diag([2.0, 0.0, 3.0]), np.zeros((2, 2)), np.ones((3, 3))):
         dflow.check_grads(L.det, (x,), order=2)
     np.testing.assert_allclose(dflow.grad(L.det)(np.diag([2.0, 0.0, 3.0])), np.diag([0.0, 6.0, 0.0]))
 

@@ -53,7 +53,7 @@ def test_derivatives():
     def f(x, values, start):
         return RegularGridInterpolator((np.append(start, GRID[0][1:]), GRID[1]), values)(x) ** 2
 
-    dflow.check_grads(f, (at, VALUES, -0.1), order=2)
+    dflow.check_grads(f, (at[:2], VALUES, -0.1), order=2)
     mapped = dflow.vmap(dflow.grad(lambda x: RegularGridInterpolator(GRID, VALUES)(x)[0]))(at)
     slope = (VALUES[1, 1] - VALUES[0, 1]) * 0.9 + (VALUES[1, 2] - VALUES[0, 2]) * 0.1
     np.testing.assert_allclose(mapped[0, 0], slope)

@@ -123,3 +123,25 @@ def test_many_values_are_told():
             f(1.0, n)
     (told,) = caught
     assert told.category is SpecializationWarning and "each value of n: 32 programs" in str(told.message)
+
+
+def test_what_was_traced_with_known_numbers_is_the_program():
+    """To find out that a number is needed does not take a trace of its own."""
+    traced = []
+
+    def f(x, n):
+        traced.append(n)
+        return zeros(x, n)
+
+    assert dflow.jit(f)(2.5, 3) == 7.5
+    assert dflow.grad(f)(2.5, 3) == 3.0
+    assert traced == [3, 3]
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_warnings_are_given_with_known_numbers(action):
+    with warnings.catch_warnings():
+        warnings.simplefilter(action, dflow.errors.ZeroGradientWarning)
+        with pytest.raises(Warning) if action == "error" else pytest.warns(Warning) as given:
+            dflow.grad(lambda x, n: zeros(np.floor(x), n) * len(action))(2.5, 3)
+    assert action == "error" or len(given) == 1

@@ -96,8 +96,8 @@ def _at_key(base: dict[Any, Any], key: Any) -> Any:
         return functools.reduce(
             lambda rest, way: choose(way[0], lambda: way[1], lambda: rest), holds[:-1], holds[-1][1]
         )
-    except UndefinedError as e:  # functions, texts: what the run cannot choose
-        raise refuse_items("dict", key) from e
+    except UndefinedError:  # functions and the like, which only a known key chooses
+        raise refuse_items("dict", key) from None
 
 
 def _may_equal(x: Any, key: Any) -> bool:
