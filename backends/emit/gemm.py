@@ -73,7 +73,8 @@ class _Product(MatrixWriter):
     def cut(self, m: ir.Value, n: ir.Value, wanted: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The rows and columns of a block: the longer of the two is halved until there are enough blocks."""
         b, rows, columns = self.b, self.slot(m), self.slot(n)
-        least = index(TILES * self.tile.rows * self.width)
+        # A longer side than a panel has columns, so that half of it, rounded up to tiles, is less.
+        least = index(max(TILES * self.tile.rows, self.width) * self.width)
 
         def continues() -> ir.Value:
             large = b.icmp_signed(">", b.mul(self.read(rows), self.read(columns)), least)

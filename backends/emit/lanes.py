@@ -15,7 +15,9 @@ that LLVM makes vectors of all that is between.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
 from math import prod
 
 from llvmlite import ir
@@ -24,14 +26,16 @@ from dflow.backends.analysis.side_by_side import ACCESSES, MAKERS, Lanes, found_
 from dflow.backends.analysis.waves import WITH_LOOPS
 from dflow.backends.emit.core import Emitter
 from dflow.backends.emit.loop_hints import vector_loop
+from dflow.backends.emit.memory import SMALL_ARENA
 from dflow.backends.emit.scalar import emit_scalar
-from dflow.backends.emit.types import I32, ZERO, declare, index, storage_type, strides, value_type
+from dflow.backends.emit.types import I8, I32, ZERO, declare, index, storage_type, strides, value_type
 from dflow.backends.mathlib import MATH_FUNCTIONS
 from dflow.ir.core import Block, Op, Value, walk
 from dflow.ir.passes.rewrite import constant_of
 
 WIDTH = 8  # of vectors
 TAPES = 1 << 19  # bytes of tapes of all rounds
+ALIGNED = 64  # bytes
 VECTORS = frozenset({"add", "sub", "mul", "div", "neg", "max", "min"})  # operations on vectors; LLVM makes the others
 TESTS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 LOGIC = frozenset({"and", "or", "xor"})
@@ -62,14 +66,12 @@ def in_lanes(
     yields = [r for r in body.results if r.type.is_scalar]
     count = b.select(b.icmp_signed(">", total, ZERO), total, ZERO)
     whole = b.and_(count, index(-found.count))
-    made = set(found.local.values())
-    slots = {x: _slot(e, x, found.count) for x in made if x.type.is_static}
-    for x in made - slots.keys():
+    for x in dict.fromkeys(x for x in found.local.values() if not x.type.is_static):
         whole = b.select(_has_room(e, x, found.count), whole, ZERO)
 
     def several(i: ir.Value, *values: ir.Value) -> Sequence[ir.Value]:
         first = e.add(begin, i)
-        rounds = _SideBySide(e, found, slots)
+        rounds = _SideBySide(e, found, places)
         rounds.set(k, [e.add(first, index(w)) for w in range(found.count)])
         rounds.write(found.ahead)
         known = [k, *(r for op in found.ahead for r in op.results)]
@@ -88,15 +90,30 @@ def in_lanes(
         _write(e, found.ahead)
         return behind(values)
 
-    middle = e.loop(whole, inits, several, step=found.count)
+    with _places(e, found) as places:
+        middle = e.loop(whole, inits, several, step=found.count)
     return e.loop(b.sub(count, whole), middle, one)
 
 
-def _slot(e: Emitter, x: Value, count: int) -> ir.Value:
-    """A place on the stack for an array of each round: the elements of all rounds at one position lie side by side."""
-    made = e.slot(ir.ArrayType(storage_type(x.type.dtype), prod(x.type.static_shape) * count))
-    made.align = 64
-    return made
+@contextmanager
+def _places(e: Emitter, found: Lanes) -> Iterator[dict[Value, ir.Value]]:
+    """Places for the arrays of each round but for tapes, on the stack if they are small: the elements of all rounds at
+    one position lie side by side."""
+    kinds = {
+        x: ir.ArrayType(storage_type(x.type.dtype), prod(x.type.static_shape) * found.count)
+        for x in found.local.values()
+        if x.type.is_static
+    }
+    sizes = [t.count * x.type.dtype.itemsize for x, t in kinds.items()]
+    if sum(sizes) <= SMALL_ARENA:
+        places = {x: e.slot(t) for x, t in kinds.items()}
+        for place in places.values():
+            place.align = ALIGNED
+        yield places
+        return
+    starts = accumulate((-(-size // ALIGNED) * ALIGNED for size in sizes), initial=0)
+    with e.memory.lent(sum(sizes) + ALIGNED * len(sizes)) as base:
+        yield {x: e.builder.gep(base, [index(start)], source_etype=I8) for x, start in zip(kinds, starts)}
 
 
 def _has_room(e: Emitter, tape: Value, count: int) -> ir.Value:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ from dflow.backends.emit.once import (
     zeros,
 )
 from dflow.backends.emit.scopes import Scopes
-from dflow.backends.emit.types import I1, I8, I64, PTR, VOID, ZERO, index, storage_type, strides
+from dflow.backends.emit.types import I1, I8, I32, I64, PTR, VOID, ZERO, index, storage_type, strides
 from dflow.backends.interface import OUT_OF_MEMORY
 from dflow.backends.lowering.plan import Buffer
 from dflow.ir.core import Op, Value
@@ -202,6 +202,25 @@ class Memory:
     def give_back(self, pointer: ir.Value) -> None:
         """Ends the time of what ``borrow`` gave."""
         self.e.builder.call(libc(self.e.module, "free"), [pointer])
+
+    @contextmanager
+    def lent(self, size: int) -> Iterator[ir.Value]:
+        """Memory of ``size`` bytes while this lasts, given back on the ways out of the function, too."""
+        e, place = self.e, self.borrow(size)
+        outside = e.exit, e.status
+        e.exit = own = e.new_block("give_back")
+        with e.builder.goto_block(own):
+            e.status = status = e.builder.phi(I32, "status")
+        yield place
+        e.exit, e.status = outside
+        self.give_back(place)
+        if not status.incomings:
+            e.function.blocks.remove(own)
+            return
+        with e.builder.goto_block(own):
+            self.give_back(place)
+            e.status.add_incoming(status, e.builder.block)
+            e.builder.branch(e.exit)
 
     # --- sequences
 

@@ -1,5 +1,7 @@
 """Rounds of a loop side by side: results and errors are those of one round after the other."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,33 @@ def test_runs_that_are_too_long_say_so():
         dflow.jit(paths)(1.1, np.zeros((37, 9)), 10)
     total, last = dflow.jit(paths)(1.1, np.zeros((0, 9)), 10)
     assert total == 0 and last.shape == (0,)
+
+
+def back_and_forth(a, at):
+    """Each round has an array of its own, which is too large for the stack of a thread."""
+    total = 0.0
+    for i in range(len(at)):
+        own, s = np.empty(900), 0.5
+        for t in range(900):
+            s = 0.3 * s + a[i % len(a)]
+            own[t] = s
+        for t in range(900):
+            s = 0.5 * s + own[899 - t] * own[t]
+        total = 0.9 * total + s + a[at[i]]
+    return total
+
+
+def test_arrays_of_rounds_are_not_on_the_stack():
+    at, found = np.arange(120) % len(A), []
+    f = dflow.jit(back_and_forth)
+    before = threading.stack_size(1 << 17)
+    try:
+        thread = threading.Thread(target=lambda: found.append(f(A, at)))
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    np.testing.assert_allclose(found, back_and_forth(A, at), rtol=1e-12)
+    at[70] = len(A)
+    with pytest.raises(IndexError, match=f"index {len(A)} is out of bounds"):
+        f(A, at)

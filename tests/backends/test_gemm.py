@@ -93,3 +93,16 @@ def test_results_are_the_same_for_every_number_of_threads():
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
     np.testing.assert_allclose(found[0], x @ y, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_few_rows_and_columns_for_many_threads(dtype, tile):
+    before = dflow.threads()
+    try:
+        dflow.set_threads(8)
+        for m, n in ((20, 24), (24, 20), (40, 48), (96, 40)):
+            x, y = np.ones((m, 1100), f"f{int(dtype[1:]) // 8}"), np.ones((1100, n), f"f{int(dtype[1:]) // 8}")
+            np.testing.assert_array_equal(product(dtype, tile, x, y), x @ y)
+    finally:
+        dflow.set_threads(before)
