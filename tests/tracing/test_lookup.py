@@ -121,5 +121,5 @@ def test_lists_in_dicts():
         return table[0] + table[1]
 
     assert [dflow.jit(f)(k) for k in (0, 1)] == [[2.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 4.0]]
-    with pytest.raises(DflowError, match="a dict is indexed"):
+    with pytest.raises(DflowError, match="a dict of lists"):
         dflow.jit(lambda x: f(int(x[1])))(X)

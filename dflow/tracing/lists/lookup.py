@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.errors import NeedsStatic, failure
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
@@ -110,7 +111,12 @@ def _at_key(base: dict[Any, Any], key: Any) -> Any:
     holds = [(test(comparison("eq", key, k)), value) for k, value in base.items() if _may_equal(k, key)]
     values = [x for _, x in holds]
     if any(map(is_mutable, values)):  # an update of what is chosen would not reach the one in the dict
-        raise refuse_items("dict", key)
+        raise failure(
+            NeedsStatic,
+            "a dict of lists or objects is read by a key that is known only when the program runs",
+            seen=f"key {key!r}",
+            mend="ask which key it is (if k == 0: ...), or let the dict hold numbers, tuples or arrays",
+        )
     if all(map(is_number, values)) and not _in_loop() and not _alike([_lift.lift(x) for x in values]):
         raise refuse_items("dict", key)
     found = any_of(h for h, _ in holds)
