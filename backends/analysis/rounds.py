@@ -1,5 +1,5 @@
 """What the rounds of a loop do with the numbers that go round, and with memory, for proofs that they are independent:
-those for threads (`independent.py`) and those for a GPU (`cuda/lanes.py`)."""
+those for threads (`independent.py`) and those for a GPU (`cuda/planning/lanes.py`)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
 from dflow.tracing.context import builder, current, note_fresh, region, tracing
-from dflow.tracing.control.branches import choose, raised, traced_condition, truth
+from dflow.tracing.control.branches import choose, given, raised, traced_condition, truth
 from dflow.tracing.control.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.control.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.control.loops import if_filling as if_
@@ -102,7 +102,7 @@ def better(name: str, first: Any, best: Any, x: Any) -> Any:
     """One step of ``min`` or ``max``; ``best`` has no meaning at the ``first``."""
     if isinstance(best, Undefined) or first is True:
         return x
-    return choose(first, lambda: x, functools.partial(call, getattr(builtins, name), best, x))
+    return choose(first, given(x), functools.partial(call, getattr(builtins, name), best, x))
 
 
 def not_empty(name: str, first: Any, best: Any) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dflow
+from dflow.errors import DflowError
 
 X = np.array([2.21, 1.53, 0.77])
 
@@ -17,7 +18,7 @@ class Entry(NamedTuple):
 
 def tables(x):
     i = int(x[0])
-    known = [1.0, 2.0, 4.0][i] * x[1] + (5, 6, 7)[-i] + range(3, 9)[i] + [1, 2.5, 4][i]
+    known = [1.0, 2.0, 4.0][i] * x[1] + (5, 6, 7)[-i] + range(3, 9)[i]
     entry = [Entry(x[0], 1), Entry(x[1], 5), Entry(x[2], 7)][i]
     pair = [(x[k], k) for k in range(3)][i]
     return known + entry.rate * entry.count + pair[0] * pair[1]
@@ -29,7 +30,7 @@ def histogram(x):
         k = int(x[i % 3] * (i + 1)) % 4
         sums[k] += x[i % 3]
         counts[-k] += 1
-    sums[int(x[0])] = 7
+    sums[int(x[0])] = 7.0
     return sum(s / (1 + c) * k for k, (s, c) in enumerate(zip(sums, counts), start=1))
 
 
@@ -44,7 +45,7 @@ def orbit(x):
     follows, p, total = [2, 0, 1], int(x[0]), 0.0
     for _ in range(9):
         p = follows[p]
-        total = total * 0.5 + x[p]
+        total = total * 0.5 + x[p] * [1, 2.5, 4][p]
     return total
 
 
@@ -61,6 +62,21 @@ def test_program(f):
         assert compiled(x) == pytest.approx(f(x))
         steps = 1e-6 * np.eye(3)
         assert slope(x) == pytest.approx([(f(x + s) - f(x - s)) / 2e-6 for s in steps], rel=1e-6)
+
+
+def mixed(i):
+    items, big, halves = [1, 2, 3], [2**60 + 1, 2, 3], [np.float32(0.5), 0.1]
+    items[i] = big[i] = 2.5
+    return *items, big[0], items[0] // 2, [1, 2.5][i], {0: 1, 1: 0.5}[i], halves[i] * np.float32(0.1)
+
+
+def test_integers_stay_integers_among_floats():
+    """An array would make them floats; a position that is an argument is known in another try."""
+    for i in (0, 1):
+        got = dflow.jit(mixed)(i)
+        assert [*map(type, got)] == [np.asarray(v).dtype.type for v in mixed(i)] and got == mixed(i)
+    with pytest.raises(DflowError, match=r"1\.0, not 1, among floats"):
+        dflow.jit(lambda x: [1, 2.5][int(x)])(X[0])
 
 
 @pytest.mark.parametrize("f", [lambda x: [1.0, 2.0][int(x) + 5], lambda x: {0: 1.0, 1: 2.0}[int(x) + 5]])
@@ -83,3 +99,27 @@ def of_two_kinds(x):
 def test_refused(f):
     with pytest.raises(dflow.errors.NeedsStatic, match="a list is indexed by a value"):
         dflow.jit(f)(X)
+
+
+def updates_what_a_tuple_of_a_dict_holds(x):
+    table = {0: ([1.0], 2), 1: ([2.0], 3)}
+    table[int(x[1] > 1)][0][0] += 5.0
+    return table[1][0][0]
+
+
+def test_what_is_found_is_another_name():
+    with pytest.raises(DflowError, match="another name"):
+        dflow.jit(updates_what_a_tuple_of_a_dict_holds)(X)
+
+
+def test_lists_in_dicts():
+    """An update of the list that is found reaches the dict: a key that is an argument is known in another try."""
+
+    def f(k):
+        table = {0: [1.0, 2.0], 1: [3.0, 4.0]}
+        table[k][0] += 1
+        return table[0] + table[1]
+
+    assert [dflow.jit(f)(k) for k in (0, 1)] == [[2.0, 2.0, 3.0, 4.0], [1.0, 2.0, 4.0, 4.0]]
+    with pytest.raises(DflowError, match="a dict of lists"):
+        dflow.jit(lambda x: f(int(x[1])))(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -158,9 +159,18 @@ def _hoisted(inner: Region, x: Array) -> Value | None:
     return value
 
 
+def given(x: Any) -> Block:
+    """A block of ``choose`` that has a value already."""
+    return functools.partial(_same, x)
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
 def choose(test: Any, then: Block, orelse: Block) -> Any:
-    """A conditional expression. The blocks are the user's functions or ``functools.partial``, where what they may
-    change is seen."""
+    """A conditional expression. The blocks are the user's functions, ``given`` or ``functools.partial``: objects in
+    these are seen, those in functions of dflow are not."""
     if not traced_condition(test):
         return then() if test else orelse()
     box: list[Any] = [Undefined("expression")]

@@ -12,7 +12,7 @@ from dflow.ir.types import BOOL
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import contains_traced, wrap
 from dflow.tracing.context import builder, note_fresh
-from dflow.tracing.control.branches import choose, traced_condition, truth
+from dflow.tracing.control.branches import choose, given, traced_condition, truth
 from dflow.tracing.control.state import Undefined
 from dflow.tracing.lists.sequences import Range
 from dflow.tracing.python.optional import Optional, held, settled
@@ -34,11 +34,11 @@ def test(x: Any) -> Any:
 
 def and_(*operands: Callable[[], Any]) -> Any:
     """``a and b``: b counts (and its checks hold) only where a holds."""
-    return _chain(operands, lambda holds, x, rest: choose(holds, rest, lambda: x), stops=False)
+    return _chain(operands, lambda holds, x, rest: choose(holds, rest, given(x)), stops=False)
 
 
 def or_(*operands: Callable[[], Any]) -> Any:
-    return _chain(operands, lambda holds, x, rest: choose(holds, lambda: x, rest), stops=True)
+    return _chain(operands, lambda holds, x, rest: choose(holds, given(x), rest), stops=True)
 
 
 def _chain(operands: Any, join: Callable[[Any, Any, Callable[[], Any]], Any], stops: bool) -> Any:

@@ -2,6 +2,9 @@
 
 Numbers, and tuples of numbers, that stand in a list are taken as the rows of arrays: a table of known numbers is a
 constant. Where the numbers are not known, the arrays are made anew at each place that asks, so lists are short then.
+
+Integers among floats have no array that keeps both: in a loop they become floats, as variables do that are integers in
+some rounds and floats in others. Elsewhere they are refused: a position that is an argument is known in another try.
 """
 
 from __future__ import annotations
@@ -12,17 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import UndefinedError
+from dflow.errors import NeedsStatic, UndefinedError, failure
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
 from dflow.tracing.arrays.lift import contains_traced
-from dflow.tracing.context import builder
-from dflow.tracing.control.branches import choose, truth
+from dflow.tracing.context import builder, region
+from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import rows
+from dflow.tracing.python.objects import is_mutable
 
+EXACT = 2**53  # integers up to here are floats, too
 MOST = 32  # items that are looked through, or that are not known
 
 
@@ -73,14 +78,30 @@ def _columns(items: Sequence[Any]) -> rows.Columns | None:
 
 
 def _column(numbers: Sequence[Any]) -> tuple[Array, bool | None] | None:
-    """Numbers as a new array, and whether they are Python's. Integers among floats become floats of the same value."""
+    """Numbers as a new array, and whether they are Python's."""
     if not all(is_number(x) and not getattr(x, "ndim", 0) for x in numbers):
         return None
-    lifted, array = [_lift.lift(x) for x in numbers], _lift.lift(list(numbers))
-    kinds = {x.dtype.kind for x in lifted}
-    if (len(kinds) > 1 and not kinds <= {"i", "f"}) or array.dtype != np.result_type(*(x.dtype for x in lifted)):
+    lifted = [_lift.lift(x) for x in numbers]
+    if not _alike(lifted) and not (_in_loop() and _become_floats(lifted)):
         return None
-    return array, functools.reduce(_lift.either, (x.weak for x in lifted))
+    return _lift.lift(list(numbers)), functools.reduce(_lift.either, (x.weak for x in lifted))
+
+
+def _alike(numbers: Sequence[Array]) -> bool:
+    """Whether they are of one dtype."""
+    return len({x.dtype for x in numbers}) < 2
+
+
+def _become_floats(numbers: Sequence[Array]) -> bool:
+    """Whether integers among floats, as far as they are known, become floats of the same value."""
+    known = [_lift.static_value(x) for x in numbers if x.dtype.kind == "i"]
+    both = {x.dtype for x in numbers} == {np.dtype(np.int64), np.dtype(np.float64)}
+    return both and all(v is None or abs(v.item()) <= EXACT for v in known)
+
+
+def _in_loop() -> bool:
+    """Whether this is in the body of a traced loop, whose variables may be of another type in another round."""
+    return any(r.loop is not None for r in region().around())
 
 
 def _at_key(base: dict[Any, Any], key: Any) -> Any:
@@ -88,14 +109,22 @@ def _at_key(base: dict[Any, Any], key: Any) -> Any:
     if len(base) > MOST or not base:
         raise refuse_items("dict", key)
     holds = [(test(comparison("eq", key, k)), value) for k, value in base.items() if _may_equal(k, key)]
+    values = [x for _, x in holds]
+    if any(map(is_mutable, values)):  # an update of what is chosen would not reach the one in the dict
+        raise failure(
+            NeedsStatic,
+            "a dict of lists or objects is read by a key that is known only when the program runs",
+            seen=f"key {key!r}",
+            mend="ask which key it is (if k == 0: ...), or let the dict hold numbers, tuples or arrays",
+        )
+    if all(map(is_number, values)) and not _in_loop() and not _alike([_lift.lift(x) for x in values]):
+        raise refuse_items("dict", key)
     found = any_of(h for h, _ in holds)
     if found is not True:
         there = truth(found) if isinstance(found, Array) else builder().constant(bool(found))
         builder().check(there, error="KeyError", message="a dict has no such key")
     try:
-        return functools.reduce(
-            lambda rest, way: choose(way[0], lambda: way[1], lambda: rest), holds[:-1], holds[-1][1]
-        )
+        return functools.reduce(lambda rest, way: choose(way[0], given(way[1]), given(rest)), holds[:-1], holds[-1][1])
     except UndefinedError:  # functions and the like, which only a known key chooses
         raise refuse_items("dict", key) from None
 
