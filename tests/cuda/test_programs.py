@@ -99,17 +99,15 @@ def test_sorts_of_other_numbers(gpu, small, monkeypatch):
     compare(lambda x: np.argsort(x), numbers(20))
 
 
-def test_transforms_and_orders_in_rounds(gpu, small, monkeypatch):
+def test_transforms_and_orders_in_rounds(gpu):
     """Operations that the processor has functions for are made of others."""
-    monkeypatch.setattr(work, "MANY", 2)
 
     def f(x):
         for _ in range(2):
-            x = np.sort(np.abs(np.fft.fft(x)) ** 1.5) + x[::-1]
-        return np.median(x) * np.fft.irfft(x)[1]
+            x = np.sort(np.abs(np.fft.fft(x))) + x
+        return np.sum(x)
 
-    for n in (2, 5, 12):
-        compare(dflow.vmap(dflow.value_and_grad(f)), 1 + numbers(3, n) ** 2)
+    compare(dflow.grad(f), 1 + numbers(5) ** 2)
 
 
 def test_matrices(gpu, small):
