@@ -99,6 +99,13 @@ def test_sorts_of_other_numbers(gpu, small, monkeypatch):
     compare(lambda x: np.argsort(x), numbers(20))
 
 
+def test_transforms_and_sorts_are_made_of_what_many_threads_do(gpu, small):
+    """The processor calls a function for each row of these."""
+    x = numbers(3, 36)
+    assert "argsort" in compare(lambda x: np.sort(x, axis=1), x)
+    assert "matmul" in compare(lambda x: np.fft.rfft(x).real, x)
+
+
 def test_matrices(gpu, small):
     def f(a, b):
         w, v = np.linalg.eigh(a + a.T)
