@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 from dflow.ir.builder import Builder, clone_block
-from dflow.ir.core import Block, Function, Op, Value, walk
+from dflow.ir.core import Block, Function, Op, Value, free_values, walk
 from dflow.ir.passes.linear_forms import emit, plus, terms
 from dflow.ir.passes.rewrite import Env, constant_of, has, has_effect, rebuild_loops, rename
 from dflow.ir.types import I64, scalar
@@ -189,7 +189,7 @@ def _finished(b: Builder, results: list[Value]) -> Block:
     needed, kept = set(results), []
     for op in reversed(b.ops):
         if has_effect(op) or op.regions or not needed.isdisjoint(op.results):
-            needed.update(op.uses())
+            needed.update(op.uses(), free_values(*op.regions))
             kept.append(op)
     b.ops = kept[::-1]
     return b.finish(results)
