@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dflow.ir.core import Block, Function, Op, Value, walk
 from dflow.ir.passes.rewrite import SEQUENCES
 
-ACCESSES = frozenset({"extract", "update", "update_add"})
+ACCESSES = {"extract": 1, "update": 2, "update_add": 2}  # which operand is the first index
 
 
 def certain(f: Function) -> dict[Value, set[Value]]:
@@ -36,7 +36,7 @@ def _accesses(f: Function) -> Iterator[tuple[Value, Value]]:
     """Sequences and the positions of rows that are read or written in them."""
     for op in walk(f.body):
         if op.name in ACCESSES and op.operands[0].type.grows and op.attrs["index"][0] == "at":
-            yield op.operands[0], op.operands[2 if op.name != "extract" else 1]
+            yield op.operands[0], op.operands[ACCESSES[op.name]]
 
 
 def _made(x: Value, loops: dict[Block, Op]) -> Value:

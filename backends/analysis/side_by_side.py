@@ -19,7 +19,7 @@ from math import prod
 
 from dflow.backends.analysis.affine import Form, Forms, enter_all
 from dflow.backends.analysis.loop_sums import sums
-from dflow.backends.analysis.reserved import is_below
+from dflow.backends.analysis.reserved import ACCESSES, is_below
 from dflow.backends.analysis.rounds import apart
 from dflow.backends.emit.core import cost
 from dflow.ir.core import Block, Op, Value, free_values, walk
@@ -33,7 +33,6 @@ FEW_CARRIED, MOST_CARRIED = 2, 6
 MOST_OPERATIONS = 128
 ROOM = 1 << 17  # bytes of arrays that rounds make
 
-ACCESSES = {"extract": 1, "update": 2, "update_add": 2}  # of arrays: where the places are among the operands
 MAKERS = frozenset({"empty", "tape"})  # of arrays that each round has
 WORTH = 6  # times as many rounds make it worth it to keep something side by side, which takes much code
 SHORT = 16  # iterations of a loop that is written out

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from dflow.backends.analysis.affine import Form, Forms, add
+from dflow.backends.analysis.reserved import ACCESSES
 from dflow.backends.lowering.plan import Buffer, Plan
 from dflow.backends.mathlib import MATH_FUNCTIONS
 from dflow.ir.core import Block, Op, Value
@@ -28,7 +29,6 @@ from dflow.ir.types import HALVES
 
 ROWS = 8  # at a time
 MOST_LAG = 2
-ACCESSES = {"extract": 1, "update": 2, "update_add": 2}  # which operand is the first index
 WITH_LOOPS = frozenset({"rem", "floordiv", "fmod"})  # of floats: there are no vectors of them
 # How long the next operation waits, in cycles. From ``LEAST_WAIT`` on, rows side by side pay.
 WAITS = {"max": 4, "min": 4, "div": 13, "sqrt": 20, "select": 2} | dict.fromkeys(MATH_FUNCTIONS, 40)

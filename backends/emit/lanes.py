@@ -22,7 +22,8 @@ from math import prod
 
 from llvmlite import ir
 
-from dflow.backends.analysis.side_by_side import ACCESSES, MAKERS, Lanes, found_lanes, is_unrolled
+from dflow.backends.analysis.reserved import ACCESSES
+from dflow.backends.analysis.side_by_side import MAKERS, Lanes, found_lanes, is_unrolled
 from dflow.backends.analysis.waves import WITH_LOOPS
 from dflow.backends.emit.core import Emitter
 from dflow.backends.emit.loop_hints import vector_loop

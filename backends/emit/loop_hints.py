@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 
+from dflow.backends.analysis.reserved import ACCESSES
 from dflow.backends.emit.core import Domain, Emitter, Part
 from dflow.ir.core import Block, Op, Value
 from dflow.ir.passes.linear_forms import terms
@@ -20,7 +21,6 @@ from dflow.ir.types import Dim
 SHORTEST, LONGEST = 8, 64  # iterations
 VECTOR_BYTES = 32
 TINY = 16  # below, LLVM masks the rest of vectors twice as wide, and what is stored under a mask is slow to be read
-ACCESSES = frozenset({"extract", "update", "update_add"})
 
 
 def hints(e: Emitter, body: Block, count: ir.Value, sums: Sequence[Value]) -> ir.MDValue | None:
