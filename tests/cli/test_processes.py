@@ -80,7 +80,8 @@ def test_a_reader_that_leaves():
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_interrupt(folder):
     os.mkfifo(folder / "never.ir")
-    with started("opt", "never.ir") as p:
+    # Where the tests run in the background of a script, interrupts are ignored, and children inherit that.
+    with started("opt", "never.ir", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as p:
         writer = os.open(folder / "never.ir", os.O_WRONLY)  # waits until the command reads
         p.send_signal(signal.SIGINT)
         assert p.stderr.read() == "dflow: interrupted\n"
