@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dflow
+from dflow.errors import TraceError
 
 
 def counted(x, y, b, c, a):
@@ -103,3 +104,18 @@ def test_powers_of_complex_numbers():
     assert dflow.grad(lambda z: (z**-1).imag)(z) == pytest.approx(-1j * -(z**-2))
     infinite = np.array([np.inf, np.nan, 0.0]) + 0j
     assert np.array_equal(dflow.jit(np.power)(infinite, np.zeros(3)), np.ones(3))
+
+
+def test_a_number_repeats_lists_and_multiplies_arrays():
+    def repeated(n, truth):
+        table = [0.5, 1.5] * (n + 1)
+        table[n] += 1.0
+        return len(table), sum(table), n * (1, 2), [3] * truth, np.array([1, 2]) * n
+
+    for args in ((2, True), (0, False)):
+        expected, found = repeated(*args), dflow.jit(repeated)(*args)
+        assert expected[:4] == found[:4] and np.array_equal(expected[4], found[4])
+    assert np.array_equal(dflow.jit(lambda x: np.array(x[1]) * [1.0, 2.0])(np.array([1.0, 2.0])), [2.0, 4.0])
+    for number in (2.0, np.array(2)):
+        with pytest.raises(TraceError, match="a list times a number that is no integer of Python's"):
+            dflow.jit(lambda n: [1, 2] * n)(number)

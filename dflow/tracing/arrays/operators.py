@@ -103,6 +103,8 @@ def _is_operand(x: Any) -> bool:
 def _operate(op: str, x: Any, y: Any) -> Any:
     if op in ("floordiv", "rem"):
         _check_divisor(x, y)
+    if op == "mul" and (isinstance(x, list | tuple) or isinstance(y, list | tuple)) and _repeats(x, y):
+        return NotImplemented  # Python repeats the sequence, and asks the number for its value (``__index__``)
     if op in _LOGICAL:
         return _of_python(_lift.elementwise(op, x, y), x, y)
     operands = _counted(x, y)
@@ -135,6 +137,29 @@ def _may_be_truth_value(x: Any) -> bool:
     """Whether ``x`` is one of Python's truth values, or may be."""
     traced: Any = x
     return isinstance(x, bool) or (isinstance(x, Operators) and traced.weak is not False and traced.dtype.kind == "b")
+
+
+def _repeats(x: Any, y: Any) -> bool:
+    """Whether Python takes a product with a list or a tuple for a repetition of it: by its own integers, and no array.
+
+    Raises:
+        TraceError: By Python's floats, which repeat nothing, and by integers of which it is not told whether they are
+            NumPy's scalars (which repeat) or arrays without axes (which multiply).
+    """
+    sequence, number = (x, y) if isinstance(x, list | tuple) else (y, x)
+    number = _lift.lift(number)
+    if number.ndim or (number.weak is False and number.dtype.kind not in "iu"):
+        return False
+    if number.weak and number.dtype.kind in "iub":
+        return True
+    kind = type(sequence).__name__
+    raise failure(
+        TraceError,
+        f"a {kind} times a number that is no integer of Python's",
+        seen=repr(number),
+        wanted="an integer, which repeats it, or an array, which multiplies its elements",
+        mend=f"repeat by int(n), or multiply np.array(...) of the {kind}",
+    )
 
 
 def _of_python(found: Any, *operands: Any) -> Any:
