@@ -22,6 +22,7 @@ class DflowError(Exception):
     """
 
     unroll = False
+    table: Any = None  # a list that a loop is to take for an array (``tracing.lists.tables``)
     appended: Sequence[Any] = ()  # lists that become longer in a branch, with what is appended and the condition
     facts: ClassVar[dict[str, Any]] = {}  # the parts of the message, to tell it again with another line
 

@@ -24,7 +24,7 @@ from dflow.tracing.control.logic import and_, compare, comparison, not_, or_, te
 from dflow.tracing.control.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.control.loops import if_filling as if_
 from dflow.tracing.control.state import UNSET, Undefined, load
-from dflow.tracing.lists import earlier, lists_of_numbers, lookup
+from dflow.tracing.lists import earlier, lists_of_numbers, lookup, tables
 from dflow.tracing.lists.sequences import as_sequence, most_iterations
 from dflow.tracing.python.calls import call, captured_update, dispatch
 from dflow.tracing.python.objects import Place, outside_change
@@ -163,9 +163,12 @@ def setitem(value: Any, base: Any, index: Any) -> None:
     if isinstance(base, np.ndarray) and tracing():
         raise captured_update(base)
     known = not isinstance(index, Array) and not isinstance(value, Array)
-    table = isinstance(base, dict) and known and index not in base  # may be filled while tracing
-    if isinstance(base, list | dict) and not table and tracing() and base in region().root().outside:
+    new = isinstance(base, dict) and known and index not in base  # a dict may be filled while tracing
+    if isinstance(base, list | dict) and not new and tracing() and base in region().root().outside:
         raise outside_change(base, Place(base, index).name)
+    table = tables.of(base)
+    if table is not None:
+        return table.put(index, value)
     earlier.refuse(base, value if isinstance(index, builtins.slice) else None)
     if isinstance(base, list | dict) and isinstance(index, Array):
         static = _lift.static_value(index)

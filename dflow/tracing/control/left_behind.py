@@ -12,6 +12,7 @@ from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import builder, entered
 from dflow.tracing.control import shrinking
 from dflow.tracing.control.carried_optional import blank, left
+from dflow.tracing.control.listed import Listed
 from dflow.tracing.control.slots import Again, Node, Path, Slot, Variable, slot_array
 from dflow.tracing.control.state import Undefined, describe, flatten, is_number, same, unflatten
 from dflow.tracing.python.objects import anatomy, is_mutable, kept, shown
@@ -44,8 +45,13 @@ def leave_part(traced: TracedLoop, path: Path, old: Any, new: Any) -> None:
     new = left(traced, path, old, new)
     if isinstance(old, Slot):
         return fill_slot(traced, old, path, new)
+    if old is not new and traced.tables.released(old, new):
+        raise Again
     with entered(traced.region):
-        opened = old.anatomy(new) if isinstance(old, shrinking.Shrinking) else anatomy(new)
+        opened = old.anatomy(new) if isinstance(old, shrinking.Shrinking | Listed) else anatomy(new)
+    if isinstance(old, Listed) and opened is None:
+        traced.learnt.itemwise.add(id(old.origin))
+        raise Again
     before = old if isinstance(old, Node) else anatomy(old)
     if isinstance(old, Node) or (is_mutable(old) and old is not new):
         if opened is None or before is None or opened.kind != before.kind:

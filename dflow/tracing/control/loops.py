@@ -13,6 +13,7 @@ from dflow.tracing.control.branches import Assigned, Block, Get, Set, if_, trace
 from dflow.tracing.control.slots import Loop
 from dflow.tracing.control.state import flatten
 from dflow.tracing.control.traced_loop import MOST_UNROLLED, TracedLoop
+from dflow.tracing.lists import tables
 from dflow.tracing.lists.rows import columns
 from dflow.tracing.lists.sequences import Indexable, Once, as_sequence
 from dflow.tracing.lists.stacks import held_outside
@@ -95,8 +96,9 @@ def _attempted(loop: Loop, test: Block, body: Block) -> bool:
     try:
         if TracedLoop(loop, body, test=test, positive=True, only_if_traced=True).run():
             return True
-    except DflowError:
-        pass
+    except DflowError as e:
+        if tables.left_to_another(e):
+            raise
     loop.put(before)
     snapshot.restore()
     return False
@@ -141,7 +143,7 @@ def _over(sequence: Indexable, loop: Loop, body: Callable[[Any], None], levels: 
         start.restore()
         if refused is not None:
             raise refused from None
-        if any(held_outside(target, traced.here) for target, *_ in e.appended):
+        if any(held_outside(target, traced.here) for target, *_ in e.appended) or tables.left_to_another(e):
             raise
         peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
         if static and peels and _peeled(loop, sequence, body):

@@ -145,6 +145,7 @@ class Learnt:
     shared: set[str] = field(default_factory=set)  # variables to be left as they are: other names for their arrays
     static: set[Path] = field(default_factory=set)  # numbers that do not change
     opened: dict[int, Any] = field(default_factory=dict)  # objects that are replaced: what counts is their contents
+    itemwise: set[int] = field(default_factory=set)  # lists whose items are carried one by one
     forgotten: dict[int, tuple[Any, str]] = field(default_factory=dict)  # sorted objects, by the variable they stand in
     shrinking: dict[Path, frozenset[int]] = field(default_factory=dict)  # axes along which arrays become smaller
     strided: set[Path] = field(default_factory=set)  # arrays that the body leaves in another order of axes

@@ -19,7 +19,7 @@ from dflow.tracing.arrays import layouts
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import BRANCH, LOOP, Cell, Region, builder, entered, region
-from dflow.tracing.control import shrinking
+from dflow.tracing.control import listed, shrinking
 from dflow.tracing.control.after_loop import After
 from dflow.tracing.control.aliases import Aliases
 from dflow.tracing.control.branches import Block, choose, traced_condition, truth
@@ -41,6 +41,7 @@ from dflow.tracing.control.slots import (
 )
 from dflow.tracing.control.state import Forgotten, Undefined, is_number, line_of_block
 from dflow.tracing.facts import count_below
+from dflow.tracing.lists import tables
 from dflow.tracing.lists.filling import Filling, filled
 from dflow.tracing.lists.forgotten import hidden, is_forgotten
 from dflow.tracing.lists.growing import Growing, grown
@@ -76,6 +77,7 @@ class TracedLoop:
         self.here = region()
         self.uses = [*loop.get(), *loop.uses()]
         self.growing: list[Stacks] = []
+        self.tables = tables.Tables()
         self.replaced: list[Any] = []  # objects that the body replaces by others
         self.outside = Snapshot(())
         self.look()
@@ -122,16 +124,21 @@ class TracedLoop:
         for g in self.growing:
             g.restore()
         self.put(list(self.before.values()))
+        if self.tables.others:
+            self.tables.make()
+            self.learnt.places = {p: None for p in self.learnt.places if tables.of(p.owner) is None}
         self.look()
 
     def settle(self) -> bool:
         for _ in range(MOST_ATTEMPTS):
             try:
-                return self.attempt()
+                done = self.attempt()
+                self.tables.settle()
+                return done
             except Again:
                 self.restart()
-            except CarriedError as e:
-                if not self.fills(e):
+            except DflowError as e:
+                if not self.tables.asked(e, self.here) and not (isinstance(e, CarriedError) and self.fills(e)):
                     raise
                 self.restart()
         raise failure(CarriedError, f"the types that the loop at {self.where} carries do not settle")
@@ -231,6 +238,10 @@ class TracedLoop:
             return value if path in self.learnt.static else self.slot(path, value, self.learnt.types.get(path))
         if is_mutable(value) and id(value) not in self.learnt.opened:
             return value  # the object stays what it is; what changes in it is a place of its own
+        numbers = None if id(value) in self.learnt.itemwise else listed.entered(value)
+        if numbers is not None:
+            numbers.parts = {k: self.enter_part((*path, k), p) for k, p in numbers.parts.items()}
+            return numbers
         opened = anatomy(value)
         if opened is None:
             return value

@@ -13,8 +13,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dflow.errors import NeedsStatic, UndefinedError, failure
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
@@ -24,10 +22,9 @@ from dflow.tracing.context import builder, region
 from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
-from dflow.tracing.lists import rows
+from dflow.tracing.lists import rows, tables
 from dflow.tracing.python.objects import is_mutable
 
-EXACT = 2**53  # integers up to here are floats, too
 MOST = 32  # items that are looked through, or that are not known
 
 
@@ -42,12 +39,15 @@ def item(base: Any, index: Any) -> Any:
         raise refuse_items(type(base).__name__, index)
     columns = rows.columns(base) or _columns(base)
     if columns is None:
+        tables.ask(base, index)
         raise refuse_items(type(base).__name__, index)
     return columns.item(index)
 
 
 def put(base: list[Any], index: Array, value: Any) -> None:
     """``base[index] = value`` in a list of numbers."""
+    if len(base) > MOST:
+        tables.ask(base, index)
     column = _column([*base, value]) if _is_position(index) and len(base) <= MOST else None
     if column is None:
         raise refuse_items("list", index)
@@ -82,7 +82,7 @@ def _column(numbers: Sequence[Any]) -> tuple[Array, bool | None] | None:
     if not all(is_number(x) and not getattr(x, "ndim", 0) for x in numbers):
         return None
     lifted = [_lift.lift(x) for x in numbers]
-    if not _alike(lifted) and not (_in_loop() and _become_floats(lifted)):
+    if not _alike(lifted) and not (_in_loop() and tables.common_dtype(lifted)):
         return None
     return _lift.lift(list(numbers)), functools.reduce(_lift.either, (x.weak for x in lifted))
 
@@ -90,13 +90,6 @@ def _column(numbers: Sequence[Any]) -> tuple[Array, bool | None] | None:
 def _alike(numbers: Sequence[Array]) -> bool:
     """Whether they are of one dtype."""
     return len({x.dtype for x in numbers}) < 2
-
-
-def _become_floats(numbers: Sequence[Array]) -> bool:
-    """Whether integers among floats, as far as they are known, become floats of the same value."""
-    known = [_lift.static_value(x) for x in numbers if x.dtype.kind == "i"]
-    both = {x.dtype for x in numbers} == {np.dtype(np.int64), np.dtype(np.float64)}
-    return both and all(v is None or abs(v.item()) <= EXACT for v in known)
 
 
 def _in_loop() -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from dflow.ir.core import Value
 from dflow.tracing.arrays import array as _array
 from dflow.tracing.arrays import lift as _lift
-from dflow.tracing.context import Cell, Region, builder, region
+from dflow.tracing.context import LOOP, Cell, Region, builder, region
 
 FEW = 4  # shorter lists are left to Python
 OF_A_LIST = "this array is an item of a list, read in a traced loop: an update would not reach the list"
@@ -63,7 +63,8 @@ def _contents(cell: Cell) -> Value | None:
     """What the cell holds where it was made; None when that may have changed since."""
     here: Region | None = region()
     while here is not None and here is not cell.home:
-        if cell in here.local and here.entry.get(cell) is not here.local[cell]:
+        carried = here.kind == LOOP and cell in here.carried
+        if carried or (cell in here.local and here.entry.get(cell) is not here.local[cell]):
             return None
         here = here.parent
     return None if here is None else cell.value
