@@ -282,8 +282,7 @@ def _may_divide_by_zero(op: Op) -> bool:
 
 def unpacked(x: Any) -> Any:
     """What is assigned to several targets."""
-    x = held(x)
-    earlier.refuse(x)
+    x = earlier.plain(held(x))
     return iterated(x) if isinstance(x, Iterator) else x
 
 

@@ -178,7 +178,7 @@ update would not be seen
             return TABLE[i]
                    ^^^^^^^^
         seen: index <traced i64 (Python number)>
-        wanted: an array, or a list of numbers of one type or of tuples of such (at most 32, or known ones)
+        wanted: an array, or a list of numbers of one type or of tuples of such; in a loop, a list of such lists
         mend: make it an array (np.array) or its numbers alike (1.0, not 1, among floats), or loop over it directly
         """,
     ),

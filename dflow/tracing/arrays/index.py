@@ -302,6 +302,6 @@ def refuse_items(kind: str, seen: Any) -> TraceError:
         NeedsStatic,
         f"a {kind} is indexed by a value that is known only when the program runs",
         seen=f"index {seen!r}",
-        wanted="an array, or a list of numbers of one type or of tuples of such (at most 32, or known ones)",
+        wanted="an array, or a list of numbers of one type or of tuples of such; in a loop, a list of such lists",
         mend="make it an array (np.array) or its numbers alike (1.0, not 1, among floats), or loop over it directly",
     )

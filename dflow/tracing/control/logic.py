@@ -14,6 +14,7 @@ from dflow.tracing.arrays.lift import contains_traced, wrap
 from dflow.tracing.context import builder, note_fresh
 from dflow.tracing.control.branches import choose, given, traced_condition, truth
 from dflow.tracing.control.state import Undefined
+from dflow.tracing.lists import earlier, lists_of_numbers
 from dflow.tracing.lists.sequences import Range
 from dflow.tracing.python.optional import Optional, held, settled
 from dflow.tracing.python.special_methods import PLAIN, dispatched, method, truth_value
@@ -73,6 +74,10 @@ def _ordered(name: str, x: Any, y: Any) -> Any:
             return found
         if name == "ne" and type(x).__ne__ in (object.__ne__, tuple.__ne__) and method(x, "__eq__"):
             return not_(_ordered("eq", x, y))
+    if name in ("eq", "ne") and type(x) is type(y) is list and (earlier.earlier(x) or earlier.earlier(y)):
+        same = _equal_lists(*((x, y) if earlier.earlier(x) else (y, x)))
+        return same if name == "eq" else not_(same)
+    x, y = earlier.plain(x), earlier.plain(y)
     if isinstance(x, list | tuple) and isinstance(y, list | tuple) and (contains_traced(x) or contains_traced(y)):
         return _by_items(name, x, y)
     return note_fresh(getattr(operator, name)(x, y))
@@ -105,6 +110,16 @@ def _by_items(name: str, x: Any, y: Any) -> Any:
     return choose(_test_of("eq", x[0], y[0]), *ways)
 
 
+def _equal_lists(x: list[Any], y: list[Any]) -> Any:
+    """Whether a list whose length depends on the run equals another."""
+    y = earlier.plain(y)
+
+    def same_items() -> Any:
+        return not_(any_of(not_(comparison("eq", earlier.item(x, k), item)) for k, item in enumerate(y)))
+
+    return and_(lambda: comparison("eq", earlier.length(x), len(y)), same_items)
+
+
 def _test_of(name: str, x: Any, y: Any) -> Any:
     return test(comparison(name, x, y))
 
@@ -113,6 +128,8 @@ def _in(x: Any, container: Any) -> Any:
     found = method(container, "__contains__")
     if found is not None:
         return found(x)
+    if earlier.earlier(container) is not None:
+        return lists_of_numbers.contains(container, x)
     if isinstance(container, Array):
         return container.__contains__(x)
     if isinstance(container, range) and isinstance(x, Array):

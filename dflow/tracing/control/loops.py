@@ -24,6 +24,7 @@ from dflow.tracing.python.special_methods import iterated
 LONG = 16  # a `while` with a known condition is traced as a loop when it runs more often
 SHORT = 4  # loops of so many iterations or fewer are unrolled, ...
 DEEP = 3  # ... those with no more levels of loops than this, ...
+MOST_KNOWN = 1 << 16  # a loop with nothing in it that is traced is run while tracing when it has no more iterations
 MOST_COPIES = 32  # ... as long as no code is repeated more often than this in all
 
 
@@ -148,10 +149,12 @@ def _over(sequence: Indexable, loop: Loop, body: Callable[[Any], None], levels: 
         peels = isinstance(e, CarriedError | UndefinedError) or (e.unroll and isinstance(e, TraceIndexError))
         if static and peels and _peeled(loop, sequence, body):
             return
-        here = region()
-        if not (static and e.unroll and length * here.unrolled <= MOST_UNROLLED):
+        if not (static and e.unroll):
             raise
-        _copied(loop, sequence, body)
+        if length * region().unrolled <= MOST_UNROLLED:
+            _copied(loop, sequence, body)
+        elif length > MOST_KNOWN or not _known(loop, sequence, body):
+            raise
 
 
 def _may_end(length: int) -> bool:
@@ -271,6 +274,26 @@ def _peeled(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> boo
     except DflowError:
         if not start.can_be_restored():
             raise
+        start.restore()
+        return False
+    return True
+
+
+def _known(loop: Loop, sequence: Indexable, body: Callable[[Any], None]) -> bool:
+    """Runs a loop with nothing for the program to do, such as one that makes a list of known numbers; False if there
+    is something."""
+    start, items, ops = _Start(loop), _Items(sequence), region().builder.ops
+    try:
+        for k in range(len(sequence)):
+            before = len(ops)
+            body(sequence.item(k))
+            if traced_condition(loop.stopped()) or any(op.name != "constant" for op in ops[before:]):
+                start.restore()
+                return False
+            if loop.stopped():
+                break
+        items.check_length()
+    except DflowError:
         start.restore()
         return False
     return True

@@ -65,6 +65,12 @@ def refuse(*values: Any) -> None:
             raise found.refused()
 
 
+def plain(x: Any) -> Any:
+    """``x`` for what Python looks at by itself; a list of known length that stands for an array as its items."""
+    found = earlier(x)
+    return x if found is None else [*found.one_by_one(), *x[1:]]
+
+
 def stacked(x: Any) -> Any:
     """A list whose length depends on the run as an array; None for another."""
     found = earlier(x)

@@ -10,11 +10,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from dflow.errors import CarriedError, DflowError, failure
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.context import builder
+from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import rows
 from dflow.tracing.lists.earlier import Earlier, earlier, filling, length, numbers_of
 from dflow.tracing.lists.items import Growth, Held, flattened
@@ -41,6 +44,17 @@ class Numbers:
 
     def whole(self) -> Array:
         return self.array
+
+    def one_by_one(self) -> list[Any]:
+        raise self.refused()
+
+    def copied(self, xs: list[Any]) -> list[Any]:
+        """``xs.copy()``; numbers that do not change may stand in two lists."""
+        return list(xs)
+
+    def assign(self, xs: list[Any], items: list[Any]) -> None:
+        """Makes ``items`` what stands in the list."""
+        xs[:] = items
 
     def refused(self) -> DflowError:
         return failure(
@@ -111,16 +125,25 @@ def _refused(xs: Any) -> DflowError:
     return known.refused()
 
 
+def _assign(xs: list[Any], items: list[Any]) -> None:
+    known = earlier(xs)
+    if isinstance(known, Numbers):
+        known.assign(xs, items)
+    else:
+        xs[:] = items
+
+
 def _sort(xs: list[Any], *, reverse: bool = False) -> None:
-    xs[:] = in_order(xs, reverse)
+    _assign(xs, in_order(xs, reverse))
 
 
 def _reverse(xs: list[Any]) -> None:
-    xs[:] = part(xs, slice(None, None, -1))
+    _assign(xs, part(xs, slice(None, None, -1)))
 
 
 def _copy(xs: list[Any]) -> list[Any]:
-    return list(xs)
+    known = earlier(xs)
+    return known.copied(xs) if isinstance(known, Numbers) else list(xs)
 
 
 def _pop(xs: list[Any], at: int = -1) -> Any:
@@ -131,8 +154,39 @@ def _pop(xs: list[Any], at: int = -1) -> Any:
     builder().check((n > 0).value, error="IndexError", message="pop from empty list")
     items = _numbers(xs)
     last = numpy_functions().where(n > 0, n - 1, 0) if at else _lift.lift(0)
-    xs[:] = part(xs, slice(0, -1) if at else slice(1, None))
+    _assign(xs, part(xs, slice(0, -1) if at else slice(1, None)))
     return rows.part(items, Inside(last), items.weak)
 
 
-METHODS: dict[str, Any] = {"sort": _sort, "reverse": _reverse, "copy": _copy, "pop": _pop}
+def contains(xs: Any, x: Any) -> Any:
+    """``x in xs``."""
+    return _lift.wrap(numpy_functions().any(_equal(xs, x)).value, weak=True)
+
+
+def _count(xs: list[Any], x: Any) -> Any:
+    return _lift.wrap(numpy_functions().count_nonzero(_equal(xs, x)).value, weak=True)
+
+
+def _index(xs: list[Any], x: Any) -> Any:
+    equal, ns = _equal(xs, x), numpy_functions()
+    builder().check(ns.any(equal).value, error="ValueError", message="list.index(x): x not in list")
+    room = ns.concatenate([equal, ns.ones(1, bool)])  # an empty list has no greatest element
+    return _lift.wrap(ns.argmax(room).value, weak=True)
+
+
+def _equal(xs: Any, x: Any) -> Array:
+    """Which of the items equal a number."""
+    items = _numbers(xs)
+    if not is_number(x) or np.ndim(x):
+        raise _refused(xs)
+    return _lift.lift(items == x)
+
+
+METHODS: dict[str, Any] = {
+    "sort": _sort,
+    "reverse": _reverse,
+    "copy": _copy,
+    "pop": _pop,
+    "count": _count,
+    "index": _index,
+}

@@ -1,7 +1,8 @@
 """Items of Python's lists, tuples and dicts by a position or a key that only the run knows.
 
 Numbers, and tuples of numbers, that stand in a list are taken as the rows of arrays: a table of known numbers is a
-constant. Where the numbers are not known, the arrays are made anew at each place that asks, so lists are short then.
+constant. Where the numbers are not known, the arrays are made anew at each place that asks, so lists are short then; a
+loop makes one array for all that it reads and writes (``tables``).
 
 Integers among floats have no array that keeps both: in a loop they become floats, as variables do that are integers in
 some rounds and floats in others. Elsewhere they are refused: a position that is an argument is known in another try.
@@ -22,10 +23,12 @@ from dflow.tracing.context import builder, region
 from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
-from dflow.tracing.lists import rows, tables
+from dflow.tracing.lists import earlier, rows, tables
 from dflow.tracing.python.objects import is_mutable
 
-MOST = 32  # items that are looked through, or that are not known
+MOST = 256  # items that are not known, and of which an array is made for one place
+FEW = 8  # a loop takes longer lists for tables
+MOST_KEYS = 32  # keys that are looked through
 
 
 def item(base: Any, index: Any) -> Any:
@@ -37,16 +40,22 @@ def item(base: Any, index: Any) -> Any:
         return _at_key(base, index)
     if not _is_position(index) or not isinstance(base, list | tuple | range):
         raise refuse_items(type(base).__name__, index)
-    columns = rows.columns(base) or _columns(base)
+    columns = rows.columns(base)
+    if columns is None and len(base) > FEW and contains_traced(base):
+        tables.ask(base, index)
+    columns = columns or _columns(base)
     if columns is None:
         tables.ask(base, index)
+        table = tables.constant(base)
+        if table is not None:
+            return earlier.item(table, index)
         raise refuse_items(type(base).__name__, index)
     return columns.item(index)
 
 
 def put(base: list[Any], index: Array, value: Any) -> None:
     """``base[index] = value`` in a list of numbers."""
-    if len(base) > MOST:
+    if len(base) > FEW:
         tables.ask(base, index)
     column = _column([*base, value]) if _is_position(index) and len(base) <= MOST else None
     if column is None:
@@ -99,7 +108,7 @@ def _in_loop() -> bool:
 
 def _at_key(base: dict[Any, Any], key: Any) -> Any:
     """The values one after the other, by keys that may equal ``key``."""
-    if len(base) > MOST or not base:
+    if len(base) > MOST_KEYS or not base:
         raise refuse_items("dict", key)
     holds = [(test(comparison("eq", key, k)), value) for k, value in base.items() if _may_equal(k, key)]
     values = [x for _, x in holds]

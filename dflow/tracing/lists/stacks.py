@@ -111,6 +111,10 @@ class Stacks(ABC):
         """All items, as one array."""
         raise self.refused()
 
+    def one_by_one(self) -> list[Any]:
+        """All items one by one, where it is known how many there are."""
+        raise self.refused()
+
     def append(self, x: Any) -> None:
         """``xs.append(x)`` while the loop is traced, of a list that the loop fills."""
         raise self.refused()

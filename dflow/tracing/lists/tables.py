@@ -12,6 +12,7 @@ The outermost loop that the list comes from outside of makes the table: it is as
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import DflowError
+from dflow.errors import CarriedError, DflowError, failure
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
@@ -27,7 +28,7 @@ from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.context import Region, region
 from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import rows
-from dflow.tracing.lists.earlier import Earlier, earlier
+from dflow.tracing.lists.earlier import Earlier, earlier, plain
 from dflow.tracing.lists.lists_of_numbers import Numbers
 from dflow.tracing.lists.sequences import Inside
 
@@ -45,9 +46,10 @@ class Wanted:
 
 
 class Table(Numbers):
-    """What is known of a list whose numbers stand in an array; ``source`` is the outermost list of those it is in."""
+    """What is known of a list whose numbers stand in an array; ``source`` is the outermost list of those it is in, None
+    of numbers that cannot change."""
 
-    def __init__(self, array: Array, weak: bool | None, source: list[Any]):
+    def __init__(self, array: Array, weak: bool | None, source: list[Any] | None = None):
         super().__init__(array)
         self.weak, self.source = weak, source
 
@@ -58,8 +60,31 @@ class Table(Numbers):
             return rows.part(self.array, at, self.weak)
         return [Earlier(Table(self.array[at], self.weak, self.source))]
 
+    def one_by_one(self) -> list[Any]:
+        n = self.array.shape[0]
+        if self.array.ndim == 1:
+            return list(rows.rows(_lift.wrap(self.array.value), n, self.weak))
+        return [self.item(k) for k in range(n)]
+
+    def copied(self, xs: list[Any]) -> list[Any]:
+        return self.one_by_one()
+
+    def assign(self, xs: list[Any], items: list[Any]) -> None:
+        self.put(slice(None), items)
+
+    def refused(self) -> DflowError:
+        return failure(
+            CarriedError,
+            "a list that is read or written at positions known only when the program runs is used in a way that cannot "
+            "be traced",
+            mend="make it an array (np.array, np.zeros), whose rows may be assigned too; of the list there are xs[k], "
+            "xs[k] = v, xs[1:], len(xs), sorted, sum, min, max, and `for x in xs`",
+        )
+
     def put(self, index: Any, value: Any) -> None:
         """``xs[index] = value``, also of a slice, whose length stays what it is."""
+        if self.source is None:
+            raise self.refused()
         part = self.array[index]
         new = _lift.lift(numpy_functions().array(value)) if isinstance(index, slice) else value
         if self.array.ndim > 1 or not is_number(new) or np.shape(new) != part.shape:
@@ -77,6 +102,33 @@ def of(x: Any) -> Table | None:
     """What is known of a list that stands for a table."""
     found = earlier(x)
     return found if isinstance(found, Table) else None
+
+
+COPYING = frozenset([list, tuple, copy.copy, copy.deepcopy])
+
+
+def copied(kind: Any, xs: Any) -> Any:
+    """What a function of ``COPYING`` gives of a list that stands for a table."""
+    items = [copied(kind, x) if kind is copy.deepcopy else x for x in plain(xs)] if of(xs) else xs
+    return tuple(items) if kind is tuple else items
+
+
+def constant(items: Any) -> list[Any] | None:
+    """What stands for a nested list or tuple of known numbers that the program cannot change; None of another."""
+    shape = _shape(items, (list, tuple))
+    if shape is None or len(shape) < 2 or not _is_fixed(items):
+        return None
+    numbers = [_lift.lift(x) for x in _leaves(items)]
+    if common_dtype(numbers) is None:
+        return None
+    return [Earlier(Table(_lift.lift(np.array(items)), functools.reduce(_lift.either, (x.weak for x in numbers))))]
+
+
+def _is_fixed(items: Any) -> bool:
+    """Whether nothing in it changes, or may change, while the program is traced."""
+    if isinstance(items, list | tuple):
+        return (isinstance(items, tuple) or items in region().root().outside) and all(map(_is_fixed, items))
+    return not isinstance(items, Array)
 
 
 def ask(items: Any, index: Any) -> None:
@@ -186,22 +238,22 @@ class Tables:
         self.held = []
 
 
-def _shape(items: list[Any]) -> tuple[int, ...] | None:
+def _shape(items: Any, kinds: tuple[type, ...] = (list,)) -> tuple[int, ...] | None:
     """The shape of a list of numbers or of a list of lists, all of one length and none there twice; None of others."""
-    if not items or earlier(items) is not None:
+    if type(items) not in kinds or not items or earlier(items) is not None:
         return None
     if all(is_number(x) and not getattr(x, "ndim", 0) for x in items):
         return (len(items),)
-    if any(type(x) is not list for x in items) or len(set(map(id, items))) < len(items):
+    if list in kinds and tuple not in kinds and len(set(map(id, items))) < len(items):
         return None
-    shapes = {_shape(x) for x in items}
+    shapes = {_shape(x, kinds) for x in items}
     inner = shapes.pop()
     return None if shapes or inner is None else (len(items), *inner)
 
 
 def _leaves(items: Sequence[Any]) -> Iterator[Any]:
     for x in items:
-        if isinstance(x, list):
+        if isinstance(x, list | tuple):
             yield from _leaves(x)
         else:
             yield x

@@ -22,7 +22,7 @@ from dflow.tracing.arrays import array as _array
 from dflow.tracing.arrays.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.control.state import Undefined
-from dflow.tracing.lists import earlier, lists_of_numbers, totals
+from dflow.tracing.lists import earlier, lists_of_numbers, tables, totals
 from dflow.tracing.python import templates
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.python.iterators import take_from
@@ -103,9 +103,11 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
-        looks = function in LOOKING
+        looks, copies = function in LOOKING, function in tables.COPYING
     except TypeError:  # not hashable
-        takes_functions, special, name, looks = False, None, None, False
+        takes_functions, special, name, looks, copies = False, None, None, False, False
+    if copies and args and tables.of(args[0]) is not None:
+        return tables.copied(function, args[0])
     if name is not None and args:
         args = tuple(map(held, args))
         own = special_method(args[0], name)

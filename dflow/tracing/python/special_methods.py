@@ -148,8 +148,7 @@ def truth_value(x: Any) -> Any:
 
 def iterated(x: Any) -> Any:
     """``x``, or for an object of the user's what its ``__iter__`` gives."""
-    x = held(x)
-    earlier.refuse(x)
+    x = earlier.plain(held(x))
     run = method(x, "__iter__")
     if run is not None:
         x = run()
