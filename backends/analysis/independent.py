@@ -22,11 +22,12 @@ from math import prod
 
 from dflow.backends.analysis.affine import Form, Forms, add, enter_all, scale
 from dflow.backends.analysis.reserved import ACCESSES
-from dflow.backends.analysis.rounds import PASSING, SUMMED, Accesses, Sum, step_of
+from dflow.backends.analysis.rounds import SUMMED, Accesses, step_of
 from dflow.backends.lowering.plan import Buffer, Plan
 from dflow.ir.core import Block, Op, Value, free_values, walk
 from dflow.ir.passes.dce import SHOWING
 from dflow.ir.passes.rewrite import constant_of
+from dflow.ir.passes.sums import PASSING, Sum
 
 # What shows something, calls libraries with threads of their own, or makes sequences.
 SHARED = SHOWING | {"cholesky", "lu", "triangular_solve", "qr", "eigh", "eig", "svd", "sequence", "tape"}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from dflow.backends.analysis.affine import Form, Forms
 from dflow.backends.lowering.plan import Buffer, Plan
-from dflow.ir.core import Block, Op, Value, attribute_values, walk
+from dflow.ir.core import Block, Op, Value
+from dflow.ir.passes.sums import PASSING
 
 SUMMED = frozenset({"f32", "f64", "i32", "i64", "u32", "u64", "c64", "c128"})
-PASSING = frozenset({"for", "while", "if"})
 
 
 def step_of(forms: Forms, body: Block, a: Value, yielded: Value) -> int | None:
@@ -25,62 +25,6 @@ def step_of(forms: Forms, body: Block, a: Value, yielded: Value) -> int | None:
     if x is not a or c is None or c.constant is None:
         return None
     return c.constant if op.name == "add" else -c.constant
-
-
-class Sum:
-    """Follows a carried scalar: all that may be done with it is to add to it (values that do not depend on it)."""
-
-    def __init__(self, a: Value):
-        self.reached = {a}
-
-    def reaches(self, block: Block, yielded: Value) -> bool:
-        return self._block(block) and yielded in self.reached
-
-    def _block(self, block: Block) -> bool:
-        return all(self._op(op) for op in block.ops)
-
-    def _op(self, op: Op) -> bool:
-        used = [v in self.reached for v in op.operands]
-        if not self.reached.isdisjoint(attribute_values(tuple(op.attrs.values()))):
-            return False
-        if op.name in PASSING:
-            return self._regions(op, used)
-        if any(v in self.reached for r in op.regions for o in walk(r) for v in o.operands):
-            return False
-        if not any(used):
-            return True
-        adds = (op.name == "add" and used.count(True) == 1) or (op.name == "sub" and used == [True, False])
-        adds |= op.name == "select" and used == [False, True, True]
-        if adds:
-            self.reached.add(op.result)
-        return adds
-
-    def _regions(self, op: Op, used: list[bool]) -> bool:
-        if op.name == "if":
-            if used[0] or not all(self._block(r) for r in op.regions):
-                return False
-            groups = list(zip(op.results, *(r.results for r in op.regions)))
-        else:
-            first = 1 if op.name == "for" else 0
-            if any(used[:first]):
-                return False
-            body = op.regions[-1]
-            for i, is_used in enumerate(used[first:]):
-                if is_used:
-                    self.reached.add(body.args[first + i])
-                    self.reached |= {op.regions[0].args[i]} if op.name == "while" else set()
-            if not all(self._block(r) for r in op.regions) or (
-                op.name == "while" and op.regions[0].results[0] in self.reached
-            ):
-                return False
-            groups = list(zip(op.results, body.results, body.args[first:]))
-        for result, *others in groups:
-            known = [v in self.reached for v in others]
-            if any(known) and not all(known):
-                return False
-            if all(known):
-                self.reached.add(result)
-        return True
 
 
 class Accesses:

@@ -29,13 +29,13 @@ from dflow.ir.registry import definition
 from dflow.ir.types import HALVES, DType
 
 MANY, SOME = 16, 8  # rounds side by side, so that the numbers that they carry have room in registers:
-FEW_CARRIED, MOST_CARRIED = 2, 6
-MOST_OPERATIONS = 128
+FEW_CARRIED = 2
+MOST_CARRIED, MOST_OPERATIONS = 16, 1024  # numbers that leave the registers still go to memory as vectors
 ROOM = 1 << 17  # bytes of arrays that rounds make
 
 MAKERS = frozenset({"empty", "tape"})  # of arrays that each round has
 WORTH = 6  # times as many rounds make it worth it to keep something side by side, which takes much code
-SHORT = 16  # iterations of a loop that is written out
+SHORT, WRITTEN_OUT = 16, 128  # iterations of a loop that is written out, and its operations
 
 Users = Mapping[Value, Sequence[tuple[Op, int]]]  # operations that use a value, each with the place of the operand
 
@@ -300,7 +300,7 @@ def _is_recurrence(loop: Op) -> bool:
 def is_unrolled(loop: Op) -> bool:
     """Whether a loop is written out."""
     trips, (body,) = constant_of(loop.operands[0]), loop.regions
-    few = isinstance(trips, int) and trips <= SHORT and trips * cost(body.ops) <= MOST_OPERATIONS
+    few = isinstance(trips, int) and trips <= SHORT and trips * cost(body.ops) <= WRITTEN_OUT
     return few and not any(o.regions for o in body.ops)
 
 

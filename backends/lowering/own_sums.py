@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dflow.backends.analysis.rounds import SUMMED, Sum
+from dflow.backends.analysis.rounds import SUMMED
 from dflow.backends.analysis.side_by_side import Lanes, found_lanes
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.passes.accumulate import nothing
 from dflow.ir.passes.rewrite import Env, append_copy, has, rebuild_loops, rename
+from dflow.ir.passes.sums import Sum
 
 
 def own_sums(f: Function) -> Function:

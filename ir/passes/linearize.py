@@ -17,7 +17,11 @@ length differs between iterations lie on their tape one behind the other.
 
 Where tapes of a nested loop would leave the caches, the loop *runs again*: its tapes have room for one iteration of the
 loop around, whose linear body repeats the nonlinear loop before it reads them. Memory is slower than arithmetic, and
-what only the tapes needed of the first run is not computed there.
+what only the tapes needed of the first run is not computed there. So does a nested loop of a length that is not known,
+where the iterations around are apart (``dflow.ir.passes.apart``).
+
+Where they are, and all tapes are local, reverse mode can do both parts of an iteration together: see
+``dflow.ir.passes.together``, which takes the *rounds* of the outermost loops.
 """
 
 from __future__ import annotations
@@ -27,32 +31,42 @@ from dataclasses import dataclass
 
 from dflow.ir.builder import Builder, clone_block
 from dflow.ir.core import Block, Function, Op, Value, free_values, substitute, walk
+from dflow.ir.passes.apart import apart
 from dflow.ir.passes.carried import Carried, less_in_parts
 from dflow.ir.passes.dce import dce
 from dflow.ir.passes.dependence import carried_values, dependents
 from dflow.ir.passes.jvp import jvp
 from dflow.ir.passes.packing import pack, packed_type, unpack, unspecified
 from dflow.ir.passes.ranges import trip_bounds
-from dflow.ir.passes.residuals import choose, leaves_sequences
+from dflow.ir.passes.residuals import NESTED, choose, leaves_sequences
 from dflow.ir.passes.rewrite import has_effect
 from dflow.ir.passes.settled import Place, settled
 from dflow.ir.passes.tapes import INDEX, LARGEST, Cell, Frame
 from dflow.ir.types import TensorType
 
 LONG = 1 << 17  # so many iterations in all: a tape of one float each is a megabyte
-UNKNOWN, NESTED = 1000, 30  # iterations that are supposed where the count is not static; those of an inner loop
+UNKNOWN = 1000  # iterations that are supposed of an outermost loop where the count is not static
 
 
 @dataclass
 class LinearParts:
     """The nonlinear part, still open in ``b`` so that more can be appended, and the linear part.
 
-    ``linear`` has the tangents for arguments and uses values of ``b`` directly.
+    ``linear`` has the tangents for arguments and uses values of ``b`` directly. ``rounds``: of loops in ``linear``.
     """
 
     b: Builder
     results: list[Value]
     linear: Block
+    rounds: dict[Op, Rounds]
+
+
+@dataclass
+class Rounds:
+    """The nonlinear loop of a linear one, and the latter's body with the values of the nonlinear body, not of tapes."""
+
+    nonlinear: Op
+    body: Block
 
 
 def linearize_parts(f: Function, wrt: Sequence[int], *, selecting: bool = False) -> LinearParts:
@@ -69,7 +83,9 @@ def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
     The block uses nothing from around it.
     """
     linear_values = dependents(block, dots)
-    pass_ = _Split(linear_values, _trips(block), settled(block, linear_values))
+    unknown = any(op.name == "for" and _static_count(op) is None for op in walk(block))
+    free = apart(block, linear_values) if unknown else set()
+    pass_ = _Split(linear_values, _trips(block), settled(block, linear_values), free)
     root = Frame()
     root.b = Builder.like([a for a in block.args if a not in dots], pass_.env)
     linear_builder = Builder.like(dots, pass_.env)
@@ -77,8 +93,14 @@ def split(block: Block, dots: Sequence[Value], count: int) -> LinearParts:
     linear = linear_builder.finish([pass_.env[v] for v in block.results[count:]])
     finals = {cell.final: value for cell, value in root.current.items()}
     closed = Builder.like(linear.args)
-    results = closed.inline(linear, closed.args, dict(finals))
-    return LinearParts(root.b, [pass_.env[v] for v in block.results[:count]], closed.finish(results))
+    names = dict(finals)
+    results = closed.inline(linear, closed.args, names)
+    rounds = {
+        new: Rounds(pass_.rounds[old].nonlinear, clone_block(pass_.rounds[old].body, names))
+        for old, new in zip(linear.ops, closed.ops)
+        if old in pass_.rounds
+    }
+    return LinearParts(root.b, [pass_.env[v] for v in block.results[:count]], closed.finish(results), rounds)
 
 
 def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
@@ -107,10 +129,12 @@ def linearize(f: Function, wrt: Sequence[int]) -> tuple[Function, Function]:
 class _Split:
     """The pass. ``env`` maps old values to new ones of either part; linear code refers to nonlinear values freely."""
 
-    def __init__(self, linear: set[Value], trips: dict[Op, int], settled: dict[Op, Place]):
+    def __init__(self, linear: set[Value], trips: dict[Op, int], settled: dict[Op, Place], apart: set[Op]):
         self.linear = linear
         self.trips = trips
         self.settled = settled
+        self.apart = apart
+        self.rounds: dict[Op, Rounds] = {}
         self.finished: dict[Op, tuple[float, dict[int, Value]]] = {}  # loops around: how often they run, their results
         self.instead: dict[Value, Op] = {}  # values that are elements of tensors under way: reads of finished ones
         self.env: dict[Value, Value] = {}
@@ -126,7 +150,7 @@ class _Split:
                     self.find_later(frame, *self.settled[op])
             elif op.name == "if":
                 self.if_(frame, lb, op)
-            elif _runs_again(frame, op):
+            elif self.runs_again(frame, op):
                 self.loop_again(frame, lb, op)
             elif op.name in ("for", "while"):
                 self.loop(frame, lb, op)
@@ -226,6 +250,7 @@ class _Split:
         self.finished[op] = frame.runs, {}
         self.block(inner, inner_lb, body)
         block = inner_lb.finish([self.env[body.results[i]] for i in linear])
+        is_local = not inner.current  # the tapes of the loops inside
         capacity = self.env[op.operands[0]] if op.name == "for" else None
         linear_body = self.linear_body(inner, block, args, capacity if frame.parent is None else None)
         yields = [self.env[body.results[i]] for i in plain]
@@ -241,6 +266,8 @@ class _Split:
         starts = [self.env[inits[i]] for i in linear]
         outs = lb.append("for", [count, *starts], regions=[linear_body], hints=[op.results[i].hint for i in linear])
         self.env.update(zip((op.results[i] for i in linear), outs))
+        if op.name == "for" and frame.parent is None and is_local and not results:
+            self.rounds[lb.ops[-1]] = Rounds(frame.b.ops[-1], block)
 
     def loop_again(self, frame: Frame, lb: Builder, op: Op) -> None:
         """A nested loop with tapes that are values of ``frame`` like others, which come from running it again."""
@@ -253,6 +280,24 @@ class _Split:
         finals = {cell.final: value for cell, value in local.current.items()}
         outs = lb.inline(inner_lb.finish([self.env[r] for r in linear]), (), finals)
         self.env.update(zip(linear, outs))
+
+    def runs_again(self, frame: Frame, op: Op) -> bool:
+        """Whether a loop in ``frame`` is nested, and its tapes would be long, where all is static in it or it is apart;
+        or it leaves a sequence, as a derivative of a ``while`` does, of which no tape can have one for each round of
+        the loop around."""
+        if frame.nearest_loop() is None:
+            return False
+        if leaves_sequences(op):
+            return True
+        inside = list(walk(Block((), [op], ())))
+        if op.name != "for" or any(inner.name == "while" or has_effect(inner) for inner in inside):
+            return False
+        most: float | None = _static_count(op)
+        if any(inner.name == "for" and _static_count(inner) is None for inner in inside):
+            if op not in self.apart or frame.begun > 1:
+                return False
+            most = self.trips.get(op, LONG) if most is None else most
+        return frame.runs / frame.begun * (most or 0) >= LONG
 
     def once(self, frame: Frame) -> Callable[[Op], bool]:
         """Which operations of a region are not repeated in the linear part."""
@@ -334,21 +379,6 @@ def _trips(block: Block) -> dict[Op, int]:
     if all(op.name != "for" or _static_count(op) is not None for op in walk(block)):
         return {}
     return {op: n for op, n in trip_bounds(block).items() if n <= LARGEST}
-
-
-def _runs_again(frame: Frame, op: Op) -> bool:
-    """Whether a loop in ``frame`` is nested, all is static in it, and its tapes would be long; or it leaves a sequence,
-    as a derivative of a ``while`` does, of which no tape can have one for each round of the loop around."""
-    if frame.nearest_loop() is None:
-        return False
-    if leaves_sequences(op):
-        return True
-    if op.name != "for":
-        return False
-    for inner in walk(Block((), [op], ())):
-        if inner.name == "while" or has_effect(inner) or (inner.name == "for" and _static_count(inner) is None):
-            return False
-    return frame.runs / frame.begun * (_static_count(op) or 0) >= LONG
 
 
 def _static_count(op: Op) -> int | None:

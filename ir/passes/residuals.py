@@ -23,6 +23,7 @@ from dflow.ir.registry import definition
 from dflow.ir.types import TensorType
 
 SILENT = frozenset({"check", "assume"})  # effects that may come twice
+NESTED = 30  # iterations that are supposed of an inner loop where the count is not static
 # Of the operations that are not cheap these may be repeated at a cost, in the bytes of the mean.
 MODERATE = {"div": 3.0, "sqrt": 3.0}
 
@@ -182,12 +183,13 @@ def leaves_sequences(op: Op) -> bool:
 
 
 def _iterations(loop: Op) -> float:
-    """How many a loop of static length makes, with those of the loops inside; more than any for other loops, which run
-    again where they leave a sequence alone: no row of a tape has room for one."""
+    """How many a loop makes, with those of the loops inside; more than any where it leaves a sequence: no row of a tape
+    has room for one."""
     if leaves_sequences(loop):
         return 1e15
     inside = sum(_iterations(op) for op in loop.regions[0].ops if op.name == "for")
-    return max(0, constant_of(loop.operands[0]) or 0) * max(1, inside)
+    trips = constant_of(loop.operands[0])
+    return max(0, NESTED if trips is None else trips) * max(1, inside)
 
 
 def _is_made_anew(v: Value) -> bool:

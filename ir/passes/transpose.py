@@ -85,14 +85,7 @@ def transpose_block(
     ``bars`` are the cotangents of the block's results, packed where they have another type; ``env`` renames nonlinear
     values that it uses.
     """
-    pass_ = _Transpose(dependents(block, dots), env)
-    pass_.nonlinear(b, block.ops)
-    for y, y_bar in zip(block.results, bars):
-        if y_bar is not None and y_bar.type != substitute(y.type, env):
-            y_bar = unpack(b, y_bar, y.type, env)
-        pass_.add(b, y, y_bar)
-    pass_.linear_ops(b, block.ops)
-    return [pass_.bar_or_zero(b, d) for d in dots]
+    return Transpose(dependents(block, dots), env).block(b, block, dots, bars)
 
 
 class NotLinearError(TypeError):
@@ -103,7 +96,7 @@ class NotLinearError(TypeError):
         self.loc = loc
 
 
-class _Transpose:
+class Transpose:
     """The state of the pass: names of nonlinear values, and running cotangents of linear ones."""
 
     def __init__(self, linear: set[Value], env: dict[Value, Value]):
@@ -111,6 +104,16 @@ class _Transpose:
         self.env = env
         self.bars: dict[Value, Value] = {}
         self.masks: dict[Value, Value] = {}  # of cotangents
+
+    def block(self, b: Builder, block: Block, dots: Sequence[Value], bars: Sequence[Value | None]) -> list[Value]:
+        """Appends the transpose of ``block``, as ``transpose_block`` does."""
+        self.nonlinear(b, block.ops)
+        for y, y_bar in zip(block.results, bars):
+            if y_bar is not None and y_bar.type != substitute(y.type, self.env):
+                y_bar = unpack(b, y_bar, y.type, self.env)
+            self.add(b, y, y_bar)
+        self.linear_ops(b, block.ops)
+        return [self.bar_or_zero(b, d) for d in dots]
 
     def get(self, v: Value) -> Value:
         return self.env.get(v, v)

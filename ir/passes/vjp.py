@@ -11,7 +11,8 @@ from dflow.ir.builder import Builder
 from dflow.ir.core import Function, Value
 from dflow.ir.passes.jvp import differentiable
 from dflow.ir.passes.linearize import linearize_parts
-from dflow.ir.passes.transpose import cotangents, transpose_block
+from dflow.ir.passes.together import transpose_together
+from dflow.ir.passes.transpose import cotangents
 
 
 def vjp(f: Function, wrt: Sequence[int] | None = None) -> Function:
@@ -47,4 +48,4 @@ def _reverse(
     parts = linearize_parts(f, differentiable(f.args) if wrt is None else list(wrt))
     env: dict[Value, Value] = {}
     ys = b.inline(parts.b.finish(parts.results), args, env)
-    return [*ys, *transpose_block(b, parts.linear, parts.linear.args, seeds(ys), env)]
+    return [*ys, *transpose_together(b, parts, seeds(ys), env)]

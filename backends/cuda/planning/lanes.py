@@ -22,13 +22,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dflow.backends.analysis.affine import Form, Forms, add, enter_all, scale
-from dflow.backends.analysis.rounds import SUMMED, Accesses, Sum, step_of
+from dflow.backends.analysis.rounds import SUMMED, Accesses, step_of
 from dflow.backends.cuda.context import Context, Needs
 from dflow.backends.cuda.kernels.offsets import MOST_PARTS, find_offset
 from dflow.backends.cuda.kernels.ops import ATOMIC
 from dflow.backends.cuda.kernels.private import is_private, whole_sum
 from dflow.backends.lowering import plan as tensors
 from dflow.ir.core import Op, Value, walk
+from dflow.ir.passes.sums import Sum
 from dflow.ir.registry import OPS
 
 UNKNOWN = 1 << 16  # rounds assumed of a loop of which nothing is known
