@@ -99,7 +99,7 @@ class MatrixWriter(FunctionWriter):
         whole: Callable[[ir.Value], None],
         part: Callable[[ir.Value, ir.Value], None],
     ) -> None:
-        """``whole(j)`` for the vectors from ``j`` on of ``count`` elements, and ``part(j, mask)`` for a last one that is
+        """``whole(j)`` for each vector of ``count`` elements, from ``j`` on, and ``part(j, mask)`` for a last one that is
         not whole."""
         b, end = self.b, self.b.and_(count, index(-self.lanes))
         self.count(ZERO, end, whole, index(self.lanes))
