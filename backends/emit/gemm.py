@@ -2,6 +2,8 @@
 
     dflow_gemm_f64(m, n, k, x, y, z, ...)        z = x @ y, [m, k] and [k, n]; x and y may lie transposed
 
+Of a product that is symmetric, the blocks below the diagonal are computed, and copied to the other side.
+
 The result is cut into blocks, which threads share (`thread_pool.py`); each is computed so::
 
     for some steps p of the inner axis:
@@ -19,6 +21,7 @@ same for every number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llvmlite import ir
@@ -27,7 +30,7 @@ from dflow.backends.emit.core import untyped
 from dflow.backends.emit.function_writer import internal_function
 from dflow.backends.emit.gemm_memory import Kept
 from dflow.backends.emit.gemm_rows import STRIP, Rows, TurnedRows
-from dflow.backends.emit.gemm_tile import PAD, STEPS, Copy, Kernel, MatrixWriter, Tile, Turn
+from dflow.backends.emit.gemm_tile import PAD, STEPS, Copy, Kernel, MatrixWriter, Mirror, Tile, Turn
 from dflow.backends.emit.types import I1, I8, I32, I64, ONE, PTR, VOID, ZERO, declare, index
 from dflow.backends.lowering.large_products import GEMM
 from dflow.backends.native.thread_pool import LIMIT, SYMBOL
@@ -42,7 +45,7 @@ WIDE = 128  # columns, which are worth to be read as they lie
 ALIGNED = 64  # bytes
 
 # m, n, k; of x and of y the place, the distance of its rows, and whether it lies transposed; of z place and distance,
-# and whether elements above the diagonal may be left as they are.
+# and whether it is symmetric.
 TURNED = (5, 8)  # of the arguments: whether x and y lie transposed
 SIGNATURE = ir.FunctionType(VOID, [I64, I64, I64, PTR, I64, I1, PTR, I64, I1, PTR, I64, I1])
 
@@ -74,6 +77,8 @@ class _Product(_Writer):
         b, (m, n, k, *_) = self.b, self.f.args
         with b.if_then(b.icmp_signed(">", b.mul(m, n), ZERO)):
             self.in_blocks(m, n, *self.cut(m, n, self.wanted(b.mul(b.mul(m, n), k))))
+            with b.if_then(self.f.args[-1]):
+                self.mirror(n)
         b.ret_void()
 
     def wanted(self, work: ir.Value) -> ir.Value:
@@ -113,18 +118,30 @@ class _Product(_Writer):
     def in_blocks(self, m: ir.Value, n: ir.Value, rows: ir.Value, columns: ir.Value) -> None:
         b, given = self.b, [*self.f.args, rows, columns]
         layout = ir.LiteralStructType([v.type for v in given])
-        context = self.room(layout)
-        for i, v in enumerate(given):
-            b.store(v, b.gep(context, [I32(0), I32(i)], source_etype=layout))
         part, _ = internal_function(self.module, "dflow.gemm.block", [PTR, I64])
         _Block(part, self.dtype, self.tile, layout).write()
         parts = b.mul(self.divided(m, rows), self.divided(n, columns))
+        self.run(part, layout, given, parts, b.icmp_signed(">", parts, ONE))
+
+    def mirror(self, n: ir.Value) -> None:
+        """The elements below the diagonal go above it."""
+        b, part = self.b, self.function(Mirror, "dflow.gemm.mirror", [PTR, I64])
+        several = b.icmp_signed(">", b.mul(n, n), index(LEAST))
+        self.run(part, Mirror.LAYOUT, [*self.f.args[-3:-1], n], self.divided(n, index(Mirror.ROWS)), several)
+
+    def run(
+        self, part: ir.Function, layout: ir.Type, given: Sequence[ir.Value], parts: ir.Value, several: ir.Value
+    ) -> None:
+        """``part(context, k)`` for all parts, on ``several`` threads or on this one; the context is what is given."""
+        b, context = self.b, self.room(layout)
+        for i, v in enumerate(given):
+            b.store(v, b.gep(context, [I32(0), I32(i)], source_etype=layout))
         pool = declare(self.module, SYMBOL, ir.FunctionType(VOID, [PTR, PTR, I64]))
-        with b.if_else(b.icmp_signed(">", parts, ONE)) as (several, one):
-            with several:
+        with b.if_else(several) as (together, alone):
+            with together:
                 b.call(pool, [part, context, parts])
-            with one:
-                b.call(part, [context, ZERO])
+            with alone:
+                self.count(ZERO, parts, lambda k: b.call(part, [context, k]))
 
 
 @dataclass(frozen=True)

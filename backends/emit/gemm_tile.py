@@ -99,8 +99,7 @@ class MatrixWriter(FunctionWriter):
         whole: Callable[[ir.Value], None],
         part: Callable[[ir.Value, ir.Value], None],
     ) -> None:
-        """``whole(j)`` for each vector of ``count`` elements, from ``j`` on, and ``part(j, mask)`` for a last one that is
-        not whole."""
+        """``whole(j)`` for vectors of ``count`` elements, from ``j`` on, ``part(j, mask)`` for what is no vector."""
         b, end = self.b, self.b.and_(count, index(-self.lanes))
         self.count(ZERO, end, whole, index(self.lanes))
         with b.if_then(b.icmp_signed("<", end, count)):
@@ -156,6 +155,30 @@ class Turn(MatrixWriter):
         self.count(ZERO, whole_rows, lambda i: self.count(ZERO, whole_columns, lambda j: square(i, j), step), step)
         self.count(ZERO, whole_rows, lambda i: self.count(whole_columns, columns, lambda j: one(i, j)))
         self.count(whole_rows, rows, lambda i: self.count(ZERO, columns, lambda j: one(i, j)))
+        b.ret_void()
+
+
+class Mirror(MatrixWriter):
+    """``(context, number)``: of a square matrix, columns below the diagonal become the rows beside it, ``ROWS`` of them.
+    The context holds its place, the distance of its rows, and their number."""
+
+    LAYOUT = ir.LiteralStructType([PTR, I64, I64])
+    ROWS = 32
+
+    def write(self) -> None:
+        b, (context, number) = self.b, self.f.args
+        places = (b.gep(context, [I32(0), I32(i)], source_etype=self.LAYOUT) for i in range(3))
+        z, z_row, n = (b.load(at, typ=t) for at, t in zip(places, self.LAYOUT.elements))
+        begin = b.mul(number, index(self.ROWS))
+        end = self.least(n, b.add(begin, index(self.ROWS)))
+
+        def element(i: ir.Value, j: ir.Value) -> None:
+            self.store(self.load(self.place(z, i, z_row, j), self.number), self.place(z, j, z_row, i))
+
+        self.count(begin, end, lambda i: self.count(begin, i, lambda j: element(i, j)))
+        f = self.function(Turn, "dflow.gemm.turn", Turn.ARGS)
+        below, beside = self.place(z, end, z_row, begin), self.place(z, begin, z_row, end)
+        b.call(f, [below, z_row, beside, z_row, b.sub(end, begin), b.sub(n, end)])
         b.ret_void()
 
 

@@ -28,11 +28,11 @@ def gemm_of(dtype, tile, **symbols):
     return ctypes.CFUNCTYPE(None, *types)(int(code[name])), code
 
 
-def product(dtype, tile, x, y, turned=(False, False), lower=False, **symbols):
+def product(dtype, tile, x, y, turned=(False, False), symmetric=False, **symbols):
     f, _ = gemm_of(dtype, tile, **symbols)
     z = np.full((len(x), y.shape[1]), np.nan, x.dtype)
     given = [np.ascontiguousarray(v.T if t else v) for v, t in zip((x, y), turned)]
-    places = [p for v, t in zip((*given, z), (*turned, lower)) for p in (v.ctypes.data, v.shape[1], t)]
+    places = [p for v, t in zip((*given, z), (*turned, symmetric)) for p in (v.ctypes.data, v.shape[1], t)]
     f(*x.shape[:1], y.shape[1], x.shape[1], *places)
     return z
 
@@ -48,9 +48,10 @@ def test_shapes(dtype, tile):
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))
-def test_the_lower_half(tile):
-    x = np.random.default_rng(1).integers(-4, 5, (131, 70)).astype(float)
-    np.testing.assert_array_equal(np.tril(product("f64", tile, x, x.T, (False, True), True)), np.tril(x @ x.T))
+@pytest.mark.parametrize("n", [1, 40, 131])
+def test_symmetric_products(tile, n):
+    x = np.random.default_rng(1).integers(-4, 5, (n, 70)).astype(float)
+    np.testing.assert_array_equal(product("f64", tile, x, x.T, (False, True), True), x @ x.T)
 
 
 def test_nothing_reaches_other_elements():
