@@ -159,8 +159,8 @@ class Turn(MatrixWriter):
 
 
 class Mirror(MatrixWriter):
-    """``(context, number)``: of a square matrix, columns below the diagonal become the rows beside it, ``ROWS`` of them.
-    The context holds its place, the distance of its rows, and their number."""
+    """``(context, number)``: of a square matrix, ``ROWS`` columns below the diagonal become the rows beside it. The
+    context holds its place, the distance of its rows, and their number."""
 
     LAYOUT = ir.LiteralStructType([PTR, I64, I64])
     ROWS = 32
