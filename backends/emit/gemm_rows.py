@@ -23,7 +23,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from dflow.backends.emit.gemm_tile import MatrixWriter, Tile
-from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, VOID, ZERO, constant, declare, index, splat
+from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, ZERO, constant, index, splat
 from dflow.ir.types import DType
 
 STRIP = 2048  # bytes of a row of y
@@ -115,10 +115,6 @@ class Strip(MatrixWriter):
 
         self.along(columns, whole, rest)
         b.ret_void()
-
-    def fetch(self, at: ir.Value) -> None:
-        prefetch = declare(self.module, "llvm.prefetch.p0", ir.FunctionType(VOID, [PTR, I32, I32, I32]))
-        self.b.call(prefetch, [at, I32(0), I32(3), I32(1)])
 
 
 class TurnedRows(MatrixWriter):

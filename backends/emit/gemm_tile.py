@@ -93,6 +93,11 @@ class MatrixWriter(FunctionWriter):
     def store_masked(self, value: ir.Value, at: ir.Value, mask: ir.Value) -> None:
         self._masked("store", VOID, [value, at, I32(self.dtype.itemsize), mask])
 
+    def fetch(self, at: ir.Value) -> None:
+        """What is there will be wanted soon."""
+        prefetch = declare(self.module, "llvm.prefetch.p0", ir.FunctionType(VOID, [PTR, I32, I32, I32]))
+        self.b.call(prefetch, [at, I32(0), I32(3), I32(1)])
+
     def along(
         self,
         count: ir.Value,
@@ -196,8 +201,11 @@ class Kernel(MatrixWriter):
         self.vectors = vectors
 
     def write(self) -> None:
-        b, (length, x, x_row, panel, _, _, rows, columns, _) = self.b, self.f.args
+        b, (length, x, x_row, panel, z, z_row, rows, columns, _) = self.b, self.f.args
         last = b.sub(rows, ONE)
+        for r in range(self.tile.rows):
+            for v in range(self.vectors):
+                self.fetch(self.place(z, index(r), z_row, index(v * self.lanes)))
         lines = [self.place(x, self.least(index(r), last), x_row, ZERO) for r in range(self.tile.rows)]
         totals = [[self.slot(self.zero) for _ in range(self.vectors)] for _ in lines]
 
