@@ -26,7 +26,8 @@ from dflow.backends.emit.gemm_tile import MatrixWriter, Tile
 from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, ZERO, constant, index, splat
 from dflow.ir.types import DType
 
-STRIP = 2048  # bytes of a row of y
+STRIP = 2048  # bytes of a row of y, at most
+NEAR = 1 << 15  # bytes of z, which the nearest cache holds
 TOGETHER = 4  # steps
 PART = 1 << 14  # bytes of a row of y that lies transposed
 
@@ -39,8 +40,9 @@ class Rows(MatrixWriter):
 
     def write(self) -> None:
         b, (m, n, k, x, x_row, x_column, y, y_row, z, z_row) = self.b, self.f.args
-        width, rows = index(STRIP // self.dtype.itemsize), index(_rows(self.tile))
-        whole = b.and_(k, index(-TOGETHER))
+        rows, whole = index(_rows(self.tile)), b.and_(k, index(-TOGETHER))
+        near = b.and_(b.sdiv(index(NEAR // self.dtype.itemsize), m), index(-self.lanes))
+        width = self.least(index(STRIP // self.dtype.itemsize), near)
 
         def strip(j: ir.Value) -> None:
             columns = self.least(width, b.sub(n, j))
