@@ -4,7 +4,7 @@ matrices, and tiles of the result that stay in registers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +93,23 @@ class MatrixWriter(FunctionWriter):
     def store_masked(self, value: ir.Value, at: ir.Value, mask: ir.Value) -> None:
         self._masked("store", VOID, [value, at, I32(self.dtype.itemsize), mask])
 
+    def fetch(self, at: ir.Value) -> None:
+        """What is there will be wanted soon."""
+        prefetch = declare(self.module, "llvm.prefetch.p0", ir.FunctionType(VOID, [PTR, I32, I32, I32]))
+        self.b.call(prefetch, [at, I32(0), I32(3), I32(1)])
+
+    def along(
+        self,
+        count: ir.Value,
+        whole: Callable[[ir.Value], None],
+        part: Callable[[ir.Value, ir.Value], None],
+    ) -> None:
+        """``whole(j)`` for vectors of ``count`` elements, from ``j`` on, ``part(j, mask)`` for what is no vector."""
+        b, end = self.b, self.b.and_(count, index(-self.lanes))
+        self.count(ZERO, end, whole, index(self.lanes))
+        with b.if_then(b.icmp_signed("<", end, count)):
+            part(end, self.mask(b.sub(count, end)))
+
     def _masked(self, what: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
         name = f"llvm.masked.{what}.v{self.lanes}f{self.dtype.bits}.p0"
         return self.b.call(declare(self.module, name, ir.FunctionType(result, [a.type for a in args])), args)
@@ -146,22 +163,50 @@ class Turn(MatrixWriter):
         b.ret_void()
 
 
+class Mirror(MatrixWriter):
+    """``(context, number)``: of a square matrix, ``ROWS`` columns below the diagonal become the rows beside it. The
+    context holds its place, the distance of its rows, and their number."""
+
+    LAYOUT = ir.LiteralStructType([PTR, I64, I64])
+    ROWS = 32
+
+    def write(self) -> None:
+        b, (context, number) = self.b, self.f.args
+        places = (b.gep(context, [I32(0), I32(i)], source_etype=self.LAYOUT) for i in range(3))
+        z, z_row, n = (b.load(at, typ=t) for at, t in zip(places, self.LAYOUT.elements))
+        begin = b.mul(number, index(self.ROWS))
+        end = self.least(n, b.add(begin, index(self.ROWS)))
+
+        def element(i: ir.Value, j: ir.Value) -> None:
+            self.store(self.load(self.place(z, i, z_row, j), self.number), self.place(z, j, z_row, i))
+
+        self.count(begin, end, lambda i: self.count(begin, i, lambda j: element(i, j)))
+        f = self.function(Turn, "dflow.gemm.turn", Turn.ARGS)
+        below, beside = self.place(z, end, z_row, begin), self.place(z, begin, z_row, end)
+        b.call(f, [below, z_row, beside, z_row, b.sub(end, begin), b.sub(n, end)])
+        b.ret_void()
+
+
 class Kernel(MatrixWriter):
-    """``(steps, x, panel, z, distance of rows of z, rows, columns, add)``: sets a tile of z to a product, or adds that.
+    """``(steps, x, distance of rows of x, panel, z, distance of rows of z, rows, columns, add)``: sets a tile of z to a
+    product, or adds that.
 
     Rows of x that are not there are read as copies of the last one that is. What the columns of the panel hold that are
     not there goes nowhere."""
 
-    ARGS = (I64, PTR, PTR, PTR, I64, I64, I64, I1)
+    ARGS = (I64, PTR, I64, PTR, PTR, I64, I64, I64, I1)
 
     def __init__(self, f: ir.Function, dtype: DType, tile: Tile, vectors: int):
         super().__init__(f, dtype, tile)
         self.vectors = vectors
 
     def write(self) -> None:
-        b, (length, x, panel, _, _, rows, columns, _) = self.b, self.f.args
+        b, (length, x, x_row, panel, z, z_row, rows, columns, _) = self.b, self.f.args
         last = b.sub(rows, ONE)
-        lines = [self.place(x, self.least(index(r), last), index(STEPS + PAD), ZERO) for r in range(self.tile.rows)]
+        for r in range(self.tile.rows):
+            for v in range(self.vectors):
+                self.fetch(self.place(z, index(r), z_row, index(v * self.lanes)))
+        lines = [self.place(x, self.least(index(r), last), x_row, ZERO) for r in range(self.tile.rows)]
         totals = [[self.slot(self.zero) for _ in range(self.vectors)] for _ in lines]
 
         def step(p: ir.Value) -> None:
@@ -203,7 +248,7 @@ class Kernel(MatrixWriter):
                                 self.leave_row(r, row, masks, adds)
 
     def leave_row(self, r: int, row: Sequence[ir.Value], masks: Sequence[ir.Value | None], adds: bool) -> None:
-        z, z_row = self.f.args[3:5]
+        z, z_row = self.f.args[4:6]
         for v, (value, mask) in enumerate(zip(row, masks)):
             at = self.place(z, index(r), z_row, index(v * self.lanes))
             if mask is None:

@@ -149,17 +149,20 @@ def _general(e: Emitter, op: Op, batch: At) -> None:
 
 def _symmetric(e: Emitter, op: Op, batch: At) -> None:
     """A matrix by itself transposed: the elements below the diagonal, in half of the time, and then those above it."""
-    (_call_syrk if op.result.type.dtype.kind == "c" else partial(_call_own, lower=True))(e, op, batch)
-    _mirror(e, op.result, batch)
+    if op.result.type.dtype.kind == "c":
+        _call_syrk(e, op, batch)
+        _mirror(e, op.result, batch)
+    else:
+        _call_own(e, op, batch, symmetric=True)
 
 
-def _call_own(e: Emitter, op: Op, batch: At, lower: bool = False) -> None:
+def _call_own(e: Emitter, op: Op, batch: At, symmetric: bool = False) -> None:
     (x, y), z = op.operands, op.result
     sizes = [e.size(d) for d in (*z.type.shape[-2:], inner_size(op))]
     places = [e.address(v, [*batch, ZERO, ZERO], write=v is z) for v in (x, y, z)]
     rows = [index(max(1, strides(v.type)[-2])) for v in (x, y, z)]
     turned = [I1(t) for t in op.attrs.get("transposed", (False, False))]
-    given = [v for three in zip(places, rows, [*turned, I1(lower)]) for v in three]
+    given = [v for three in zip(places, rows, [*turned, I1(symmetric)]) for v in three]
     e.builder.call(declare(e.module, f"{GEMM}{z.type.dtype.name}", SIGNATURE), [*sizes, *given])
 
 

@@ -186,7 +186,7 @@ def load_for_good(
 @functools.cache
 def _pool() -> dict[str, int]:
     """The symbols of the pool of threads."""
-    names = (thread_pool.SYMBOL, thread_pool.LIMIT)
+    names = (thread_pool.SYMBOL, thread_pool.LIMIT, thread_pool.PATIENCE)
     return threads.symbols(load_for_good("thread pool", lambda: (thread_pool.text(), names), {}))
 
 

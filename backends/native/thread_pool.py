@@ -12,7 +12,7 @@ than asked for. In C it would read::
         while (workers < wanted && start_worker()) workers++;
         job = {f, context, parts}; next = 0;
         lock(); round++; seats = wanted; unlock(); broadcast(begun);
-        work(job);
+        work(job, true);
         lock(); seats = 0; unlock();                     nobody comes any more
         spin for a while, until working == 0;
         lock(); while (working) wait(ended); unlock();
@@ -21,13 +21,26 @@ than asked for. In C it would read::
     worker() {
         for (seen = 0;;) {
             spin for a while, until round != seen;
-            lock(); while (seats == 0 || round == seen) wait(begun);
+            lock();
+            for (;;) {
+                if (seats == 0 || round == seen) wait(begun);
+                else if (this_core() == core) { unlock(); sched_yield(); lock(); }
+                else break;
+            }
             seen = round; seats--; working++; mine = job; unlock();
-            work(mine);
+            work(mine, false);
             lock(); if (--working == 0) signal(ended); unlock();
         }
     }
-    work(job) { while ((k = next++) < job.parts) job.f(job.context, k); }
+    work(job, leads) {
+        while ((k = next++) < job.parts) { if (leads) core = this_core(); job.f(job.context, k); }
+    }
+
+Where all cores are busy, systems wake a worker on the core of the caller. There it gives way until it is elsewhere: the
+caller would wait for what it has begun.
+
+Who spins looks again and again for some ten microseconds, which it takes to wake a thread: often the next region begins
+before, or the others are done. Threads that are more than there are cores do not.
 
 ``enter`` takes ``busy``, unless the pool is another process's: after a fork the threads are gone, and the child begins
 anew. Workers block all signals, which are for the threads of Python, and are never joined: they sleep until the process
@@ -38,9 +51,10 @@ from __future__ import annotations
 
 import platform
 import signal
+import sys
+import time
 
-SYMBOL, LIMIT = "dflow_parallel", "dflow_threads"
-SPINS = 200  # looks at a word before a thread sleeps: some microseconds
+SYMBOL, LIMIT, PATIENCE = "dflow_parallel", "dflow_threads", "dflow_patience"
 LOCK_BYTES = 128  # room for what POSIX leaves to the system
 # A hint to the processor that this thread waits for another.
 _PAUSE = {
@@ -48,15 +62,30 @@ _PAUSE = {
     **dict.fromkeys(("arm64", "aarch64"), "call void @llvm.aarch64.hint(i32 1)"),
 }
 
+_THIS_CORE = """
+declare i32 @sched_getcpu()
+define internal i32 @this_core() {
+  %core = call i32 @sched_getcpu()
+  ret i32 %core
+}
+"""
+# Systems that do not say: no worker is on the core of the caller.
+_NO_CORES = """
+define internal i32 @this_core() {
+  ret i32 -1
+}
+"""
 
-def text() -> str:
-    """The pool as a module of LLVM."""
+
+def text(tells_core: bool = sys.platform == "linux") -> str:
+    """The pool as a module of LLVM; ``tells_core``: whether the system says on which core a thread is."""
     if not hasattr(signal, "pthread_sigmask"):
         return _SEQUENTIAL
     return _POOL.format(
         pause=_PAUSE.get(platform.machine().lower(), ""),
-        spins=SPINS,
+        clock=time.CLOCK_MONOTONIC,
         bytes=LOCK_BYTES,
+        this_core=_THIS_CORE if tells_core else _NO_CORES,
         block=int(signal.SIG_BLOCK),
         restore=int(signal.SIG_SETMASK),
     )
@@ -79,8 +108,13 @@ done:
 }
 """
 
+_WORDS = """
+@dflow_threads = global i32 1
+@dflow_patience = global i64 0
+"""
+
 _SEQUENTIAL = (
-    "@dflow_threads = global i32 1\n"
+    _WORDS
     + _ALONE
     + """
 define void @dflow_parallel(ptr %f, ptr %context, i64 %parts) {
@@ -91,13 +125,14 @@ define void @dflow_parallel(ptr %f, ptr %context, i64 %parts) {
 )
 
 _POOL = (
-    """
-@dflow_threads = global i32 1
+    _WORDS
+    + """
 @owner = internal global i32 0
 @busy = internal global i32 0
 @workers = internal global i32 0
 @round = internal global i32 0
 @seats = internal global i32 0
+@core = internal global i32 -1
 @working = internal global i32 0
 @f = internal global ptr null
 @context = internal global ptr null
@@ -108,6 +143,8 @@ _POOL = (
 @ended = internal global [{bytes} x i8] zeroinitializer, align 64
 
 declare i32 @getpid()
+declare i32 @sched_yield()
+declare i32 @clock_gettime(i32, ptr)
 declare i32 @sigfillset(ptr)
 declare i32 @pthread_sigmask(i32, ptr, ptr)
 declare i32 @pthread_create(ptr, ptr, ptr, ptr)
@@ -122,6 +159,7 @@ declare i32 @pthread_cond_signal(ptr)
 """
     + _ALONE.replace("{", "{{").replace("}", "}}")
     + """
+{this_core}
 define void @dflow_parallel(ptr %f, ptr %context, i64 %parts) {{
   %limit = load atomic i32, ptr @dflow_threads monotonic, align 4
   %wide = zext i32 %limit to i64
@@ -151,6 +189,8 @@ begin:
   store ptr %f, ptr @f
   store ptr %context, ptr @context
   store i64 %parts, ptr @parts
+  %here = call i32 @this_core()
+  store atomic i32 %here, ptr @core monotonic, align 4
   store atomic i64 0, ptr @next monotonic, align 8
   call i32 @pthread_mutex_lock(ptr @lock)
   %round = load i32, ptr @round
@@ -159,7 +199,7 @@ begin:
   store i32 %wanted, ptr @seats
   call i32 @pthread_mutex_unlock(ptr @lock)
   call i32 @pthread_cond_broadcast(ptr @begun)
-  call void @work(ptr %f, ptr %context, i64 %parts)
+  call void @work(ptr %f, ptr %context, i64 %parts, i1 true)
   call i32 @pthread_mutex_lock(ptr @lock)
   store i32 0, ptr @seats
   call i32 @pthread_mutex_unlock(ptr @lock)
@@ -242,7 +282,15 @@ check:
   %full = icmp eq i32 %seats, 0
   %old = icmp eq i32 %round, %seen
   %nothing = or i1 %full, %old
-  br i1 %nothing, label %sleep, label %join
+  br i1 %nothing, label %sleep, label %look
+look:
+  %beside = call i1 @beside_the_caller()
+  br i1 %beside, label %yield, label %join
+yield:
+  call i32 @pthread_mutex_unlock(ptr @lock)
+  call i32 @sched_yield()
+  call i32 @pthread_mutex_lock(ptr @lock)
+  br label %check
 sleep:
   call i32 @pthread_cond_wait(ptr @begun, ptr @lock)
   br label %check
@@ -256,7 +304,7 @@ join:
   %context = load ptr, ptr @context
   %parts = load i64, ptr @parts
   call i32 @pthread_mutex_unlock(ptr @lock)
-  call void @work(ptr %f, ptr %context, i64 %parts)
+  call void @work(ptr %f, ptr %context, i64 %parts, i1 false)
   call i32 @pthread_mutex_lock(ptr @lock)
   %now = load i32, ptr @working
   %fewer = sub i32 %now, 1
@@ -271,13 +319,28 @@ finished:
   br label %idle
 }}
 
-define internal void @work(ptr %f, ptr %context, i64 %parts) {{
+define internal i1 @beside_the_caller() {{
+  %here = call i32 @this_core()
+  %core = load atomic i32, ptr @core monotonic, align 4
+  %same = icmp eq i32 %here, %core
+  %known = icmp sge i32 %here, 0
+  %beside = and i1 %same, %known
+  ret i1 %beside
+}}
+
+define internal void @work(ptr %f, ptr %context, i64 %parts, i1 %leads) {{
 entry:
   br label %head
 head:
   %k = atomicrmw add ptr @next, i64 1 monotonic
   %more = icmp slt i64 %k, %parts
-  br i1 %more, label %body, label %done
+  br i1 %more, label %next, label %done
+next:
+  br i1 %leads, label %tell, label %body
+tell:
+  %here = call i32 @this_core()
+  store atomic i32 %here, ptr @core monotonic, align 4
+  br label %body
 body:
   call void %f(ptr %context, i64 %k)
   br label %head
@@ -287,21 +350,33 @@ done:
 
 define internal void @spin(ptr %word, i32 %value, i1 %wanted) {{
 entry:
+  %patience = load atomic i64, ptr @dflow_patience monotonic, align 8
+  %begin = call i64 @nanoseconds()
   br label %head
 head:
-  %k = phi i32 [0, %entry], [%following, %again]
   %found = load atomic i32, ptr %word monotonic, align 4
   %equal = icmp eq i32 %found, %value
   %holds = icmp eq i1 %equal, %wanted
-  %tired = icmp sge i32 %k, {spins}
-  %done = or i1 %holds, %tired
-  br i1 %done, label %end, label %again
+  br i1 %holds, label %end, label %again
 again:
   {pause}
-  %following = add i32 %k, 1
-  br label %head
+  %now = call i64 @nanoseconds()
+  %elapsed = sub i64 %now, %begin
+  %tired = icmp sgt i64 %elapsed, %patience
+  br i1 %tired, label %end, label %head
 end:
   ret void
+}}
+
+define internal i64 @nanoseconds() {{
+  %time = alloca [2 x i64]
+  call i32 @clock_gettime(i32 {clock}, ptr %time)
+  %seconds = load i64, ptr %time
+  %at = getelementptr i64, ptr %time, i64 1
+  %rest = load i64, ptr %at
+  %whole = mul i64 %seconds, 1000000000
+  %all = add i64 %whole, %rest
+  ret i64 %all
 }}
 """
 )

@@ -1,7 +1,8 @@
 """How many threads a compiled program may use, and the pool that they come from.
 
 The number is that of the cores which this process may use, or what ``DFLOW_THREADS`` says, or the last `set_threads`.
-It is a word of the pool (`thread_pool.py`), so machine code is the same for every number.
+It is a word of the pool (`thread_pool.py`), so machine code is the same for every number; so is how long a thread looks
+for work before it sleeps.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import os
 from collections.abc import Mapping
 from typing import SupportsIndex
 
-from dflow.backends.native.thread_pool import LIMIT, SYMBOL
+from dflow.backends.native.thread_pool import LIMIT, PATIENCE, SYMBOL
 
 MOST = 1024
+LOOKS = 50_000, 2_000  # ns, where each thread has a core, and where it has not
 _chosen: int | None = None
-_words: list[ctypes.c_int32] = []  # of the pool, once it is loaded
+_words: list[tuple[ctypes.c_int32, ctypes.c_int64]] = []  # of the pool, once it is loaded
 
 
 def threads() -> int:
@@ -40,15 +42,20 @@ def set_threads(count: SupportsIndex) -> None:
     if not 1 <= number <= MOST:
         raise ValueError(f"the number of threads must be from 1 to {MOST}, got {number}")
     _chosen = number
-    for word in _words:
-        word.value = number
+    _tell()
 
 
 def symbols(addresses: Mapping[str, int]) -> dict[str, int]:
     """What machine code refers to, where ``addresses`` are those of the pool just loaded, which learns the number."""
-    _words[:] = [ctypes.c_int32.from_address(addresses[LIMIT])]
-    _words[0].value = threads()
+    _words[:] = [(ctypes.c_int32.from_address(addresses[LIMIT]), ctypes.c_int64.from_address(addresses[PATIENCE]))]
+    _tell()
     return {name: addresses[name] for name in (SYMBOL, LIMIT)}
+
+
+def _tell() -> None:
+    for limit, patience in _words:
+        limit.value = threads()
+        patience.value = LOOKS[limit.value > _cores()]
 
 
 def _default() -> int:

@@ -16,6 +16,7 @@ from dflow.backends.native.machine import machine, optimize
 
 TILES = (Tile(8, 3, 64), Tile(4, 3, 32), Tile(4, 2, 16))
 SHAPES = [(1, 1, 1), (3, 50, 0), (8, 24, 512), (9, 25, 513), (97, 49, 1100), (530, 60, 33)]
+SHAPES += [(2, 700, 9), (5, 131, 71), (31, 130, 0), (3, 128, 4099), (70, 3, 600)]  # read as they lie
 
 
 @cache
@@ -27,11 +28,11 @@ def gemm_of(dtype, tile, **symbols):
     return ctypes.CFUNCTYPE(None, *types)(int(code[name])), code
 
 
-def product(dtype, tile, x, y, turned=(False, False), lower=False, **symbols):
+def product(dtype, tile, x, y, turned=(False, False), symmetric=False, **symbols):
     f, _ = gemm_of(dtype, tile, **symbols)
     z = np.full((len(x), y.shape[1]), np.nan, x.dtype)
     given = [np.ascontiguousarray(v.T if t else v) for v, t in zip((x, y), turned)]
-    places = [p for v, t in zip((*given, z), (*turned, lower)) for p in (v.ctypes.data, v.shape[1], t)]
+    places = [p for v, t in zip((*given, z), (*turned, symmetric)) for p in (v.ctypes.data, v.shape[1], t)]
     f(*x.shape[:1], y.shape[1], x.shape[1], *places)
     return z
 
@@ -47,9 +48,10 @@ def test_shapes(dtype, tile):
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))
-def test_the_lower_half(tile):
-    x = np.random.default_rng(1).integers(-4, 5, (131, 70)).astype(float)
-    np.testing.assert_array_equal(np.tril(product("f64", tile, x, x.T, (False, True), True)), np.tril(x @ x.T))
+@pytest.mark.parametrize("n", [1, 40, 131])
+def test_symmetric_products(tile, n):
+    x = np.random.default_rng(1).integers(-4, 5, (n, 70)).astype(float)
+    np.testing.assert_array_equal(product("f64", tile, x, x.T, (False, True), True), x @ x.T)
 
 
 def test_nothing_reaches_other_elements():
@@ -57,6 +59,13 @@ def test_nothing_reaches_other_elements():
     x[4, 5], y[7, 26] = np.nan, np.inf
     with np.errstate(invalid="ignore"):
         np.testing.assert_array_equal(product("f64", TILES[0], x, y), x @ y)
+
+
+@pytest.mark.parametrize("turned", [(False, False), (False, True)])
+def test_rows_that_are_not_there_add_nothing(turned):
+    x, y = np.ones((5, 13)), np.ones((13, 133))
+    x[4, 12], y[12, 132] = np.nan, np.inf
+    np.testing.assert_array_equal(product("f64", TILES[0], x, y, turned), x @ y)
 
 
 def test_without_memory():
@@ -83,16 +92,19 @@ def test_threads_at_the_same_time_and_after_a_fork():
         assert os.waitpid(pid, 0)[1] == 0
 
 
-def test_results_are_the_same_for_every_number_of_threads():
-    x, y = np.random.default_rng(2).normal(size=(2, 301, 301))
+@pytest.mark.parametrize("m", [9, 301])
+@pytest.mark.parametrize("f", [lambda x, y: x @ y, lambda x, y: x @ y.T])
+def test_results_are_the_same_for_every_number_of_threads(f, m):
+    x, y = np.random.default_rng(2).normal(size=(2, 601, 601))
+    x = x[:m]
     before = dflow.threads()
     try:
-        found = [(dflow.set_threads(n), dflow.jit(np.matmul)(x, y))[1] for n in (1, 2, 5)]
+        found = [(dflow.set_threads(n), dflow.jit(f)(x, y))[1] for n in (1, 2, 5)]
     finally:
         dflow.set_threads(before)
     for other in found[1:]:
         np.testing.assert_array_equal(found[0], other)
-    np.testing.assert_allclose(found[0], x @ y, rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(found[0], f(x, y), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda t: str(8 * t.bytes))

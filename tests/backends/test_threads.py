@@ -156,6 +156,36 @@ def test_every_part_runs_once():
     assert (counts == 50).all()
 
 
+def test_parts_run_at_once():
+    """Wherever the system wakes a worker."""
+    names = (thread_pool.SYMBOL, thread_pool.LIMIT)
+    found = engine.load_for_good("workers anywhere", lambda: (thread_pool.text(tells_core=False), names), {})
+    ctypes.c_int32.from_address(found[thread_pool.LIMIT]).value = 2
+    both, met = threading.Barrier(2), []
+
+    def part(_context, k):
+        both.wait(60)
+        met.append(threading.get_ident())
+
+    for _ in range(20):
+        Parallel(found[thread_pool.SYMBOL])(Body(part), None, 2)
+    assert len(met) == 40
+    assert len(set(met)) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="this system does not say where a thread is")
+def test_workers_leave_the_core_of_the_caller_alone():
+    threads.set_threads(3)
+    pid = os.fork()
+    if not pid:
+        os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])
+        seen = set()
+        for _ in range(20):
+            parallel()(Body(lambda _context, k: seen.add(threading.get_ident())), None, 9)
+        os._exit(len(seen))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+
+
 def test_systems_without_posix_threads(monkeypatch):
     """One thread runs the parts, in their order."""
     monkeypatch.delattr(signal, "pthread_sigmask")
