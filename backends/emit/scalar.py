@@ -9,6 +9,7 @@ last rounding. So is bf16, which is an f32 in registers (`emit_types`), rounded 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,8 @@ def emit_scalar(
 ) -> ir.Value:
     """The elementwise operation ``name`` on registers."""
     if name == "select":
-        return b.select(*values)
+        test, x, y = values
+        return b.select(test, x, y) if _whole(test) is None else x if test.constant else y
     if name == "convert":
         return convert(b, dtypes[0], attrs["dtype"], values[0])
     if name == "bitcast":
@@ -72,6 +74,32 @@ def intrinsic(b: ir.IRBuilder, name: str, *operands: ir.Value, flags: Sequence[s
 
 
 # --- integers and bools
+# What follows from constants alone is found here: positions, where nests are written out. LLVM's passes that see where
+# something lies come before those that would find it.
+
+
+def _whole(x: ir.Value) -> int | None:
+    """The number that a constant is."""
+    known = isinstance(x, ir.Constant) and isinstance(x.type, ir.IntType) and isinstance(x.constant, int)
+    return int(x.constant) if known else None
+
+
+def _wrapped(dtype: DType, n: int) -> int:
+    """What is left of a number in the bits of ``dtype``."""
+    low = -(1 << dtype.bits - 1) if dtype.kind == "i" else 0
+    return (n - low) % (1 << dtype.bits) + low
+
+
+def _arithmetic(name: str) -> Rule:
+    compute = getattr(operator, name)
+
+    def rule(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
+        m, n = _whole(x), _whole(y)
+        if m is None or n is None:
+            return getattr(b, name)(x, y)
+        return x.type(_wrapped(dtype, compute(m, n)))
+
+    return rule
 
 
 def _sdiv_safe(b: ir.IRBuilder, dtype: DType, y: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -119,6 +147,9 @@ def _int_extreme(compare: str) -> Rule:
 
 
 def int_compare(b: ir.IRBuilder, dtype: DType, op: str, x: ir.Value, y: ir.Value) -> ir.Value:
+    m, n = _whole(x), _whole(y)
+    if m is not None and n is not None:
+        return I1(_TESTS[op](_wrapped(dtype, m), _wrapped(dtype, n)))
     return (b.icmp_signed if dtype.kind == "i" else b.icmp_unsigned)(op, x, y)
 
 
@@ -134,6 +165,14 @@ def _shr(b: ir.IRBuilder, dtype: DType, x: ir.Value, y: ir.Value) -> ir.Value:
     return b.select(inside, b.lshr(x, b.select(inside, y, y.type(0))), x.type(0))
 
 
+_TESTS = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 BITS: dict[str, Rule] = {
     "and": lambda b, d, x, y: b.and_(x, y),
@@ -144,9 +183,7 @@ BITS: dict[str, Rule] = {
 }
 INTEGER: dict[str, Rule] = {
     **BITS,
-    "add": lambda b, d, x, y: b.add(x, y),
-    "sub": lambda b, d, x, y: b.sub(x, y),
-    "mul": lambda b, d, x, y: b.mul(x, y),
+    **{name: _arithmetic(name) for name in ("add", "sub", "mul")},
     "neg": lambda b, d, x: b.sub(x.type(0), x),
     "floordiv": _int_floordiv,
     "rem": _int_rem,

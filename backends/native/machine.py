@@ -20,8 +20,8 @@ def _initialize() -> None:
     # LLVM prefers, they would: the rows of a triangular system pass each other.
     llvm.set_option("dflow", "-hoist-runtime-checks=false")
     # How many accesses to memory are put in one order at once: beyond that the time grows with the square, for
-    # thousands of results in a row.
-    llvm.set_option("dflow", "-combiner-tokenfactor-inline-limit=64")
+    # thousands of accesses in a row (from 32 on fifty times as long for 2000).
+    llvm.set_option("dflow", "-combiner-tokenfactor-inline-limit=8")
 
 
 def _tuning() -> str:

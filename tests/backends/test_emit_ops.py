@@ -274,3 +274,16 @@ def test_a_product_and_a_sum_of_bfloat16_are_both_rounded():
     f = b.function("f", [b.sub(b.mul(b.args[0], b.args[0]), b.args[1])])
     y = (x * x).astype(BF16.numpy)
     np.testing.assert_array_equal(run(f, x, y)[0].astype(np.float32), 0)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=lambda d: d.name)
+def test_arithmetic_of_constants(dtype):
+    """Positions in nests that are written out; what is out of range comes round."""
+    ends = np.iinfo(dtype.numpy)
+    b = Builder()
+    x, y = (b.constant(v, dtype) for v in (ends.max - 1, ends.min + 3))
+    found = [b.emit(name, *pair) for name in ("add", "sub", "mul", "lt", "ge", "max") for pair in ((x, y), (y, x))]
+    found += [b.emit("select", test, x, y) for test in found if test.type.dtype == BOOL]
+    f = b.function("f", found)
+    for got, wanted in zip(run(f), evaluate(f, [])):
+        assert_same(got, wanted)
