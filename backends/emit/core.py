@@ -10,10 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llvmlite import ir
 
+from dflow.backends.analysis.independent import used_values
 from dflow.backends.emit.choices import mask_of
 from dflow.backends.emit.scalar import emit_scalar
 from dflow.backends.emit.types import (
@@ -103,7 +105,6 @@ class Emitter:
         self.checks: list[Check] = []
         self.error = function.args[-1]  # where a failed check leaves its record
         self.choices: set[Op] = set()  # comparisons into masks (see ``emit_choices``)
-        self.used: set[Value] | None = None  # by the program, once somebody has asked (see ``emit_rounds``)
         self.uses: Counter[Value] | None = None  # how often values are used, once somebody has asked (`emit/direct.py`)
         self.loops: int | None = None  # how many operations are loops, once somebody has asked (see ``emit_outline``)
         self.turning: frozenset[Op] = frozenset()  # copies that exchange two addresses here (see ``emit_turning``)
@@ -116,6 +117,11 @@ class Emitter:
         with self.builder.goto_block(self.exit):
             self.status = self.builder.phi(ir.IntType(32), "status")
         self.memory: Memory
+
+    @cached_property
+    def used(self) -> set[Value]:
+        """What the program uses."""
+        return used_values(self.plan)
 
     # --- blocks and operations
 

@@ -8,7 +8,7 @@ from typing import Any
 from llvmlite import ir
 
 from dflow.backends.emit.core import untyped
-from dflow.backends.emit.types import I64, ONE, VOID
+from dflow.backends.emit.types import I32, I64, ONE, PTR, VOID, declare
 
 
 def internal_function(module: ir.Module, name: str, args: Sequence[ir.Type]) -> tuple[ir.Function, bool]:
@@ -67,3 +67,25 @@ class FunctionWriter:
             self.increase(k, step)
 
         self.repeat(lambda: self.b.icmp_signed("<", self.read(k), stop), once)
+
+    # --- vectors
+
+    def compressed(self, v: ir.Value, mask: ir.Value) -> ir.Value:
+        """The lanes of integers that a mask names, at the front; anything behind them."""
+        t = v.type
+        name = f"llvm.experimental.vector.compress.v{t.count}i{t.element.width}"
+        known = declare(self.module, name, ir.FunctionType(t, [t, mask.type, t]))
+        return self.b.call(known, [v, mask, t(ir.Undefined)])
+
+    def lanes_in(self, mask: ir.Value) -> ir.Value:
+        """How many lanes of a mask are set."""
+        t = ir.IntType(mask.type.count)
+        count = self.module.declare_intrinsic("llvm.ctpop", [t], ir.FunctionType(t, [t]))
+        return self.b.zext(self.b.call(count, [self.b.bitcast(mask, t)]), I64)
+
+    def store_where(self, v: ir.Value, place: ir.Value, mask: ir.Value) -> None:
+        """Stores those lanes of integers."""
+        t = v.type
+        name = f"llvm.masked.store.v{t.count}i{t.element.width}.p0"
+        known = declare(self.module, name, ir.FunctionType(VOID, [t, PTR, I32, mask.type]))
+        self.b.call(known, [v, place, I32(t.element.width // 8), mask])

@@ -19,7 +19,7 @@ from dflow.backends.emit.function_writer import FunctionWriter, internal_functio
 from dflow.backends.emit.once import copy_bytes
 from dflow.backends.emit.scalar import is_nan
 from dflow.backends.emit.sort_keys import same
-from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, VOID, ZERO, declare, index, splat, storage_type
+from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, ZERO, declare, index, splat, storage_type
 from dflow.ir.types import DType
 
 VECTOR = 64  # bytes
@@ -58,10 +58,7 @@ class _Row(FunctionWriter):
             size,
             lambda k: b.store(self.encoded(b.load(self.at(x, k, self.item), typ=self.item)), self.at(y, k, self.key)),
         )
-        t = ir.FunctionType(I64, [I64, I1])
-        zeros = b.call(self.module.declare_intrinsic("llvm.ctlz", [I64], t), [size, I1(0)])
-        patience = b.mul(b.sub(index(64), zeros), index(PATIENCE))
-        b.call(_quick(self.module, self.width), [y, scratch, size, patience])
+        sort_keys(self, self.width, y, scratch, size)
         self.count(
             ZERO,
             size,
@@ -89,6 +86,13 @@ class _Row(FunctionWriter):
 def _most(width: int) -> int:
     """The largest key."""
     return (1 << (width - 1)) - 1
+
+
+def sort_keys(writer: FunctionWriter, width: int, keys: ir.Value, scratch: ir.Value, size: ir.Value) -> None:
+    """Sorts integers with a sign in place, with scratch memory for as many and a vector."""
+    b, t = writer.b, ir.FunctionType(I64, [I64, I1])
+    zeros = b.call(writer.module.declare_intrinsic("llvm.ctlz", [I64], t), [size, I1(0)])
+    b.call(_quick(writer.module, width), [keys, scratch, size, b.mul(b.sub(index(64), zeros), index(PATIENCE))])
 
 
 def _quick(module: ir.Module, width: int) -> ir.Function:
@@ -138,10 +142,8 @@ class _Keys(FunctionWriter):
         place = self.place(base, k)
         if mask is None:
             self.b.store(v, place, align=self.width // 8)
-            return
-        t = ir.FunctionType(VOID, [self.vector, PTR, I32, mask.type])
-        known = declare(self.module, f"llvm.masked.store.v{self.lanes}i{self.width}.p0", t)
-        self.b.call(known, [v, place, I32(self.width // 8), mask])
+        else:
+            self.store_where(v, place, mask)
 
     def shuffle(self, a: ir.Value, b: ir.Value, places: Sequence[int]) -> ir.Value:
         return self.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(places)), list(places)))
@@ -321,17 +323,3 @@ class _Quick(_Keys):
         rest = b.mul(self.read(back), index(self.width // 8))
         b.call(copy_bytes(self.module), [self.place(keys, self.read(front)), self.scratch, rest, I1(0)])
         return self.read(front)
-
-    def compressed(self, v: ir.Value, mask: ir.Value) -> ir.Value:
-        t = self.vector
-        known = declare(
-            self.module,
-            f"llvm.experimental.vector.compress.v{self.lanes}i{self.width}",
-            ir.FunctionType(t, [t, mask.type, t]),
-        )
-        return self.b.call(known, [v, mask, t(ir.Undefined)])
-
-    def lanes_in(self, mask: ir.Value) -> ir.Value:
-        t = ir.IntType(mask.type.count)
-        count = self.module.declare_intrinsic("llvm.ctpop", [t], ir.FunctionType(t, [t]))
-        return self.b.zext(self.b.call(count, [self.b.bitcast(mask, t)]), I64)

@@ -12,7 +12,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from dflow.backends.analysis.independent import Rounds, prove, used_values
+from dflow.backends.analysis.independent import Rounds, prove
 from dflow.backends.emit.core import Emitter, cost
 from dflow.backends.emit.memory import Heap
 from dflow.backends.emit.outline import new_function
@@ -39,8 +39,6 @@ def rounds_in_parts(e: Emitter, op: Op, run: Run, unit: int) -> bool:
     count, work = constant_of(op.operands[0]), _cost(op.regions[0])
     if not e.threads or (work < LONG if count is None else count * work < LEAST):
         return False
-    if e.used is None:
-        e.used = used_values(e.plan)
     rounds = prove(op, e.plan, e.used, e.memory.certain)
     if rounds is None or any(e.memory.heaps[b].is_large for b in rounds.uncertain):
         return False

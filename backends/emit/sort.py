@@ -1,7 +1,7 @@
 """The order of the elements along the last axis, or some places of it.
 
-One function for each dtype sorts one row (`radix_sort.py`), or looks for the places (`radix_select.py`). Threads share
-the rows, or the passes over a long one.
+One function for each dtype sorts one row (`quick_sort.py`, and with positions `radix_sort.py`), looks for the places
+(`selection.py`), or parts the row about one (`partition.py`). Threads share the rows, or the passes over a long one.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from llvmlite import ir
 
 from dflow.backends.emit.core import Domain, Emitter, emits
+from dflow.backends.emit.partition import parter
 from dflow.backends.emit.parts import with_memory
 from dflow.backends.emit.quick_sort import SIZES, scratch_bytes, value_sorter
-from dflow.backends.emit.radix_select import ROOM, selector
 from dflow.backends.emit.radix_sort import RECORD, sorter
+from dflow.backends.emit.selection import ROOM, selector
 from dflow.backends.emit.types import I8, I64, ZERO, index
 from dflow.ir.core import Op
 
@@ -77,7 +78,7 @@ def _ranked(e: Emitter, op: Op) -> None:
     if 0 in y.type.bound:
         return
     bound = x.type.bound[-1]
-    function = selector(e.module, x.type.dtype, e.options.threads, bound)
+    function = selector(e.module, x.type.dtype, e.options, bound, y.type.bound[-1])
 
     def rows(domain: Domain, scratch: ir.Value) -> None:
         def row(at: list[ir.Value]) -> None:
@@ -85,6 +86,25 @@ def _ranked(e: Emitter, op: Op) -> None:
             given = [e.address(v, here) for v in (x, ranks)]
             sizes = [e.size(d) for d in (size, y.type.shape[-1])]
             e.builder.call(function, [*given, e.address(y, here, write=True), scratch, *sizes])
+
+        e.nest(domain, row, COST * bound)
+
+    with_memory(e, op, batch, SELECTION * bound, ROOM * bound, rows)
+
+
+@emits("partition", "argpartition")
+def _partition(e: Emitter, op: Op) -> None:
+    (x,), y, rank = op.operands, op.result, index(op.attrs["rank"])
+    *batch, size = x.type.shape
+    if 0 in y.type.bound:
+        return
+    bound = x.type.bound[-1]
+    function = parter(e.module, x.type.dtype, e.options, bound, op.name == "argpartition")
+
+    def rows(domain: Domain, scratch: ir.Value) -> None:
+        def row(at: list[ir.Value]) -> None:
+            here = [*at, ZERO]
+            e.builder.call(function, [e.address(x, here), e.address(y, here, write=True), scratch, e.size(size), rank])
 
         e.nest(domain, row, COST * bound)
 

@@ -1,4 +1,5 @@
-"""Eigenvalues and singular values, by LAPACK. Matrices go there by columns, and come back so."""
+"""Eigenvalues and singular values, by LAPACK. Matrices go there by columns, and come back so. Vectors that nobody uses
+are not computed."""
 
 from __future__ import annotations
 
@@ -47,11 +48,12 @@ def _eigh(e: Emitter, op: Op) -> None:
         columns = Columns(e, scratch["columns"], n, dtype).fill(x, batch)
         rest: tuple[Any, ...] = (start(e, w, batch), scratch["work"], work)
         rest += (scratch["real"], more) if is_complex else ()
-        letters = "V", "L" if op.attrs["lower"] else "U"
+        letters = "V" if v in e.used else "N", "L" if op.attrs["lower"] else "U"
         name = "heevd" if is_complex else "syevd"
         call(e, "lapack", name, dtype, *letters, n, columns.pointer, n, *rest, scratch["integers"], integers, info)
-        columns.copy_to(v, batch)
-        fill_unless_done(e, info, [w, v], batch)
+        if v in e.used:
+            columns.copy_to(v, batch)
+        fill_unless_done(e, info, [y for y in (w, v) if y in e.used], batch)
 
     batches(e, op, one)
     scratch.release()
@@ -75,7 +77,7 @@ def _eig(e: Emitter, op: Op) -> None:
     def one(batch: At) -> None:
         columns = Columns(e, scratch["x"], n, dtype).fill(x, batch)
         vectors = Columns(e, scratch["v"], n, dtype)
-        rest: Any = ("N", "V", n, columns.pointer, n)
+        rest: Any = ("N", "V" if v in e.used else "N", n, columns.pointer, n)
         space: Any = (vectors.pointer, n, vectors.pointer, n, scratch["work"], work)
         e.builder.store(INTEGER(1), info)
         with e.builder.if_then(_is_finite(e, x, batch)):  # LAPACK may not return from what is not
@@ -84,11 +86,11 @@ def _eig(e: Emitter, op: Op) -> None:
             else:
                 imaginary = e.builder.gep(scratch["real"], [index(n)], source_etype=small)
                 call(e, "lapack", "geev", dtype, *rest, scratch["real"], imaginary, *space, info)
-        if is_complex:
-            vectors.copy_to(v, batch)
-        else:
+        if not is_complex:
             _as_complex(e, scratch["real"], vectors, w, v, batch)
-        fill_unless_done(e, info, [w, v], batch)
+        elif v in e.used:
+            vectors.copy_to(v, batch)
+        fill_unless_done(e, info, [y for y in (w, v) if y in e.used], batch)
 
     batches(e, op, one)
     scratch.release()
@@ -120,6 +122,8 @@ def _as_complex(e: Emitter, found: ir.Value, vectors: Columns, w: Value, v: Valu
     def column(j: ir.Value) -> None:
         real, imag = (b.load(b.gep(found, [k], source_etype=t), typ=t) for k in (j, b.add(n, j)))
         e.store(w, [*batch, j], a.join(real, imag))
+        if v not in e.used:
+            return
         above, below = b.fcmp_ordered(">", imag, zero), b.fcmp_ordered("<", imag, zero)
         first, second = b.select(below, b.sub(j, ONE), j), b.select(above, b.add(j, ONE), j)
 
@@ -155,13 +159,14 @@ def _svd(e: Emitter, op: Op) -> None:
     def one(batch: At) -> None:
         columns = Columns(e, scratch["x"], m, dtype).fill(x, batch)
         by_columns = Columns(e, scratch["u"], m, dtype), Columns(e, scratch["vh"], right, dtype)
-        job = "A" if op.attrs["full"] else "S"
+        job = "N" if not {u, vh} & e.used else "A" if op.attrs["full"] else "S"
         matrices = (columns.pointer, m, start(e, s, batch), scratch["u"], m, scratch["vh"], right)
         rest = (scratch["work"], work, *((scratch["real"],) if is_complex else ()), scratch["integers"], info)
         call(e, "lapack", "gesdd", dtype, job, m, n, *matrices, *rest)
         for part, y in zip(by_columns, (u, vh)):
-            part.copy_to(y, batch)
-        fill_unless_done(e, info, [u, s, vh], batch)
+            if y in e.used:
+                part.copy_to(y, batch)
+        fill_unless_done(e, info, [y for y in (u, s, vh) if y in e.used], batch)
 
     batches(e, op, one)
     scratch.release()

@@ -28,7 +28,7 @@ from math import prod
 
 from dflow.backends.lowering.liveness import LOOPS, WRITES, Interval, Liveness, identity_reads
 from dflow.backends.lowering.place import place
-from dflow.backends.lowering.plan import Buffer, Plan
+from dflow.backends.lowering.plan import CALLED, Buffer, Plan
 from dflow.backends.lowering.turning import turning
 from dflow.ir.builder import Builder
 from dflow.ir.core import Block, Function, Op, Value, substitute, walk
@@ -41,7 +41,7 @@ def bufferize(f: Function, in_place: Mapping[int, int] | None = None) -> Plan:
 
     ``in_place`` maps results to arguments of the same type, a tensor of static size, in whose memory they are left.
     """
-    f = decompose(f, but=("fourier", "gemm", "ranked", "sort"))
+    f = decompose(f, but=("gemm", *CALLED))
     if not _has_tensors(f):
         return Plan(f)
     in_place = in_place or {}

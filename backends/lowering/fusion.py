@@ -23,6 +23,7 @@ from dflow.backends.lowering.handed_on import handed_on
 from dflow.backends.lowering.merge_kernels import merge_kernels
 from dflow.backends.lowering.one_pass import one_pass
 from dflow.backends.lowering.own_sums import own_sums
+from dflow.backends.lowering.plan import CALLED
 from dflow.backends.lowering.rerun import rerun
 from dflow.backends.lowering.sink_kernels import sink_kernels
 from dflow.backends.lowering.spaced_tapes import spaced_tapes
@@ -38,7 +39,7 @@ from dflow.ir.types import BF16, F32, I64, scalar
 def fuse(f: Function, blas: bool = False, for_device: bool = False) -> Function:
     """``f`` with its tensor operations in kernels. ``f`` itself is not changed. ``blas``: there is BLAS, which takes
     transposed matrices as they lie. ``for_device``: a GPU will run it, which computes faster than it reads."""
-    f = forwards(unchecked(decompose(f, () if for_device else ("fourier", "ranked", "sort"))))
+    f = forwards(unchecked(decompose(f, () if for_device else CALLED)))
     f = whole_sums(spaced_tapes(f) if for_device else rerun(own_sums(one_pass(handed_on(f)))))
     return Function(f.name, _Fusion(Demand(f, blas, for_device)).block(f.body, inner=False), f.linear, f.loc)
 

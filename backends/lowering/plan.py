@@ -29,6 +29,9 @@ import numpy as np
 from dflow.ir.core import Function, Op, Value
 from dflow.ir.types import TensorType
 
+# Operations with a decomposition for which there are functions instead, but not on a GPU.
+CALLED = ("argpartition", "fourier", "partition", "ranked", "sort")
+
 Space = Literal["argument", "result", "stack", "arena", "heap"]
 
 

@@ -12,29 +12,37 @@ from dflow.numpy import support as s
 from dflow.numpy.dispatch import implements, own
 from dflow.numpy.joining import take_along_axis
 from dflow.numpy.shapes import moveaxis
-from dflow.numpy.sorting import axis_last, order, sorted_last
+from dflow.numpy.sorting import axis_last, sorted_last
+from dflow.numpy.sorting import order as in_order
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
 
 np: Any = numpy  # its functions on traced arrays; the types of its own would be in the way
 
-MANY = 1 << 14  # elements that are parted sooner than sorted
-NARROW = 4  # bytes of elements that are sorted sooner than parted
+MANY = 1 << 10  # elements that are sorted sooner than parted
+FEW = 1 << 6  # the same where positions are wanted
+
+
+def _numbers(v: Value) -> Value:
+    return s.cast(v, np.uint8) if v.type.dtype.kind == "b" else v
 
 
 def positions(v: Value, ranks: Value) -> Value:
     """Those of the elements that have some ranks in that order, along the last axis; of real numbers."""
-    return builder().ranked(s.cast(v, np.uint8) if v.type.dtype.kind == "b" else v, ranks)
+    return builder().ranked(_numbers(v), ranks)
 
 
 @implements(np.partition)
 def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
-    """The elements in order, which is a partition about every position; many long ones are parted about one."""
+    """Few elements are brought in order, which is a partition about every position, and so they are for several."""
     _check_kth(kth, a, axis)
     x, at = axis_last(a, axis)
-    long = x.dtype.itemsize > NARROW and _only_rank(x, kth) is not None
-    rows = take_along_axis.__wrapped__(x, _parted(x, kth), -1) if long else sorted_last(x)
+    rank = _only_rank(x, kth, MANY)
+    if rank is None:
+        rows = sorted_last(x)
+    else:
+        rows = s.as_dtype(wrap(builder().partition(_numbers(x.value), rank=rank)), x.dtype)
     return moveaxis.__wrapped__(rows, -1, at)
 
 
@@ -42,34 +50,16 @@ def partition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order
 def argpartition(a: Any, kth: Any, axis: Any = -1, kind: str = "introselect", order: Any = None) -> Array:
     _check_kth(kth, a, axis)
     x, at = axis_last(a, axis)
-    return moveaxis.__wrapped__(_parted(x, kth), -1, at)
+    rank = _only_rank(x, kth, FEW)
+    places = in_order(x.value) if rank is None else builder().argpartition(_numbers(x.value), rank=rank)
+    return moveaxis.__wrapped__(wrap(places), -1, at)
 
 
-def _parted(x: Array, kth: Any) -> Array:
-    """The positions along the last axis of what comes before the element of one rank, of that, and of the rest; of
-    few elements, and for several ranks, the order."""
-    b, (*batch, size), rank = builder(), s.static(s.dims(x), "np.partition"), _only_rank(x, kth)
-    if rank is None:
-        return wrap(order(x.value))
-    here = np.arange(size)
-    middle = wrap(positions(x.value, s.full((*batch, 1), rank, np.int64)))
-    pivot = take_along_axis.__wrapped__(x, middle, -1)
-    before, alike = x < pivot, x == pivot
-    if kind_of(x.dtype) == "f":
-        before, alike = before | (np.isnan(pivot) & ~np.isnan(x)), alike | (np.isnan(pivot) & np.isnan(x))
-    before = before | (alike & (here < middle))
-    count = np.cumsum(before, axis=-1)
-    place = np.where(before, count - 1, np.where(here == middle, rank, rank + here - count + (here < middle)))
-    shape = (*batch, size)
-    rows = [b.broadcast(b.iota(size=n), shape=shape, dims=(k,)) for k, n in enumerate(shape)]
-    return wrap(b.scatter(s.full(shape, 0, np.int64), rows[-1], *rows[:-1], lift(place).value))
-
-
-def _only_rank(x: Array, kth: Any) -> int | None:
-    """The rank, if it is one and of so many numbers that they are parted about it."""
+def _only_rank(x: Array, kth: Any, few: int) -> int | None:
+    """The rank, if it is one, of more real numbers than a few."""
     size = s.static(s.dims(x), "np.partition")[-1]
     ranks = {s.static_int(k, "kth") % max(size, 1) for k in np.ravel(kth)}
-    return None if len(ranks) != 1 or size < MANY or kind_of(x.dtype) == "c" else ranks.pop()
+    return None if len(ranks) != 1 or size <= few or kind_of(x.dtype) == "c" else ranks.pop()
 
 
 def _check_kth(kth: Any, a: Any, axis: Any) -> None:
@@ -91,7 +81,7 @@ def topk(x: Any, k: int, /, *, axis: int = -1, largest: bool = True) -> tuple[Ar
     ranks = np.arange(count)
     ranks = np.broadcast_to(lift(size - 1 - ranks if largest else ranks), (*s.dims(moved)[:-1], count))
     is_real = moved.dtype.kind != "c" and size
-    places = wrap(positions(moved.value, lift(ranks).value) if is_real else order(moved.value))
+    places = wrap(positions(moved.value, lift(ranks).value) if is_real else in_order(moved.value))
     if not is_real:
         places = places[..., ::-1][..., :count] if largest else places[..., :count]
     values = take_along_axis.__wrapped__(moved, places, -1)

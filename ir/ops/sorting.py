@@ -1,5 +1,5 @@
-"""Sorting: one operation gives the order, another some places of it, a third the sorted elements, whose derivative is
-that of a gather by the order."""
+"""Sorting: operations that give the order, some places of it, and the positions when a row is parted about one; and
+the elements in order or so parted, whose derivative is that of a gather by the positions."""
 
 from __future__ import annotations
 
@@ -55,6 +55,35 @@ def _look_up(b: Any, attrs: Any, xs: Any) -> list[Any]:
     return [_in_order(b, b.argsort(xs[0]), xs[1])]
 
 
+def _partition_infer(attrs: Any, types: Any) -> list[TensorType]:
+    _argsort_infer(attrs, types)
+    (x,), rank = types, attrs["rank"]
+    (size,) = x.static_shape[-1:]
+    require(isinstance(rank, int) and 0 <= rank < size, f"the rank must be in 0..{size - 1}, got {rank}")
+    return [x]
+
+
+def _argpartition_infer(attrs: Any, types: Any) -> list[TensorType]:
+    (x,) = _partition_infer(attrs, types)
+    return [TensorType(I64, x.shape)]
+
+
+def _argpartition(attrs: Any, x: Any) -> Any:
+    order, k = np.argsort(x, axis=-1, kind="stable"), attrs["rank"]
+    return np.concatenate([np.sort(order[..., :k]), order[..., k : k + 1], np.sort(order[..., k + 1 :])], axis=-1)
+
+
+def _argpartition_by_order(b: Any, attrs: Any, xs: Any) -> list[Any]:
+    order, rank = b.argsort(xs[0]), attrs["rank"]
+    *batch, size = order.type.shape
+
+    def part(start: int, stop: int) -> Any:
+        index = (*("all" for _ in batch), ("slice", stop - start, 1))
+        return b.sort(b.extract(order, b.index(start), index=index))
+
+    return [b.concatenate(part(0, rank), part(rank, rank + 1), part(rank + 1, size), axis=len(batch))]
+
+
 define(
     OpDef(
         "argsort",
@@ -97,6 +126,37 @@ define(
         samples=(
             Sample(([3.0, 1.0, 2.0, 1.0, 3.0], [4, 0, 1]), integer=(1,)),
             Sample(([[2.0, 2.0, 1.0], [0.0, -1.0, 5.0]], [[1], [0]]), integer=(1,)),
+        ),
+    )
+)
+define(
+    OpDef(
+        "argpartition",
+        "the positions along the last axis of what comes before the element of a rank in that order, of that, and of "
+        "what comes after it, each in their own order",
+        _argpartition_infer,
+        _argpartition,
+        dtypes=REAL,
+        no_derivative="its result is an index",
+        decomposition=_argpartition_by_order,
+        samples=(
+            Sample(([3.0, 1.0, 2.0, 1.0, 3.0],), {"rank": 2}),
+            Sample(([[2.0, 2.0, 1.0], [0.0, -1.0, 5.0]],), {"rank": 0}),
+        ),
+    )
+)
+define(
+    OpDef(
+        "partition",
+        "the elements along the last axis in the order of their positions by ``argpartition``",
+        _partition_infer,
+        lambda attrs, x: np.take_along_axis(x, _argpartition(attrs, x), axis=-1),
+        lambda b, attrs, xs, ys, ts: [_in_order(b, ts[0], b.argpartition(xs[0], **attrs))],
+        dtypes=REAL,
+        decomposition=lambda b, attrs, xs: [_in_order(b, xs[0], b.argpartition(xs[0], **attrs))],
+        samples=(
+            Sample(([3.0, 1.0, 2.0, -1.0, 4.0],), {"rank": 3}),
+            Sample(([[2.0, 2.5, 1.0], [0.0, -1.0, 5.0]],), {"rank": 1}),
         ),
     )
 )

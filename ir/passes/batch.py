@@ -137,7 +137,7 @@ def _concatenate(pass_: Batch, op: Op) -> Value | None:
 
 
 def _order(pass_: Batch, op: Op) -> Value | None:
-    return pass_.b.emit(op.name, *map(pass_.whole, op.operands))
+    return pass_.b.emit(op.name, *map(pass_.whole, op.operands), **op.attrs)
 
 
 def _reduce(pass_: Batch, op: Op) -> Value | None:
@@ -254,7 +254,7 @@ RULES: dict[str, Rule] = {
     "gather": _gather,
     "check": _check,
     "guard": _guard,
-    **dict.fromkeys(("argsort", "ranked", "sort"), _order),
+    **dict.fromkeys(("argsort", "argpartition", "partition", "ranked", "sort"), _order),
     "broadcast": _broadcast,
     "reshape": _reshape,
     "transpose": _transpose,

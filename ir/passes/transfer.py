@@ -242,10 +242,9 @@ TRANSFER: dict[str, Transfer] = {
     "iota": _iota,
     "argmax": _position,
     "argmin": _position,
-    "argsort": _order,
-    "ranked": _order,
+    **dict.fromkeys(("argsort", "argpartition", "ranked"), _order),
     "reduce": _reduce,
-    **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather", "sort"), _same),
+    **dict.fromkeys(("broadcast", "reshape", "transpose", "extract", "gather", "partition", "sort"), _same),
     **dict.fromkeys(COMPARISONS, _compare),
 }
 

@@ -66,9 +66,11 @@ def ranked(dtype: str, *shapes: tuple[int, ...]) -> Callable[..., tuple[np.ndarr
 
 @pytest.mark.parametrize("dtype", ["f64", "f32", "f16", "i64", "u8"])
 @pytest.mark.parametrize("n", [1, 64, 1500, 40_003])
-def test_places_of_the_order(dtype, n):
+@pytest.mark.parametrize("many", [False, True])
+def test_places_of_the_order(dtype, n, many):
     """A few ranks, near each other and apart; more than there are windows; beyond the ends."""
-    places = np.array([n // 2, n // 2 + 1, 0, n - 1, n // 10, n // 3, *range(0, n, n // 13 + 1), -1, n])
+    further = [*range(0, n, n // 13 + 1), -1] if many else []
+    places = np.array([n // 2, n // 2 + 1, 0, n - 1, n // 10, n // 3, *further, n])
     f = ranked(dtype, (n,), places.shape)
     for x in rows(DTYPES[dtype].numpy.str[1:], n):
         order = np.argsort(x, kind="stable")
@@ -84,12 +86,24 @@ def test_places_that_a_sample_misleads_about():
     np.testing.assert_array_equal(ranked("f64", (n,), places.shape)(x, places)[0], order[places])
 
 
-@pytest.mark.parametrize("k", [9_000, -1])
-def test_partitions(k):
-    both = dflow.jit(lambda x: (np.partition(x, k), np.argpartition(x, k)))
-    for x in (RNG.standard_normal((2, 17_000)), np.where(RNG.random((2, 17_000)) < 0.6, np.nan, 1.0)):
-        found, at = both(x)
-        np.testing.assert_array_equal(found, np.take_along_axis(x, at, -1))
-        np.testing.assert_array_equal(np.sort(found), np.sort(x))
-        np.testing.assert_array_equal(found[..., k], np.sort(x)[..., k])
-        np.testing.assert_array_equal(np.sort(found[..., :k]), np.sort(x)[..., :k])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "u1"])
+def test_partitions(dtype):
+    """Both sides keep their order; of elements alike, those before that of the rank come before."""
+    both = dflow.jit(lambda x: [(np.partition(x, k), np.argpartition(x, k)) for k in (0, 1_500, -1)])
+    for x in rows(dtype, 2_501):
+        order = np.argsort(x, kind="stable")
+        for k, (found, at) in zip((0, 1_500, 2_500), both(x)):
+            wanted = np.concatenate([np.sort(order[:k]), order[k : k + 1], np.sort(order[k + 1 :])])
+            np.testing.assert_array_equal(at, wanted)
+            np.testing.assert_array_equal(found, x[at])
+
+
+def test_partitions_of_rows_and_their_derivatives():
+    x, w = RNG.standard_normal((2, 3, 1_100)), RNG.standard_normal((3, 1_100))
+    f = lambda x: np.partition(x, 700, axis=1)  # noqa: E731
+    found, at = dflow.jit(lambda x: (f(x), np.argpartition(x, 700, axis=1)))(x.swapaxes(1, 2))
+    np.testing.assert_array_equal(found, np.take_along_axis(x.swapaxes(1, 2), at, 1))
+    wanted = np.zeros((2, 3, 1_100))
+    np.put_along_axis(wanted, at.swapaxes(1, 2), np.broadcast_to(w, x.shape), -1)
+    gradient = dflow.vmap(dflow.grad(lambda x: np.sum(f(x[None].swapaxes(1, 2))[0].T * w)))(x)
+    np.testing.assert_array_equal(gradient, wanted)
