@@ -251,8 +251,8 @@ update would not be seen
         def f(x):
             out = []
             for i in range(int(x[0])):
-                out.append(x[i])
-            return out
+                out.append([x[i]])
+            return sum(len(item) for item in out)
         """,
         errors.CarriedError,
         """
@@ -260,7 +260,7 @@ update would not be seen
             for i in range(int(x[0])):
                      ^^^^^^^^^^^^^^^^
         seen: list[0] is set or removed there
-        mend: append in a `for` loop (with `break`), and change the list in no other way there; or fill an array
+        mend: append numbers, arrays or tuples that are alike, and change the list in no other way; or fill an array
         """,
     ),
     "size without a bound": (

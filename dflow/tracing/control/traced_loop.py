@@ -139,7 +139,7 @@ class TracedLoop:
     def fills(self, error: CarriedError) -> bool:
         """Whether the error is that a list becomes longer in a branch, and the list is one to be filled by the loop."""
         found = []
-        if error.appended and self.counter is not None:
+        if error.appended:
             with entered(self.body_region):
                 found = filled(error, self)
         self.learnt.growing.update((id(g.target), g) for g in found)
@@ -308,10 +308,8 @@ class TracedLoop:
 
     def find_places(self) -> None:
         """Lists that the body appends to, and parts of objects that it changes, become variables of the loop."""
-        longer = []
-        if self.most and self.counter is not None:
-            with entered(self.region):
-                longer = grown(self)
+        with entered(self.region):
+            longer = grown(self)
         if longer:
             self.outside.restore()
             self.learnt.growing.update((id(g.target), g) for g in longer)

@@ -42,6 +42,9 @@ class Numbers:
     def whole(self) -> Array:
         return self.array
 
+    def columns(self) -> list[Array | None]:
+        return [self.array]
+
     def refused(self) -> DflowError:
         return failure(
             CarriedError,
@@ -51,6 +54,9 @@ class Numbers:
         )
 
     def append(self, x: Any) -> None:
+        raise self.refused()
+
+    def pop(self) -> Any:
         raise self.refused()
 
 

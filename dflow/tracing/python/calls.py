@@ -23,9 +23,11 @@ from dflow.tracing.arrays.lift import any_traced, contains_traced, lift, support
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.control.state import Undefined
 from dflow.tracing.lists import earlier, lists_of_numbers, totals
+from dflow.tracing.lists.stacks import held_outside
 from dflow.tracing.python import templates
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.python.iterators import take_from
+from dflow.tracing.python.objects import emptied
 from dflow.tracing.python.optional import all_held, held
 from dflow.tracing.python.special_methods import attribute, iterated
 from dflow.tracing.python.special_methods import method as special_method
@@ -314,6 +316,8 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return _method_of_growing(function, owner, args, kwargs)
     if isinstance(owner, list) and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
+    if type(owner) is list and function.__name__ == "pop" and not owner:
+        raise emptied(owner)
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
         region().root().outside.require_unchanged(None, owner)
@@ -386,12 +390,16 @@ def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
 
 def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) -> Any:
     """A method of a list that grows in a traced loop."""
+    if function.__name__ == "pop" and not args and held_outside(owner, region()):
+        earlier.to_be_filled(owner)
     run = lists_of_numbers.method(owner, function.__name__)
     if run is not None:
         return run(*args, **kwargs)
+    fills = earlier.filling(owner)
+    if fills is not None and function.__name__ == "pop" and not args:
+        return fills.pop()
     if function.__name__ not in ("append", "extend", "copy"):
         earlier.refuse(owner)
-    fills = earlier.filling(owner)
     if fills is None and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if fills is None or function.__name__ == "copy":

@@ -301,7 +301,10 @@ class Snapshot:
             grows = self.then(place) is MISSING and not growing
             if now is MISSING or grows or isinstance(place.owner, set):
                 self.restore()
-                raise resized(place, where)
+                error = resized(place, where)
+                if type(place.owner) is list and now is MISSING:  # a loop that fills the list takes items from it, too
+                    error.appended = [(place.owner, list(place.owner), None)]
+                raise error
             if isinstance(place.owner, bytearray):
                 self.restore()
                 raise failure(
@@ -342,9 +345,8 @@ def article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
-def in_loop() -> bool:
-    """Whether what is traced runs several times."""
-    here = current()
+def in_loop(here: Region | None) -> bool:
+    """Whether what is traced in a region runs several times."""
     return here is not None and (here.unrolled > 1 or any(r.kind == LOOP for r in here.around()))
 
 
@@ -367,18 +369,27 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
 def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
     mend = "give it all its parts before, and change their values only; or fill an array"
-    if isinstance(place.owner, list) and where == WHILE:
-        mend = "a `while` has no greatest length: write `for _ in range(1000):` with `if not condition: break`"
-    elif isinstance(place.owner, list) and where == "branch" and not in_loop():
+    if isinstance(place.owner, list) and where == "branch" and not in_loop(current()):
         mend = "say its length: an array of the items that there may be, and a mask of those that there are, `a[mask]`"
     elif isinstance(place.owner, list):
-        mend = "append in a `for` loop (with `break`), and change the list in no other way there; or fill an array"
+        mend = "append numbers, arrays or tuples that are alike, and change the list in no other way; or fill an array"
     return failure(
         CarriedError,
         f"{article(kind)} from outside grows or shrinks inside a {where} that is traced",
         seen=f"{place.name} is set or removed there",
         mend=mend,
     )
+
+
+def emptied(xs: list[Any]) -> Exception:
+    """The error where an item is taken from a list that has none: when a branch or loop runs, there may be some."""
+    here = current()
+    then = here.reach.saved.get(id(xs)) if here is not None and here.reach is not None else None
+    if then is None or not then[1]:
+        return IndexError("pop from empty list")
+    error = resized(Place(xs, 0), "loop")
+    error.appended = [(xs, list(then[1].values()), None)]
+    return error
 
 
 _LEAVES = Array | np.ndarray | np.generic | bool | int | float | complex | str | bytes | types.ModuleType | None
