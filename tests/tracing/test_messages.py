@@ -170,12 +170,12 @@ update would not be seen
         """
         def f(x):
             i = int(x[0])
-            return TABLE[i]
+            return MIXED[i]
         """,
         errors.NeedsStatic,
         """
         case.py:6: a list is indexed by a value that is known only when the program runs
-            return TABLE[i]
+            return MIXED[i]
                    ^^^^^^^^
         seen: index <traced i64 (Python number)>
         wanted: an array, or a list of numbers of one type or of tuples of such (at most 32, or known ones)
@@ -438,7 +438,7 @@ update would not be seen
     ),
 }
 
-HEAD = "import numpy as np\nG = np.zeros(3)\nTABLE = ['a', 'b', 'c']\n"
+HEAD = "import numpy as np\nG = np.zeros(3)\nMIXED = ['a', 2, 'c']\n"
 
 
 def dedent(text):

@@ -23,6 +23,7 @@ from dflow.tracing.control import shrinking
 from dflow.tracing.control.after_loop import After
 from dflow.tracing.control.aliases import Aliases
 from dflow.tracing.control.branches import Block, choose, traced_condition, truth
+from dflow.tracing.control.carried_choice import as_choice
 from dflow.tracing.control.carried_optional import as_optional
 from dflow.tracing.control.left_behind import leave
 from dflow.tracing.control.remembered import key_of, recall, remember
@@ -223,6 +224,8 @@ class TracedLoop:
     def enter_part(self, path: Path, value: Any) -> Any:
         if path in self.learnt.optional:
             value = as_optional(value, self.learnt.optional[path], self.where)
+        if path in self.learnt.choices:
+            value = as_choice(value, self.learnt.choices[path])
         if is_number(value) and path in self.learnt.shrinking:
             node = shrinking.entered(_lift.lift(value), self.learnt.shrinking[path])
             node.parts = {k: self.enter_part((*path, k), p) for k, p in node.parts.items()}

@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 
 from dflow.errors import NeedsStatic, UndefinedError, failure
+from dflow.ir.types import I64
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
 from dflow.tracing.arrays.lift import contains_traced
+from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.context import builder, region
 from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import rows
+from dflow.tracing.python.choice import Choice, is_fixed
 from dflow.tracing.python.objects import is_mutable
 
 EXACT = 2**53  # integers up to here are floats, too
@@ -41,9 +44,18 @@ def item(base: Any, index: Any) -> Any:
     if not _is_position(index) or not isinstance(base, list | tuple | range):
         raise refuse_items(type(base).__name__, index)
     columns = rows.columns(base) or _columns(base)
+    if columns is None and base and all(map(is_fixed, base)):
+        return Choice(_inside(index, len(base)), base)
     if columns is None:
         raise refuse_items(type(base).__name__, index)
     return columns.item(index)
+
+
+def _inside(index: Array, n: int) -> Array:
+    """A position in a list of ``n`` items, checked when the program runs, counted from the start."""
+    inside = _lift.elementwise("and", index >= -n, index < n)
+    builder().check(inside.value, error="IndexError", message="list index out of range")
+    return _lift.wrap(_lift.convert(numpy_functions().where(index < 0, index + n, index).value, I64), weak=True)
 
 
 def put(base: list[Any], index: Array, value: Any) -> None:

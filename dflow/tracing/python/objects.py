@@ -27,6 +27,7 @@ from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.views import same_steps
 from dflow.tracing.context import LOOP, Region, current
 from dflow.tracing.control.state import Forgotten, Undefined, flatten, same
+from dflow.tracing.python.choice import Choice, is_fixed
 from dflow.tracing.python.optional import Optional
 
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
@@ -103,6 +104,8 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
     if isinstance(x, Optional):
         both = {"present": x.present, "value": x.value}
         return Anatomy(Optional, both, lambda p: x.like(p["present"], p["value"]))
+    if isinstance(x, Choice):
+        return _anatomy_of_choice(x)
     if isinstance(x, _LEAVES) or not is_record(x):
         return None
     if is_custom(cls):
@@ -112,11 +115,23 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
     return Anatomy((cls, *sorted(found)), found, lambda p: with_attributes(cls, p.items()))
 
 
+def _anatomy_of_choice(x: Choice) -> Anatomy:
+    """Its index, and those options that have parts."""
+    inner = {k: o for k, o in enumerate(x.options) if not is_fixed(o)}
+    kind = Choice, Fixed(tuple(None if k in inner else o for k, o in enumerate(x.options)))
+    made = [*x.options]
+
+    def like(p: Parts) -> Choice:
+        return Choice(p["index"], [p.get(k, o) for k, o in enumerate(made)])
+
+    return Anatomy(kind, {"index": x.index, **inner}, like)
+
+
 def is_mutable(x: Any) -> bool:
     """Whether ``x`` is an object that may change, and that counts as itself and not as its value."""
     if isinstance(x, list | dict | set | deque | types.CellType):
         return True
-    if isinstance(x, tuple | Array | Undefined) or not is_record(x):
+    if isinstance(x, tuple | Array | Undefined | Choice | Optional) or not is_record(x):
         return False
     return not getattr(getattr(x, "__dataclass_params__", None), "frozen", False)
 
@@ -246,6 +261,8 @@ class Snapshot:
             return [f for f in vars(x).values() if isinstance(f, types.FunctionType)] if _is_users(x) else ()
         if isinstance(x, Optional):
             return (x.value,)
+        if isinstance(x, Choice):
+            return x.options
         if isinstance(x, tuple):
             return x if len(x) <= MOST_ITEMS else ()
         if has(x, "__wrapped__"):  # a compiled function, a cached one
