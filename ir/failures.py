@@ -56,8 +56,10 @@ def is_error_name(name: str) -> bool:
 
 def made(name: str, message: str, details: Iterable[int] = ()) -> Exception:
     """The error of a check that failed. A class of the user's is made without its ``__init__``."""
-    cls = error_class(name)
-    return cls.__new__(cls, described(message, details))
+    cls, text = error_class(name), described(message, details)
+    error = cls.__new__(cls, text)
+    error.args = (text,)  # which MemoryError leaves to its __init__
+    return error
 
 
 def described(message: str, details: Iterable[int]) -> str:

@@ -24,9 +24,11 @@ from dflow.tracing.control.logic import and_, compare, comparison, not_, or_, te
 from dflow.tracing.control.loops import LONG, MOST_UNROLLED, for_, while_
 from dflow.tracing.control.loops import if_filling as if_
 from dflow.tracing.control.state import UNSET, Undefined, load
+from dflow.tracing.control.switch import switch
 from dflow.tracing.lists import earlier, lists_of_numbers, lookup, tables
 from dflow.tracing.lists.sequences import as_sequence, most_iterations
 from dflow.tracing.python.calls import call, captured_update, dispatch
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.objects import Place, outside_change
 from dflow.tracing.python.optional import held
 from dflow.tracing.python.printing import joined, message_of
@@ -125,6 +127,13 @@ def _traced_index(index: Any) -> bool:
 
 def getitem(base: Any, index: Any) -> Any:
     base, index = held(base), load(held(index))
+    for k, x in enumerate((base, index)):
+        if isinstance(x, Choice):
+            return switch(x, functools.partial(_item_of, index) if k == 0 else functools.partial(getitem, base))
+    if isinstance(base, dict) and isinstance(index, tuple):
+        for k, x in enumerate(index):
+            if isinstance(x, Choice):
+                return switch(x, functools.partial(_item_at, base, index, k))
     run = special_method(base, "__getitem__")
     if run is not None:
         return run(index)
@@ -146,6 +155,14 @@ def getitem(base: Any, index: Any) -> Any:
         raise error from None
 
 
+def _item_of(index: Any, option: Any) -> Any:
+    return getitem(option, index)
+
+
+def _item_at(base: Any, index: tuple[Any, ...], k: int, option: Any) -> Any:
+    return getitem(base, (*index[:k], option, *index[k + 1 :]))
+
+
 def located(error: Exception) -> Exception:
     """An error of Python or NumPy, its message with the user's line."""
     if isinstance(error, DflowError) or not tracing():
@@ -156,6 +173,10 @@ def located(error: Exception) -> Exception:
 def setitem(value: Any, base: Any, index: Any) -> None:
     note_fresh(None)
     base, index = held(base), load(held(index))
+    for k, x in enumerate((base, index)):
+        if isinstance(x, Choice):
+            switch(x, functools.partial(_put_item, value, base, index, k))
+            return
     run = special_method(base, "__setitem__")
     if run is not None:
         run(index, value)
@@ -182,6 +203,10 @@ def setitem(value: Any, base: Any, index: Any) -> None:
     base[index] = value
 
 
+def _put_item(value: Any, base: Any, index: Any, k: int, option: Any) -> None:
+    setitem(value, *((option, index) if k == 0 else (base, option)))
+
+
 def augment(op: str, old: Any, value: Any) -> Any:
     """``x op= value``."""
     old = held(old)
@@ -200,10 +225,16 @@ def augment(op: str, old: Any, value: Any) -> Any:
 def augment_item(op: str, base: Any, index: Any, value: Any) -> None:
     """``base[index] op= value``."""
     base, index = held(base), held(index)
-    if isinstance(base, Array):
+    if isinstance(base, Choice):
+        return switch(base, functools.partial(_augment_option, op, index, value))
+    if isinstance(base, Array) and not isinstance(index, Choice):
         return base.update(index, BINARY[op], value, op)
     old = getitem(base, index)
     return setitem(augment(op, old, value), base, index)
+
+
+def _augment_option(op: str, index: Any, value: Any, option: Any) -> None:
+    augment_item(op, option, index, value)
 
 
 def augment_attribute(op: str, base: Any, name: str, value: Any) -> None:

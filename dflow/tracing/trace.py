@@ -18,6 +18,7 @@ from dflow.tracing.context import TRACE, Cell, Region, current, entered
 from dflow.tracing.control.state import Undefined
 from dflow.tracing.facts import LearningBuilder
 from dflow.tracing.lists.earlier import Earlier
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.objects import Snapshot, check_watched
 from dflow.tracing.python.optional import Optional, settled
 from dflow.tracing.python.printing import Text
@@ -137,7 +138,7 @@ def _result(x: Any) -> Array:
         raise x.error()
     if isinstance(x, Array | bool | int | float | complex | np.ndarray | np.generic):
         return lift(x)
-    if isinstance(x, Optional):
+    if isinstance(x, Optional | Choice):
         raise x.refused()
     if isinstance(x, Earlier):
         raise x.growing.refused()

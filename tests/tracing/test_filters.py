@@ -52,9 +52,9 @@ def returned(x):
 def in_a_while(x):
     found, v = [], x[2]
     while v > 0.1:
-        found.append(v)
+        found.append([v])
         v = v * 0.5
-    return np.array(found)
+    return found[0]
 
 
 def in_a_branch(x):
@@ -81,7 +81,7 @@ def with_a_walrus(x):
     ("f", "said"),
     [
         (returned, "return found\n           ^^^^^"),
-        (in_a_while, "no greatest length"),
+        (in_a_while, "append numbers, arrays or tuples that"),
         (in_a_branch, "and a mask of those that there are"),
         (generated, "a `for` loop that appends to a list"),
         (with_a_walrus, "a statement of its own before the condition"),

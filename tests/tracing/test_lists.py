@@ -453,15 +453,3 @@ def test_an_update_would_not_reach_the_list():
 
     with pytest.raises(CarriedError):
         dflow.jit(later)(X)
-
-
-def test_a_while_loop_has_no_greatest_length():
-    def halves(x):
-        xs, y = [], x[2]
-        while y > 0.1:
-            xs.append(y)
-            y = y / 2
-        return len(xs)
-
-    with pytest.raises(CarriedError, match="a list from outside grows or shrinks"):
-        dflow.jit(halves)(X)

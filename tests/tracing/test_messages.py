@@ -170,12 +170,12 @@ update would not be seen
         """
         def f(x):
             i = int(x[0])
-            return TABLE[i]
+            return MIXED[i]
         """,
         errors.NeedsStatic,
         """
         case.py:6: a list is indexed by a value that is known only when the program runs
-            return TABLE[i]
+            return MIXED[i]
                    ^^^^^^^^
         seen: index <traced i64 (Python number)>
         wanted: an array, or a list of numbers of one type or of tuples of such; in a loop, a list of such lists
@@ -251,8 +251,8 @@ update would not be seen
         def f(x):
             out = []
             for i in range(int(x[0])):
-                out.append(x[i])
-            return out
+                out.append([x[i]])
+            return sum(len(item) for item in out)
         """,
         errors.CarriedError,
         """
@@ -260,7 +260,7 @@ update would not be seen
             for i in range(int(x[0])):
                      ^^^^^^^^^^^^^^^^
         seen: list[0] is set or removed there
-        mend: append in a `for` loop (with `break`), and change the list in no other way there; or fill an array
+        mend: append numbers, arrays or tuples that are alike, and change the list in no other way; or fill an array
         """,
     ),
     "size without a bound": (
@@ -438,7 +438,7 @@ update would not be seen
     ),
 }
 
-HEAD = "import numpy as np\nG = np.zeros(3)\nTABLE = ['a', 'b', 'c']\n"
+HEAD = "import numpy as np\nG = np.zeros(3)\nMIXED = ['a', 2, 'c']\n"
 
 
 def dedent(text):

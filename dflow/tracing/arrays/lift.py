@@ -17,6 +17,7 @@ from dflow.tracing.arrays import dtypes, sizes
 from dflow.tracing.arrays.sizes import Shape
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.lists import rows
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.optional import Optional
 
 Array = Any  # dflow.tracing.arrays.array.Array, which itself needs this module
@@ -135,7 +136,7 @@ def contains_traced(x: Any) -> bool:
     """Whether ``x`` is a traced array or a (nested) list or tuple with one in it."""
     if isinstance(x, list | tuple):
         return any(contains_traced(i) for i in x)
-    return isinstance(x, _array.Array | Placeholder | Optional)
+    return isinstance(x, _array.Array | Placeholder | Optional | Choice)
 
 
 def any_traced(values: Any) -> bool:

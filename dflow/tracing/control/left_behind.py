@@ -10,7 +10,7 @@ from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays import sizes
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import builder, entered
-from dflow.tracing.control import shrinking
+from dflow.tracing.control import carried_choice, shrinking
 from dflow.tracing.control.carried_optional import blank, left
 from dflow.tracing.control.listed import Listed
 from dflow.tracing.control.slots import Again, Node, Path, Slot, Variable, slot_array
@@ -42,7 +42,7 @@ def leave(traced: TracedLoop, v: Variable, after: Any) -> None:
 
 
 def leave_part(traced: TracedLoop, path: Path, old: Any, new: Any) -> None:
-    new = left(traced, path, old, new)
+    new = carried_choice.left(traced, path, old, left(traced, path, old, new))
     if isinstance(old, Slot):
         return fill_slot(traced, old, path, new)
     if old is not new and traced.tables.released(old, new):

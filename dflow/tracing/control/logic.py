@@ -14,8 +14,10 @@ from dflow.tracing.arrays.lift import contains_traced, wrap
 from dflow.tracing.context import builder, note_fresh
 from dflow.tracing.control.branches import choose, given, traced_condition, truth
 from dflow.tracing.control.state import Undefined
+from dflow.tracing.control.switch import asked
 from dflow.tracing.lists import earlier, lists_of_numbers
 from dflow.tracing.lists.sequences import Range
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.optional import Optional, held, settled
 from dflow.tracing.python.special_methods import PLAIN, dispatched, method, truth_value
 
@@ -60,9 +62,17 @@ def _chain(operands: Any, join: Callable[[Any, Any, Callable[[], Any]], Any], st
 
 def comparison(name: str, x: Any, y: Any) -> Any:
     """``x op y`` for one of the operators that ``names`` below has."""
+    for k, v in enumerate((x, y)):
+        if isinstance(v, Choice) and not (isinstance(x, Optional) or isinstance(y, Optional)):
+            return asked(v, partial(_compared, name, x, y, k))
     if name in _REFLECTED:
         return _ordered(name, x, y)
     return _OTHERS[name](x, y)
+
+
+def _compared(name: str, x: Any, y: Any, k: int, option: Any) -> Any:
+    """The comparison with ``option`` in the place of one operand."""
+    return comparison(name, *((option, y) if k == 0 else (x, option)))
 
 
 def _ordered(name: str, x: Any, y: Any) -> Any:

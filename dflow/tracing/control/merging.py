@@ -16,8 +16,10 @@ from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays import sizes
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import Cell, Region, builder, entered, region
+from dflow.tracing.control.option_index import moved
 from dflow.tracing.control.state import Undefined, describe, is_number, line_of_block
 from dflow.tracing.lists.rows import OF_A_LIST
+from dflow.tracing.python.choice import Choice, is_fixed, is_option, options_of, same_option
 from dflow.tracing.python.objects import (
     Anatomy,
     Place,
@@ -138,7 +140,11 @@ class Merge:
             return self.half_defined(name, x, y)
         if any(v is None or isinstance(v, Optional) for v in (x, y)):
             return self.optional(name, x, y)
+        if isinstance(x, Choice) or isinstance(y, Choice):
+            return self.choice(name, x, y)
         a, b = self.arms[0].opened(x), self.arms[1].opened(y)
+        if (a is None or b is None or a.kind != b.kind) and is_option(x) and is_option(y):
+            return self.choice(name, x, y)
         if a is None and b is None:
             leaf = self.slot(x, y)
             if leaf is None:
@@ -167,6 +173,38 @@ class Merge:
         else:
             found.parts["value"] = self.merge(name, *values)
         return found
+
+    def choice(self, name: str, x: Any, y: Any) -> Any:
+        """What is one thing in one branch and another in the other."""
+        if not (is_option(x) and is_option(y)):
+            raise _Different
+        sides = [options_of(v) for v in (x, y)]
+        pairs: list[list[Any]] = [[o, None] for o in sides[0]]
+        places = []
+        for o in sides[1]:
+            k = next((k for k, (a, b) in enumerate(pairs) if b is None and self.alike(a, o)), len(pairs))
+            if k == len(pairs):
+                pairs.append([None, None])
+            pairs[k][1] = o
+            places.append(k)
+        index = [v.index if isinstance(v, Choice) else 0 for v in (x, y)]
+        with entered(self.arms[1].region):
+            index[1] = moved(index[1], places)
+        found = _Later(lambda p: Choice(p["index"], [p[k] for k in range(len(pairs))]), {})
+        found.parts["index"] = self.merge(name, *index)
+        for k, (a, b) in enumerate(pairs):
+            half = self.filled(b, 1) if a is None else self.filled(a, 0)
+            found.parts[k] = half if a is None or b is None else self.merge(name, a, b)
+        return found
+
+    def alike(self, a: Any, b: Any) -> bool:
+        """Whether an option of the one branch and one of the other are merged to one."""
+        if same_option(a, b):
+            return True
+        if is_fixed(a) or is_fixed(b):
+            return False
+        kinds = [self.arms[k].opened(o) for k, o in enumerate((a, b))]
+        return all(kinds) and kinds[0].kind == kinds[1].kind  # type: ignore[union-attr]
 
     def half_defined(self, name: str, a: Any, b: Any) -> Any:
         defined, missing = (b, a) if isinstance(a, Undefined) else (a, b)

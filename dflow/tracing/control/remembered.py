@@ -42,7 +42,7 @@ def recall(key: Hashable) -> Learnt | None:
 
 
 def remember(key: Hashable, learnt: Learnt) -> None:
-    if key is not None and not (learnt.opened or learnt.places or learnt.growing or learnt.optional):
+    if key is not None and not (learnt.opened or learnt.places or learnt.growing or learnt.optional or learnt.choices):
         region().root().learnt[key] = learnt.copy()
 
 

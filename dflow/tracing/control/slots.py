@@ -152,6 +152,7 @@ class Learnt:
     places: dict[Place, None] = field(default_factory=dict)  # parts of objects that the body changes
     growing: dict[int, Any] = field(default_factory=dict)  # lists to which every iteration appends
     optional: dict[Path, Callable[[], Any]] = field(default_factory=dict)  # parts that may be None: what else they are
+    choices: dict[Path, tuple[Any, ...]] = field(default_factory=dict)  # parts that are one of several things
     carried: dict[str, None] = field(default_factory=dict)  # variables that count as read from the iteration before
     counted: bool = False  # whether the iterations of a `while` are to be counted
 

@@ -15,6 +15,7 @@ from dflow.ir.types import kind_of
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.views import same_steps
 from dflow.tracing.context import builder
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.optional import Optional
 from dflow.tracing.python.reading import gives_operators
 
@@ -106,7 +107,7 @@ def same(a: Any, b: Any) -> bool:
         return True
     if isinstance(a, Array) and isinstance(b, Array):
         return a.cell is b.cell and same_steps(a.steps, b.steps)
-    if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined | Optional):
+    if type(a) is not type(b) or isinstance(a, Array | np.ndarray | Undefined | Optional | Choice):
         return False
     try:
         return bool(a == b)
@@ -125,6 +126,8 @@ def describe(x: Any) -> str:
         return "{" + ", ".join(f"{k!r}: {describe(v)}" for k, v in x.items()) + "}"
     if x is None:
         return "None"
+    if isinstance(x, Choice):
+        return repr(x)
     if isinstance(x, Optional):
         return f"{describe(x.value)} or None"
     if isinstance(x, types.FunctionType):

@@ -23,6 +23,7 @@ from dflow.tracing.control import listed, shrinking
 from dflow.tracing.control.after_loop import After
 from dflow.tracing.control.aliases import Aliases
 from dflow.tracing.control.branches import Block, choose, traced_condition, truth
+from dflow.tracing.control.carried_choice import as_choice
 from dflow.tracing.control.carried_optional import as_optional
 from dflow.tracing.control.left_behind import leave
 from dflow.tracing.control.remembered import key_of, recall, remember
@@ -146,7 +147,7 @@ class TracedLoop:
     def fills(self, error: CarriedError) -> bool:
         """Whether the error is that a list becomes longer in a branch, and the list is one to be filled by the loop."""
         found = []
-        if error.appended and self.counter is not None:
+        if error.appended:
             with entered(self.body_region):
                 found = filled(error, self)
         self.learnt.growing.update((id(g.target), g) for g in found)
@@ -230,6 +231,8 @@ class TracedLoop:
     def enter_part(self, path: Path, value: Any) -> Any:
         if path in self.learnt.optional:
             value = as_optional(value, self.learnt.optional[path], self.where)
+        if path in self.learnt.choices:
+            value = as_choice(value, self.learnt.choices[path])
         if is_number(value) and path in self.learnt.shrinking:
             node = shrinking.entered(_lift.lift(value), self.learnt.shrinking[path])
             node.parts = {k: self.enter_part((*path, k), p) for k, p in node.parts.items()}
@@ -319,10 +322,8 @@ class TracedLoop:
 
     def find_places(self) -> None:
         """Lists that the body appends to, and parts of objects that it changes, become variables of the loop."""
-        longer = []
-        if self.most and self.counter is not None:
-            with entered(self.region):
-                longer = grown(self)
+        with entered(self.region):
+            longer = grown(self)
         if longer:
             self.outside.restore()
             self.learnt.growing.update((id(g.target), g) for g in longer)

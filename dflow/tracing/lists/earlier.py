@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.context import builder
+from dflow.tracing.lists.items import Growth, Held
 
 if TYPE_CHECKING:
     from dflow.tracing.lists.lists_of_numbers import Numbers
@@ -57,6 +59,15 @@ def filling(x: Any) -> Stacks | Numbers | None:
     return found if found is not None and found.active else None
 
 
+def to_be_filled(x: list[Any]) -> None:
+    """Has the loop around fill a list that was filled before it."""
+    known = earlier(x)
+    if known is not None and not known.active:
+        error = known.refused()
+        error.appended = [(x, [item(x, 0)], None)]
+        raise error
+
+
 def refuse(*values: Any) -> None:
     """Refuses a list that grows where Python would look at its items by itself."""
     for x in values:
@@ -91,6 +102,20 @@ def numbers_of(x: Any) -> Array | None:
         return None
     weak = (known.growth.held[0].weak, *(_lift.lift(r).weak for r in x[1:]))
     return _lift.wrap(found.value, functools.reduce(_lift.either, weak))
+
+
+def columns_of(x: Any) -> tuple[Growth, list[Array | None]] | None:
+    """What the items of a list whose length depends on the run are, and each leaf of them as one array (None for those
+    that are the same in all items); None of another list."""
+    known = earlier(x)
+    if known is None or not known.growth.filled:
+        return None
+    if len(x) == 1:
+        return known.growth, known.columns()
+    numbers, leaf = numbers_of(x), known.growth.held[0]
+    if numbers is None:
+        return None
+    return dataclasses.replace(known.growth, leaves=(Held(leaf.type, numbers.weak),)), [numbers]
 
 
 def length(x: list[Any]) -> Any:

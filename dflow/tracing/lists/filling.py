@@ -1,7 +1,8 @@
 """Lists whose length is known only when the program runs: a loop appends to them in a branch, or may end early.
 
-Their items are the rows of stacks with room for the most that there can be, and a number says how many there are. Such
-a list holds one object (``Earlier``) in the place of its items, after the loop as in it: ``len(xs)``, ``xs[k]``,
+Their items are the rows of stacks with room for the most that there can be, and a number says how many there are. Where
+nothing bounds how many there can be, as in a ``while``, there is room for some, and a check that it is enough. Such a
+list holds one object (``Earlier``) in the place of its items, after the loop as in it: ``len(xs)``, ``xs[k]``,
 ``np.array(xs)`` and ``for x in xs`` are told by it, and anything else is refused.
 """
 
@@ -13,43 +14,69 @@ from typing import TYPE_CHECKING, Any
 
 from dflow.errors import CarriedError, DflowError, failure
 from dflow.ir.types import I64, scalar
+from dflow.tracing.arrays import sizes
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import LOOP, Cell, Region, builder, region
 from dflow.tracing.control.slots import Again, Slot, slot_array, with_arrays
-from dflow.tracing.lists.earlier import Earlier, length, numbers_of
+from dflow.tracing.lists.earlier import Earlier, columns_of, length
 from dflow.tracing.lists.growing import counted
-from dflow.tracing.lists.items import Growth, Held, common, containers, flattened, growth_of, held_as, joined
+from dflow.tracing.lists.items import Growth, Held, Static, common, containers, flattened, growth_of, held_as, joined
 from dflow.tracing.lists.stacks import Stacks, held_outside, put
+from dflow.tracing.python.objects import in_loop
 
 if TYPE_CHECKING:
     from dflow.tracing.control.traced_loop import TracedLoop
 
 UPDATED = "this array is an item of a list: an update would not reach the list"
+ROOM = 1 << 16  # items of a list for which nothing says how many there can be
+INNER_ROOM = 1 << 12  # the same in a loop: its rounds clear what derivatives add up there
+UNBOUNDED = 0  # as the number of items that an iteration appends: nothing is known of it
 
 
 class Filling(Stacks):
     """A list that a loop fills, in one attempt at tracing it, and afterwards."""
 
     def __init__(self, growth: Growth, traced: TracedLoop):
-        self.filled_before = numbers_of(growth.target)
+        self.filled_before = columns_of(growth.target)
         super().__init__(growth, traced)
-        if self.filled_before is None and self.first != len(self.before):
+        if not self.goes_on():
             raise self.refused()
         here = traced.here
         count = builder().index(self.first if self.filled_before is None else length(self.before).value)
-        self.fewest = int(here.known.interval(count)[0] or 0)
+        self.fewest = 0 if growth.popped else int(here.known.interval(count)[0] or 0)
         self.number = Slot("count", Cell(count, here), None, True, read=False)
         self.number.final = slot_array(self.number)
         here.root().filled.append(self.number.cell)
-        self.room = 0  # for how much each iteration has been seen to append
+        self.pops = growth.popped
+        self.seen: list[int] = []  # how often an iteration runs each append that was traced, at most
         self.arrays: list[Array] = []
         self.other: Growth | None = None
         self.earlier = Earlier(self)
         self.target[:] = [self.earlier]
 
+    def goes_on(self) -> bool:
+        """Whether the items from before the loop stand in the stacks."""
+        if self.filled_before is None:
+            return self.first == len(self.before)
+        old, new = self.filled_before[0], self.growth
+        if old.structure != new.structure:
+            return False
+        return all(isinstance(b, Held) or a == b for a, b in zip(old.leaves, new.leaves))
+
     @property
     def all_slots(self) -> list[Slot]:
         return [*super().all_slots, self.number]
+
+    @property
+    def added(self) -> int:
+        """For how many items there is room beside those from before the loop."""
+        if self.is_bounded:
+            return super().added
+        return INNER_ROOM if in_loop(self.traced.here) else ROOM
+
+    @property
+    def is_bounded(self) -> bool:
+        return self.growth.count != UNBOUNDED and self.traced.most > 0
 
     def initial(self) -> list[list[Any]] | None:
         """The leaves of the items from before the loop, as the stacks are to hold them."""
@@ -61,15 +88,18 @@ class Filling(Stacks):
                 return None
         return [leaves for leaves, _ in found]
 
-    def stack(self, leaf: Held, size: int, column: Sequence[Any]) -> Slot:
-        """A slot for an array with room for the items; those of a loop before, which are numbers, in their place."""
-        whole = self.filled_before
-        if whole is None:
-            return super().stack(leaf, size, column)
-        if joined(leaf, Held(whole.type.with_shape(()), whole.weak)) != leaf:
+    def stack(self, k: int, leaf: Held, size: int, column: Sequence[Any]) -> Slot:
+        """A slot for an array with room for the items; those of a loop before in their place."""
+        if self.filled_before is None:
+            return super().stack(k, leaf, size, column)
+        growth, columns = self.filled_before
+        old = growth.leaves[k]
+        if joined(leaf, old) != leaf:
             raise self.refused()
-        self.first = whole.type.bound[0]
-        slot = super().stack(leaf, size + self.first, ())
+        n = sizes.dim(sizes.number(length(self.before)))
+        self.first = n if isinstance(n, int) else n.bound  # type: ignore[union-attr]
+        slot = super().stack(k, leaf, size + self.first, ())
+        whole = old.value if isinstance(old, Static) else columns[k]
         slot_array(slot)[: length(self.before)] = whole
         return slot
 
@@ -96,7 +126,7 @@ class Filling(Stacks):
 
     def append(self, x: Any) -> None:
         """``xs.append(x)``, while the loop is traced."""
-        self.room += self._times()
+        self.seen.append(self._times())
         found = growth_of(self.target, [x], self.traced.most, integers=True, before=self.before)
         found = None if found is None else common(found, self.growth)
         if found is None or containers(x):
@@ -105,6 +135,8 @@ class Filling(Stacks):
             self.other = found
             return
         count = self.length()
+        if not self.is_bounded:
+            self._check_room(count)
         leaves = flattened(x)[0]
         for slot, leaf in zip(self.slots, leaves):
             if slot is not None:
@@ -112,16 +144,30 @@ class Filling(Stacks):
                 self._hold(leaf)
         region().write(self.number.cell, (count + 1).value)
 
+    def pop(self) -> Any:
+        """``xs.pop()``, while the loop is traced."""
+        self.pops = True
+        last = self.length() - 1
+        builder().check((last >= 0).value, error="IndexError", message="pop from empty list")
+        region().write(self.number.cell, last.value)
+        return self.item(last)
+
+    def _check_room(self, count: Array) -> None:
+        most = self.first + self.added
+        message = (
+            f"a list becomes longer than {most} items in the loop at {self.traced.where}, which does not say how long "
+            "it becomes; write `for _ in range(n):` with the most items as n, and `if not condition: break`"
+        )
+        builder().check((count < most).value, error="MemoryError", message=message)
+
     def _times(self) -> int:
-        """How often one iteration of the loop runs what is traced now, at most."""
+        """How often one iteration of the loop runs what is traced now, at most; ``UNBOUNDED`` if that is not known."""
         inner: list[int] = []
         for r in region().around():
             if r is self.traced.body_region:
                 break
             if r.kind == LOOP:
                 inner.append(r.loop.most if r.loop is not None else 0)
-        if 0 in inner:
-            raise self.refused()
         return math.prod(inner)
 
     def _hold(self, leaf: Any) -> None:
@@ -135,11 +181,12 @@ class Filling(Stacks):
         return self.arrays
 
     def take(self) -> None:
-        if self.target != [self.earlier] or (self.room == 0 and self.other is None):
+        if self.target != [self.earlier] or not (self.seen or self.pops or self.other):
             raise self.refused()
         found = self.other or self.growth
-        if self.other is not None or self.room != self.growth.count:
-            found = Growth(self.target, self.room, found.structure, found.leaves, filled=True)
+        room = UNBOUNDED if UNBOUNDED in self.seen else sum(self.seen)
+        if self.other is not None or (room, self.pops) != (self.growth.count, self.growth.popped):
+            found = Growth(self.target, room, found.structure, found.leaves, filled=True, popped=self.pops)
             self.traced.learnt.growing[id(self.target)] = found
             raise Again
 
@@ -161,7 +208,7 @@ class Filling(Stacks):
         """Updates of what has been appended, by other names, would have to reach the list."""
         self.active = False
         value = self.traced.here.read(self.number.cell)
-        self.traced.here.known.define(value, (self.fewest, self.first + self.growth.count * self.traced.most))
+        self.traced.here.known.define(value, (self.fewest, self.first + self.added))
         mine = [s.cell for s in self.slots if s is not None]
         others = [cell for x in self.arrays for cell in self.other_names(x)]
         for cell in {*others, *(s.cell for s in self.holding())}:
@@ -174,12 +221,15 @@ class Filling(Stacks):
             raise self.refused()
         return slot_array(slot)[: self.length()]
 
+    def columns(self) -> list[Array | None]:
+        return [None if s is None else slot_array(s)[: self.length()] for s in self.slots]
+
 
 def filled(error: DflowError, traced: TracedLoop) -> list[Growth]:
     """The lists that become longer in a branch of the body and are to be filled by this loop."""
     found = []
     for target, items, test in error.appended:
-        if not traced.most or target not in traced.outside or held_outside(target, traced.here):
+        if target not in traced.outside or held_outside(target, traced.here):
             continue
         if traced.unrolls and test is not None and counted([test], traced):
             continue  # which iterations append is known when they are unrolled

@@ -42,10 +42,27 @@ def grown(traced: TracedLoop) -> list[Growth]:
             continue
         if all(unchanged(then[i], owner[i]) for i in range(len(then))):
             items = owner[len(then) :]
-            growth = growth_of(owner, items, traced.most, before=list(then.values()))
-            if growth is not None and not (traced.unrolls and counted(items, traced)):
+            growth = growth_of(owner, items, traced.most, integers=not traced.most, before=list(then.values()))
+            if growth is None or (traced.unrolls and counted(items, traced)):
+                continue
+            if traced.most:
                 found.append(growth)
+            elif not any(map(containers, items)):
+                found.append(to_be_filled(growth, items, traced))
     return found
+
+
+def to_be_filled(growth: Growth, items: Sequence[Any], traced: TracedLoop) -> Growth:
+    """Of a list that is not to have items again after the loop; by one around it, if it comes from outside of that."""
+    if not held_outside(growth.target, traced.here):
+        return growth.as_filled()
+    error = failure(
+        CarriedError,
+        f"a list becomes longer in the loop at {traced.where}, in a loop that cannot be traced with it",
+        mend="append in one loop only, or fill an array",
+    )
+    error.appended = [(growth.target, items, None)]
+    raise error
 
 
 def counted(items: Sequence[Any], traced: TracedLoop) -> bool:
@@ -113,9 +130,10 @@ class Growing(Stacks):
 
     def check(self, changed: set[Cell], ends_early: bool) -> None:
         """Refuses items that an update after this iteration would reach: in Python it would change the list."""
-        total = self.growth.count * self.traced.most
+        total = self.added
         if ends_early or not isinstance(self.traced.count, int) or total > MOST_ROWS:
-            self.to_be_filled()
+            self.traced.learnt.growing[id(self.target)] = to_be_filled(self.growth, self.appended, self.traced)
+            raise Again
         objects = [x for item in self.appended for x in containers(item)]
         if objects:
             kept = Snapshot([*self.traced.live_values(), *self.traced.uses])
@@ -137,15 +155,6 @@ class Growing(Stacks):
         for x in self.before[: self.first]:
             if any(isinstance(a, Array) and a.ndim and a.cell in changed for a in flatten(x)[0]):
                 raise self.updated()
-
-    def to_be_filled(self) -> None:
-        """The list is not to have items again after the loop; by one around it, if it comes from outside of that."""
-        if not held_outside(self.target, self.traced.here):
-            self.traced.learnt.growing[id(self.target)] = self.growth.as_filled()
-            raise Again
-        error = self.refused()
-        error.appended = [(self.target, self.appended, None)]
-        raise error
 
     def appended_arrays(self) -> list[Array]:
         return [x for item in self.items for x in item if isinstance(x, Array) and x.ndim]
@@ -170,7 +179,7 @@ class Growing(Stacks):
 
     def finish(self) -> None:
         """The list with all its items."""
-        total = self.first + self.growth.count * self.traced.most
+        total = self.first + self.added
         columns: list[list[Any]] = []
         for slot, leaf in zip(self.slots, self.growth.leaves):
             if slot is None or isinstance(leaf, Static):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,13 +51,14 @@ class Static:
 @dataclass(frozen=True, eq=False)
 class Growth:
     """What an iteration appends to a list: ``count`` items of one structure, or, of a list that is ``filled``, up to
-    as many."""
+    as many; items may be ``popped`` too."""
 
     target: list[Any]
     count: int
     structure: Any
     leaves: tuple[Held | Static, ...]
     filled: bool = False
+    popped: bool = False
 
     def agrees(self, other: Growth) -> bool:
         return self.count == other.count and self.alike(other)
@@ -65,7 +67,7 @@ class Growth:
         return bool(self.structure == other.structure) and self.leaves == other.leaves
 
     def as_filled(self) -> Growth:
-        return Growth(self.target, self.count, self.structure, self.leaves, filled=True)
+        return dataclasses.replace(self, filled=True)
 
     @property
     def held(self) -> list[Held]:
@@ -130,7 +132,7 @@ def common(a: Growth, b: Growth) -> Growth | None:
     leaves = [joined(x, y) for x, y in zip(a.leaves, b.leaves)]
     if a.structure != b.structure or None in leaves:
         return None
-    return Growth(a.target, a.count, a.structure, tuple(x for x in leaves if x is not None), a.filled)
+    return dataclasses.replace(a, leaves=tuple(x for x in leaves if x is not None))
 
 
 def held_as(leaf: Held | Static, x: Any) -> bool:

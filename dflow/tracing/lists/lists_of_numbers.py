@@ -45,6 +45,9 @@ class Numbers:
     def whole(self) -> Array:
         return self.array
 
+    def columns(self) -> list[Array | None]:
+        return [self.array]
+
     def one_by_one(self) -> list[Any]:
         raise self.refused()
 
@@ -65,6 +68,9 @@ class Numbers:
         )
 
     def append(self, x: Any) -> None:
+        raise self.refused()
+
+    def pop(self) -> Any:
         raise self.refused()
 
 

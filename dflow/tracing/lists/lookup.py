@@ -15,15 +15,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from dflow.errors import NeedsStatic, UndefinedError, failure
+from dflow.ir.types import I64
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
 from dflow.tracing.arrays.lift import contains_traced
+from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.context import builder, region
 from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import earlier, rows, tables
+from dflow.tracing.python.choice import Choice, is_fixed
 from dflow.tracing.python.objects import is_mutable
 
 MOST = 256  # items that are not known, and of which an array is made for one place
@@ -44,6 +47,8 @@ def item(base: Any, index: Any) -> Any:
     if columns is None and len(base) > FEW and contains_traced(base):
         tables.ask(base, index)
     columns = columns or _columns(base)
+    if columns is None and base and all(map(is_fixed, base)):
+        return Choice(_inside(index, len(base)), base)
     if columns is None:
         tables.ask(base, index)
         table = tables.constant(base)
@@ -51,6 +56,13 @@ def item(base: Any, index: Any) -> Any:
             return earlier.item(table, index)
         raise refuse_items(type(base).__name__, index)
     return columns.item(index)
+
+
+def _inside(index: Array, n: int) -> Array:
+    """A position in a list of ``n`` items, checked when the program runs, counted from the start."""
+    inside = _lift.elementwise("and", index >= -n, index < n)
+    builder().check(inside.value, error="IndexError", message="list index out of range")
+    return _lift.wrap(_lift.convert(numpy_functions().where(index < 0, index + n, index).value, I64), weak=True)
 
 
 def put(base: list[Any], index: Array, value: Any) -> None:

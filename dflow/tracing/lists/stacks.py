@@ -30,11 +30,16 @@ class Stacks(ABC):
         self.before = list(self.target)
         merged = self.initial()
         self.first = 0 if merged is None else len(merged)  # the items from before that stand in the stacks
-        size = self.first + growth.count * traced.most
+        size = self.first + self.added
         self.slots: list[Slot | None] = []
         for k, leaf in enumerate(growth.leaves):
             column = [item[k] for item in merged or ()]
-            self.slots.append(self.stack(leaf, size, column) if isinstance(leaf, Held) else None)
+            self.slots.append(self.stack(k, leaf, size, column) if isinstance(leaf, Held) else None)
+
+    @property
+    def added(self) -> int:
+        """How many items there can be beside those that stand in the stacks on entry."""
+        return self.growth.count * self.traced.most
 
     @property
     def all_slots(self) -> list[Slot]:
@@ -50,8 +55,8 @@ class Stacks(ABC):
             found.append(leaves)
         return found
 
-    def stack(self, leaf: Held, size: int, column: Sequence[Any]) -> Slot:
-        """A slot for an array with a row for every item, those from before in their place."""
+    def stack(self, k: int, leaf: Held, size: int, column: Sequence[Any]) -> Slot:
+        """A slot for leaf ``k``: an array with a row for every item, those from before in their place."""
         value = builder().zeros(leaf.type.with_shape((size, *leaf.type.shape)))
         slot = Slot("list", Cell(value, self.traced.here), None, leaf.weak, read=False)
         slot.final = slot_array(slot)
@@ -111,12 +116,20 @@ class Stacks(ABC):
         """All items, as one array."""
         raise self.refused()
 
+    def columns(self) -> list[Array | None]:
+        """Each leaf of all items, as one array; None for those that are the same in all."""
+        raise self.refused()
+
     def one_by_one(self) -> list[Any]:
         """All items one by one, where it is known how many there are."""
         raise self.refused()
 
     def append(self, x: Any) -> None:
         """``xs.append(x)`` while the loop is traced, of a list that the loop fills."""
+        raise self.refused()
+
+    def pop(self) -> Any:
+        """``xs.pop()`` of the same."""
         raise self.refused()
 
     def appended_arrays(self) -> list[Array]:

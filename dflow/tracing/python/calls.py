@@ -22,14 +22,18 @@ from dflow.tracing.arrays import array as _array
 from dflow.tracing.arrays.lift import any_traced, contains_traced, lift, supported
 from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.control.state import Undefined
+from dflow.tracing.control.switch import asked, switch
 from dflow.tracing.lists import earlier, lists_of_numbers, tables, totals
+from dflow.tracing.lists.stacks import held_outside
 from dflow.tracing.python import templates
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.python.iterators import take_from
-from dflow.tracing.python.optional import all_held, held
+from dflow.tracing.python.objects import emptied
+from dflow.tracing.python.optional import all_held, held, settled
 from dflow.tracing.python.special_methods import attribute, iterated
 from dflow.tracing.python.special_methods import method as special_method
-from dflow.tracing.source.rewrite import home, is_user_code, rewritten
+from dflow.tracing.source.rewrite import home, is_library, is_user_code, rewritten
 
 
 def dispatch() -> Any:
@@ -100,6 +104,16 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         return function(*args, **kwargs)
     if isinstance(function, Undefined):
         raise function.error()
+    function = settled(function)
+    if isinstance(function, Choice):
+        return switch(function, functools.partial(_call_option, args, kwargs))
+    for k, x in enumerate(args):
+        if isinstance(x, Choice) and not _passes_on(function):
+            with_option = functools.partial(_call_with, function, args, kwargs, k)
+            return asked(x, with_option) if function in ANSWERED else switch(x, with_option)
+    for keyword, x in kwargs.items():
+        if isinstance(x, Choice) and not _passes_on(function):
+            return switch(x, functools.partial(_call_with, function, args, kwargs, keyword))
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
@@ -154,6 +168,31 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
             return _call_function(written, args, kwargs)
         return _call_native(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
+
+
+def _call_option(args: Any, kwargs: Any, option: Any) -> Any:
+    return call(option, *args, **kwargs)
+
+
+def _call_with(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | str, option: Any) -> Any:
+    """The call with ``option`` in the place of one argument."""
+    if isinstance(at, str):
+        return call(function, *args, **{**kwargs, at: option})
+    return call(function, *args[:at], option, *args[at + 1 :], **kwargs)
+
+
+ANSWERED = (isinstance, issubclass, hasattr, callable)
+
+
+def _passes_on(function: Any) -> bool:
+    """Whether a function takes a choice as it is: it is the user's, or puts it into a container."""
+    if isinstance(getattr(function, "__self__", None), CONTAINERS):
+        return function.__name__ in ("append", "appendleft", "insert", "setdefault", "update", "extend")
+    if isinstance(function, types.MethodType | functools.partial):
+        return _passes_on(function.__func__ if isinstance(function, types.MethodType) else function.func)
+    if isinstance(function, type):
+        return function in TAKING_FUNCTIONS or not is_library(function.__module__) or function in (list, tuple, dict)
+    return isinstance(function, types.FunctionType) and is_user_code(function)
 
 
 _ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
@@ -316,6 +355,8 @@ def _native(function: Any, args: Any, kwargs: Any) -> Any:
         return _method_of_growing(function, owner, args, kwargs)
     if isinstance(owner, list) and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
+    if type(owner) is list and function.__name__ == "pop" and not owner:
+        raise emptied(owner)
     if isinstance(owner, CONTAINERS) and owner in region().root().outside:
         result = function(*args, **kwargs)
         region().root().outside.require_unchanged(None, owner)
@@ -388,12 +429,16 @@ def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
 
 def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) -> Any:
     """A method of a list that grows in a traced loop."""
+    if function.__name__ == "pop" and not args and held_outside(owner, region()):
+        earlier.to_be_filled(owner)
     run = lists_of_numbers.method(owner, function.__name__)
     if run is not None:
         return run(*args, **kwargs)
+    fills = earlier.filling(owner)
+    if fills is not None and function.__name__ == "pop" and not args:
+        return fills.pop()
     if function.__name__ not in ("append", "extend", "copy"):
         earlier.refuse(owner)
-    fills = earlier.filling(owner)
     if fills is None and function.__name__ == "extend" and lists_of_numbers.extends(owner, args[0]):
         return None
     if fills is None or function.__name__ == "copy":

@@ -281,12 +281,12 @@ def isinstance_(x: Any, kinds: Any) -> Any:
     return any(isinstance(k, type) and issubclass(stands_for, k) for k in wanted)
 
 
-def pow_(x: Any, y: Any, mod: Any = None) -> Any:
+def pow_(base: Any, exp: Any, mod: Any = None) -> Any:
     if mod is None:
-        return binary("pow", x, y)
+        return binary("pow", base, exp)
     from dflow.numpy.math_functions import call_math
 
-    return call_math(pow, x, y, mod)
+    return call_math(pow, base, exp, mod)
 
 
 def complex_(real: Any = 0, imag: Any = 0) -> Any:

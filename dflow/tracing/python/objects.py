@@ -27,6 +27,7 @@ from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.views import same_steps
 from dflow.tracing.context import LOOP, Region, current
 from dflow.tracing.control.state import Forgotten, Undefined, flatten, same
+from dflow.tracing.python.choice import Choice, is_fixed
 from dflow.tracing.python.optional import Optional
 
 MOST_ITEMS = 10_000  # longer lists are tables of data: what stands in them is not followed
@@ -103,6 +104,8 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
     if isinstance(x, Optional):
         both = {"present": x.present, "value": x.value}
         return Anatomy(Optional, both, lambda p: x.like(p["present"], p["value"]))
+    if isinstance(x, Choice):
+        return _anatomy_of_choice(x)
     if isinstance(x, _LEAVES) or not is_record(x):
         return None
     if is_custom(cls):
@@ -112,11 +115,23 @@ def anatomy(x: Any, contents: Callable[[Any], Parts] = parts) -> Anatomy | None:
     return Anatomy((cls, *sorted(found)), found, lambda p: with_attributes(cls, p.items()))
 
 
+def _anatomy_of_choice(x: Choice) -> Anatomy:
+    """Its index, and those options that have parts."""
+    inner = {k: o for k, o in enumerate(x.options) if not is_fixed(o)}
+    kind = Choice, Fixed(tuple(None if k in inner else o for k, o in enumerate(x.options)))
+    made = [*x.options]
+
+    def like(p: Parts) -> Choice:
+        return Choice(p["index"], [p.get(k, o) for k, o in enumerate(made)])
+
+    return Anatomy(kind, {"index": x.index, **inner}, like)
+
+
 def is_mutable(x: Any) -> bool:
     """Whether ``x`` is an object that may change, and that counts as itself and not as its value."""
     if isinstance(x, list | dict | set | deque | types.CellType):
         return True
-    if isinstance(x, tuple | Array | Undefined) or not is_record(x):
+    if isinstance(x, tuple | Array | Undefined | Choice | Optional) or not is_record(x):
         return False
     return not getattr(getattr(x, "__dataclass_params__", None), "frozen", False)
 
@@ -246,6 +261,8 @@ class Snapshot:
             return [f for f in vars(x).values() if isinstance(f, types.FunctionType)] if _is_users(x) else ()
         if isinstance(x, Optional):
             return (x.value,)
+        if isinstance(x, Choice):
+            return x.options
         if isinstance(x, tuple):
             return x if len(x) <= MOST_ITEMS else ()
         if has(x, "__wrapped__"):  # a compiled function, a cached one
@@ -301,7 +318,10 @@ class Snapshot:
             grows = self.then(place) is MISSING and not growing
             if now is MISSING or grows or isinstance(place.owner, set):
                 self.restore()
-                raise resized(place, where)
+                error = resized(place, where)
+                if type(place.owner) is list and now is MISSING:  # a loop that fills the list takes items from it, too
+                    error.appended = [(place.owner, list(place.owner), None)]
+                raise error
             if isinstance(place.owner, bytearray):
                 self.restore()
                 raise failure(
@@ -342,9 +362,8 @@ def article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeio' else 'a'} {noun}"
 
 
-def in_loop() -> bool:
-    """Whether what is traced runs several times."""
-    here = current()
+def in_loop(here: Region | None) -> bool:
+    """Whether what is traced in a region runs several times."""
     return here is not None and (here.unrolled > 1 or any(r.kind == LOOP for r in here.around()))
 
 
@@ -367,18 +386,27 @@ def outside_change(owner: Any, name: str, location: Location | None = None) -> E
 def resized(place: Place, where: str) -> DflowError:
     kind = "variable of another function" if isinstance(place.owner, types.CellType) else type(place.owner).__name__
     mend = "give it all its parts before, and change their values only; or fill an array"
-    if isinstance(place.owner, list) and where == WHILE:
-        mend = "a `while` has no greatest length: write `for _ in range(1000):` with `if not condition: break`"
-    elif isinstance(place.owner, list) and where == "branch" and not in_loop():
+    if isinstance(place.owner, list) and where == "branch" and not in_loop(current()):
         mend = "say its length: an array of the items that there may be, and a mask of those that there are, `a[mask]`"
     elif isinstance(place.owner, list):
-        mend = "append in a `for` loop (with `break`), and change the list in no other way there; or fill an array"
+        mend = "append numbers, arrays or tuples that are alike, and change the list in no other way; or fill an array"
     return failure(
         CarriedError,
         f"{article(kind)} from outside grows or shrinks inside a {where} that is traced",
         seen=f"{place.name} is set or removed there",
         mend=mend,
     )
+
+
+def emptied(xs: list[Any]) -> Exception:
+    """The error where an item is taken from a list that has none: when a branch or loop runs, there may be some."""
+    here = current()
+    then = here.reach.saved.get(id(xs)) if here is not None and here.reach is not None else None
+    if then is None or not then[1]:
+        return IndexError("pop from empty list")
+    error = resized(Place(xs, 0), "loop")
+    error.appended = [(xs, list(then[1].values()), None)]
+    return error
 
 
 _LEAVES = Array | np.ndarray | np.generic | bool | int | float | complex | str | bytes | types.ModuleType | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import builtins
 import dataclasses
+import functools
 import sys
 import warnings
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import convert
 from dflow.tracing.context import builder, tracing
 from dflow.tracing.control.state import flatten, unflatten
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.optional import Optional, held, settled
 from dflow.tracing.python.special_methods import method
 
@@ -150,9 +152,17 @@ def _own_text(x: Any, conversion: str, spec: str) -> Any:
 def joined(*parts: Any) -> Any:
     """An f-string: texts, and (value, conversion, format)."""
     made: list[str | Hole] = []
-    for p in parts:
+    for k, p in enumerate(parts):
+        if not isinstance(p, str) and isinstance(p[0], Choice):
+            from dflow.tracing.control.switch import switch
+
+            return switch(p[0], functools.partial(_joined_with, parts, k))
         made += [p] if isinstance(p, str) else pieces(p[0], p[1], str(p[2]))
     return Text(made) if any(not isinstance(p, str) for p in made) else "".join(made)  # type: ignore[arg-type]
+
+
+def _joined_with(parts: tuple[Any, ...], k: int, option: Any) -> Any:
+    return joined(*parts[:k], (option, *parts[k][1:]), *parts[k + 1 :])
 
 
 MOST_DETAILS = 3  # values in the message of a check
@@ -162,6 +172,7 @@ def message_of(text: Any, value: Callable[[Array], Value | None] | None = None) 
     """The message of a check and its details: the first numbers in a text that have a ``value`` where the check stands;
     others show as their types."""
     value = value or bits
+    text = repr(text) if isinstance(text, Choice) else text
     made = ""
     details: list[Value] = []
     for p in pieces(text):

@@ -24,6 +24,7 @@ from dflow.tracing.arrays.numbers import stands_for
 from dflow.tracing.context import TRACE, note_fresh, region, tracing
 from dflow.tracing.control.state import load
 from dflow.tracing.lists import earlier
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.iterators import take_from
 from dflow.tracing.python.objects import Place, outside_change, parts
 from dflow.tracing.python.optional import Optional, held
@@ -81,6 +82,9 @@ def binary(op: str, x: Any, y: Any) -> Any:
         return percent(x, y)
     if type(x) not in PLAIN or type(y) not in PLAIN:
         x, y = held(x), held(y)
+        for k, v in enumerate((x, y)):
+            if isinstance(v, Choice):
+                return switch()(v, functools.partial(_binary_with, op, x, y, k))
         name = op.rstrip("_")
         found = dispatched(f"__{name}__", x, f"__r{name}__", y)
         if found is not NotImplemented:
@@ -90,6 +94,16 @@ def binary(op: str, x: Any, y: Any) -> Any:
 
         return joined(x, y)
     return note_fresh(BINARY[op](x, y))
+
+
+def switch() -> Any:
+    from dflow.tracing.control.switch import switch
+
+    return switch
+
+
+def _binary_with(op: str, x: Any, y: Any, k: int, option: Any) -> Any:
+    return binary(op, option, y) if k == 0 else binary(op, x, option)
 
 
 def dispatched(name: str, x: Any, reflected: str, y: Any) -> Any:
@@ -113,6 +127,8 @@ def dispatched(name: str, x: Any, reflected: str, y: Any) -> Any:
 
 def unary(op: str, x: Any) -> Any:
     x = held(x)
+    if isinstance(x, Choice):
+        return switch()(x, functools.partial(unary, op))
     run = method(x, f"__{op}__")
     return note_fresh(UNARY[op](x)) if run is None else run()
 
@@ -121,6 +137,8 @@ def in_place(op: str, x: Any, y: Any) -> Any:
     """What ``x op= y`` assigns to x."""
     if type(x) not in PLAIN or type(y) not in PLAIN:
         x, y = held(x), held(y)
+        if isinstance(x, Choice) or isinstance(y, Choice):
+            return binary(op, x, y)
         name = op.rstrip("_")
         run = method(x, f"__i{name}__")
         found = NotImplemented if run is None else run(y)
@@ -142,6 +160,11 @@ def truth_value(x: Any) -> Any:
         from dflow.tracing.control.logic import and_, test
 
         return and_(lambda: x.present, lambda: test(x.value))
+    if isinstance(x, Choice):
+        from dflow.tracing.control.logic import test
+        from dflow.tracing.control.switch import asked
+
+        return asked(x, test)
     run = method(x, "__bool__") or method(x, "__len__")
     return x if run is None else run()
 
@@ -193,6 +216,8 @@ class _Managed:
 def attribute(x: Any, name: str) -> Any:
     """``x.name``, the getter of a property run rewritten."""
     x = held(x)
+    if isinstance(x, Choice):
+        return switch()(x, functools.partial(_attribute_of, name))
     cls = type(x)
     if isinstance(x, type) and isinstance(_in_classes(x.__mro__, name), functools.singledispatchmethod):
         return functools.partial(_run_by_type, _in_classes(x.__mro__, name), None, x)
@@ -220,6 +245,10 @@ def attribute(x: Any, name: str) -> Any:
         return fallback(name)
 
 
+def _attribute_of(name: str, option: Any) -> Any:
+    return attribute(option, name)
+
+
 def _run_by_type(found: Any, x: Any, cls: type, *args: Any, **kwargs: Any) -> Any:
     """A method that is chosen by the class of its first argument, which a traced one only stands for."""
     first = held(args[0])
@@ -234,6 +263,9 @@ def set_attribute(value: Any, x: Any, name: str) -> None:
     """``x.name = value``, the setter of a property run rewritten."""
     x = held(x)
     note_fresh(None)
+    if isinstance(x, Choice):
+        switch()(x, functools.partial(_set_attribute_of, value, name))
+        return
     _refuse_outside(x, name, value)
     found = _in_classes(type(x).__mro__, name) if type(x) not in PLAIN else None
     if isinstance(found, property) and _is_users(found.fset):
@@ -245,6 +277,10 @@ def set_attribute(value: Any, x: Any, name: str) -> None:
         setattr(x, name, value)
     else:
         run(name, value)
+
+
+def _set_attribute_of(value: Any, name: str, option: Any) -> None:
+    set_attribute(value, option, name)
 
 
 def _refuse_outside(x: Any, name: str, value: Any) -> None:
