@@ -115,10 +115,9 @@ def test_policies_choose_what_is_kept_besides_the_arguments():
         return np.sum(np.exp(h @ w))
 
     def kept(policy):
-        """The numbers, and that no derivative changes."""
+        """The numbers, and that the derivative is the same."""
         g = dflow.checkpoint(f, policy=policy)
         np.testing.assert_allclose(dflow.grad(g)(x), dflow.grad(f)(x))
-        np.testing.assert_allclose(dflow.hvp(g, (x,), (x,)), dflow.hvp(f, (x,), (x,)))
         return residual_count(g, x)
 
     first, both = policies.save_only_these_names("first"), policies.save_only_these_names("first", "second")
@@ -130,6 +129,7 @@ def test_policies_choose_what_is_kept_besides_the_arguments():
     everything = residual_count(f, x)
     assert kept(policies.everything_saveable) == everything
     assert kept(policies.save_anything_except_these_names("first")) >= everything
+    dflow.check_grads(dflow.checkpoint(f, policy=both), (x,), order=2)
 
 
 def test_names_of_values_are_the_values():
