@@ -118,7 +118,8 @@ class LinearRule(Rule):
             outs = apply(b, self, [*op.operands[:n], *given], solution, self.linear)
         if outs is not None and further is not None:
             outs = [b.add(x, y) for x, y in zip(outs, further)]
-        return ys, [*(outs or further or [None] * count), *[None] * (len(ys) - count)]
+        found: Sequence[Value | None] = outs or further or [None] * count
+        return ys, [*found, *[None] * (len(ys) - count)]
 
     def by_known(
         self, b: Builder, op: Op, ys: Sequence[Value], dots: Tangents
