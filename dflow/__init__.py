@@ -11,7 +11,7 @@ if not (_pathlib.Path(__file__).parent / "ir").is_dir():
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from dflow import debug, image, lax, ops, tree, tree_util
+    from dflow import checkpoint_policies, debug, image, lax, ops, tree, tree_util
     from dflow.api import grad, jit, jvp, linear_transpose, linearize, value_and_grad, vjp
     from dflow.backends.native.threads import set_threads, threads
     from dflow.check import check_grads
@@ -35,7 +35,7 @@ if _TYPE_CHECKING:
     from dflow.transforms.implicit import custom_root
     from dflow.transforms.jacobians import hessian, hvp, jacfwd, jacobian, jacrev
     from dflow.transforms.linear_rules import closure_convert, custom_linear_solve, custom_transpose
-    from dflow.transforms.recompute import checkpoint, remat
+    from dflow.transforms.recompute import checkpoint, checkpoint_name, remat
     from dflow.transforms.sparse import sparse_hessian, sparse_jacobian
     from dflow.tree import ravel_pytree
 
@@ -47,6 +47,8 @@ __all__ = [
     "Stream",
     "check_grads",
     "checkpoint",
+    "checkpoint_name",
+    "checkpoint_policies",
     "closure_convert",
     "compile_library",
     "custom_gradient",
@@ -96,7 +98,10 @@ __all__ = [
 ]
 
 # What is imported when it is asked for: modules, and the names of others.
-_MODULES = ("debug", "errors", "image", "interop", "lax", "nn", "numpy", "ops", "random", "scipy", "tree", "tree_util")
+_MODULES = (
+    *("checkpoint_policies", "debug", "errors", "image", "interop", "lax", "nn", "numpy", "ops", "random", "scipy"),
+    *("tree", "tree_util"),
+)
 _PLACES = {
     "dflow.api": ("grad", "jit", "jvp", "linear_transpose", "linearize", "value_and_grad", "vjp"),
     "dflow.backends.native.threads": ("set_threads", "threads"),
@@ -116,7 +121,7 @@ _PLACES = {
     "dflow.transforms.jacobians": ("hessian", "hvp", "jacfwd", "jacobian", "jacrev"),
     "dflow.transforms.linear_rules": ("closure_convert", "custom_linear_solve", "custom_transpose"),
     "dflow.devices.placement": ("default_device", "device_put"),
-    "dflow.transforms.recompute": ("checkpoint", "remat"),
+    "dflow.transforms.recompute": ("checkpoint", "checkpoint_name", "remat"),
     "dflow.records": ("field", "register", "struct"),
     "dflow.shapes": ("ShapeDtypeStruct", "eval_shape"),
     "dflow.solvers": ("fixed_point", "odeint"),

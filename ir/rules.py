@@ -4,18 +4,18 @@ A rule is an object that the operation names, ``custom %x {rule = @swish, linear
 derivative when a pass asks for it, so a rule may use the very function that it belongs to. Text keeps the name alone:
 a parsed program finds the rule as long as somebody in the process holds it, and runs without.
 
-Two rules stand here, for they need nothing but the IR: ``stop_gradient`` and ``checkpoint``.
+Three rules stand here, for they need nothing but the IR: ``stop_gradient``, ``checkpoint`` and names of values.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from dflow.ir.builder import Builder
-from dflow.ir.core import Block, Function, Op, Value
+from dflow.ir.core import Block, Function, Op, Value, free_values
 from dflow.ir.registry import NoDerivativeError
 
 if TYPE_CHECKING:
@@ -85,14 +85,39 @@ class _StopGradient(Rule):
         return apply(b, self, op.operands, op.regions[0]), [None] * len(op.results)
 
 
-class _Checkpoint(Rule):
-    """The derivative of the region, of which nothing is kept but the operands: what else it needs is computed again.
+class Named(Rule):
+    """The value itself, under a name by which a checkpoint may keep it."""
+
+    def __init__(self, label: str):
+        super().__init__(unused_name(f"named_{label}"))
+        self.label = label
+
+    def jvp(self, b: Builder, op: Op, dots: Tangents) -> tuple[Sequence[Value], Tangents]:
+        return apply(b, self, op.operands, op.regions[0]), dots
+
+
+class Checkpoint(Rule):
+    """The derivative of the region, of which nothing is kept but the operands, and values of the region's that
+    ``keeps`` chooses: what else it needs is computed again.
 
     The tangent is an operation of the same kind that holds the region and its derivative. So the linear part has the
-    operands as residuals, and its transpose runs the region again.
+    operands, and what is kept, as residuals, and its transpose runs the rest of the region again.
     """
 
     recomputes = True
+
+    def __init__(self, name: str, keeps: Callable[[Block], Sequence[Value]] | None = None):
+        super().__init__(unused_name(name))
+        self.keeps = keeps
+
+    def kept(self, region: Block) -> list[Value]:
+        """Values of fixed shapes that operations directly in the region make."""
+        if self.keeps is None:
+            return []
+        made = {r for o in region.ops for r in o.results if o.name != "constant"}
+        return [
+            v for v in dict.fromkeys(self.keeps(region)) if v in made and all(isinstance(d, int) for d in v.type.shape)
+        ]
 
     def jvp(self, b: Builder, op: Op, dots: Tangents) -> tuple[Sequence[Value], Tangents]:
         from dflow.ir.passes.dce import dce
@@ -100,13 +125,19 @@ class _Checkpoint(Rule):
 
         wrt = [i for i, d in enumerate(dots) if d is not None]
         moving = differentiable(op.results)
-        f = jvp(Function(self.name, op.regions[0]), wrt)
-        n = len(op.results)
-        tangent = dce(Function(f.name, Block(f.args, f.body.ops, f.results[n:])), quiet=True)
-        ys = apply(b, self, op.operands, op.regions[0])
+        (region,) = op.regions
+        kept, n, m = self.kept(region), len(op.results), len(op.operands) + len(wrt)
+        f = jvp(Function(self.name, Block(region.args, region.ops, [*region.results, *kept])), wrt)
+        shares, dots_of = f.results[n : n + len(kept)], f.results[n + len(kept) :][: len(moving)]
+        rest = dce(Function(f.name, _given(Block(f.args, f.body.ops, dots_of), shares)), quiet=True).body
+        used = free_values(Block(rest.args[:m], rest.ops, rest.results))
+        needed = [(v, a) for v, a in zip(kept, rest.args[m:]) if a in used]
+        made = Block(region.args, region.ops, [*region.results, *(v for v, _ in needed)])
+        values = apply(b, self, op.operands, made)
         given = [d for d in dots if d is not None]
-        outs = iter(apply(b, self, [*op.operands, *given], tangent.body))
-        return ys, [next(outs) if i in moving else None for i in range(n)]
+        rest = Block([*rest.args[:m], *(a for _, a in needed)], rest.ops, rest.results)
+        outs = iter(apply(b, self, [*op.operands, *given, *values[n:]], rest))
+        return values[:n], [next(outs) if i in moving else None for i in range(n)]
 
     def transpose(self, b: Builder, op: Op, known: Sequence[Value | Linear], bars: Tangents) -> Tangents:
         from dflow.ir.passes.linearize import split
@@ -128,5 +159,15 @@ class _Checkpoint(Rule):
         return [None if isinstance(v, Value) else next(results) for v in known]
 
 
+def _given(block: Block, known: Sequence[Value]) -> Block:
+    """``block``, which takes further arguments in place of computing what is ``known``."""
+    env: dict[Value, Value] = {}
+    b = Builder.like([*block.args, *known], env)
+    for op in block.ops:
+        if not all(r in known for r in op.results) or not op.results:
+            b.clone(op, env)
+    return b.finish([env[r] for r in block.results])
+
+
 STOP_GRADIENT: Rule = _StopGradient("stop_gradient")
-CHECKPOINT: Rule = _Checkpoint("checkpoint")
+CHECKPOINT: Rule = Checkpoint("checkpoint")

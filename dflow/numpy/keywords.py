@@ -4,7 +4,7 @@
 the dtype in which a product is computed. With ``promote_integers=False`` sums have the dtype of the elements. The
 ``method`` of a search changes nothing. With ``inplace=False`` a function that writes gives a written copy. ``mode`` is
 what an index outside means: an error (None), the nearest inside ("clip"), counting on from the start ("wrap") or
-``fill_value`` ("fill").
+``fill_value`` ("fill"). ``size`` is the number of places to find, as in ``nonzero``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy
 
 from dflow.numpy.dispatch import own
+from dflow.numpy.sorting import nonzero
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import lift
 
@@ -103,6 +104,15 @@ def _taken_along(
     return np.where((at >= 0) & (at < n), found, nothing_of(x.dtype) if fill_value is None else fill_value)
 
 
+def _where(function: Function) -> Function:
+    def places(condition: Any, x: Any = None, y: Any = None, *, size: Any = None, fill_value: Any = None) -> Any:
+        if x is not None or y is not None:
+            return function(condition, x, y)
+        return nonzero(condition, size=size, fill_value=fill_value)
+
+    return _taking(function, ("size", "fill_value"), places)
+
+
 def _take(function: Function) -> Function:
     names = ("fill_value", "indices_are_sorted", "mode", "unique_indices")
 
@@ -123,6 +133,7 @@ KEYWORDS: dict[str, Callable[[Function], Function]] = {
     **dict.fromkeys(WRITERS, writer),
     **dict.fromkeys(("digitize", "isin", "searchsorted"), search),
     **dict.fromkeys(("prod", "sum"), total),
+    "where": _where,
     "take": _take,
     "take_along_axis": _take_along_axis,
 }

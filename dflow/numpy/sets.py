@@ -1,5 +1,6 @@
 """Sets, as sorted vectors of distinct elements. As ``unique`` they have as many elements as there are when the program
-runs, or ``size`` ones: surplus ones are dropped, missing ones are ``fill_value``."""
+runs, or ``size`` ones: surplus ones are dropped, missing ones are ``fill_value``; as in JAX, without one they are the
+smallest element found (0 if there is none), and 0 in a difference."""
 
 from __future__ import annotations
 
@@ -34,7 +35,15 @@ def _ordered(x: Array) -> tuple[Array, Array, Array]:
 
 
 def _chosen(mask: Any, x: Any, size: Any, fill: Any) -> Array:
-    return compress.__wrapped__(mask, x, size=size, fill_value=0 if fill is None else fill)
+    return compress.__wrapped__(mask, x, size=size, fill_value=fill)
+
+
+def _chosen_or_smallest(mask: Any, x: Any, size: Any, fill: Any) -> Array:
+    """Of a sorted ``x``; the first element stands for missing ones if there is no ``fill``."""
+    found = _chosen(mask, x, size, fill)
+    if size is None or fill is not None or not s.static_int(size, "size"):
+        return found
+    return np.where(np.arange(size) < np.sum(mask), found, found[0])
 
 
 @implements(np.union1d, extra=SIZED)
@@ -55,13 +64,13 @@ def intersect1d(
     x, y = _vectors(ar1, ar2)
     values, sorter, first = _ordered(x)
     mask = first & isin.__wrapped__(values, y)
-    found = _chosen(mask, values, size, fill_value)
+    found = _chosen_or_smallest(mask, values, size, fill_value)
     if not return_indices:
         return found
     others, other_sorter, _ = _ordered(y)
     there = np.minimum(np.searchsorted(others, values), max(y.size - 1, 0))
     positions = other_sorter[there] if y.size else sorter
-    return found, _chosen(mask, sorter, size, 0), _chosen(mask, positions, size, 0)
+    return found, _chosen(mask, sorter, size, x.size), _chosen(mask, positions, size, y.size)
 
 
 @implements(np.setdiff1d, extra=SIZED)
@@ -79,4 +88,4 @@ def setxor1d(ar1: Any, ar2: Any, assume_unique: bool = False, *, size: Any = Non
     x, y = _vectors(ar1, ar2)
     values, _, first = _ordered(np.concatenate([x, y]))
     one_of_them = isin.__wrapped__(values, x) ^ isin.__wrapped__(values, y)
-    return _chosen(first & one_of_them, values, size, fill_value)
+    return _chosen_or_smallest(first & one_of_them, values, size, fill_value)

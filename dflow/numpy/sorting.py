@@ -137,7 +137,8 @@ def places(mask: Value, size: int) -> tuple[Value, Value]:
 
 
 def filled(v: Value, exists: Value, fill: Any) -> Array:
-    """``v`` along its first axis, ``fill`` where nothing exists."""
+    """``v`` along its first axis, ``fill`` (0 if that is None) where nothing exists."""
+    fill = 0 if fill is None else fill
     mask = builder().broadcast(exists, shape=v.type.shape, dims=(0,))
     return wrap(builder().select(mask, v, s.expand(s.cast(lift(fill).value, v.type.dtype), v.type.shape)))
 
@@ -162,7 +163,8 @@ def nonzero(a: Any, *, size: Any = None, fill_value: Any = 0) -> tuple[Array, ..
     count = s.static_int(size, "size")
     found, exists = places(s.cast(flat(x.value), bool), count)
     fills = fill_value if isinstance(fill_value, tuple | list) else [fill_value] * x.ndim
-    indices = np.unravel_index(wrap(found), s.static(s.dims(x), "np.nonzero"))
+    dims = s.static(s.dims(x), "np.nonzero")
+    indices = np.unravel_index(wrap(found), dims) if 0 not in dims else [wrap(found)] * x.ndim
     return tuple(filled(i.value, exists, f) for i, f in zip(indices, fills))
 
 
@@ -183,7 +185,8 @@ def compress(
     if not isinstance(condition, Array) or size is None:
         return s.result(np.take(x, np.flatnonzero(condition), at).value, out)
     found, exists = places(s.cast(condition.value, bool), s.static_int(size, "size"))
-    rows = moveaxis.__wrapped__(x, at, 0)[wrap(found)]
+    rows = moveaxis.__wrapped__(x, at, 0)
+    rows = rows[wrap(found)] if rows.shape[0] else wrap(s.full((size, *rows.shape[1:]), 0, x.dtype))
     return s.result(moveaxis.__wrapped__(filled(rows.value, exists, fill_value), 0, at).value, out)
 
 

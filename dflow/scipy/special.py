@@ -17,15 +17,17 @@ from dflow.numpy import ufunc_rules
 from dflow.numpy.dispatch import UFUNCS, implements, located, public, refusing
 from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import MAX, SUM, reduce
+from dflow.scipy import bessel, sine_integrals
 from dflow.scipy import exponential_integrals as integrals
 from dflow.scipy.beta_rules import BETA_RULES
+from dflow.scipy.composed_rules import COMPOSED_RULES
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import RULES, wide
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
 
-RULES.update((name, wide(rule)) for name, rule in {**BETA_RULES, **GAMMA_RULES}.items())
+RULES.update((name, wide(rule)) for name, rule in {**BETA_RULES, **GAMMA_RULES, **COMPOSED_RULES}.items())
 ufunc_rules.FLOAT.update({name: rule for name, rule in RULES.items() if name not in ufunc_rules.FLOAT})
 
 
@@ -127,6 +129,37 @@ def expn(n: Any, x: Any, out: Any = None) -> Array:
     return s.result(_of_doubles(lambda x: integrals.expn(order, x), x, "expn").value, out)
 
 
+def _bessel(name: str) -> Any:
+    def call(x: Any, out: Any = None) -> Array:
+        return s.result(_of_doubles(bessel.BESSEL[name], x, name).value, out)
+
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"``scipy.special.{name}`` of traced arrays."
+    return implements(getattr(scipy.special, name))(call)
+
+
+_BESSEL = {name: _bessel(name) for name in bessel.BESSEL}
+globals().update(_BESSEL)
+
+
+def _pair_of_doubles(f: Any, x: Any, name: str) -> tuple[Array, Array]:
+    (x,) = floats(x)
+    if kind_of(x.dtype) == "c":
+        raise TypeError(f"scipy.special.{name} takes real numbers here")
+    first, second = f(x.astype(np.float64))
+    return first.astype(x.dtype), second.astype(x.dtype)
+
+
+@implements(scipy.special.sici)
+def sici(x: Any) -> tuple[Array, Array]:
+    return _pair_of_doubles(sine_integrals.sici, x, "sici")
+
+
+@implements(scipy.special.fresnel)
+def fresnel(x: Any) -> tuple[Array, Array]:
+    return _pair_of_doubles(sine_integrals.fresnel, x, "fresnel")
+
+
 @implements(scipy.special.multigammaln)
 def multigammaln(a: Any, d: Any) -> Array:
     x, d = s.as_dtype(a, np.float64), _static_order(d, "the dimension d")  # as SciPy's, whatever that of a
@@ -224,10 +257,12 @@ _FUNCTIONS = (
     "expi",
     "expn",
     "factorial",
+    "fresnel",
     "log_softmax",
     "logsumexp",
     "multigammaln",
     "polygamma",
+    "sici",
     "softmax",
     "zeta",
 )
@@ -239,7 +274,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted((*_PUBLIC, "digamma", *_FUNCTIONS))
+    return sorted((*_PUBLIC, *_BESSEL, "digamma", *_FUNCTIONS))
 
 
-__all__ = [*_PUBLIC, "digamma", *_FUNCTIONS]
+__all__ = [*_PUBLIC, *_BESSEL, "digamma", *_FUNCTIONS]

@@ -29,6 +29,7 @@ from dflow.tracing.context import builder, tracing
 from dflow.tracing.python.calls import call
 from dflow.tracing.trace import ArgSpec
 from dflow.transforms.call_records import CallRecord
+from dflow.transforms.custom import stop_gradient
 from dflow.transforms.derivatives import inline, matching
 
 
@@ -84,6 +85,7 @@ class LinearRule(Rule):
         self.known = len(trees.flatten(known)[0])
         self.linear = self.record.count - self.known
         self.like = x
+        self.spec = self.record.program.out_spec  # of the results that are linear, the first ones
         if any(not a.type.dtype.is_inexact for a in self.record.function.args[self.known : self.record.count]):
             raise failure(
                 DerivativeError,
@@ -109,12 +111,15 @@ class LinearRule(Rule):
         if any(d is not None for d in dots[:n]):
             along, further = self.by_known(b, op, ys, dots)
         outs: Sequence[Value] | None = None
+        count = self.spec.num_leaves
         if any(d is not None for d in along):
             given = [b.zeros(v.type) if d is None else d for v, d in zip(op.operands[n:], along)]
-            outs = apply(b, self, [*op.operands[:n], *given], region, self.linear)
+            solution = Block(region.args, region.ops, region.results[:count])
+            outs = apply(b, self, [*op.operands[:n], *given], solution, self.linear)
         if outs is not None and further is not None:
             outs = [b.add(x, y) for x, y in zip(outs, further)]
-        return ys, outs or further or [None] * len(ys)
+        found: Sequence[Value | None] = outs or further or [None] * count
+        return ys, [*found, *[None] * (len(ys) - count)]
 
     def by_known(
         self, b: Builder, op: Op, ys: Sequence[Value], dots: Tangents
@@ -128,15 +133,16 @@ class LinearRule(Rule):
 
     def transpose(self, b: Builder, op: Op, known: Sequence[Value | Linear], bars: Tangents) -> Tangents:
         n = len(op.operands) - self.linear
-        types = [v.type for v in (*op.operands[: self.known], *op.results)]
+        results = op.results[: self.spec.num_leaves]
+        types = [v.type for v in (*op.operands[: self.known], *results)]
         made = self.record.trace(self.back, [ArgSpec(t) for t in types], self._run_back)
-        seeds = [b.zeros(r.type) if c is None else c for r, c in zip(op.results, bars)]
+        seeds = [b.zeros(r.type) if c is None else c for r, c in zip(results, bars)]
         return [*[None] * n, *b.inline(made.body, [*op.operands[: self.known], *seeds, *op.operands[self.known : n]])]
 
     def _run_back(self, arrays: Sequence[Array]) -> Sequence[Any]:
         a = self.record.arguments
         known = a.rebuild([*arrays[: self.known], *a.leaves[self.known :]])[0][0]
-        bars = trees.unflatten(self.record.program.out_spec, arrays[self.known :])
+        bars = trees.unflatten(self.spec, arrays[self.known :])
         made = call(self.back, known, bars)
         types = [t.type for t in a.types[self.known :]]
         found = matching(made, self.like, types, "cotangents", "the linear argument")
@@ -179,30 +185,53 @@ class custom_transpose:
 Solver = Callable[[Callable[[Any], Any], Any], Any]
 
 
+def spec_of_solution(record: CallRecord, solve: Solver, has_aux: bool) -> trees.Spec:
+    """The structure of what a solver returns, or of the first of the two that it returns."""
+    spec = record.program.out_spec
+    if not has_aux:
+        return spec
+    if spec.type is tuple and spec.num_children == 2:
+        return spec.child(0)
+    raise failure(
+        DerivativeError,
+        "with has_aux, solve must return a pair: the solution and what else there is",
+        seen=f"{spec}",
+        location=function_location(solve),
+    )
+
+
 def custom_linear_solve(
     matvec: Callable[[Any], Any],
     b: Any,
     solve: Solver,
     transpose_solve: Solver | None = None,
     symmetric: bool = False,
+    has_aux: bool = False,
 ) -> Any:
     """The ``x`` with ``matvec(x) == b``, as ``solve(matvec, b)`` finds it, with derivatives by what defines it.
 
     Nothing of ``solve`` is differentiated: tangents and cotangents solve linear systems too, the latter by
     ``transpose_solve(vecmat, b)``, or by ``solve`` itself when the system is ``symmetric``. ``matvec`` is linear, and
-    may close over whatever the system depends on. ``b`` and ``x`` are trees of one structure.
+    may close over whatever the system depends on. ``b`` and ``x`` are trees of one structure. With ``has_aux`` solvers
+    return a pair, the solution and whatever else, which counts as constant; so does ``custom_linear_solve``.
 
     Raises DerivativeError where reverse mode is asked for and neither is given.
     """
     if not tracing():
         return solve(matvec, b)
     with user_frames_only():
-        return _SolveRule(matvec, b, solve, solve if symmetric else transpose_solve, symmetric).call()
+        return _SolveRule(matvec, b, solve, solve if symmetric else transpose_solve, symmetric, has_aux).call()
 
 
 class _SolveRule(LinearRule):
     def __init__(
-        self, matvec: Callable[[Any], Any], b: Any, solve: Solver, transpose_solve: Solver | None, symmetric: bool
+        self,
+        matvec: Callable[[Any], Any],
+        b: Any,
+        solve: Solver,
+        transpose_solve: Solver | None,
+        symmetric: bool,
+        has_aux: bool,
     ):
         matrix = trace_program(matvec, Arguments(matvec, (b,), {}))
         consts = tuple(matrix.traced.captured)
@@ -220,14 +249,22 @@ class _SolveRule(LinearRule):
                     "the transpose of a linear solve is needed, and there is no transpose_solve",
                     mend="give transpose_solve, or symmetric=True, to custom_linear_solve",
                 )
-            if symmetric:
-                return custom_linear_solve(product(consts), bar, solve, symmetric=True)
-            vecmat = linear_transpose(product(consts), zeros)
-            return custom_linear_solve(lambda y: vecmat(y)[0], bar, transpose_solve, solve)
+            matrix, solvers = product(consts), (transpose_solve, solve)
+            if not symmetric:
+                vecmat = linear_transpose(matrix, zeros)
+                matrix = lambda y: vecmat(y)[0]  # noqa: E731
+            found = custom_linear_solve(matrix, bar, *solvers, symmetric, has_aux)
+            return found[0] if has_aux else found
 
         zeros = trees.map_leaves(lambda t: np.zeros(t.shape, t.dtype), trees.map_leaves(shape_of, b))
         self.matrix = matrix.traced.function
         super().__init__("linear_solve", solved, consts, b, back, (matvec, solve, transpose_solve))
+        self.has_aux = has_aux
+        self.spec = spec_of_solution(self.record, solve, has_aux)
+
+    def call(self) -> Any:
+        found = super().call()
+        return (found[0], stop_gradient(found[1])) if self.has_aux else found
 
     def by_known(
         self, b: Builder, op: Op, ys: Sequence[Value], dots: Tangents
@@ -237,11 +274,19 @@ class _SolveRule(LinearRule):
         moving = [i for i in range(self.known) if dots[i] is not None]
         along: list[Value | None] = list(dots[n:])
         if moving:
-            f = jvp_pass.jvp(self.matrix, [len(ys) + i for i in moving])
-            given = [*ys, *op.operands[: self.known], *(d for d in dots[: self.known] if d is not None)]
-            shifts = b.inline(f.body, given)[len(ys) :]
+            x = ys[: self.spec.num_leaves]
+            f = jvp_pass.jvp(self.matrix, [len(x) + i for i in moving])
+            given = [*x, *op.operands[: self.known], *(d for d in dots[: self.known] if d is not None)]
+            shifts = b.inline(f.body, given)[len(x) :]
             along = [b.neg(s) if d is None else b.sub(d, s) for d, s in zip(along, shifts)]
         return along, None
 
 
-__all__ = ["LinearRule", "closure_convert", "custom_linear_solve", "custom_transpose", "run_program"]
+__all__ = [
+    "LinearRule",
+    "closure_convert",
+    "custom_linear_solve",
+    "custom_transpose",
+    "run_program",
+    "spec_of_solution",
+]

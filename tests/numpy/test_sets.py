@@ -34,6 +34,24 @@ def test_sets_with_options():
     assert [p.tolist() for p in sized(X, Y)] == [[2, 3, -1, -1], [1, 2]]
 
 
+def test_places_of_known_number():
+    """Of empty arrays, too. What is missing is, as in JAX, the smallest element or an index behind the last one."""
+    x, y = np.array([3.0, 1.0, 5.0, 2.0]), np.array([5.0, 2.0, 9.0])
+    symmetric = dflow.jit(lambda x, y: dnp.setxor1d(x, y, size=5))
+    assert symmetric(x, y).tolist() == [1, 3, 9, 1, 1] and symmetric(x[:0], y).tolist() == [2, 5, 9, 2, 2]
+    common, *places = dflow.jit(lambda x, y: dnp.intersect1d(x, y, size=3, return_indices=True))(x, y)
+    assert common.tolist() == [2, 5, 2] and [p.tolist() for p in places] == [[3, 2, 4], [1, 0, 3]]
+    for f in (dnp.setdiff1d, dnp.intersect1d, dnp.setxor1d, dnp.union1d):
+        assert dflow.jit(lambda x, f=f: f(x, x, size=2))(x[:0]).tolist() == [0, 0]
+    m = np.array([[0, 1], [1, 0]])
+    assert [p.tolist() for p in dflow.jit(lambda m: dnp.where(m, size=3, fill_value=(5, 6)))(m)] == [
+        [0, 1, 5],
+        [1, 0, 6],
+    ]
+    assert [p.tolist() for p in dflow.jit(lambda m: dnp.where(m, size=2))(m[:0])] == [[0, 0], [0, 0]]
+    assert dnp.where(m, m, 7, size=None).tolist() == [[7, 1], [1, 7]]
+
+
 @pytest.mark.parametrize("trim", ["fb", "f", "b"])
 def test_trim_zeros(trim):
     same(lambda x: np.trim_zeros(x, trim), np.array([0, 0, 1.0, 0, 2, 0]))

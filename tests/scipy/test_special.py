@@ -36,6 +36,14 @@ UFUNCS = {
     "ndtri": ((P,), 2e-15),
     "logit": ((P,), 1e-15),
     "exp10": ((X[1:],), 1e-15),
+    **{name: ((POSITIVE,), 2e-15) for name in ("k0", "k1", "k0e", "k1e")},
+    **{name: ((POSITIVE,), 3e-14) for name in ("y0", "y1")},
+    **{name: ((X[1:-1],), 2e-14) for name in ("dawsn", "exprel", "rgamma")},
+    **{name: ((1 - POSITIVE,), 5e-15) for name in ("ellipk", "ellipe")},
+    **{name: ((POSITIVE[:6], X[3:9]), 2e-15) for name in ("huber", "pseudo_huber", "inv_boxcox", "inv_boxcox1p")},
+    **{name: ((POSITIVE[1:-1], POSITIVE[1:-1]), 1e-12) for name in ("chdtr", "chdtrc")},
+    "fdtr": ((POSITIVE[1:-1], POSITIVE[1:-1], POSITIVE[1:-1]), 1e-12),
+    "gdtrc": ((POSITIVE[1:-1], POSITIVE[1:-1], POSITIVE[1:-1] / 4), 1e-12),
     "binom": ((3 * POSITIVE, POSITIVE), 1e-12),
 }
 FUNCTIONS = {
@@ -49,6 +57,8 @@ FUNCTIONS = {
     "multigammaln": (lambda x: sp.multigammaln(x, 3), (4.5,)),
     "comb": (sp.comb, (np.array([5.0, 10.0, 7.5]), np.array([2.0, 3.0, 1.0]))),
     "comb with repetition": (lambda n, k: sp.comb(n, k, repetition=True), (5.0, 2.0)),
+    "sici": (sp.sici, (np.array([0.3, 3.9, 4.1, 50.0]),)),
+    "fresnel": (sp.fresnel, (np.array([-3.0, 0.01, 1.9, 2.1]),)),
     "factorial": (sp.factorial, (np.array([0.5, 1.0, 5.0, 20.0]),)),
     "logsumexp": (sp.logsumexp, (ROWS,)),
     "logsumexp with weights": (lambda x, b: sp.logsumexp(x, 1, np.abs(b), True), (ROWS, WEIGHTS)),
@@ -87,13 +97,18 @@ POINTS = {
     **{name: [(0.4, 1.0, 5.0), (2.5, 0.1, 3.0)] for name in ("gammainc", "gammaincc")},
     **{name: [(0.4, 1.5, 5.0), (0.5, -2.0, 3.0)] for name in ("boxcox", "boxcox1p", "poch")},
     "erfcx": [(-1.5, 0.2, 30.0)],
+    **{name: [(0.3, 3.0, 11.0)] for name in ("y0", "y1", "k0", "k1", "k0e", "k1e")},
+    **{name: [(-3.0, 0.0, 0.9)] for name in ("ellipk", "ellipe", "exprel", "rgamma")},
+    **{name: [(1.0, 1.0, 0.5), (-0.3, 2.0, 1.0)] for name in ("huber", "pseudo_huber")},
+    "inv_boxcox": [(1.0, 2.0, 0.5), (0.3, 1e-9, 1.0)],
+    "dawsn": [(-3.0, 0.0, 0.3)],
     "exp1": [(0.3, 1.7, 4.0)],
     "expi": [(-4.0, 0.3, 50.0)],
 }
 
 
 # programs whose second derivatives take long to compile
-LONG = ("beta", "betaln", "binom", "gammainc", "gammaincc", "poch")
+LONG = ("beta", "betaln", "binom", "dawsn", "ellipe", "ellipk", "gammainc", "gammaincc", "poch")
 
 
 @pytest.mark.parametrize("name", LONG)

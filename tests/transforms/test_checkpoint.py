@@ -102,3 +102,55 @@ def test_texts_are_printed_once(capfd):
 
     dflow.grad(lambda x: f(x) * 2)(2.0)
     assert capfd.readouterr().out == "at 2.0\n"
+
+
+def test_policies_choose_what_is_kept_besides_the_arguments():
+    policies, name = dflow.checkpoint_policies, dflow.checkpoint_name
+    w = np.array([[0.4, -0.3, 0.2], [0.1, 0.5, -0.6], [0.7, 0.2, 0.3]])
+    x = np.array([X, 2 * X])
+
+    def f(x):
+        h = name(np.tanh(x @ w), "first")
+        h = name(np.tanh(np.sin(h) @ w), "second")
+        return np.sum(np.exp(h @ w))
+
+    def kept(policy):
+        """The numbers, and that the derivative is the same."""
+        g = dflow.checkpoint(f, policy=policy)
+        np.testing.assert_allclose(dflow.grad(g)(x), dflow.grad(f)(x))
+        return residual_count(g, x)
+
+    first, both = policies.save_only_these_names("first"), policies.save_only_these_names("first", "second")
+    n = x.size
+    assert [kept(p) for p in (None, policies.nothing_saveable, first, both)] == [n, n, 2 * n, 3 * n]
+    assert kept(policies.save_any_names_but_these("second")) == 2 * n
+    assert kept(policies.dots_saveable) == 4 * n == kept(policies.dots_with_no_batch_dims_saveable)
+    assert kept(policies.save_from_both_policies(first, policies.nothing_saveable)) == 2 * n
+    everything = residual_count(f, x)
+    assert kept(policies.everything_saveable) == everything
+    assert kept(policies.save_anything_except_these_names("first")) >= everything
+    dflow.check_grads(dflow.checkpoint(f, policy=both), (x,), order=2)
+
+
+def test_names_of_values_are_the_values():
+    assert dflow.checkpoint_name({"a": 2.0}, "n") == {"a": 2.0}
+    f = lambda x: dflow.checkpoint_name(np.sin(x), "wave") * 3  # noqa: E731
+    dflow.check_grads(f, (X,), order=2)
+    np.testing.assert_allclose(dflow.vmap(dflow.grad(f))(X), 3 * np.cos(X))
+
+
+def test_a_policy_in_a_loop():
+    w = np.array([[0.4, -0.3, 0.2], [0.1, 0.5, -0.6], [0.7, 0.2, 0.3]])
+    policy = dflow.checkpoint_policies.save_only_these_names("h")
+
+    def loop(x, w, n, layer):
+        for _ in range(n):
+            x = layer(x, w)
+        return np.sum(x**2)
+
+    def layer(x, w):
+        return np.sin(dflow.checkpoint_name(np.tanh(x @ w), "h"))
+
+    gradient = dflow.grad(lambda x, w, n: loop(x, w, n, dflow.checkpoint(layer, policy=policy)), argnums=(0, 1))
+    for ours, plain in zip(gradient(X, w, 4), dflow.grad(lambda x, w: loop(x, w, 4, layer), argnums=(0, 1))(X, w)):
+        np.testing.assert_allclose(ours, plain)

@@ -331,3 +331,45 @@ def test_trees():
     leaves, structure = dflow.tree.flatten(p)
     assert dflow.tree.structure(p) == structure
     assert dflow.tree.unflatten(structure, dflow.tree.leaves(p))["b"] == leaves[0] == 2.0
+
+
+# -- what solvers say besides the solution -----------------------------------------------------------------------------
+
+
+def test_a_root_with_what_else_the_solver_says():
+    def newton(f, x):
+        steps = 0
+        while abs(f(x)) > 1e-14 and steps < 50:
+            x, steps = x - f(x) / dflow.grad(f)(x), steps + 1
+        return x, {"steps": steps, "residual": f(x)}
+
+    def root(c, solve=newton):
+        return dflow.custom_root(lambda x: x * x - c, 1.0, solve, lambda g, y: y / g(1.0), has_aux=True)
+
+    (x, said), slope = dflow.value_and_grad(root, has_aux=True)(2.0)
+    np.testing.assert_allclose([x, slope], [np.sqrt(2), 0.5 / np.sqrt(2)])
+    assert said["steps"] == root(2.0)[1]["steps"] == 5
+    dflow.check_grads(lambda c: root(c)[0], (2.0,), order=2)
+    with pytest.raises(DerivativeError, match="must return a pair"):
+        dflow.jit(root, static_argnums=1)(2.0, lambda f, x: x)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_linear_system_with_what_else_the_solver_says(symmetric):
+    def solver(matrix, b):
+        return np.linalg.solve(dflow.jacobian(matrix)(b), b), {"sum": np.sum(b), "count": 3}
+
+    def solve(a, b):
+        matrix = a + a.T if symmetric else a
+        back = None if symmetric else solver
+        return dflow.custom_linear_solve(lambda x: matrix @ x, b, solver, back, symmetric, has_aux=True)
+
+    a, b = np.array([[2.0, 0.3], [0.1, 1.5]]), np.array([1.0, 2.0])
+    x, said = dflow.jit(solve)(a, b)
+    np.testing.assert_allclose(x, np.linalg.solve(a + a.T if symmetric else a, b))
+    assert said == {"sum": 3.0, "count": 3}
+    dflow.check_grads(lambda a, b: solve(a, b)[0], (a, b), order=2)
+    assert not dflow.grad(lambda b: solve(a, b)[1]["sum"])(b).any()
+    both = dflow.vmap(solve, in_axes=(None, 0))(a, np.stack([b, 2 * b]))
+    np.testing.assert_allclose(both[0], [x, 2 * x])
+    assert both[1]["count"].tolist() == [3, 3]

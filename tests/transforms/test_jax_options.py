@@ -50,8 +50,8 @@ def lambda_named_f():
     return f
 
 
-def test_a_policy_is_refused():
-    with pytest.raises(TraceError, match="takes no policy"):
+def test_a_policy_of_ones_own_is_refused():
+    with pytest.raises(TraceError, match="takes a policy of dflow"):
         dflow.remat(np.sin, policy=np.cos)
 
 

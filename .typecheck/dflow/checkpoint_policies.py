@@ -1,0 +1,1 @@
+../../dflow/checkpoint_policies.py
