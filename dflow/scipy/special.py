@@ -19,13 +19,14 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import MAX, SUM, reduce
 from dflow.scipy import exponential_integrals as integrals
 from dflow.scipy.beta_rules import BETA_RULES
+from dflow.scipy.gamma_quotients import QUOTIENTS
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import RULES, wide
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
 
-RULES.update((name, wide(rule)) for name, rule in {**BETA_RULES, **GAMMA_RULES}.items())
+RULES.update((name, wide(rule)) for name, rule in {**QUOTIENTS, **BETA_RULES, **GAMMA_RULES}.items())
 ufunc_rules.FLOAT.update({name: rule for name, rule in RULES.items() if name not in ufunc_rules.FLOAT})
 
 
