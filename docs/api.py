@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import inspect
 import re
@@ -49,6 +50,8 @@ def _entry(module: str, name: str, x: Any) -> str:
 
 
 def _signature(x: Any, own: bool = False) -> str:
+    if isinstance(x, enum.EnumType):  # Python's versions differ in the signature that they give
+        return f": {', '.join(x.__members__)}"
     try:
         signature = inspect.signature(x)
     except (TypeError, ValueError):

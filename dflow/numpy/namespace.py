@@ -74,7 +74,8 @@ for _alias, _name in (
     ("row_stack", "vstack"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
-for _name, _more in keywords.KEYWORDS.items():
+for _name in keywords.KEYWORDS.keys() & EXPORTED.keys():  # NumPy before 2.2 lacks some
+    _more = keywords.KEYWORDS[_name]
     EXPORTED[_name] = _more(EXPORTED[_name])
     setattr(sys.modules[EXPORTED[_name].__module__], _name, EXPORTED[_name])  # what its name leads to
 EXPORTED["topk"] = partial_orders.topk

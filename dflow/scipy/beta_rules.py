@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.scipy.special_rules import Rule, betaln, full, gamma_sign, unfinished
+from dflow.scipy.gamma_quotients import betaln, gamma_sign
+from dflow.scipy.special_rules import Rule, full, unfinished
 
 SQRT_PI = math.sqrt(math.pi)
 
@@ -68,7 +69,7 @@ def _incomplete(b: Any, p: Value, q: Value, x: Value, upper: bool) -> Value:
     """By the fraction for x or for 1 - x: whichever converges fast."""
     finite = b.and_(b.lt(p, np.inf), b.lt(q, np.inf))
     inside = b.and_(b.and_(b.gt(p, 0.0), b.gt(q, 0.0)), b.and_(b.and_(b.ge(x, 0.0), b.le(x, 1.0)), finite))
-    one = full(b, x, 1.0)
+    one, given = full(b, x, 1.0), (p, q, x)
     p, q, y = b.select(inside, p, one), b.select(inside, q, one), b.select(inside, x, full(b, x, 0.25))
     low = b.le(y, b.div(b.add(p, 1.0), b.add(b.add(p, q), 2.0)))
     first, second = b.select(low, p, q), b.select(low, q, p)
@@ -76,7 +77,18 @@ def _incomplete(b: Any, p: Value, q: Value, x: Value, upper: bool) -> Value:
     part = b.mul(_front(b, first, second, at), _fraction(b, first, second, at))
     rest = b.sub(1.0, part)
     value = b.select(low, rest, part) if upper else b.select(low, part, rest)
-    return b.select(inside, value, full(b, x, np.nan))
+    return b.select(inside, value, _at_ends(b, given, upper))
+
+
+def _at_ends(b: Any, given: tuple[Value, Value, Value], upper: bool) -> Value:
+    """Where a parameter is 0 or infinite, all weight is at 0 or at 1; NaN elsewhere."""
+    p, q, x = given
+    fits = b.and_(b.and_(b.ge(x, 0.0), b.le(x, 1.0)), b.and_(b.ge(p, 0.0), b.ge(q, 0.0)))
+    smaller, larger = b.or_(b.eq(p, 0.0), b.eq(q, np.inf)), b.or_(b.eq(q, 0.0), b.eq(p, np.inf))
+    below = b.select(b.ge(x, b.select(larger, full(b, x, 1.0), full(b, x, 5e-324))), full(b, x, 1.0), b.zeros(x.type))
+    one_end = b.or_(b.and_(smaller, b.not_(larger)), b.and_(larger, b.not_(smaller)))
+    value = b.sub(1.0, below) if upper else below
+    return b.select(b.and_(fits, one_end), value, full(b, x, np.nan))
 
 
 def boxcox(b: Any, x: Value, power: Value) -> Value:
@@ -90,20 +102,12 @@ def boxcox1p(b: Any, x: Value, power: Value) -> Value:
 def _transformed(b: Any, logarithm: Value, power: Value) -> Value:
     """(exp(power logarithm) - 1) / power, near power = 0 by the first terms of its series."""
     z = b.mul(power, logarithm)
-    near = b.lt(b.abs(z), 1e-5)
+    near = b.or_(b.lt(b.abs(z), 1e-5), b.lt(b.abs(power), 1e-273))
     divisor = b.select(near, full(b, z, 1.0), power)
     plain = b.div(b.expm1(b.select(near, full(b, z, 1.0), z)), divisor)
-    small = b.select(near, z, b.zeros(z.type))
+    small = b.select(b.and_(near, b.not_(b.isinf(logarithm))), z, b.zeros(z.type))
     series = b.add(1.0, b.mul(small, b.add(0.5, b.mul(small, b.add(1 / 6, b.mul(small, 1 / 24))))))
     return b.select(near, b.mul(logarithm, series), plain)
-
-
-def poch(b: Any, x: Value, n: Value) -> Value:
-    """gamma(x + n) / gamma(x), by logarithms."""
-    total = b.add(x, n)
-    signs = b.mul(gamma_sign(b, x), gamma_sign(b, total))
-    value = b.mul(signs, b.exp(b.sub(b.lgamma(total), b.lgamma(x))))
-    return b.select(b.eq(n, 0.0), full(b, x, 1.0), value)
 
 
 def gammasgn(b: Any, x: Value) -> Value:
@@ -132,7 +136,6 @@ BETA_RULES: dict[str, Rule] = {
     "betaincc": betaincc,
     "boxcox": boxcox,
     "boxcox1p": boxcox1p,
-    "poch": poch,
     "gammasgn": gammasgn,
     "erfcx": erfcx,
 }

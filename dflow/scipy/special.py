@@ -21,13 +21,15 @@ from dflow.scipy import bessel, sine_integrals
 from dflow.scipy import exponential_integrals as integrals
 from dflow.scipy.beta_rules import BETA_RULES
 from dflow.scipy.composed_rules import COMPOSED_RULES
+from dflow.scipy.gamma_quotients import QUOTIENTS
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import RULES, wide
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import lift, wrap
 from dflow.tracing.context import builder
 
-RULES.update((name, wide(rule)) for name, rule in {**BETA_RULES, **GAMMA_RULES, **COMPOSED_RULES}.items())
+RULE_TABLES = {**QUOTIENTS, **BETA_RULES, **GAMMA_RULES, **COMPOSED_RULES}
+RULES.update((name, wide(rule)) for name, rule in RULE_TABLES.items())
 ufunc_rules.FLOAT.update({name: rule for name, rule in RULES.items() if name not in ufunc_rules.FLOAT})
 
 

@@ -38,10 +38,9 @@ def test_help(dflow_says):
 
 
 def test_unknown_commands(refused):
-    assert refused("compil") == (
-        "argument COMMAND: invalid choice: 'compil' (choose from 'compile', 'show', 'opt', 'run', 'doctor')\n"
-        "`dflow --help` shows how it is used"
-    )
+    told = refused("compil")  # Python's versions differ in how the choices are listed
+    assert told.startswith("argument COMMAND: invalid choice: 'compil'") and "doctor" in told
+    assert told.endswith(")\n`dflow --help` shows how it is used")
     assert refused().endswith("`dflow --help` shows how it is used")
     assert refused("opt", "norm.ir", "--nope") == (
         "unrecognized arguments: --nope\n`dflow opt --help` shows how it is used"

@@ -220,6 +220,41 @@ def test_signs_of_large_arguments():
     np.testing.assert_allclose(dflow.grad(np.expm1)(-40.0), np.exp(-40.0))
 
 
+def _pairs(xs, ys):
+    return [g.ravel() for g in np.meshgrid(np.array(xs, float), np.array(ys, float))]
+
+
+WHOLE = [-4, -3, -1.5, -1, 0, 0.5, 1, 2, 5, 9]
+CORNERS = {
+    "binom": (
+        _pairs([-4, -1.5, -0.3, 0, 1, 4, 5.2, 30, 150, 1e10, 1e90], [-4, -1.5, 0, 0.4, 1, 7, 29, 100, 160.5]),
+        2e-11,
+    ),
+    "beta": (_pairs([x for x in WHOLE if x > -1.5], WHOLE), 1e-12),
+    "betaln": (_pairs(WHOLE, [x for x in WHOLE if x > -1.5]), 1e-12),
+    "poch": (_pairs(WHOLE, WHOLE), 1e-11),
+    "betainc": ((*map(np.ravel, np.meshgrid([0, 2.5, np.inf], [0, 1.0, np.inf], [0, 0.5, 1])),), 1e-14),
+    "betaincc": ((*map(np.ravel, np.meshgrid([0, 2.5, np.inf], [0, 1.0, np.inf], [0, 0.5, 1])),), 1e-14),
+    "rel_entr": (_pairs([1e-200, 4, 1e300], [2.2e-308, 1, 1e200]), 1e-12),
+    "boxcox": (_pairs([0, 2, np.inf], [-1, -1e-300, 0, 1e-300, 1]), 1e-14),
+}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_poles_zeros_and_limits(name):
+    args, tolerance = CORNERS[name]
+    f = getattr(sp, name)
+    np.testing.assert_allclose(dflow.jit(f)(*args), f(*args), rtol=tolerance)
+
+
+def test_slopes_at_the_zeros_of_binom_and_poch():
+    """There the reciprocal of a gamma function passes through 0."""
+    for f, point, i in ((sp.binom, (4.0, 6.0), 1), (sp.binom, (90.0, 95.0), 1), (sp.poch, (-3.0, 4.5), 0)):
+        lower, upper = (f(*(v + e * (j == i) for j, v in enumerate(point))) for e in (-1e-5, 1e-5))
+        slope = dflow.grad(f, argnums=i)(*point)
+        np.testing.assert_allclose(slope, (upper - lower) / 2e-5, rtol=1e-4)
+
+
 def test_betaln_of_large_numbers():
     x = np.geomspace(1.0, 1e30, 61)
     value, slope = dflow.jvp(lambda x: sp.betaln(x, 1.0), (x,), (np.ones(61),))
