@@ -213,6 +213,24 @@ def test_tapes_of_rows(gpu, small, monkeypatch):
     assert made.ptx().count("atom.") == len(rows), rows  # each may be told of
 
 
+def first_value(a):
+    """The square of the largest eigenvalue, nearly."""
+    value, v = 0.0, np.array([1.0, 2.0, 0.5])
+    while True:
+        w = a @ v
+        new = np.sqrt(w @ w)
+        v = w / new
+        if abs(new - value) < 1e-2 * new:
+            return new * new
+        value = new
+
+
+def test_tapes_that_other_kernels_read(gpu, small):
+    """Order two reads rows of a sequence whose length another kernel has written down."""
+    a = np.eye(3) + 0.3
+    compare(lambda a: dflow.jvp(dflow.grad(first_value), (a,), (a,)), a)
+
+
 def test_rounds_that_read_a_tape_go_together(gpu):
     """Far memory is waited for less often."""
 

@@ -24,6 +24,7 @@ from dflow.backends.emit.core import EMITTERS, Domain, Emitter, Index, Options
 from dflow.backends.emit.loop_hints import loop_id
 from dflow.backends.emit.types import (
     HAS_LLVM_20,
+    I8,
     I32,
     I64,
     PTR,
@@ -136,7 +137,8 @@ class KernelEmitter(Emitter):
 
     def slot_address(self, v: object) -> ir.Value:
         """The address of the slot of a scalar."""
-        return self.memory.at(self.parameters[Pointer(WORKSPACE)], self.context.places.slot(v).offset)
+        offset = index(self.context.places.slot(v).offset)
+        return self.builder.gep(self.parameters[Pointer(WORKSPACE)], [offset], inbounds=True, source_etype=I8)
 
     def keep(self, v: Value) -> None:
         """Writes a scalar to its slot."""
