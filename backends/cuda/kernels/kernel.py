@@ -315,15 +315,16 @@ class KernelEmitter(Emitter):
         narrow = bound < NARROW
         rest = b.trunc(k, I32) if narrow else k
         at: list[ir.Value] = []
-        for d in reversed(shape[1:]):
-            if d == 1:
-                at.append(ZERO)
+        outermost = next((n for n, d in enumerate(shape) if d != 1), -1)
+        for n, d in reversed(list(enumerate(shape))):
+            if d == 1 or n == outermost:
+                at.append(ZERO if d == 1 else _wide(b, rest))
                 continue
             count = self.size(d)
             count = b.trunc(count, I32) if narrow else count
             at.append(_wide(b, b.urem(rest, count)))
             rest = b.udiv(rest, count)
-        return [_wide(b, rest), *reversed(at)] if shape else []
+        return at[::-1]
 
     # --- operations and addresses
 
