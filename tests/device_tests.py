@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,8 @@ from pathlib import Path
 LOG = "DFLOW_TEST_LOG"  # where the results of one file go
 TESTS = Path(__file__).parent
 MARK = "\N{INFORMATION SEPARATOR ONE}"  # ends what a failure says
+WITH_RESULTS = (0, 1, 5)  # the statuses of pytest when all tests were run: passed, failed, none chosen
+ANSWER = 60  # seconds that the driver has to say what devices there are
 
 # --- within pytest
 
@@ -85,22 +88,22 @@ class Session:
         """Runs the tests of one file, in as many processes as it takes."""
         while time.monotonic() < self.until:
             before = len(file.done)
-            ended = self._process(file)
+            status = self._process(file)
             file.read()
-            if ended and file.running is None:
+            if status in WITH_RESULTS and file.running is None:
                 file.is_complete = True
                 return
             name = file.running or str(file.path)
             said = (file.log.with_suffix(".out")).read_text(encoding="utf-8", errors="replace")[-2000:]
             if time.monotonic() >= self.until:
                 return
-            how = "its process ended" if ended else f"it took more than {self.patience:g} s"
+            how = f"it took more than {self.patience:g} s" if status is None else f"its process ended with {status}"
             file.done[name] = "failed", f"{how}; what was printed last:\n{said}"
             if file.running is None or len(file.done) == before:
                 return
 
-    def _process(self, file: File) -> bool:
-        """Runs what is left of a file; whether the process has ended by itself."""
+    def _process(self, file: File) -> int | None:
+        """Runs what is left of a file; the status with which the process has ended, None when it had to be stopped."""
         chosen = ["-m", "not device and not slow", "-k", "interpreter"] if self.interpreter else ["-m", "device"]
         left_out = [f"--deselect={test}" for test in file.done]
         command = [*self.under, sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", "-o"]
@@ -117,15 +120,18 @@ class Session:
         paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, LOG: str(file.log), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         with open(file.log.with_suffix(".out"), "a", encoding="utf-8") as printed:
-            process = subprocess.Popen(command, env=environment, cwd=TESTS.parent, stdout=printed, stderr=printed)
+            process = subprocess.Popen(
+                command, env=environment, cwd=TESTS.parent, stdout=printed, stderr=printed, start_new_session=True
+            )
             try:
                 return self._watch(process, file)
             finally:
-                process.kill()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)  # and what it has started
                 process.wait()
 
-    def _watch(self, process: subprocess.Popen[bytes], file: File) -> bool:
-        """Waits while something is written down; True when the process has ended."""
+    def _watch(self, process: subprocess.Popen[bytes], file: File) -> int | None:
+        """Waits while something is written down; the status when the process has ended."""
         size, last = -1, time.monotonic()
         while process.poll() is None:
             now, length = time.monotonic(), file.log.stat().st_size if file.log.exists() else 0
@@ -133,9 +139,9 @@ class Session:
                 size, last = length, now
                 file.read()
             if now > self.until or now - last > self.patience:
-                return False
+                return None
             time.sleep(0.1)
-        return True
+        return process.returncode
 
 
 def report(out: Path, files: list[File], started: float, is_last: bool) -> str:
@@ -177,9 +183,14 @@ def main() -> int:
     if not given.interpreter:
         look = "from dflow.backends.cuda.launch import driver; print(driver.device())"
         paths = os.pathsep.join(filter(None, [str(TESTS.parent), os.environ.get("PYTHONPATH", "")]))
-        found = subprocess.run(
-            [sys.executable, "-c", look], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}
-        )
+        environment = {**os.environ, "PYTHONPATH": paths}
+        try:
+            found = subprocess.run(
+                [sys.executable, "-c", look], capture_output=True, text=True, env=environment, timeout=ANSWER
+            )
+        except subprocess.TimeoutExpired:
+            print(f"the driver has not answered for {ANSWER} s", flush=True)
+            return 2
         print((found.stdout or found.stderr).strip().splitlines()[-1], flush=True)
         if found.returncode:
             return 2
@@ -193,9 +204,12 @@ def main() -> int:
     session = Session(given.out, started + given.seconds, given.patience, given.interpreter, given.under.split())
     with ThreadPoolExecutor(given.jobs) as pool:
         waiting = [pool.submit(session.run, f) for f in files]
-        while not all(w.done() for w in waiting):
-            time.sleep(1.0)
-            report(given.out, files, started, is_last=False)
+        try:
+            while not all(w.done() for w in waiting):
+                time.sleep(1.0)
+                report(given.out, files, started, is_last=False)
+        except KeyboardInterrupt:
+            session.until = 0.0  # and the processes are stopped
     for w in waiting:
         w.result()
     print(report(given.out, files, started, is_last=True))

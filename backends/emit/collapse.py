@@ -27,10 +27,15 @@ def collapse(domain: Sequence[Dim], joins: Callable[[int], bool]) -> tuple[Dim, 
 
 
 def collapsed_kernel(e: Emitter, op: Op) -> tuple[Dim, ...]:
+    """`collapsed` where loops are vectors."""
+    return collapsed(op) if e.vectorizes else tuple(op.attrs["domain"])
+
+
+def collapsed(op: Op) -> tuple[Dim, ...]:
     """The domain of a kernel with the axes of its results joined, or, of a reduction, the reduced ones."""
     (region,), domain, reduced = op.regions, op.attrs["domain"], op.attrs["reduced"]
     first = len(domain) - reduced if reduced else 0
-    if not e.vectorizes or len(domain) - first < 2 or prod(d for d in domain if isinstance(d, int)) == 0:
+    if len(domain) - first < 2 or prod(d for d in domain if isinstance(d, int)) == 0:
         return tuple(domain)
     reads = _reads(region)
     if reads is None:

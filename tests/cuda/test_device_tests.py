@@ -17,13 +17,15 @@ def test_comes_after(gpu): pytest.skip("for a reason")
 
 
 def test_every_result_is_written_down(tmp_path):
-    (tmp_path / "test_some.py").write_text(TESTS)
+    files = [tmp_path / "test_some.py", tmp_path / "test_unreadable.py"]
+    files[0].write_text(TESTS)
+    files[1].write_text("import a_package_that_is_not_installed")
     out = tmp_path / "out"
-    command = [sys.executable, str(SCRIPT), "--interpreter", "--out", str(out), str(tmp_path / "test_some.py")]
+    command = [sys.executable, str(SCRIPT), "--interpreter", "--out", str(out), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1 and "2 failed, 1 passed, 1 skipped" in done.stdout
+    assert done.returncode == 1 and "3 failed, 1 passed, 1 skipped" in done.stdout
     lines = (out / "results.txt").read_text().splitlines()
-    assert [line.split()[0] for line in lines] == ["passed", "failed", "failed", "skipped"]
-    assert "for a reason" in lines[-1]
+    assert [line.split()[0] for line in lines] == ["passed", "failed", "failed", "skipped", "failed"]
+    assert "for a reason" in lines[-2]
     told = (out / "failures.txt").read_text()
-    assert 'assert not "here"' in told and "its process ended" in told
+    assert 'assert not "here"' in told and "its process ended with 3" in told and "a_package_that_is_not" in told

@@ -102,6 +102,23 @@ def test_running_out_of_memory_in_the_middle_of_a_run(fake):
     np.testing.assert_array_equal(slope(x, 5.0), wanted)
 
 
+@pytest.mark.parametrize("fake", [9 << 16], indirect=True)
+def test_tapes_grow_by_less_where_memory_is_short(fake):
+    """There is room for the 92 rows of the longest lane, and not for four times the 64 at first."""
+
+    def rounds(x):
+        n = 0.0
+        while x > 0.1:
+            x, n = x * (1 - 0.1 * x), n + x * x
+        return n
+
+    slope, x = dflow.vmap(dflow.grad(rounds)), np.linspace(0.1, 2.0, 256)
+    made, wanted = dflow.jit(slope, device="cuda"), dflow.jit(slope)(x)
+    for _ in range(2):
+        np.testing.assert_array_equal(made(x), wanted)
+    assert fake.heap.used > 128 * 8 * 256  # the tape is kept for the next run
+
+
 def test_threads_take_turns(fake):
     """One program and others, from several threads at once."""
     same = dflow.jit(lambda x: np.cumsum(x) * 2, device="cuda")

@@ -61,6 +61,30 @@ def test_single_precision_is_computed_in_it(gpu):
     assert ".f64" in ptx and ".f64" not in ptx[ptx.index(".entry") :].split("\n}")[0]
 
 
+@pytest.mark.parametrize("function", [np.exp, np.exp2])
+def test_exponentials_of_single_precision(gpu, function):
+    """Also where they overflow, vanish and leave the normal numbers: within two units in the last place."""
+    x = np.concatenate([np.linspace(-110, 90, 399), [0.0, -0.0, 1e-30, np.inf, -np.inf, np.nan, 88.7, 1e30]])
+    x = np.concatenate([x, np.linspace(-151, 129, 281)]).astype("f4")
+    got, ptx = dflow.jit(function, device="cuda")(x), dflow.jit(function, device="cuda").lower(x).ptx()
+    with np.errstate(over="ignore"):
+        wanted = function(x.astype("f8"))
+        rounded = wanted.astype("f4")
+        off = np.abs(got.astype("f8") - wanted)[np.isfinite(rounded)] / np.spacing(rounded[np.isfinite(rounded)])
+    assert np.max(off) <= 2
+    np.testing.assert_array_equal(got[~np.isfinite(rounded)], rounded[~np.isfinite(rounded)])
+    assert ptx.count("ex2.approx.ftz.f32") >= 1 and "f64" not in ptx
+
+
+def test_axes_that_lie_side_by_side_are_summed_as_one(gpu):
+    """No remainder is taken for an element."""
+    ptx = dflow.jit(lambda x: np.sum(x * x, (1, 2)), device="cuda").lower(np.ones((3, 130, 70))).ptx()
+    assert ptx.count("mul.hi") + ptx.count("mul.wide.u32") + ptx.count("rem.") <= 2
+    compare(lambda x: np.sum(x * x, (1, 2)), numbers(3, 130, 7))
+    compare(lambda x, y: np.sum(x * y[None], (0, 1)), numbers(33, 5, 40), numbers(5, 40))
+    compare(lambda x: np.sum(x[:, :-1] * x[:, 1:]), numbers(40, 41))
+
+
 def test_small_arrays_share_a_block(gpu):
     """One launch: loops inside, sums and updates by all threads together."""
 
@@ -211,6 +235,24 @@ def test_tapes_of_rows(gpu, small, monkeypatch):
     rows = [b.size for b in made.launches().buffers if b.kind == "sequence"]
     assert 8 * 3 * 128 in rows  # a row for each thread of the block
     assert made.ptx().count("atom.") == len(rows), rows  # each may be told of
+
+
+def first_value(a):
+    """The square of the largest eigenvalue, nearly."""
+    value, v = 0.0, np.array([1.0, 2.0, 0.5])
+    while True:
+        w = a @ v
+        new = np.sqrt(w @ w)
+        v = w / new
+        if abs(new - value) < 1e-2 * new:
+            return new * new
+        value = new
+
+
+def test_tapes_that_other_kernels_read(gpu, small):
+    """Order two reads rows of a sequence whose length another kernel has written down."""
+    a = np.eye(3) + 0.3
+    compare(lambda a: dflow.jvp(dflow.grad(first_value), (a,), (a,)), a)
 
 
 def test_rounds_that_read_a_tape_go_together(gpu):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 THREADS = 256
 AHEAD = 4  # elements that are read before the first is used
+BYTES_AHEAD, MOST_AHEAD = 32, 8  # as far as these are more; of small elements there are
 EACH = 8  # elements that a thread should have before more groups share a result
 MOST_GROUPS = 1024  # that share results
 NARROW = 8  # columns of a product, with fewer of which the rows of the first factor are read side by side
@@ -169,14 +170,15 @@ class Sharing:
         """Combines the elements number ``first``, first + ``step``, ... of a result. Where they cost little, the next
         few are read before the first is used, so that more is on its way from memory."""
         e, inner = self.e, self.fold.inner
+        ahead = max(AHEAD, min(MOST_AHEAD, BYTES_AHEAD // max(r.type.dtype.itemsize for r in self.fold.results)))
         total, taken = e.product(inner), lambda k: self.fold.taken(e.builder, element([*kept, *e.positions(k, inner)]))
 
         def several(k: ir.Value) -> None:
-            for values in [taken(e.add(k, index(step * j))) for j in range(AHEAD)]:
+            for values in [taken(e.add(k, index(step * j))) for j in range(ahead)]:
                 self.add(values)
 
         if self.fold.is_light:
-            first = e.stride_from(first, AHEAD * step, e.add(total, index((1 - AHEAD) * step)), several)
+            first = e.stride_from(first, ahead * step, e.add(total, index((1 - ahead) * step)), several)
         e.stride_from(first, step, total, lambda k: self.add(taken(k)))
 
     def add_parts(self, result: ir.Value, first: ir.Value, step: int, parts: int, rooms: list[Pointer]) -> None:

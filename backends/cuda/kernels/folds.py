@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llvmlite import ir
 
 from dflow.backends.cuda.kernels.cooperative import by_kind
+from dflow.backends.emit.collapse import collapsed
 from dflow.backends.emit.core import cost
 from dflow.backends.emit.kernel import identity
 from dflow.backends.emit.scalar import convert, emit_scalar, int_compare, is_nan
@@ -108,7 +109,8 @@ def as_fold(op: Op) -> Fold | None:
         cut = len(domain) - reduced
         (region,) = op.regions
         is_light = cost(all_ops(region)) <= LIGHT
-        return Fold(op.results, domain[:cut], domain[cut:], op.attrs["combine"], lambda e: _of_kernel(e, op), is_light)
+        inner = collapsed(op)[cut:]
+        return Fold(op.results, domain[:cut], inner, op.attrs["combine"], lambda e: _of_kernel(e, op), is_light)
     if op.name == "reduce" and op.attrs["axes"] and op.operands[0].type.rank:
         (x,), axes = op.operands, op.attrs["axes"]
         kept = tuple(k for k in range(x.type.rank) if k not in axes)

@@ -24,6 +24,7 @@ from dflow.backends.emit.core import EMITTERS, Domain, Emitter, Index, Options
 from dflow.backends.emit.loop_hints import loop_id
 from dflow.backends.emit.types import (
     HAS_LLVM_20,
+    I8,
     I32,
     I64,
     PTR,
@@ -136,7 +137,8 @@ class KernelEmitter(Emitter):
 
     def slot_address(self, v: object) -> ir.Value:
         """The address of the slot of a scalar."""
-        return self.memory.at(self.parameters[Pointer(WORKSPACE)], self.context.places.slot(v).offset)
+        offset = index(self.context.places.slot(v).offset)
+        return self.builder.gep(self.parameters[Pointer(WORKSPACE)], [offset], inbounds=True, source_etype=I8)
 
     def keep(self, v: Value) -> None:
         """Writes a scalar to its slot."""
@@ -313,15 +315,16 @@ class KernelEmitter(Emitter):
         narrow = bound < NARROW
         rest = b.trunc(k, I32) if narrow else k
         at: list[ir.Value] = []
-        for d in reversed(shape[1:]):
-            if d == 1:
-                at.append(ZERO)
+        outermost = next((n for n, d in enumerate(shape) if d != 1), -1)
+        for n, d in reversed(list(enumerate(shape))):
+            if d == 1 or n == outermost:
+                at.append(ZERO if d == 1 else _wide(b, rest))
                 continue
             count = self.size(d)
             count = b.trunc(count, I32) if narrow else count
             at.append(_wide(b, b.urem(rest, count)))
             rest = b.udiv(rest, count)
-        return [_wide(b, rest), *reversed(at)] if shape else []
+        return at[::-1]
 
     # --- operations and addresses
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 THREADS = 128  # in a block of a parallel loop: loops need many registers
 MOST_BLOCKS = 2048  # what the largest processors run at a time
+TAPED_BLOCKS = 1024  # where every thread has tapes: they take memory, and such loops so many registers that no more run
 FEWEST_BLOCKS = 128
 MOST_SCRATCH = 1 << 30  # bytes for the arrays of all threads, as far as there are enough threads
 
@@ -187,7 +188,9 @@ def _most_blocks(s: Scheduler, needs: Needs, lanes: Lanes) -> int:
     """How many blocks there may be, considering the memory of their threads."""
     local = [b for b in needs.buffers(s.context) if b.space == "arena" and needs.is_local(s.context, b)]
     size = THREADS * sum(b.bytes for b in (*local, *lanes.private))
-    return min(MOST_BLOCKS, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else MOST_BLOCKS
+    taped = any(b.space == "heap" and needs.is_local(s.context, b) for b in needs.buffers(s.context))
+    most = TAPED_BLOCKS if taped else MOST_BLOCKS
+    return min(most, max(FEWEST_BLOCKS, MOST_SCRATCH // size)) if size else most
 
 
 def _keep_steps(e: LaneEmitter, op: Op, lanes: Lanes) -> None:

@@ -71,7 +71,7 @@ class Execution:
         program = self.program
         try:
             for segment in program.segments:
-                if segment.is_recorded and active() is None and 2 <= self._count(segment.steps) <= LONGEST_GRAPH:
+                if segment.is_recorded and active() is None and 2 <= self._nodes(segment) <= LONGEST_GRAPH:
                     self._replay(segment)
                 else:
                     self.enqueue(segment)
@@ -99,6 +99,16 @@ class Execution:
             raise self.device.failed(code, self.program.plan.name)
 
     # --- graphs
+
+    def _nodes(self, segment: Segment) -> int:
+        """How many nodes there are at least; as many as last time where the same numbers decide."""
+        deciding = self._deciding(segment)
+        if segment.counted is None or segment.counted[0] != deciding:
+            segment.counted = deciding, self._count(segment.steps)
+        return segment.counted[1]
+
+    def _deciding(self, segment: Segment) -> bytes:
+        return b"".join([self.scalars[k] for k in segment.deciding])
 
     def _count(self, steps: Sequence[Step]) -> int:
         """How many nodes there are at least; loops count each round."""
@@ -146,7 +156,7 @@ class Execution:
         """What runs have in common that one graph does."""
         if segment.is_fixed:
             return self.table.key() + np.array(self.addresses, np.uint64).tobytes()
-        return b"".join(self.scalars[k] for k in segment.deciding)
+        return self._deciding(segment)
 
     # --- steps
 

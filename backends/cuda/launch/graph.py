@@ -115,6 +115,7 @@ class Segment:
     is_recorded: bool
     has_conditions: bool = False  # in device memory, for conditional nodes
     has_routines: bool = False
+    counted: tuple[bytes, int] | None = None  # what decides, and how many nodes there are then
 
     @property
     def is_fixed(self) -> bool:

@@ -11,6 +11,7 @@ import gc
 import sys
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from dflow.backends.cuda.launch.driver import Device, DeviceError, DeviceOutOfMemory
@@ -84,9 +85,9 @@ class Allocation:
         if self.generation != self.device.generation:
             raise DeviceError(f"this array was lost when a kernel stopped with a fault on {self.device}; make it anew")
 
-    def __del__(self) -> None:
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
         device = getattr(self, "device", None)
-        if device is None or self.generation != device.generation or sys.is_finalizing():
+        if device is None or self.generation != device.generation or is_finalizing():
             return
         if self.owner is not None:
             _held.keep(self.owner, device, self.stream)

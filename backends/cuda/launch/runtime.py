@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dflow.backends.cuda.launch.driver import Device, DeviceError
+from dflow.backends.cuda.launch.driver import Device, DeviceError, DeviceOutOfMemory
 from dflow.backends.cuda.launch.execution import Execution
 from dflow.backends.cuda.launch.graph import recordable, segments
 from dflow.backends.cuda.launch.libraries import Libraries
@@ -152,6 +152,7 @@ class Program:
                 except BaseException:
                     loaded.workspaces.pop(stream, None)  # a part of its memory is not there any more
                     raise
+                loaded.workspaces[stream] = work  # where it was given up for the memory of others
                 for k in work.memory:
                     addresses[k] = work.addresses[k]
                 table.set_pointers(addresses)
@@ -261,15 +262,27 @@ class Program:
 
     def _lengthen(self, work: Workspace, k: int, rows: int, stream: int) -> None:
         """Makes room for ``rows`` rows (a power of two), and as many in the other sequences that take no more memory:
-        most often they belong to one loop, and would be too short next."""
+        most often they belong to one loop, and would be too short next. There is more room than that, for each time the
+        run begins anew, unless there is no memory for more."""
         drop_graphs(work)
-        buffers = self.plan.buffers
-        wanted = max(4 * work.rows[k], 1 << (rows - 1).bit_length())  # each time the run begins anew
-        for other, b in enumerate(buffers):
-            if b.kind == "sequence" and b.size <= buffers[k].size and work.rows[other] < wanted:
-                work.rows[other] = wanted
-                del work.memory[other]
-                work.memory[other] = allocate(self.device, b.size * wanted, stream)
+        buffers, least = self.plan.buffers, 1 << (rows - 1).bit_length()
+        wanted = max(4 * work.rows[k], least)
+        short = {
+            other: work.rows[other]
+            for other, b in enumerate(buffers)
+            if b.kind == "sequence" and b.size <= buffers[k].size and work.rows[other] < wanted
+        }
+        for most in (wanted, least):
+            for other, before in short.items():
+                work.memory.pop(other, None)
+                work.rows[other] = max(before, most)
+            try:
+                for other in short:
+                    work.memory[other] = allocate(self.device, buffers[other].size * work.rows[other], stream)
+                break
+            except DeviceOutOfMemory:
+                if most == least:
+                    raise
         work.locate()
 
 
