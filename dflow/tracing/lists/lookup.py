@@ -51,7 +51,7 @@ def item(base: Any, index: Any) -> Any:
         return Choice(_inside(index, len(base)), base)
     if columns is None:
         tables.ask(base, index)
-        table = tables.constant(base)
+        table = tables.nested(base)
         if table is not None:
             return earlier.item(table, index)
         raise refuse_items(type(base).__name__, index)

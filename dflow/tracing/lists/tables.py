@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ from dflow.tracing.lists import rows
 from dflow.tracing.lists.earlier import Earlier, earlier, plain
 from dflow.tracing.lists.lists_of_numbers import Numbers
 from dflow.tracing.lists.sequences import Inside
+from dflow.tracing.python.objects import watch
 
 EXACT = 2**53  # integers up to here are floats, too
 MOST_ITEMS = 4096  # a table of more numbers stands for the list also after the loop
@@ -113,22 +115,27 @@ def copied(kind: Any, xs: Any) -> Any:
     return tuple(items) if kind is tuple else items
 
 
-def constant(items: Any) -> list[Any] | None:
-    """What stands for a nested list or tuple of known numbers that the program cannot change; None of another."""
-    shape = _shape(items, (list, tuple))
-    if shape is None or len(shape) < 2 or not _is_fixed(items):
+def nested(items: Any) -> list[Any] | None:
+    """What stands, for reading, for a nested list or tuple of numbers, which must not change any more; None of others,
+    and in a loop, which may be unrolled instead, of lists that may change."""
+    shape, fixed = _shape(items, (list, tuple)), _is_fixed(items)
+    loops = any(r.loop is not None for r in region().around())
+    if shape is None or len(shape) < 2 or math.prod(shape) > MOST_ITEMS or (loops and not fixed):
         return None
     numbers = [_lift.lift(x) for x in _leaves(items)]
     if common_dtype(numbers) is None:
         return None
-    return [Earlier(Table(_lift.lift(np.array(items)), functools.reduce(_lift.either, (x.weak for x in numbers))))]
+    if not fixed:
+        watch(region(), [items])
+    array = _lift.wrap(_lift.lift(numpy_functions().array(items)).value)
+    return [Earlier(Table(array, functools.reduce(_lift.either, (x.weak for x in numbers))))]
 
 
 def _is_fixed(items: Any) -> bool:
-    """Whether nothing in it changes, or may change, while the program is traced."""
+    """Whether nothing in it may change while the program is traced."""
     if isinstance(items, list | tuple):
         return (isinstance(items, tuple) or items in region().root().outside) and all(map(_is_fixed, items))
-    return not isinstance(items, Array)
+    return True
 
 
 def ask(items: Any, index: Any) -> None:
