@@ -118,7 +118,7 @@ def log_tail(mantissa: Expr, low: Expr) -> Expr:
 
 
 def log_of_mantissa(f: Pair) -> tuple[Expr, Pair]:
-    """log(1 + f) for 1 + f in [√½, √2], right to 2^-64 of itself, or to 2^-36: a number, known early, and a smaller rest.
+    """log(1 + f) for 1 + f in [√½, √2], to 2^-64 of itself, or 2^-36: a number known early, and a smaller rest.
 
     2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...), which is 2^-12 of the result. Of each other factor the high
     part is ready long before the low one, and all low parts are added up at the end.
