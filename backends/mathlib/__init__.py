@@ -105,6 +105,8 @@ def math_function(module: ir.Module, name: str, dtype: str) -> ir.Function:
         result = trigonometry.in_single_precision(name, *args)
     elif dtype == "f32" and is_for_gpu(module) and name in IN_HARDWARE:
         result = IN_HARDWARE[name](*args)
+    elif dtype == "f32" and name == "pow" and not is_for_gpu(module):
+        result = power.pow_of_f32(*args)
     elif dtype == "f64" or in_single_precision(name):
         result = FORMULAS[name](*args)
     else:

@@ -98,6 +98,13 @@ def exp(x: Expr) -> Expr:
     return scale_sum(line.hi, above_line(r, line.lo + r_lost), k)
 
 
+def rough_exp(x: Expr) -> Expr:
+    """exp x to 2^-32 of itself, for f64 x in ±700."""
+    k, exponent = round_to_integer(x, LOG2_E)
+    r = muladd(-k, LN2[0], x)
+    return muladd(r * r, polynomial(r, EXP_TAIL_F32), 1.0 + r) * power_of_two(exponent)
+
+
 def exp_pair(x: Pair) -> tuple[Pair, Expr]:
     """(m, k) with exp(x) = m·2^k, m in [0.7, 1.42] and right to 2^-57; x.hi must be in ±1480."""
     line, rest, k = exp_parts(x)
@@ -107,11 +114,10 @@ def exp_pair(x: Pair) -> tuple[Pair, Expr]:
 def exp_parts(x: Pair) -> tuple[Expr, Expr, Expr]:
     """(l, s, k) with exp(x) = (l + s)·2^k, for a small s."""
     r, r_lost, k = reduce(x.hi)
-    reduced = dd.fast_two_sum(r, r_lost + x.lo)  # where r is the smaller, next to nothing is lost
-    # exp(r_hi + r_lo) = exp(r_hi)·(1 + r_lo), of which r_lo + r_hi·r_lo counts.
-    tail = above_line(reduced.hi, muladd(reduced.hi, reduced.lo, reduced.lo))
-    one_plus_r = dd.fast_two_sum(x.hi.const(1.0), reduced.hi)
-    return one_plus_r.hi, one_plus_r.lo + tail, k
+    line = dd.fast_two_sum(x.hi.const(1.0), r)
+    tail = above_line(r, line.lo)
+    # exp(r + t) = exp(r)·(1 + t) for the small rest t, which comes last, so that nothing else waits for it.
+    return line.hi, muladd(line.hi + tail, r_lost + x.lo, tail), k
 
 
 def exp_of_pair(x: Pair, factor: Expr | float = 1.0) -> Expr:

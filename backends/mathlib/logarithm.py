@@ -59,15 +59,30 @@ def split(x: Expr) -> tuple[Expr, Expr, Expr]:
     # By the bits, as integers: to compare floats takes longer, and everything waits for this.
     subnormal = x.bits() < 1 << fmt.mantissa_bits
     bits = subnormal.select((x * 2.0**lift).bits(), x.bits())
+    mantissa, exponent, biased = split_bits(bits)
+    inverse = ((2 * fmt.bias - biased) << fmt.mantissa_bits).as_float()
+    return mantissa, exponent - subnormal.select(x.const(float(lift)), 0.0), inverse
+
+
+def split_bits(bits: Expr) -> tuple[Expr, Expr, Expr]:
+    """(m, k, k and the bias as an integer) for the bits of a normal number."""
+    fmt = bits.format
+    base = Expr(bits.builder, fmt.float_type(2.0**fmt.mantissa_bits))
     # Subtracting the bits of √½ carries into the exponent field exactly where the mantissa reaches √½.
-    offset = bits - x.const(0.5**0.5).bits()
+    offset = bits - base.const(0.5**0.5).bits()
     mantissa = (bits - (offset & (-1 << fmt.mantissa_bits))).as_float()
     biased = (offset + (fmt.bias << fmt.mantissa_bits)) >> fmt.mantissa_bits
     # An integer below 2^p under the bits of 2^p is 2^p plus the integer.
-    base = 2.0**fmt.mantissa_bits
-    exponent = (biased | x.const(base).bits()).as_float() - (base + fmt.bias)
-    inverse = ((2 * fmt.bias - biased) << fmt.mantissa_bits).as_float()
-    return mantissa, exponent - subnormal.select(x.const(float(lift)), 0.0), inverse
+    exponent = (biased | base.bits()).as_float() - (2.0**fmt.mantissa_bits + fmt.bias)
+    return mantissa, exponent, biased
+
+
+def rough_log(x: Expr) -> Expr:
+    """log x to 2^-35 of itself, for normal f64 x > 0; other x give some number."""
+    mantissa, k, _ = split_bits(x.bits())
+    s = (mantissa - 1.0) / (mantissa + 1.0)
+    z = s * s
+    return muladd(k, LN2[0], muladd(s * z, polynomial(z, LOG_TAIL_F32), s + s))
 
 
 def at_the_ends(x: Expr, inside: Expr) -> Expr:
@@ -102,8 +117,8 @@ def log_tail(mantissa: Expr, low: Expr) -> Expr:
     return muladd(s * z, polynomial(z, LOG_TAIL if f.format is F64 else LOG_TAIL_F32), muladd(s, 0.5 * f * f, low))
 
 
-def log_of_mantissa(f: Pair) -> Pair:
-    """log(1 + f) for 1 + f in [√½, √2], right to 2^-64 of itself, or to 2^-36.
+def log_of_mantissa(f: Pair) -> tuple[Expr, Pair]:
+    """log(1 + f) for 1 + f in [√½, √2], to 2^-64 of itself, or 2^-36: a number known early, and a smaller rest.
 
     2s + s·(2/3·z + q) with z = s² and q = z²·(2/5 + ...), which is 2^-12 of the result. Of each other factor the high
     part is ready long before the low one, and all low parts are added up at the end.
@@ -123,26 +138,26 @@ def log_of_mantissa(f: Pair) -> Pair:
     outer = dd.fast_two_sum(third, q)
     cubic, cubic_low = dd.two_product(s, outer.hi)
     cubic_low = muladd(s, outer.lo + third_low, muladd(s_low, outer.hi, cubic_low))
-    total = dd.fast_two_sum(s + s, cubic)
-    return Pair(total.hi, total.lo + (cubic_low + (s_low + s_low)))
+    return s + s, Pair(cubic, cubic_low + (s_low + s_low))
 
 
-def log_parts(x: Pair | Expr) -> tuple[Pair, Expr]:
-    """(log m, k) with log(hi + lo) = log m + k·ln 2, for finite x > 0; lo counts where hi is normal."""
+def log_parts(x: Pair | Expr) -> tuple[Expr, Pair, Expr]:
+    """(a, b, k) with log(hi + lo) = a + b + k·ln 2, for finite x > 0; lo counts where hi is normal."""
     if isinstance(x, Expr):
         mantissa, k, _ = split(x)
-        return log_of_mantissa(Pair(mantissa - 1.0, x.const(-0.0))), k  # to add -0.0 is nothing, also to LLVM
+        return *log_of_mantissa(Pair(mantissa - 1.0, x.const(-0.0))), k  # to add -0.0 is nothing, also to LLVM
     mantissa, k, inverse = split(x.hi)
     low = (x.hi > x.hi.pick(2.0**1000, 2.0**120)).select(0.0, x.lo * inverse)
-    return log_of_mantissa(dd.fast_two_sum(mantissa - 1.0, low)), k
+    return *log_of_mantissa(dd.fast_two_sum(mantissa - 1.0, low)), k
 
 
 def log_pair(x: Pair | Expr) -> Pair:
     """log(hi + lo) right to 2^-64 of itself, for finite x > 0; the low part may be twice what a `Pair` has."""
-    mantissa, k = log_parts(x)
+    early, rest, k = log_parts(x)
     ln2_hi, ln2_lo = k.pick(LN2_SPLIT, (LN2_HI_F32, LN2_LO_F32))
-    whole = dd.fast_two_sum(k * ln2_hi, mantissa.hi)  # the first exact, and 0 or larger than the second
-    return Pair(whole.hi, whole.lo + muladd(k, ln2_lo, mantissa.lo))
+    whole = dd.fast_two_sum(k * ln2_hi, early)  # the first exact, and 0 or larger than the second
+    total = dd.fast_two_sum(whole.hi, rest.hi)
+    return Pair(total.hi, total.lo + muladd(k, ln2_lo, whole.lo + rest.lo))
 
 
 def log2(x: Expr) -> Expr:

@@ -6,7 +6,7 @@ from llvmlite import ir
 
 from dflow.backends.mathlib import double_double as dd
 from dflow.backends.mathlib.double_double import Pair
-from dflow.backends.mathlib.exponential import exp_of_pair
+from dflow.backends.mathlib.exponential import exp_of_pair, rough_exp
 from dflow.backends.mathlib.expr import (
     Expr,
     clamp,
@@ -17,7 +17,7 @@ from dflow.backends.mathlib.expr import (
     polynomial,
     power_of_two,
 )
-from dflow.backends.mathlib.logarithm import log_pair
+from dflow.backends.mathlib.logarithm import log_pair, rough_log
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -35,30 +35,40 @@ CUBE_ROOT_OF_4 = 1.5874010519681994
 
 
 def pow(x: Expr, y: Expr) -> Expr:
-    """exp(y·log|x|) in double-double, but for the special cases of C99, annex F.9.4.4.
+    """exp(y·log|x|) in double-double."""
+    log_base = log_pair(fabs(x))
+    exponent = bounded(y)
+    product = dd.two_product(log_at_ends(fabs(x), log_base.hi), exponent)
+    return signed_power(x, y, exp_of_pair(Pair(product.hi, fma(log_base.lo, exponent, product.lo))))
 
-    For those the formula gives some number, which is not taken.
-    """
-    base = fabs(x)
-    log_base = log_pair(base)
-    # Beyond 2^70, or 2^40, every power of a number other than 1 has overflowed or vanished.
+
+def pow_of_f32(x: Expr, y: Expr) -> Expr:
+    """The same in f64, in which no f32 is subnormal; rounding makes it infinite, subnormal or zero."""
+    log_base = log_at_ends(fabs(x), rough_log(fabs(x).to_f64()))
+    product = clamp(log_base * bounded(y).to_f64(), -200.0, 200.0)
+    return signed_power(x, y, rough_exp(product).to_f32())
+
+
+def bounded(y: Expr) -> Expr:
+    """Beyond 2^70, or 2^40, every power of a number other than 1 has overflowed or vanished."""
     most = y.pick(2.0**70, 2.0**40)
-    exponent = clamp(y, -most, most)
-    product = dd.two_product(log_base.hi, exponent)
+    return clamp(y, -most, most)
+
+
+def log_at_ends(x: Expr, inside: Expr) -> Expr:
+    """``inside`` for 0 < x < inf."""
+    return x.equals(0.0).select(inside.const(-INFINITY), x.equals(INFINITY).select(inside.const(INFINITY), inside))
+
+
+def signed_power(x: Expr, y: Expr, magnitude: Expr) -> Expr:
+    """x^y from |x|^y, which is right but for NaN, and where the result is 1 (C99, annex F.9.4.4)."""
     half = y * 0.5
     integral = floor(y).equals(y)
     odd = integral & ~floor(half).equals(half)
     sign = odd.select(copysign(x.const(1.0), x), 1.0)
-    result = exp_of_pair(Pair(product.hi, fma(log_base.lo, exponent, product.lo)), sign)
-
-    grows = (base > 1.0) ^ (y < 0.0)
-    finite_base = (base > 0.0) & (base < INFINITY)
-    ordinary = finite_base & ((x > 0.0) | integral)
-    otherwise = finite_base.select(x.const(NAN), grows.select(x.const(INFINITY), x.const(0.0)) * sign)
-    otherwise = (x.is_nan() | y.is_nan()).select(x + y, otherwise)
-    to_one = x.equals(1.0) | y.equals(0.0) | (x.equals(-1.0) & fabs(y).equals(INFINITY))
-    ordinary = ordinary & ~(y.is_nan() | to_one)
-    return ordinary.select(result, to_one.select(x.const(1.0), otherwise))
+    rootless = (x < 0.0) & (x > -INFINITY) & ~integral
+    result = (x.is_nan() | y.is_nan() | rootless).select(x.const(NAN), magnitude * sign)
+    return (x.equals(1.0) | y.equals(0.0)).select(x.const(1.0), result)
 
 
 def cbrt(x: Expr) -> Expr:

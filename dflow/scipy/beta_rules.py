@@ -9,37 +9,39 @@ import numpy as np
 
 from dflow.ir.core import Value
 from dflow.scipy.gamma_quotients import betaln, gamma_sign
-from dflow.scipy.special_rules import Rule, full, unfinished
+from dflow.scipy.special_rules import Rule, full, off, unfinished
 
 SQRT_PI = math.sqrt(math.pi)
 
 
 def _fraction(b: Any, p: Value, q: Value, x: Value) -> Value:
-    """The continued fraction of DLMF 8.17.22, by the method of Lentz."""
+    """The continued fraction of DLMF 8.17.22, by the method of Lentz. Each element stays as it is from where it has
+    converged."""
     total = b.add(p, q)
 
     def term(b: Any, top: Value, below: Value, d: Value, c: Value) -> tuple[Value, Value]:
         factor = b.div(b.mul(top, x), below)
         return b.div(1.0, b.add(1.0, b.mul(factor, d))), b.add(1.0, b.div(factor, c))
 
-    def step(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> list[Value]:
+    def step(b: Any, k: Value, d: Value, c: Value, h: Value, going: Value) -> list[Value]:
         m = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
         at = b.add(p, b.mul(m, 2.0))
         d, c = term(b, b.mul(m, b.sub(q, m)), b.mul(b.sub(at, 1.0), at), d, c)
-        h = b.mul(h, b.mul(d, c))
+        even = b.mul(d, c)
         top = b.neg(b.mul(b.add(p, m), b.add(total, m)))
         d, c = term(b, top, b.mul(at, b.add(at, 1.0)), d, c)
-        change = b.mul(d, c)
-        return [b.add(k, 1), d, c, b.mul(h, change), change]
+        odd = b.mul(d, c)
+        grown = b.mul(b.mul(h, even), odd)
+        return [b.add(k, 1), d, c, b.select(going, grown, h), b.and_(going, off(b, odd))]
 
-    def more(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> Value:
-        return unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
+    def more(b: Any, k: Value, d: Value, c: Value, h: Value, going: Value) -> Value:
+        return unfinished(b, k, going)
 
     first = b.div(1.0, b.sub(1.0, b.div(b.mul(total, x), b.add(p, 1.0))))
-    start = [b.index(0), first, full(b, x, 1.0), first, full(b, x, 2.0)]
-    *_, found, change = b.while_loop(start, more, step)
+    start = [b.index(0), first, full(b, x, 1.0), first, off(b, full(b, x, 2.0))]
+    *_, found, going = b.while_loop(start, more, step)
     # For huge p and q there are too many terms: NaN, not what is found so far.
-    return b.select(b.lt(b.abs(b.sub(change, 1.0)), 1e-12), found, full(b, x, np.nan))
+    return b.select(going, full(b, x, np.nan), found)
 
 
 def _front(b: Any, p: Value, q: Value, x: Value) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.scipy.special_rules import Rule, full, unfinished
+from dflow.scipy.special_rules import Rule, full, off, unfinished
 
 # From this ``a`` on the series and the fraction would take thousands of terms.
 LARGE = 1e5
@@ -29,23 +29,24 @@ def _lower_series(b: Any, a: Value, x: Value) -> Value:
 
 
 def upper_fraction(b: Any, a: Value, x: Value) -> Value:
-    """The continued fraction of DLMF 8.9.2 (its even part), by the method of Lentz."""
+    """The continued fraction of DLMF 8.9.2 (its even part), by the method of Lentz. Each element stays as it is from
+    where it has converged."""
     bottom = b.sub(b.add(x, 1.0), a)
     first = b.div(1.0, bottom)
 
-    def step(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> list[Value]:
+    def step(b: Any, k: Value, d: Value, c: Value, h: Value, going: Value) -> list[Value]:
         i = b.broadcast_scalar(b.convert(b.add(k, 1), dtype=x.type.dtype), x.type.shape)
         top = b.mul(i, b.sub(a, i))
         below = b.add(bottom, b.mul(i, 2.0))
         d = b.div(1.0, b.add(b.mul(top, d), below))
         c = b.add(below, b.div(top, c))
         change = b.mul(c, d)
-        return [b.add(k, 1), d, c, b.mul(h, change), change]
+        return [b.add(k, 1), d, c, b.select(going, b.mul(h, change), h), b.and_(going, off(b, change))]
 
-    def more(b: Any, k: Value, d: Value, c: Value, h: Value, change: Value) -> Value:
-        return unfinished(b, k, b.gt(b.abs(b.sub(change, 1.0)), 2e-16))
+    def more(b: Any, k: Value, d: Value, c: Value, h: Value, going: Value) -> Value:
+        return unfinished(b, k, going)
 
-    start = [b.index(0), first, full(b, x, 1e300), first, full(b, x, 2.0)]
+    start = [b.index(0), first, full(b, x, 1e300), first, off(b, full(b, x, 2.0))]
     return b.while_loop(start, more, step)[3]
 
 

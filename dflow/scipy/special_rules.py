@@ -122,6 +122,11 @@ def unfinished(b: Any, k: Value, going_on: Value) -> Value:
     return b.and_(b.lt(k, 20000), some)
 
 
+def off(b: Any, change: Value) -> Value:
+    """Whether a factor of a fraction is not 1 yet: 2 units in the last place are what rounding leaves for ever."""
+    return b.gt(b.abs(b.sub(change, 1.0)), 4.5e-16)
+
+
 def wide(rule: Rule) -> Rule:
     """The rule computed in f64, whatever the operands are: its intermediate results may be out of their range."""
 

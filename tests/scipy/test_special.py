@@ -7,6 +7,11 @@ from scipy import stats
 
 import dflow
 import dflow.scipy.special as ours
+from dflow.ir.builder import Builder
+from dflow.ir.evaluator import evaluate
+from dflow.ir.types import F64, TensorType
+from dflow.scipy.beta_rules import BETA_RULES
+from dflow.scipy.incomplete_gamma import GAMMA_RULES
 
 X = np.array([-30.0, -11.0, -3.2, -0.7, -0.01, 0.3, 1.0, 2.5, 6.0, 19.0, 33.0, 140.0])
 P = np.array([1e-300, 1e-20, 1e-3, 0.05, 0.2, 0.4, 0.5, 0.6, 0.9, 0.999, 1 - 1e-12])
@@ -286,3 +291,22 @@ def test_slopes_of_betainc_and_of_transformations_near_the_logarithm():
     np.testing.assert_array_equal(dflow.jit(lambda x: sp.betainc(2.0, 3.0, x))(ends), sp.betainc(2.0, 3.0, ends))
     first, second = dflow.grad(lambda p: sp.boxcox(2.5, p)), dflow.grad(dflow.grad(lambda p: sp.boxcox(2.5, p)))
     np.testing.assert_allclose([first(0.0), second(0.0)], [np.log(2.5) ** 2 / 2, np.log(2.5) ** 3 / 3])
+
+
+@pytest.mark.parametrize("name", ["gammainc", "betainc"])
+def test_rounding_keeps_no_fraction_going(name):
+    """Of many elements some have factors that stay beside 1 for ever."""
+    args = np.random.default_rng(0).uniform(
+        0.1, 0.9 if name == "betainc" else 3.0, (3 if name == "betainc" else 2, 4000)
+    )
+    b = Builder([TensorType(F64, (4000,))] * len(args))
+    f = b.function(name, [{**BETA_RULES, **GAMMA_RULES}[name](b, *b.args)])
+    operations = 0
+
+    def count(*_: object) -> None:
+        nonlocal operations
+        operations += 1
+
+    (found,) = evaluate(f, list(args), on_op=count)
+    np.testing.assert_allclose(found, getattr(sp, name)(*args), rtol=1e-13)
+    assert operations < 10_000
