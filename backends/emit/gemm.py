@@ -40,7 +40,7 @@ ROWS = 512  # of x that are copied at a time
 LEAST = 1 << 18  # multiplications of a block that is worth a thread
 BLOCKS = 4  # for each thread, as some may be slower
 TILES = 4  # of a block, at least
-FEW = 32  # rows of x
+FEW, FEW_TURNED = 32, 16  # rows of x, where y lies as it is read, and transposed
 WIDE = 128  # columns, which are worth to be read as they lie
 ALIGNED = 64  # bytes
 
@@ -63,7 +63,8 @@ class _Writer(MatrixWriter):
     def has_few(self, m: ir.Value, n: ir.Value, x_turned: ir.Value, y_turned: ir.Value) -> ir.Value:
         """Whether x has so few rows that y is not worth a copy."""
         b = self.b
-        few, wide = b.icmp_signed("<=", m, index(FEW)), b.icmp_signed(">=", n, index(WIDE))
+        most = b.select(y_turned, index(FEW_TURNED), index(FEW))
+        few, wide = b.icmp_signed("<=", m, most), b.icmp_signed(">=", n, index(WIDE))
         return b.and_(b.and_(few, wide), b.not_(b.and_(x_turned, y_turned)))
 
 

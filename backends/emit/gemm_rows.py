@@ -1,13 +1,15 @@
 """Products of a few rows with a large matrix (`gemm.py`): it is read once, as it lies, for a copy would be as large.
 
     for strips of columns:
-        z = 0
+        sums = 0
         for some steps p of the inner axis:
             for some rows i of x:
                 for vectors of columns j:
-                    z[i, j] += x[i, p] * y[p, j] + x[i, p + 1] * y[p + 1, j] + ...
+                    sums[i, j] += x[i, p] * y[p, j] + x[i, p + 1] * y[p + 1, j] + ...
+        copy the sums to z
 
-What is read of x stays in registers, and z in the nearest cache. Where y lies transposed, elements of z are sums along
+What is read of x stays in registers, and the sums, which lie side by side, in the nearest cache: rows of z may be a
+power of two apart, and drive each other out of it. Where y lies transposed, elements of z are sums along
 rows of both, sixteen at a time::
 
     for parts of the inner axis:
@@ -22,12 +24,12 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from dflow.backends.emit.gemm_tile import MatrixWriter, Tile
+from dflow.backends.emit.gemm_tile import Copy, MatrixWriter, Tile
 from dflow.backends.emit.types import I1, I32, I64, ONE, PTR, ZERO, constant, index, splat
 from dflow.ir.types import DType
 
 STRIP = 2048  # bytes of a row of y, at most
-NEAR = 1 << 15  # bytes of z, which the nearest cache holds
+NEAR = 1 << 15  # bytes of sums, which the nearest cache holds
 TOGETHER = 4  # steps
 PART = 1 << 14  # bytes of a row of y that lies transposed
 
@@ -43,10 +45,12 @@ class Rows(MatrixWriter):
         rows, whole = index(_rows(self.tile)), b.and_(k, index(-TOGETHER))
         near = b.and_(b.sdiv(index(NEAR // self.dtype.itemsize), m), index(-self.lanes))
         width = self.least(index(STRIP // self.dtype.itemsize), near)
+        sums = self.room(ir.ArrayType(self.vector, NEAR // self.tile.bytes))
 
         def strip(j: ir.Value) -> None:
             columns = self.least(width, b.sub(n, j))
-            self.count(ZERO, m, lambda i: self.clear(self.place(z, i, z_row, j), columns))
+            clear = lambda at: self.store(self.zero, self.at(sums, at, self.number))  # noqa: E731
+            self.count(ZERO, b.mul(m, width), clear, index(self.lanes))
 
             def steps(p: ir.Value, together: int) -> None:
                 kernel = self.function(Strip, f"dflow.gemm.strip.{together}", Strip.ARGS, together)
@@ -54,23 +58,18 @@ class Rows(MatrixWriter):
                 def some(i: ir.Value) -> None:
                     at_x = self.at(x, b.add(b.mul(i, x_row), b.mul(p, x_column)), self.number)
                     last = self.least(b.sub(rows, ONE), b.sub(b.sub(m, i), ONE))
-                    at_y, at_z = self.place(y, p, y_row, j), self.place(z, i, z_row, j)
-                    b.call(kernel, [at_x, x_row, x_column, last, at_y, y_row, at_z, z_row, columns])
+                    at_y, at_sums = self.place(y, p, y_row, j), self.place(sums, i, width, ZERO)
+                    b.call(kernel, [at_x, x_row, x_column, last, at_y, y_row, at_sums, width, columns])
 
                 self.count(ZERO, m, some, rows)
 
             self.count(ZERO, whole, lambda p: steps(p, TOGETHER), index(TOGETHER))
             self.count(whole, k, lambda p: steps(p, 1))
+            copy = self.function(Copy, "dflow.gemm.copy", Copy.ARGS)
+            b.call(copy, [sums, width, self.at(z, j, self.number), z_row, m, columns])
 
         self.count(ZERO, n, strip, width)
         b.ret_void()
-
-    def clear(self, at: ir.Value, columns: ir.Value) -> None:
-        self.along(
-            columns,
-            lambda j: self.store(self.zero, self.at(at, j, self.number)),
-            lambda j, mask: self.store_masked(self.zero, self.at(at, j, self.number), mask),
-        )
 
 
 class Strip(MatrixWriter):
