@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import dflow
+from dflow.backends.analysis.side_by_side import found_lanes
 
 A = np.random.default_rng(0).uniform(0.5, 0.9, 45)
 
@@ -192,3 +193,27 @@ def test_arrays_of_rounds_are_not_on_the_stack():
     at[70] = len(A)
     with pytest.raises(IndexError, match=f"index {len(A)} is out of bounds"):
         f(A, at)
+
+
+def orbits(p, starts, n):
+    """Many numbers go round, and more in the gradient."""
+    total = 0.0
+    for i in range(len(starts)):
+        x, y, z, u, v, w = 1.0, starts[i], 0.1, 0.2, 1.0, 0.3
+        for _ in range(n):
+            r = p / (1.0 + np.sqrt(x * x + y * y + z * z)) + 0.1 * np.sin(u) * np.cos(v) * np.sin(w) * np.exp(-u * u)
+            x, y, z = x + 0.1 * u, y + 0.1 * v, z + 0.1 * w
+            u, v, w = u - 0.1 * r * x, v - 0.1 * r * y, w - 0.1 * r * z
+        total += x * y + w * z
+    return total
+
+
+@pytest.mark.parametrize("n", [0, 5])
+def test_rounds_of_many_numbers(n):
+    (loop,) = (op for op in dflow.jit(orbits).lower(1.5, A, n).stages.optimized.body.ops if op.name == "for")
+    assert found_lanes(loop, loop.regions[0])
+    value, (p_bar, a_bar) = dflow.value_and_grad(orbits, argnums=(0, 1))(1.5, A, n)
+    da = np.cos(np.arange(45.0))
+    expected, tangent = dflow.jvp(lambda p, a: orbits(p, a, n), (1.5, A), (0.4, da))
+    assert value == pytest.approx(orbits(1.5, A, n), rel=1e-12)
+    np.testing.assert_allclose([value, p_bar * 0.4 + a_bar @ da], [expected, tangent], rtol=1e-11)
