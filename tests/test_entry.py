@@ -27,6 +27,7 @@ from native_probe import (
     went_slow,
 )
 
+import dflow
 from dflow.backends.native import entry, pyabi, trampoline
 from dflow.backends.native.callable import NativeCallable
 from dflow.backends.native.entry import EntrySpec, Leaf, add_entry
@@ -370,3 +371,14 @@ def test_works_linked_by_orc():
     x = np.arange(3.0)
     got = f(x, 2**40)
     assert same(got[0], x) and got[1] == 2**40 and went_slow(f(x, 1.0))
+
+
+def test_a_called_program_keeps_only_what_it_needs():
+    f = dflow.jit(lambda x: np.sum(np.sin(x) * x) + 0.125)
+    x = np.ones(3)
+    wanted = f(x)
+    (runner,) = f._programs.values()
+    made, stages = runner.executable.compiled, runner.executable.stages
+    assert "_generated" not in vars(made) and not {"optimized", "plan"} & vars(stages).keys()
+    assert "sin" in str(stages.optimized) and "@dflow_program(" in made.llvm  # made again
+    assert f(x) == wanted

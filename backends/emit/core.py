@@ -98,7 +98,7 @@ class Emitter:
     straight = False  # whether the program has neither loops nor branches (`straight.py`)
 
     def __init__(self, plan: Plan, function: ir.Function, options: Options):
-        self.plan, self.function, self.options = plan, function, options
+        self.plan, self.options = plan, options
         self.module = function.module
         self.threads = options.threads  # whether nests may be cut here
         self.env: dict[Value, ir.Value] = {}
@@ -111,12 +111,26 @@ class Emitter:
         self.once: Set[Op] | None = None  # those of them that run once (see ``emit_outline``)
         self.outlined: dict[str, ir.Function] = {}  # functions of operations by their text (see ``emit_outline``)
         self.moved: dict[object, ir.Function] = {}  # and by what they do
+        self.memory: Memory
+        self.begin(function)
+
+    def begin(self, function: ir.Function) -> None:
+        """From here on ``function`` is written."""
+        self.function = function
         self.entry = function.append_basic_block("entry")  # stack slots only; ends with a branch to "start"
         self.builder = ir.IRBuilder(function.append_basic_block("start"))
         self.exit = function.append_basic_block("exit")
         with self.builder.goto_block(self.exit):
             self.status = self.builder.phi(ir.IntType(32), "status")
-        self.memory: Memory
+
+    def end(self, leave: Callable[[], None] = lambda: None) -> None:
+        """The end of the function: all is well. ``leave`` writes what is to be done on each way out."""
+        self.branch_out(0)
+        with self.builder.goto_block(self.exit):
+            leave()
+            self.builder.ret(self.status)
+        with self.builder.goto_block(self.entry):
+            self.builder.branch(self.function.blocks[1])
 
     @cached_property
     def used(self) -> set[Value]:

@@ -31,6 +31,7 @@ from dflow.backends.emit import sort as emit_sort  # noqa: F401
 from dflow.backends.emit import spectra as emit_spectra  # noqa: F401
 from dflow.backends.emit.core import Emitter, Options
 from dflow.backends.emit.memory import Memory
+from dflow.backends.emit.pieces import in_pieces, is_long
 from dflow.backends.emit.types import I32, NOT_KEPT, PTR, from_storage, storage_type, to_storage
 from dflow.backends.interface import Check, by_value
 from dflow.backends.lowering.plan import Plan
@@ -67,22 +68,14 @@ def emit(plan: Plan, name: str, module: ir.Module | None = None, options: Option
         if t.is_scalar:
             stored = arg if by_value(t) else e.builder.load(arg, typ=storage_type(t.dtype))
             e.env[value] = from_storage(e.builder, t.dtype, stored)
-    e.memory = Memory(e)
-    found = e.block(f.body)
+    long = is_long(e)
+    e.memory = Memory(e, stack=not long)
+    found = in_pieces(e) if long else e.block(f.body)
     for k, (value, register) in enumerate(zip(f.results, found)):
         if register is not None:
             e.builder.store(to_storage(e.builder, value.type.dtype, register), function.args[len(f.args) + k])
-    e.branch_out(0)
-    _leave(e)
+    e.end(e.memory.leave)
     return Emitted(module, function, tuple(e.checks), e.memory.release_function())
-
-
-def _leave(e: Emitter) -> None:
-    with e.builder.goto_block(e.exit):
-        e.memory.leave()
-        e.builder.ret(e.status)
-    with e.builder.goto_block(e.entry):
-        e.builder.branch(e.function.blocks[1])
 
 
 def _describe_arguments(function: ir.Function, plan: Plan) -> None:

@@ -208,7 +208,7 @@ class _SideBySide:
         t = storage_type(op.result.type.dtype)
         *slots, target = (e.slot(ir.ArrayType(t, WIDTH)) for _ in (*op.operands, op.result))
         for slot in (*slots, target):
-            slot.align = 64
+            slot.align = ALIGNED
 
         def each(w: ir.Value) -> Sequence[ir.Value]:
             given = [e.builder.load(e.builder.gep(s, [w], source_etype=t), typ=t) for s in slots]

@@ -71,19 +71,20 @@ class Heap:
 
 
 class Memory:
-    """The buffers of the function that ``e`` writes."""
+    """The buffers of the function that ``e`` writes; of those on the ``stack``, or not."""
 
     held: Mapping[tuple[Buffer, ir.Value], ir.Value] = {}
     reserved: Mapping[tuple[Value, Value], None] = {}
     scopes: Scopes | None = None
 
-    def __init__(self, e: Emitter):
+    def __init__(self, e: Emitter, stack: bool = True):
         self.e = e
         self.buffers = e.plan.buffers
         self._without_memory: dict[ir.Function, ir.Block] = {}
         distinct = list(dict.fromkeys(self.buffers.values()))
         self.arena = self._make_arena() if any(b.space == "arena" for b in distinct) else None
-        self.bases = {b: self._make(b) for b in distinct if b.space != "heap"}
+        placed = (b for b in distinct if b.space != "heap" and (stack or b.space != "stack"))
+        self.bases = {b: self.place(b) for b in placed}
         self.heaps = {b: self._make_heap(b) for b in distinct if b.space == "heap"}
         self.scopes = self._make_scopes([b for b in distinct if b.space != "stack"])
         self.globals: dict[Value, ir.Value] = {}
@@ -128,7 +129,8 @@ class Memory:
 
     # --- addresses
 
-    def _make(self, buffer: Buffer) -> ir.Value:
+    def place(self, buffer: Buffer) -> ir.Value:
+        """The address of a buffer."""
         e = self.e
         n_args = len(e.plan.function.args)
         if buffer.space in ("argument", "result"):

@@ -76,6 +76,11 @@ class CompiledFunction:
     def _generated(self) -> Generated:
         return self._generate()
 
+    def forget(self, generate: Callable[[], Generated]) -> None:
+        """Keeps nothing of what the code was made from, which ``generate`` makes again."""
+        self.__dict__.pop("_generated", None)
+        self._generate = generate
+
     @property
     def timings(self) -> Timings:
         return self._generated.timings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,7 +76,7 @@ class Executable(NativeCallable):
         self.key: str | None = None  # what the machine code is kept under
         if object:
             symbols = entry.symbols(t.dtype.name for t in (*stages.signature.arg_types, *stages.signature.result_types))
-            self.compiled = self._load(object, lambda: self._generate(self._spec()), symbols)
+            self.compiled = self._load(object, lambda: _generated(stages, self._spec()), symbols)
         else:
             _refuse_breakpoints(stages.traced)
             self.compiled = self._compile(self._spec())
@@ -108,8 +109,8 @@ class Executable(NativeCallable):
         self.key = None if stages.dump.active else _key(stages, spec)
         data = self.key and object_cache.read(self.key)
         if data:
-            return self._load(ObjectCode.from_bytes(data), lambda: self._generate(spec), symbols)
-        made = self._generate(spec)
+            return self._load(ObjectCode.from_bytes(data), partial(_generated, stages, spec), symbols)
+        made = _generated(stages, spec)
         stages.dump_machine_code(made)
         if self.key:
             object_cache.write(self.key, made.object.to_bytes())
@@ -118,15 +119,11 @@ class Executable(NativeCallable):
     def _load(self, object: ObjectCode, make: Callable[[], Generated], symbols: Mapping[str, int]) -> CompiledFunction:
         return CompiledFunction(object, self.stages.signature, make, symbols, self.stages.in_place)
 
-    def _generate(self, spec: EntrySpec | None) -> Generated:
-        from dflow.backends.native.generation import generate  # where no program on disk does
-
-        def extend(module: Any, kernel: Any) -> list[str]:
-            assert spec is not None
-            entry.add_entry(module, kernel, spec, _ENTRY)
-            return [_ENTRY]
-
-        return generate(self.stages.plan, name="dflow_program", extend=extend if spec else None)
+    def forget(self) -> None:
+        """Keeps what was traced and the machine code alone: what was made on the way is made again when it is asked
+        for. It takes a megabyte."""
+        self.stages.forget()
+        self.compiled.forget(partial(_generated, self.stages, self._spec()))
 
     def _fallback(self, *leaves: Any) -> Any:
         """Arrays that lie otherwise in memory are copied, where nothing is written to them."""
@@ -226,6 +223,18 @@ class _KeyPrinter(Printer):
 
     def _value(self, op: Op, a: Any) -> str:
         return self.attribute(a) if isinstance(a, np.ndarray) else super()._value(op, a)
+
+
+def _generated(stages: Stages, spec: EntrySpec | None) -> Generated:
+    """Machine code of the last stage, with a native entry if there is a ``spec``."""
+    from dflow.backends.native.generation import generate  # where no program on disk does
+
+    def extend(module: Any, kernel: Any) -> list[str]:
+        assert spec is not None
+        entry.add_entry(module, kernel, spec, _ENTRY)
+        return [_ENTRY]
+
+    return generate(stages.plan, name="dflow_program", extend=extend if spec else None)
 
 
 def _key(stages: Stages, spec: EntrySpec | None) -> str | None:

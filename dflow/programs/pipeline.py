@@ -89,6 +89,11 @@ class Stages:
         """The plan for a GPU, with fewer and larger kernels."""
         return self.lower(self.in_place, for_device=True)
 
+    def forget(self) -> None:
+        """Keeps what was traced alone: the other stages are made again when they are asked for."""
+        for stage in ("optimized", "plan"):
+            self.__dict__.pop(stage, None)
+
     def lower(self, in_place: Mapping[int, int], blas: bool = False, for_device: bool = False) -> Plan:
         """The plan with just these results left in the memory of arguments."""
         from dflow.backends.lowering.bufferize import bufferize  # where no program on disk does

@@ -202,6 +202,8 @@ class Jit(NativeCallable):
         with fewer_collections():
             program, stages = self._stages(arguments)
             runner = Runner(make(stages, *_facts(program)), program)
+        if isinstance(runner.executable, Executable):
+            runner.executable.forget()
         if key and warned == zero_gradients.given:  # a warning is given in every process
             keep(key, runner.executable, program)
         return runner

@@ -81,7 +81,7 @@ class BlockMemory(DeviceMemory):
     def local(self, b: tensors.Buffer) -> None:
         e = self.e
         assert isinstance(e, BlockEmitter)
-        self.bases[b] = self.at(self.in_block[b], e.layout.offsets[b]) if b in self.in_block else self._make(b)
+        self.bases[b] = self.at(self.in_block[b], e.layout.offsets[b]) if b in self.in_block else self.place(b)
 
 
 class BlockEmitter(KernelEmitter):

@@ -60,7 +60,7 @@ class DeviceMemory(Memory):
     def local(self, b: tensors.Buffer) -> None:
         """Makes room for a buffer of one thread."""
         if b.space == "stack":
-            self.bases[b] = self._make(b)
+            self.bases[b] = self.place(b)
         else:
             self.striped[b] = self._stripe(b)
 

@@ -127,7 +127,7 @@ class Copies(DeviceMemory):
                     e.store_at(v, e.offset(far, b.type, index(k * self.threads)), value)
 
     def _on_stack(self, b: tensors.Buffer) -> ir.Value:
-        return self._make(tensors.Buffer(b.type, "stack"))
+        return self.place(tensors.Buffer(b.type, "stack"))
 
 
 def _any(b: tensors.Buffer) -> Value:
