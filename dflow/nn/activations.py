@@ -65,10 +65,8 @@ def selu(x: Any) -> Any:
 
 @own
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)), by the exponential that does not overflow."""
-    x = _floats(x)
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, e) / (1.0 + e)
+    """1 / (1 + exp(-x))."""
+    return wrap(s.builder().expit(_floats(x).value))
 
 
 @own
@@ -221,8 +219,9 @@ def log1mexp(x: Any) -> Any:
 def sparse_plus(x: Any) -> Any:
     """0 up to -1, x from 1 on, and (x + 1)**2 / 4 between."""
     x = _floats(x)
-    bent = np.clip(x, -1.0, 1.0) + 1.0
-    return np.where(x > 1, x, bent * bent / 4)
+    low, high = x <= -1, x >= 1
+    bent = np.where(low | high, 0.0, x) + 1.0
+    return np.where(low, 0.0, np.where(high, x, bent * bent / 4))
 
 
 @own

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dflow.ir.core import Value
-from dflow.scipy.gamma_quotients import betaln, gamma_sign
+from dflow.scipy.gamma_quotients import betaln, gamma_sign, stirling_rest
 from dflow.scipy.special_rules import Rule, full, off, unfinished
 
 SQRT_PI = math.sqrt(math.pi)
@@ -44,6 +44,27 @@ def _fraction(b: Any, p: Value, q: Value, x: Value) -> Value:
     return b.select(going, full(b, x, np.nan), found)
 
 
+def _log1p_rest(b: Any, u: Value) -> Value:
+    """log(1 + u) - u."""
+    near = b.lt(b.abs(u), 0.05)
+    small, large = b.select(near, u, b.zeros(u.type)), b.select(near, full(b, u, 1.0), u)
+    series = b.zeros(u.type)
+    for k in range(13, 1, -1):
+        series = b.sub(1.0 / k, b.mul(series, small))
+    return b.select(near, b.neg(b.mul(b.mul(small, small), series)), b.sub(b.log1p(large), large))
+
+
+def _peak(b: Any, p: Value, q: Value, x: Value) -> Value:
+    """x^p (1 - x)^q / B(p, q) for large p and q: a power of how far x is from p / (p + q), where the logarithms of the
+    powers and of the beta function would cancel, times what Stirling's formula leaves of them."""
+    total = b.add(p, q)
+    away = b.sub(b.mul(x, q), b.mul(b.sub(1.0, x), p))
+    exponent = b.add(b.mul(p, _log1p_rest(b, b.div(away, p))), b.mul(q, _log1p_rest(b, b.neg(b.div(away, q)))))
+    rest = b.sub(b.add(stirling_rest(b, p), stirling_rest(b, q)), stirling_rest(b, total))
+    height = b.sqrt(b.mul(b.div(p, total), b.mul(q, 0.5 / math.pi)))
+    return b.mul(height, b.exp(b.sub(exponent, rest)))
+
+
 def _front(b: Any, p: Value, q: Value, x: Value) -> Value:
     """x^p (1 - x)^q / (p B(p, q)); its derivatives are right at x = 0 and 1 too, where the powers are small."""
     small = b.lt(b.add(p, q), 100.0)
@@ -55,7 +76,10 @@ def _front(b: Any, p: Value, q: Value, x: Value) -> Value:
     wide = [b.select(usable, v, w) for v, w in ((p, one), (q, one), (x, half))]
     exponent = b.add(b.mul(wide[0], b.log(wide[2])), b.mul(wide[1], b.log1p(b.neg(wide[2]))))
     by_logarithm = b.exp(b.sub(exponent, betaln(b, wide[0], wide[1])))
-    found = b.select(small, plain, b.select(usable, by_logarithm, b.zeros(x.type)))
+    large = b.and_(usable, b.and_(b.gt(p, 20.0), b.gt(q, 20.0)))
+    far = [b.select(large, v, full(b, x, w)) for v, w in ((p, 100.0), (q, 100.0), (x, 0.5))]
+    powers_of_large = b.select(large, _peak(b, *far), by_logarithm)
+    found = b.select(small, plain, b.select(usable, powers_of_large, b.zeros(x.type)))
     return b.div(found, p)
 
 

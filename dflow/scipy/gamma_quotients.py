@@ -44,7 +44,7 @@ def _reciprocal(b: Any, x: Value) -> Value:
     return b.select(low, reflected, b.div(1.0, b.select(low, full(b, x, 1.0), gamma)))
 
 
-def _stirling_rest(b: Any, x: Value) -> Value:
+def stirling_rest(b: Any, x: Value) -> Value:
     """lgamma(x) - ((x - 1/2) log(x) - x + log(2 pi) / 2) for x >= 10 (DLMF 5.11.1)."""
     inverse = b.div(1.0, x)
     square, total = b.mul(inverse, inverse), b.zeros(x.type)
@@ -60,7 +60,7 @@ def _log_beta(b: Any, x: Value, y: Value) -> Value:
     wide = b.and_(b.gt(p, 0.0), b.and_(b.ge(q, 10.0), b.lt(q, np.inf)))
     large, small = b.select(wide, q, full(b, x, 10.0)), b.select(wide, p, full(b, x, 1.0))
     total = b.add(large, small)
-    rest = b.sub(_stirling_rest(b, large), _stirling_rest(b, total))
+    rest = b.sub(stirling_rest(b, large), stirling_rest(b, total))
     ratio = b.mul(b.sub(large, 0.5), b.log1p(b.div(small, large)))
     far = b.sub(b.add(rest, b.sub(small, ratio)), b.mul(small, b.log(total)))
     near_q, near_p = (b.select(wide, full(b, x, 1.0), v) for v in (q, p))

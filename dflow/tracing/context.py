@@ -214,6 +214,8 @@ class Region:
     def back_to(self, mark: Mark) -> None:
         """Forgets what has been traced since the mark."""
         self.made.clear()
+        forgotten = set(self.builder.ops[mark.ops :])
+        self.constants = {k: known for k, known in self.constants.items() if known[2].op not in forgotten}
         del self.builder.ops[mark.ops :]
         # What was read first since then stays read: its placeholder has no other record.
         placeholders = {c: v for c, v in self.entry.items() if c not in mark.local}

@@ -48,6 +48,17 @@ def test_activation(name):
     np.testing.assert_allclose(got.ravel(), numeric, rtol=1e-6, atol=1e-7)
 
 
+def test_smooth_functions_are_smooth_where_their_formulas_change():
+    """In particular at 0, where parameters start."""
+    zero = np.zeros(2)
+    for f in (nn.sigmoid, nn.silu, nn.softplus, nn.log_sigmoid, nn.gelu, nn.mish, np.tanh, np.i0):
+        dflow.check_grads(f, (zero,), order=2)
+    assert dflow.grad(nn.sigmoid)(0.0) == 0.25 and dflow.grad(dflow.grad(nn.silu))(0.0) == 0.5
+    slope = dflow.vmap(dflow.grad(nn.sparse_plus))(np.array([-1.5, -1.0, 0.0, 1.0, 2.0]))
+    np.testing.assert_array_equal(slope, [0.0, 0.0, 0.5, 1.0, 1.0])
+    assert np.isnan(dflow.jit(nn.sparse_plus)(np.nan))
+
+
 def test_gelu_by_tanh_is_close():
     np.testing.assert_allclose(nn.gelu(X), nn.gelu(X, False), atol=1e-3)
 

@@ -310,3 +310,12 @@ def test_rounding_keeps_no_fraction_going(name):
     (found,) = evaluate(f, list(args), on_op=count)
     np.testing.assert_allclose(found, getattr(sp, name)(*args), rtol=1e-13)
     assert operations < 10_000
+
+
+def test_the_incomplete_beta_function_of_large_parameters():
+    """Where the logarithms of powers and beta functions cancel. At x = 1/2 with equal parameters it is 1/2."""
+    p = np.array([1e2, 1e4, 1e8, 1e10])
+    np.testing.assert_allclose(dflow.jit(sp.betainc)(p, p, 0.5 + 0 * p), 0.5, rtol=1e-10)
+    args = (p[:3], 2 * p[:3], (1 + 1 / np.sqrt(p[:3])) / 3)
+    np.testing.assert_allclose(dflow.jit(sp.betainc)(*args), sp.betainc(*args), rtol=1e-10)
+    dflow.check_grads(sp.betainc, (np.array([30.0, 1e3]), np.array([90.0, 2e3]), np.array([0.25, 0.33])), rtol=1e-5)

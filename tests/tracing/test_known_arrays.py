@@ -105,3 +105,17 @@ def test_refused_where_something_else_may_know_them():
         with pytest.raises(dflow.errors.TraceError, match="updating a captured array"):
             dflow.jit(f)(X)
     np.testing.assert_array_equal(TABLE, [1, 2, 3])
+
+
+def test_a_captured_array_that_an_attempt_has_met_first():
+    """The first rounds of such a loop are tried with what is known before it; then it is traced anew."""
+
+    def relaxed(x):
+        size, count = 1.0, 0
+        while size > 1e-3 and count < 60:
+            step = x * TABLE * 0.1
+            x, count, size = x - step, count + 1, np.sum(step * step)
+        return x + TABLE
+
+    np.testing.assert_allclose(dflow.jit(relaxed)(X), relaxed(X))
+    dflow.check_grads(relaxed, (X,))
