@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dflow.numpy import math_functions as math_functions
     from dflow.numpy import ufunc_methods as ufunc_methods
 
+LATER = ("cumulative_prod", "cumulative_sum", "matvec", "unstack", "vecmat")  # which NumPy 2.0 lacks
 _MODULES = ("dispatch", "fft", "linalg", "math_functions", "ufunc_methods")
 
 
@@ -32,7 +33,7 @@ def __getattr__(name: str) -> Any:
         return [*_MODULES, *_exported()]
     if name == "bfloat16":
         return _bfloat16_dtype().type  # when it is asked for: its package takes time to import
-    if not hasattr(_np, name) and name != "topk":
+    if not hasattr(_np, name) and name not in (*LATER, "topk"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     _exported()
     if name in globals():

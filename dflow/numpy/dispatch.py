@@ -153,7 +153,7 @@ def refuse(name: str) -> NoReturn:
     near = [known[n] for n in difflib.get_close_matches(short, known, 3, 0.75)]
     hint = (
         DATA_DEPENDENT
-        if name.startswith("np.lib.scimath.")
+        if name.startswith(("np.lib.scimath.", "np.lib._scimath_impl."))  # NumPy 2.0's name of the module
         else UNSUPPORTED.get(short) or (f"did you mean {' or '.join(near)}?" if near else "")
     )
     scipys = "dir(dflow.scipy.special), dir(dflow.scipy.linalg) and dir(dflow.scipy.stats) list"

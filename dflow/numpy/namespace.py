@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as _np
 
-from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import (
+    LATER,
     composed,
     counting,
     creation,
@@ -33,6 +33,7 @@ from dflow.numpy import (
     statistics,
     ufunc_methods,
 )
+from dflow.numpy import cmath_functions as cmath_functions
 from dflow.numpy import grids as grids
 from dflow.numpy import index_tricks as index_tricks
 from dflow.numpy import linalg as linalg
@@ -60,7 +61,11 @@ for _module in (
     introspection,
 ):
     for _name, _f in vars(_module).items():
-        if hasattr(_np, _name) and getattr(_f, "__module__", None) == _module.__name__ and hasattr(_f, "__wrapped__"):
+        if (
+            (hasattr(_np, _name) or _name in LATER)
+            and getattr(_f, "__module__", None) == _module.__name__
+            and hasattr(_f, "__wrapped__")
+        ):
             EXPORTED[_name] = _f
 for _alias, _name in (
     ("amax", "max"),
@@ -74,8 +79,7 @@ for _alias, _name in (
     ("row_stack", "vstack"),
 ):
     EXPORTED[_alias] = EXPORTED[_name]
-for _name in keywords.KEYWORDS.keys() & EXPORTED.keys():  # NumPy before 2.2 lacks some
-    _more = keywords.KEYWORDS[_name]
+for _name, _more in keywords.KEYWORDS.items():
     EXPORTED[_name] = _more(EXPORTED[_name])
     setattr(sys.modules[EXPORTED[_name].__module__], _name, EXPORTED[_name])  # what its name leads to
 EXPORTED["topk"] = partial_orders.topk

@@ -95,10 +95,10 @@ def _cumulative(ufunc: numpy.ufunc) -> Any:
     return call
 
 
-# NumPy has them since 2.1.
-for _name, _ufunc in (("cumulative_sum", np.add), ("cumulative_prod", np.multiply)):
-    if hasattr(np, _name):
-        globals()[_name] = implements(getattr(np, _name))(_cumulative(_ufunc))
+for _name, _ufunc in (("cumulative_sum", np.add), ("cumulative_prod", np.multiply)):  # NumPy has them since 2.1
+    _call = _cumulative(_ufunc)
+    _call.__name__ = _call.__qualname__ = _name
+    globals()[_name] = implements(getattr(np, _name, None))(_call)
 
 
 def _without_nan(ufunc: numpy.ufunc) -> Any:

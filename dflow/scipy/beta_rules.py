@@ -84,15 +84,17 @@ def _front(b: Any, p: Value, q: Value, x: Value) -> Value:
 
 
 def betainc(b: Any, p: Value, q: Value, x: Value) -> Value:
-    return _incomplete(b, p, q, x, upper=False)
+    return incomplete(b, p, q, x, b.zeros(x.type))
 
 
 def betaincc(b: Any, p: Value, q: Value, x: Value) -> Value:
-    return _incomplete(b, p, q, x, upper=True)
+    return incomplete(b, p, q, x, full(b, x, 1.0))
 
 
-def _incomplete(b: Any, p: Value, q: Value, x: Value, upper: bool) -> Value:
-    """By the fraction for x or for 1 - x: whichever converges fast."""
+def incomplete(b: Any, p: Value, q: Value, x: Value, side: Value) -> Value:
+    """``betainc`` where the side is 0, ``betaincc`` where it is 1. By the fraction for x or for 1 - x: whichever
+    converges fast."""
+    upper = b.gt(side, 0.5)
     finite = b.and_(b.lt(p, np.inf), b.lt(q, np.inf))
     inside = b.and_(b.and_(b.gt(p, 0.0), b.gt(q, 0.0)), b.and_(b.and_(b.ge(x, 0.0), b.le(x, 1.0)), finite))
     one, given = full(b, x, 1.0), (p, q, x)
@@ -102,18 +104,18 @@ def _incomplete(b: Any, p: Value, q: Value, x: Value, upper: bool) -> Value:
     at = b.select(low, y, b.sub(1.0, y))
     part = b.mul(_front(b, first, second, at), _fraction(b, first, second, at))
     rest = b.sub(1.0, part)
-    value = b.select(low, rest, part) if upper else b.select(low, part, rest)
+    value = b.select(b.eq(low, upper), rest, part)
     return b.select(inside, value, _at_ends(b, given, upper))
 
 
-def _at_ends(b: Any, given: tuple[Value, Value, Value], upper: bool) -> Value:
+def _at_ends(b: Any, given: tuple[Value, Value, Value], upper: Value) -> Value:
     """Where a parameter is 0 or infinite, all weight is at 0 or at 1; NaN elsewhere."""
     p, q, x = given
     fits = b.and_(b.and_(b.ge(x, 0.0), b.le(x, 1.0)), b.and_(b.ge(p, 0.0), b.ge(q, 0.0)))
     smaller, larger = b.or_(b.eq(p, 0.0), b.eq(q, np.inf)), b.or_(b.eq(q, 0.0), b.eq(p, np.inf))
     below = b.select(b.ge(x, b.select(larger, full(b, x, 1.0), full(b, x, 5e-324))), full(b, x, 1.0), b.zeros(x.type))
     one_end = b.or_(b.and_(smaller, b.not_(larger)), b.and_(larger, b.not_(smaller)))
-    value = b.sub(1.0, below) if upper else below
+    value = b.select(upper, b.sub(1.0, below), below)
     return b.select(b.and_(fits, one_end), value, full(b, x, np.nan))
 
 

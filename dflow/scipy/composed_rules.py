@@ -9,24 +9,11 @@ import numpy as np
 
 from dflow.ir.core import Value
 from dflow.scipy.beta_rules import betainc
+from dflow.scipy.gamma_quotients import rgamma
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
 from dflow.scipy.special_rules import Rule, full
 
 _lower, _upper = GAMMA_RULES["gammainc"], GAMMA_RULES["gammaincc"]
-
-
-def rgamma(b: Any, x: Value) -> Value:
-    """1 / gamma(x), by reflection below 1/2, so that the derivatives at the zeros are right."""
-    low = b.lt(x, 0.5)
-    above = b.div(1.0, b.tgamma(b.select(low, full(b, x, 1.0), x)))
-    below = b.select(low, x, b.zeros(x.type))
-    nearest = b.round(below)
-    half = b.mul(nearest, 0.5)
-    sign = b.select(b.eq(half, b.floor(half)), full(b, x, 1.0 / math.pi), full(b, x, -1.0 / math.pi))
-    sine = b.mul(sign, b.sin(b.mul(b.sub(below, nearest), math.pi)))
-    far = b.and_(b.lt(below, -170.0), b.eq(below, nearest))  # the gamma function is infinite there
-    turned = b.mul(sine, b.tgamma(b.sub(1.0, b.select(far, b.zeros(x.type), below))))
-    return b.select(low, turned, above)
 
 
 def exprel(b: Any, x: Value) -> Value:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import scipy.special as sc
 
+from dflow.scipy.special import incomplete_beta
+
 Formula = Callable[..., Any]
 
 LOG_2 = math.log(2)
@@ -66,19 +68,18 @@ def mirrored(formula: Formula) -> Formula:
 
 def _t(y: Any, df: Any) -> Any:
     half = (df + 1) / 2
-    return sc.gammaln(half) - sc.gammaln(df / 2) - np.log(df * np.pi) / 2 - half * np.log1p(y * y / df)
+    return -sc.betaln(df / 2, 0.5) - np.log(df) / 2 - half * np.log1p(y * y / df)
 
 
 def _t_cdf(y: Any, df: Any) -> Any:
-    """By the incomplete beta function of the tail, or of the part between 0 and y where that is smaller; about 0, where
-    this has a root of y * y, by the first terms of a series."""
+    """By the incomplete beta function of the tail; about 0, where this has a root of y * y, by the first terms of a
+    series."""
     near = y * y < 1e-8 * np.minimum(df, 1.0)
     away = np.where(near, 1.0, y)
     ratio = away * away / df
     low = ratio < 1
     p, q = np.where(low, 0.5, df / 2), np.where(low, df / 2, 0.5)
-    part = sc.betainc(p, q, np.where(low, ratio, 1.0) / (1 + ratio)) / 2
-    tail = np.where(low, 0.5 - part, part)
+    tail = incomplete_beta(p, q, np.where(low, ratio, 1.0) / (1 + ratio), upper=low) / 2
     close = np.where(near, y, 0.0)
     series = 0.5 + close * np.exp(_t(0.0, df)) * (1 - (df + 1) / (6 * df) * close * close)
     return np.where(near, series, np.where(y < 0, tail, 1 - tail))

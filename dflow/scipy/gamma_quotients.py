@@ -36,10 +36,11 @@ def _is_pole(b: Any, x: Value) -> Value:
     return b.and_(b.le(x, 0.0), _is_whole(b, x))
 
 
-def _reciprocal(b: Any, x: Value) -> Value:
+def rgamma(b: Any, x: Value) -> Value:
     """1 / gamma(x), by reflection below 1/2 (DLMF 5.5.3): 0 at the poles, and smooth there."""
     low = b.lt(x, 0.5)
-    gamma = b.tgamma(b.select(low, b.sub(1.0, x), x))
+    far = b.and_(b.lt(x, -170.0), _is_whole(b, x))  # the gamma function is infinite there
+    gamma = b.tgamma(b.select(low, b.sub(1.0, b.select(far, b.zeros(x.type), x)), x))
     reflected = b.mul(b.mul(_sin_pi(b, x), 1 / math.pi), b.select(low, gamma, full(b, x, 1.0)))
     return b.select(low, reflected, b.div(1.0, b.select(low, full(b, x, 1.0), gamma)))
 
@@ -106,7 +107,7 @@ def _beta(b: Any, x: Value, y: Value) -> Value:
     """From gamma functions where these do not overflow."""
 
     def by_gamma(x: Value, y: Value) -> Value:
-        return b.mul(b.mul(b.tgamma(x), _reciprocal(b, b.add(x, y))), b.tgamma(y))
+        return b.mul(b.mul(b.tgamma(x), rgamma(b, b.add(x, y))), b.tgamma(y))
 
     def by_logarithm(x: Value, y: Value) -> Value:
         signs = b.mul(b.mul(gamma_sign(b, x), gamma_sign(b, y)), gamma_sign(b, b.add(x, y)))
@@ -119,7 +120,7 @@ def binom(b: Any, n: Value, k: Value) -> Value:
     """1 / ((n + 1) B(n - k + 1, k + 1)); NaN where n is a negative integer."""
 
     def by_gamma(n: Value, k: Value) -> Value:
-        low, rest = _reciprocal(b, b.add(k, 1.0)), _reciprocal(b, b.add(b.sub(n, k), 1.0))
+        low, rest = rgamma(b, b.add(k, 1.0)), rgamma(b, b.add(b.sub(n, k), 1.0))
         return b.mul(b.mul(b.tgamma(b.add(n, 1.0)), low), rest)
 
     fits = b.and_(b.lt(b.add(b.abs(n), b.abs(k)), 80.0), b.not_(_is_pole(b, b.add(n, 1.0))))

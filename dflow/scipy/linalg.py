@@ -124,8 +124,14 @@ def solve_triangular(
 
 
 @implements(scipy.linalg.inv)
-def inv(a: Any, overwrite_a: bool = False, check_finite: bool = True, **options: Any) -> Array:
-    return numpy_linalg.inv.__wrapped__(a)
+def inv(
+    a: Any, overwrite_a: bool = False, check_finite: bool = True, *, assume_a: Any = None, lower: bool = False
+) -> Array:
+    """What a symmetric or triangular matrix has in the other triangle is not looked at, as in ``solve``."""
+    if assume_a in (None, "gen", "general"):
+        return numpy_linalg.inv.__wrapped__(a)
+    (v,) = matrices(a, square=True)
+    return solve.__wrapped__(wrap(v), wrap(identity(builder(), v.type)), lower, assume_a=assume_a)
 
 
 @implements(scipy.linalg.det)

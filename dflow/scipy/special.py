@@ -19,7 +19,7 @@ from dflow.numpy.elementwise import apply
 from dflow.numpy.reductions import MAX, SUM, reduce
 from dflow.scipy import bessel, sine_integrals
 from dflow.scipy import exponential_integrals as integrals
-from dflow.scipy.beta_rules import BETA_RULES
+from dflow.scipy.beta_rules import BETA_RULES, incomplete
 from dflow.scipy.composed_rules import COMPOSED_RULES
 from dflow.scipy.gamma_quotients import QUOTIENTS
 from dflow.scipy.incomplete_gamma import GAMMA_RULES
@@ -53,6 +53,12 @@ def floats(*args: Any) -> list[Array]:
     arrays = [lift(a) for a in args]
     dtype = s.result_type(*arrays, 1.0)
     return [wrap(v) for v in s.broadcast(*(s.cast(a.value, dtype) for a in arrays))]
+
+
+def incomplete_beta(p: Any, q: Any, x: Any, upper: Any) -> Array:
+    """``betaincc`` where ``upper`` holds, elsewhere ``betainc``: one computation for both."""
+    values = (v.value for v in floats(p, q, x, np.where(upper, 1.0, 0.0)))
+    return wrap(wide(incomplete)(builder(), *values))
 
 
 def _static_order(n: Any, name: str) -> int:

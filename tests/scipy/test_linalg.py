@@ -37,6 +37,7 @@ TABLE = {
     "solve_triangular transposed": (lambda a, b: sl.solve_triangular(a, b, "T", lower=True), A, V),
     "solve_triangular unit": (lambda a, b: sl.solve_triangular(a, b, unit_diagonal=True), A, V),
     "inv": (sl.inv, A),
+    "inv of a triangle": (lambda a: sl.inv(a, assume_a="sym", lower=True), A),
     "det": (sl.det, A),
     "cholesky": (sl.cholesky, S),
     "cholesky lower": (lambda a: sl.cholesky(a, lower=True), S),

@@ -238,3 +238,10 @@ def test_refused():
     for f, message in cases:
         with pytest.raises(dflow.errors.TraceError, match=message):
             dflow.jit(f)(POINTS)
+
+
+def test_tails_of_t_with_many_degrees_of_freedom():
+    y = np.array([-50.0, -7.0, -1.0, 0.0, 3.0, 40.0])
+    for method in ("logpdf", "cdf", "sf"):
+        f = getattr(st.t, method)
+        np.testing.assert_allclose(dflow.jit(lambda y, f=f: f(y, 1e6))(y), f(y, 1e6), rtol=1e-9)
