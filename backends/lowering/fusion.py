@@ -58,8 +58,7 @@ class _Fusion:
             self.op(b, op)
         results = [self.env.get(v, v) for v in block.results]
         b.ops = merge_kernels(b.ops, results, not self.demand.for_device, results if inner else ())
-        if not self.demand.for_device:
-            b.ops = sink_kernels(b.ops, results)
+        b.ops = sink_kernels(b.ops, results)
         return b.finish(results)
 
     def op(self, b: Builder, op: Op) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dflow.numpy.creation import arange
 from dflow.numpy.dispatch import own
 from dflow.tracing.arrays.lift import lift
 
@@ -40,7 +41,7 @@ def words(k: Any, shape: Any) -> tuple[Any, Any]:
     count = math.prod(shape)
     if count >= 2**32:
         raise ValueError(f"at most 2**32 - 1 random numbers come from one key, {count} were asked for")
-    low = lift(np.arange(count)).astype(np.uint32)
+    low = arange(count).astype(np.uint32)
     x, y = threefry(lift(k), low * np.uint32(0), low)
     return x.reshape(shape), y.reshape(shape)
 

@@ -143,3 +143,9 @@ def test_what_is_sooner_computed_than_read_again(monkeypatch):
 
     assert launches(512, 512, dtype=np.float32) == 3
     assert launches(512, 512, dtype=np.float64) == launches(256, 512, dtype=np.float32) == 4
+
+
+def test_random_numbers_are_one_kernel(gpu, monkeypatch):
+    """What several operations of one kernel want is computed in it, and does not exist beside."""
+    monkeypatch.setattr(work, "WIDE", 4)
+    assert compare(lambda seed: dflow.random.uniform(dflow.random.key(seed), (300,)), 3) == ["kernel"]

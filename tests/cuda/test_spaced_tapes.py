@@ -82,6 +82,49 @@ def test_rounds_of_known_number(gpu):
     assert "lanes" in compare(both, np.abs(numbers(5)), numbers(19, seed=1))
 
 
+def until(p):
+    """As many rounds as it takes."""
+    x, t = p, 0.0
+    while t < 1.0:
+        x, t = x + 0.05 * (1.0 - x * x), t + 0.03 + 0.01 * p
+    return x
+
+
+def vectors_until(p):
+    """The same kind of thing in a small array, and a sum that no tape is needed for."""
+    u, s = np.array([p, 0.5, 1.0]), 0.0
+    while u[2] < 2.0:
+        u = u + 0.05 * np.array([u[1] * u[2], -u[0] * p, u[0] * u[1] + 1.0])
+        s += u[0]
+    return np.sum(u * u) + s
+
+
+def shrinking(x):
+    """No round at all of the first lane."""
+    n = 0.0
+    while x > 0.1:
+        x, n = x * (1 - 0.1 * x), n + x * x
+    return n
+
+
+@pytest.mark.parametrize("f", [until, vectors_until, shrinking])
+def test_rounds_of_a_while_run_again(gpu, f):
+    """Lanes whose rounds end anywhere in a space, and order two."""
+    p = np.array([0.05, 0.2, 0.31, 0.55, 0.72, 0.9, 1.3])
+    assert compare(dflow.vmap(dflow.grad(f)), p) == ["lanes"]
+    assert "lanes" in compare(dflow.vmap(lambda x: dflow.jvp(dflow.grad(f), (x,), (1.0,))[1]), p)
+
+
+def test_a_while_writes_a_row_in_the_first_of_a_few_rounds():
+    optimized = dflow.jit(dflow.vmap(dflow.grad(until))).lower(numbers(3)).stages.optimized
+    made = spaced_tapes(optimized)
+    verify(made)
+    (loop,) = (op for op in walk(made.body) if op.name == "while")
+    (branch,) = (op for op in loop.regions[1].ops if op.name == "if")
+    assert [r.type.grows for r in branch.results] == [True]
+    assert not any(op.name == "update" for op in loop.regions[1].ops)
+
+
 def test_a_tape_has_a_row_for_every_few_rounds():
     assert tape_rows(lambda p: orbit(p, 400)) == ({400}, {100})
     assert tape_rows(lambda p: orbit(p, 402)) == ({402}, {100, 3})

@@ -166,3 +166,8 @@ def test_normal_numbers_far_out():
     assert (x[:, 0] > 10).all() and (x[:, 0] < 11).all() and (x[:, 1] < -30).all()
     np.testing.assert_allclose(x.mean(0), [10.0981, -30.0333], atol=0.02)
     dflow.check_grads(lambda a, b: random.truncated_normal(KEY, a, b), (0.5, 2.0))
+
+
+def test_counters_are_no_table_of_constants():
+    text = dflow.jit(lambda seed: random.uniform(random.key(seed), (1000,))).lower(3).ir("traced")
+    assert "iota" in text and "999]" not in text
