@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-HEAD = '''
+HEAD = """
 import enum
 import math
 
@@ -44,7 +44,7 @@ def square(v):
 
 def half(v):
     return 0.5 * v
-'''
+"""
 
 TEXTS = ['"up"', '"down"', '"left"']
 KINDS = ["Kind.A", "Kind.B", "Kind.C"]
@@ -52,7 +52,7 @@ FUNCTIONS = ["math.sin", "math.cos", "square", "half", "(lambda v: 0.3 * v - 1.0
 
 
 class Program:
-    """The source of ``f(x, n)``, of floats ``a b x``, a text ``s``, a member ``k``, a function ``g``, an object ``o`` and
+    """The source of ``f(x, n)``: floats ``a b x``, a text ``s``, a member ``k``, a function ``g``, an object ``o``, and
     a list ``xs``."""
 
     def __init__(self, seed: int):
@@ -68,7 +68,11 @@ class Program:
         lines += [f"{v} = {self.pick(self.options[v])}" for v in "skgo"]
         lines += [f"xs = [{self.pick(['', 'a', 'a, b', 'x, a, 1.0'])}]"]
         lines += self.block(3, self.random.randint(4, 8))
-        lines += ["for v in xs:", "    a = a + v * 0.25", "return a + b + len(xs)" + self.pick(["", " + o.by", " * (s == " + TEXTS[0] + ")"])]
+        lines += [
+            "for v in xs:",
+            "    a = a + v * 0.25",
+            "return a + b + len(xs)" + self.pick(["", " + o.by", " * (s == " + TEXTS[0] + ")"]),
+        ]
         self.source = HEAD + "\n\ndef f(x, n):\n" + "\n".join("    " + line for line in lines) + "\n"
 
     def pick(self, items):
@@ -87,7 +91,7 @@ class Program:
         if r < 0.8:
             return "{" + ", ".join(f"{t}: {self.pick(['a', '0.5', '-b'])}" for t in TEXTS) + "}[s]"
         if r < 0.86:
-            return f"[{self.pick('ab')}, 0.25, x][k.value - 1]" if self.random.random() < 0.0 else "o.by"
+            return "o.by"
         if r < 0.93:
             return "(xs[-1] if xs else 0.5)"
         return f"math.tanh({self.number()})"
@@ -130,7 +134,13 @@ class Program:
                 return [f"for {i} in range(n):", *body]
             if way < 0.8:
                 return [f"for {i} in range(12):", f"    if {i} > n:", "        break", *body]
-            return [f"{i} = n", f"while xs and {i} > 0:", f"    {i} -= 1", f"    {self.pick('ab')} = 0.5 * xs.pop() + 0.1", *body]
+            return [
+                f"{i} = n",
+                f"while xs and {i} > 0:",
+                f"    {i} -= 1",
+                f"    {self.pick('ab')} = 0.5 * xs.pop() + 0.1",
+                *body,
+            ]
         if r < 0.56:
             return [f"{self.pick('abx')} = math.sin({self.number()} + 0.5 * {self.number()})"]
         if r < 0.68:

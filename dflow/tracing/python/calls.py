@@ -24,7 +24,6 @@ from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.control.state import Undefined
 from dflow.tracing.control.switch import asked, switch
 from dflow.tracing.lists import earlier, lists_of_numbers, totals
-from dflow.tracing.lists.stacks import held_outside
 from dflow.tracing.python import templates
 from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
@@ -427,7 +426,7 @@ def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
 
 def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) -> Any:
     """A method of a list that grows in a traced loop."""
-    if function.__name__ == "pop" and not args and held_outside(owner, region()):
+    if function.__name__ == "pop" and not args and any(r.reach and owner in r.reach for r in region().around()):
         earlier.to_be_filled(owner)
     run = lists_of_numbers.method(owner, function.__name__)
     if run is not None:

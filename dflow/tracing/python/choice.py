@@ -18,6 +18,12 @@ from dflow.records import is_record
 from dflow.tracing.python.reading import gives_operators
 
 
+class Standing:
+    """The base of what stands in a list for items that are traced; it is nothing to choose."""
+
+    __slots__ = ()
+
+
 class Choice:
     """The one of ``options`` at position ``index``, a traced integer (or a known one)."""
 
@@ -84,7 +90,7 @@ def _named(x: Any) -> str:
 
 def is_fixed(x: Any) -> bool:
     """Whether ``x`` is an option without parts: what can be done with it does not change what it is."""
-    return isinstance(x, _FIXED) or (callable(x) and not is_record(x))
+    return isinstance(x, _FIXED) or (callable(x) and not isinstance(x, Standing) and not is_record(x))
 
 
 _FIXED = str | bytes | enum.Enum | types.ModuleType | range
