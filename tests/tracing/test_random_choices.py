@@ -1,18 +1,14 @@
 """Random programs: what a compiled program gives is what Python gives, or it is refused."""
 
 import importlib.util
-import sys
-from pathlib import Path
 
 import pytest
+from random_choices import Program
 
 import dflow
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from random_choices import Program
 
-
-@pytest.mark.parametrize("seed", [13, 14, 3, 8])
+@pytest.mark.parametrize("seed", [13, 14, 3, 1])
 def test_random_programs(seed, tmp_path):
     path = tmp_path / f"program_{seed}.py"
     path.write_text(Program(seed).source)
