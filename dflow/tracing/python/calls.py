@@ -189,7 +189,8 @@ def _passes_on(function: Any) -> bool:
         return _passes_on(function.__func__ if isinstance(function, types.MethodType) else function.func)
     if isinstance(function, type):
         return function in TAKING_FUNCTIONS or not is_library(function.__module__) or function in (list, tuple, dict)
-    return isinstance(function, types.FunctionType) and is_user_code(function)
+    by_type = isinstance(function, types.FunctionType) and function.__code__ is _BY_TYPE
+    return isinstance(function, types.FunctionType) and is_user_code(function) and not by_type
 
 
 _ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
