@@ -25,6 +25,7 @@ from dflow.tracing.control.state import Undefined
 from dflow.tracing.control.switch import asked, switch
 from dflow.tracing.lists import earlier, lists_of_numbers, totals
 from dflow.tracing.python import templates
+from dflow.tracing.python.call_of_choice import ANSWERED, call_option, call_with
 from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.python.iterators import take_from
@@ -105,14 +106,14 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         raise function.error()
     function = settled(function)
     if isinstance(function, Choice):
-        return switch(function, functools.partial(_call_option, args, kwargs))
+        return switch(function, functools.partial(call_option, args, kwargs))
     for k, x in enumerate(args):
         if isinstance(x, Choice) and not _passes_on(function):
-            with_option = functools.partial(_call_with, function, args, kwargs, k)
+            with_option = functools.partial(call_with, function, args, kwargs, k)
             return asked(x, with_option) if function in ANSWERED else switch(x, with_option)
     for keyword, x in kwargs.items():
         if isinstance(x, Choice) and not _passes_on(function):
-            return switch(x, functools.partial(_call_with, function, args, kwargs, keyword))
+            return switch(x, functools.partial(call_with, function, args, kwargs, keyword))
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
@@ -165,20 +166,6 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
             return _call_function(written, args, kwargs)
         return _call_native(function, args, kwargs)
     return _call_foreign(function, args, kwargs)
-
-
-def _call_option(args: Any, kwargs: Any, option: Any) -> Any:
-    return call(option, *args, **kwargs)
-
-
-def _call_with(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | str, option: Any) -> Any:
-    """The call with ``option`` in the place of one argument."""
-    if isinstance(at, str):
-        return call(function, *args, **{**kwargs, at: option})
-    return call(function, *args[:at], option, *args[at + 1 :], **kwargs)
-
-
-ANSWERED = (isinstance, issubclass, hasattr, callable)
 
 
 def _passes_on(function: Any) -> bool:
