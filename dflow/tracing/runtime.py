@@ -29,8 +29,8 @@ from dflow.tracing.lists import earlier, lists_of_numbers, lookup, tables
 from dflow.tracing.lists.sequences import as_sequence, most_iterations
 from dflow.tracing.python.calls import call, captured_update, dispatch
 from dflow.tracing.python.choice import Choice
-from dflow.tracing.python.objects import Place, outside_change
-from dflow.tracing.python.optional import held
+from dflow.tracing.python.objects import Place, every_part, outside_change
+from dflow.tracing.python.optional import Optional, held, settled
 from dflow.tracing.python.printing import joined, message_of
 from dflow.tracing.python.special_methods import (
     BINARY,
@@ -311,6 +311,24 @@ def _may_divide_by_zero(op: Op) -> bool:
     return by is None or by.name != "constant" or not by.attrs["value"]
 
 
+def matched(x: Any, inner: bool, truths: bool) -> Any:
+    """What Python matches with patterns of structure by itself. ``inner`` says that there are such in parts of it, and
+    ``truths`` that True or False is among them: it would see no traced value as either."""
+    if not tracing():
+        return x
+    x = settled(x)
+    for part in every_part(x) if inner else [x]:
+        truth = truths and isinstance(part, Array) and part.dtype == np.bool_
+        if isinstance(part, Choice | Optional) or truth:
+            raise failure(
+                TraceError,
+                "which case of a `match` this is, is known only when the program runs",
+                seen=repr(part),
+                mend="ask by `if`: `x is None`, `isinstance(x, C)`, `x == value`; or match the part by itself",
+            )
+    return x
+
+
 def unpacked(x: Any) -> Any:
     """What is assigned to several targets."""
     x = earlier.plain(held(x))
@@ -366,6 +384,7 @@ __all__ = [
     "listed",
     "load",
     "managed",
+    "matched",
     "named",
     "not_",
     "not_empty",

@@ -162,9 +162,33 @@ def turns(x):
     return f(x)
 
 
+@functools.singledispatch
+def size(s):
+    raise TypeError
+
+
+@size.register
+def _(s: Circle):
+    return s.r
+
+
+@size.register
+def _(s: Square):
+    return 3 * s.side
+
+
+def dispatched(x):
+    s = Circle(x) if x > 0 else Square(x)
+    match s:
+        case Circle():
+            return size(s) * s.r
+        case Square():
+            return size(s)
+
+
 FUNCTIONS = [
     *(function, functions_of_a_user, text, matched, member, shape),
-    *(attribute, or_none, helper, machine, turns),
+    *(attribute, or_none, helper, machine, turns, dispatched),
 ]
 
 
@@ -250,3 +274,36 @@ def test_what_needs_the_choice_while_tracing_is_refused():
         dflow.grad(spelled)(1.0)
     with pytest.raises(dflow.errors.DflowError, match="chosen when the program runs"):
         dflow.jit(returned)(1.0)
+
+
+def none_among(x):
+    limit = None
+    if x > 0:
+        limit = x
+    match (limit, x):
+        case (None, y):
+            return y
+        case (z, y):
+            return y * z
+
+
+def truth_among(x):
+    match (x > 0, x):
+        case (True, y):
+            return y
+        case (_, y):
+            return -y
+
+
+def with_parts(x):
+    match Circle(x) if x > 0 else Square(x):
+        case Circle(r=r):
+            return r
+        case Square(side=side):
+            return side
+
+
+@pytest.mark.parametrize("f", [none_among, truth_among, with_parts])
+def test_patterns_that_python_would_match_by_itself_are_refused(f):
+    with pytest.raises(dflow.errors.TraceError, match="which case of a `match` this is"):
+        dflow.jit(f)(1.5)

@@ -17,7 +17,7 @@ from dflow.tracing.arrays import dtypes, sizes
 from dflow.tracing.arrays.sizes import Shape
 from dflow.tracing.context import Cell, builder, constant, region
 from dflow.tracing.lists import rows
-from dflow.tracing.python.choice import Choice
+from dflow.tracing.python.choice import Choice, Standing
 from dflow.tracing.python.optional import Optional
 
 Array = Any  # dflow.tracing.arrays.array.Array, which itself needs this module
@@ -38,7 +38,7 @@ def together(*weak: bool | None) -> bool | None:
     return all(weak) or (None if False not in weak else False)
 
 
-class Placeholder:
+class Placeholder(Standing):
     """The base of what stands for traced items of a list."""
 
     __slots__ = ()

@@ -10,6 +10,7 @@ from dflow.errors import TraceError, failure
 from dflow.ir.core import Value
 from dflow.tracing.arrays import dtypes
 from dflow.tracing.arrays import lift as _lift
+from dflow.tracing.arrays.rounding import EXACT, python_round
 from dflow.tracing.arrays.sizes import Shape
 from dflow.tracing.context import builder
 
@@ -268,6 +269,8 @@ def _round(self: Any, digits: int | None = None) -> Any:
     """Python's round: an integer when no digits are asked for."""
     if self.dtype.kind in "iu" and digits is not None and digits < 0:
         return _tens(self, 10**-digits)
+    if digits and self.weak is True and self.dtype == np.float64 and not self.ndim and abs(digits) <= EXACT:
+        return python_round(self, digits)
     rounded = numpy_functions().round(self, digits or 0)
     return rounded if digits is not None or self.ndim else _lift.wrap(_lift.convert(rounded.value, np.int64), self.weak)
 

@@ -9,9 +9,11 @@ from dflow.ir.types import BOOL, I64
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays import sizes
 from dflow.tracing.context import Cell, builder, entered
+from dflow.tracing.control.carried_choice import is_choice
 from dflow.tracing.control.slots import Again, Slot, Variable, is_kept, value_after
 from dflow.tracing.control.state import Undefined, flatten, is_number, same, unflatten
 from dflow.tracing.lists.forgotten import forget
+from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.objects import PartName, Snapshot, is_mutable, watch
 from dflow.tracing.python.optional import Optional
 
@@ -38,7 +40,7 @@ class After:
             before, value = self.traced.before[n], after[n]
             if isinstance(value, Undefined) or same(before, value):
                 continue
-            if not isinstance(before, Undefined) and self.is_none_sometimes(before, value):
+            if not isinstance(before, Undefined) and (self.is_none_sometimes(before, value) or self.is_chosen(value)):
                 self.traced.learnt.carried[n] = None
                 raise Again
             leaves, structure = flatten(value)
@@ -63,6 +65,10 @@ class After:
     def is_none_sometimes(self, before: Any, value: Any) -> bool:
         """Whether a variable is None after some runs of the loop, and something else after others."""
         return isinstance(value, Optional) or (not self.traced.positive and (before is None) != (value is None))
+
+    def is_chosen(self, value: Any) -> bool:
+        """Whether which of several things a variable is afterwards is known only when the program runs."""
+        return is_choice(value) and (isinstance(value, Choice) or not self.traced.positive)
 
     def out_slot(self, name: str, final: Any, before: Any) -> Any:
         with entered(self.traced.region):

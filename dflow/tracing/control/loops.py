@@ -181,8 +181,15 @@ def if_filling(test: Any, then: Block, orelse: Block, *facts: Any) -> None:
         assigned.put(before)
         snapshot = Snapshot([*before, *assigned.uses()])
         loop = Loop(assigned.get, assigned.put, assigned.names, assigned.names, assigned.live, (), assigned.uses)
+
+        def body(_: Any) -> None:
+            start = assigned.get()
+            if_(test, then, orelse, assigned)
+            pairs = zip(assigned.names, start, assigned.get())
+            assigned.put([new if name in assigned.live else old for name, old, new in pairs])
+
         try:
-            TracedLoop(loop, lambda _: if_(test, then, orelse, assigned), count=1, positive=True).run()
+            TracedLoop(loop, body, count=1, positive=True).run()
             return
         except (CarriedError, UndefinedError):
             assigned.put(before)

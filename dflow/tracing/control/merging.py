@@ -178,6 +178,8 @@ class Merge:
         """What is one thing in one branch and another in the other."""
         if not (is_option(x) and is_option(y)):
             raise _Different
+        if same_option(x, y):
+            return x
         sides = [options_of(v) for v in (x, y)]
         pairs: list[list[Any]] = [[o, None] for o in sides[0]]
         places = []

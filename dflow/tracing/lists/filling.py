@@ -18,7 +18,7 @@ from dflow.tracing.arrays import sizes
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import LOOP, Cell, Region, builder, region
 from dflow.tracing.control.slots import Again, Slot, slot_array, with_arrays
-from dflow.tracing.lists.earlier import Earlier, columns_of, length
+from dflow.tracing.lists.earlier import Earlier, columns_of, item, length
 from dflow.tracing.lists.growing import counted
 from dflow.tracing.lists.items import Growth, Held, Static, common, containers, flattened, growth_of, held_as, joined
 from dflow.tracing.lists.stacks import Stacks, held_outside, put
@@ -233,6 +233,7 @@ def filled(error: DflowError, traced: TracedLoop) -> list[Growth]:
             continue
         if traced.unrolls and test is not None and counted([test], traced):
             continue  # which iterations append is known when they are unrolled
+        items = [x for x in items if not isinstance(x, Earlier)] or [item(target, 0)]
         growth = growth_of(
             target, items, traced.most, integers=True, before=list(traced.outside.saved[id(target)][1].values())
         )

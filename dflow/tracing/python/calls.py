@@ -24,8 +24,8 @@ from dflow.tracing.context import note_fresh, region, tracing
 from dflow.tracing.control.state import Undefined
 from dflow.tracing.control.switch import asked, switch
 from dflow.tracing.lists import earlier, lists_of_numbers, tables, totals
-from dflow.tracing.lists.stacks import held_outside
 from dflow.tracing.python import templates
+from dflow.tracing.python.call_of_choice import ANSWERED, call_option, call_with
 from dflow.tracing.python.choice import Choice
 from dflow.tracing.python.functions import ASKING, BUILTINS, SPECIAL_METHODS, sort, type_
 from dflow.tracing.python.iterators import take_from
@@ -106,14 +106,14 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
         raise function.error()
     function = settled(function)
     if isinstance(function, Choice):
-        return switch(function, functools.partial(_call_option, args, kwargs))
+        return switch(function, functools.partial(call_option, args, kwargs))
     for k, x in enumerate(args):
         if isinstance(x, Choice) and not _passes_on(function):
-            with_option = functools.partial(_call_with, function, args, kwargs, k)
+            with_option = functools.partial(call_with, function, args, kwargs, k)
             return asked(x, with_option) if function in ANSWERED else switch(x, with_option)
     for keyword, x in kwargs.items():
         if isinstance(x, Choice) and not _passes_on(function):
-            return switch(x, functools.partial(_call_with, function, args, kwargs, keyword))
+            return switch(x, functools.partial(call_with, function, args, kwargs, keyword))
     try:
         takes_functions = function in TAKING_FUNCTIONS
         special, name = BUILTINS.get(function), SPECIAL_METHODS.get(function)
@@ -170,20 +170,6 @@ def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return _call_foreign(function, args, kwargs)
 
 
-def _call_option(args: Any, kwargs: Any, option: Any) -> Any:
-    return call(option, *args, **kwargs)
-
-
-def _call_with(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any], at: int | str, option: Any) -> Any:
-    """The call with ``option`` in the place of one argument."""
-    if isinstance(at, str):
-        return call(function, *args, **{**kwargs, at: option})
-    return call(function, *args[:at], option, *args[at + 1 :], **kwargs)
-
-
-ANSWERED = (isinstance, issubclass, hasattr, callable)
-
-
 def _passes_on(function: Any) -> bool:
     """Whether a function takes a choice as it is: it is the user's, or puts it into a container."""
     if isinstance(getattr(function, "__self__", None), CONTAINERS):
@@ -192,7 +178,8 @@ def _passes_on(function: Any) -> bool:
         return _passes_on(function.__func__ if isinstance(function, types.MethodType) else function.func)
     if isinstance(function, type):
         return function in TAKING_FUNCTIONS or not is_library(function.__module__) or function in (list, tuple, dict)
-    return isinstance(function, types.FunctionType) and is_user_code(function)
+    by_type = isinstance(function, types.FunctionType) and function.__code__ is _BY_TYPE
+    return isinstance(function, types.FunctionType) and is_user_code(function) and not by_type
 
 
 _ITERATORS = [f for f in vars(itertools).values() if isinstance(f, type)]
@@ -429,7 +416,7 @@ def _call_solver(function: Any, args: Any, kwargs: Any) -> Any:
 
 def _method_of_growing(function: Any, owner: list[Any], args: Any, kwargs: Any) -> Any:
     """A method of a list that grows in a traced loop."""
-    if function.__name__ == "pop" and not args and held_outside(owner, region()):
+    if function.__name__ == "pop" and not args and any(r.reach and owner in r.reach for r in region().around()):
         earlier.to_be_filled(owner)
     run = lists_of_numbers.method(owner, function.__name__)
     if run is not None:

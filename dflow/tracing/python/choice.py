@@ -18,6 +18,12 @@ from dflow.records import is_record
 from dflow.tracing.python.reading import gives_operators
 
 
+class Standing:
+    """The base of what stands in a list for items that are traced; it is nothing to choose."""
+
+    __slots__ = ()
+
+
 class Choice:
     """The one of ``options`` at position ``index``, a traced integer (or a known one)."""
 
@@ -84,7 +90,7 @@ def _named(x: Any) -> str:
 
 def is_fixed(x: Any) -> bool:
     """Whether ``x`` is an option without parts: what can be done with it does not change what it is."""
-    return isinstance(x, _FIXED) or (callable(x) and not is_record(x))
+    return isinstance(x, _FIXED) or (callable(x) and not isinstance(x, Standing) and not is_record(x))
 
 
 _FIXED = str | bytes | enum.Enum | types.ModuleType | range
@@ -113,10 +119,15 @@ def same_option(a: Any, b: Any) -> bool:
     if type(a) is not type(b) or not is_fixed(a):
         return False
     if isinstance(a, types.FunctionType):
-        return a.__code__ is b.__code__ and not (a.__closure__ or a.__defaults__ or a.__kwdefaults__)
+        return a.__code__ is b.__code__ and _sees(a) == _sees(b)
     if isinstance(a, types.MethodType):
         return a.__func__ is b.__func__ and a.__self__ is b.__self__
     return isinstance(a, str | bytes | range | functools.partial) and bool(a == b)
+
+
+def _sees(f: types.FunctionType) -> list[int]:
+    """What a function has from where it was made: the same cells and defaults make it the same function."""
+    return [*map(id, f.__closure__ or ()), id(f.__globals__), id(f.__defaults__), id(f.__kwdefaults__)]
 
 
 def position(x: Any, options: Sequence[Any]) -> int | None:

@@ -127,6 +127,20 @@ def _anatomy_of_choice(x: Choice) -> Anatomy:
     return Anatomy(kind, {"index": x.index, **inner}, like)
 
 
+def every_part(x: Any) -> Iterator[Any]:
+    """``x``, its parts, and theirs; of what may be None or is chosen only itself."""
+    todo: list[Any] = [x]
+    seen: set[int] = set()
+    while todo:
+        x = todo.pop()
+        yield x
+        if id(x) in seen or isinstance(x, Choice | Optional) or len(seen) > MOST_OBJECTS:
+            continue
+        seen.add(id(x))
+        opened = anatomy(x)
+        todo += [] if opened is None else opened.parts.values()
+
+
 def is_mutable(x: Any) -> bool:
     """Whether ``x`` is an object that may change, and that counts as itself and not as its value."""
     if isinstance(x, list | dict | set | deque | types.CellType):

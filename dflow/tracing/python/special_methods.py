@@ -252,11 +252,17 @@ def _attribute_of(name: str, option: Any) -> Any:
 def _run_by_type(found: Any, x: Any, cls: type, *args: Any, **kwargs: Any) -> Any:
     """A method that is chosen by the class of its first argument, which a traced one only stands for."""
     first = held(args[0])
+    if isinstance(first, Choice):
+        return switch()(first, functools.partial(_run_with, found, x, cls, args[1:], kwargs))
     kind = stands_for(first) if isinstance(first, Array) else type(first)
     run: Any = found.dispatcher.dispatch(kind).__get__(x, cls)
     if isinstance(run, types.MethodType):
         run, args = run.__func__, (run.__self__, *args)
     return rewritten(run)(*args, **kwargs)
+
+
+def _run_with(found: Any, x: Any, cls: type, args: Any, kwargs: Any, option: Any) -> Any:
+    return _run_by_type(found, x, cls, option, *args, **kwargs)
 
 
 def set_attribute(value: Any, x: Any, name: str) -> None:

@@ -293,7 +293,15 @@ class Blocks(Expressions):
         cases = [
             ast.match_case(c.pattern, c.guard and self.visit(c.guard), self.statements(c.body)) for c in node.cases
         ]
-        return located(ast.Match(self.visit(node.subject), cases), node)
+        patterns = [p for c in node.cases for p in ast.walk(c.pattern) if isinstance(p, ast.pattern)]
+        whole = [c.pattern for c in node.cases]
+        inner = any(isinstance(p, _STRUCTURE) and p not in whole for p in patterns)
+        truths = any(isinstance(p, ast.MatchSingleton) and p.value is not None for p in patterns)
+        subject = call("matched", node, self.visit(node.subject), ast.Constant(inner), ast.Constant(truths))
+        return located(ast.Match(subject, cases), node)
+
+
+_STRUCTURE = ast.MatchSingleton | ast.MatchClass | ast.MatchSequence | ast.MatchMapping
 
 
 def _levels(node: ast.AST) -> int:
