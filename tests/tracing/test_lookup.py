@@ -97,7 +97,7 @@ def of_two_kinds(x):
 
 @pytest.mark.parametrize("f", [inner_list, of_two_kinds])
 def test_refused(f):
-    with pytest.raises(DflowError, match="a list (is indexed|that is read or written)"):
+    with pytest.raises(DflowError, match=r"a list (is indexed|that is read or written)"):
         dflow.jit(f)(X)
 
 
