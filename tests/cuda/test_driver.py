@@ -104,7 +104,7 @@ def test_running_out_of_memory_in_the_middle_of_a_run(fake):
 
 @pytest.mark.parametrize("fake", [9 << 16], indirect=True)
 def test_tapes_grow_by_less_where_memory_is_short(fake):
-    """There is room for the 95 rows of the longest lane, one for four rounds, and not for four times the 64 at first."""
+    """There is room for the 95 rows of the longest lane, one for four rounds, not for four times the 64 at first."""
 
     def rounds(x):
         n = 0.0
