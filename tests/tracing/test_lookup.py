@@ -1,5 +1,6 @@
 """Items of lists, tuples and dicts by positions and keys that only the run knows, against Python itself."""
 
+import bisect
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,23 @@ def by_key(x):
     return table[k, 1] * x[1] + {0: x[0], 1.0: x[1], 2: 2.0 * x[2]}[k]
 
 
-@pytest.mark.parametrize("f", [tables, histogram, exchanged, orbit, by_key])
+def interpolated(x):
+    """Places in lists in order, and what lies from there on."""
+    knots, heights, total = [0.0, 1.0, 2.0, 3.0], [v * v for v in (x[2], x[1], x[0], 1.0)], 0.0
+    for v in x:
+        k = bisect.bisect_right(knots, v) - 1
+        total += heights[k] * (v - knots[k]) + sum(heights[k:]) * len(heights[:k])
+    positive = sorted([v for v in x if v > 1.0])
+    return total * (1 + bisect.bisect(positive, 1.6)) + bisect.bisect_left(sorted(x), x[0], 1, 3)
+
+
+def by_several_keys(x):
+    pairs = sorted([(int(x[k % 3]), -x[k // 2], k) for k in range(6)], reverse=True)
+    first = sorted(range(6), key=lambda k: (int(x[k % 3]), -k))[0]
+    return sum(p[1] * k * p[2] for k, p in enumerate(pairs)) + x[0] * (first + 1)
+
+
+@pytest.mark.parametrize("f", [tables, histogram, exchanged, orbit, by_key, interpolated, by_several_keys])
 def test_program(f):
     compiled, slope = dflow.jit(f), dflow.grad(f)
     for x in (X, X[::-1].copy(), np.array([1.27, 0.51, 2.53])):

@@ -25,7 +25,7 @@ from dflow.tracing.context import builder, region
 from dflow.tracing.control.branches import choose, given, truth
 from dflow.tracing.control.logic import any_of, comparison, test
 from dflow.tracing.control.state import is_number
-from dflow.tracing.lists import earlier, rows, tables
+from dflow.tracing.lists import earlier, lists_of_numbers, rows, tables
 from dflow.tracing.python.choice import Choice, is_fixed
 from dflow.tracing.python.objects import is_mutable
 
@@ -41,6 +41,8 @@ def item(base: Any, index: Any) -> Any:
         return base[static.item()]
     if isinstance(base, dict):
         return _at_key(base, index)
+    if isinstance(index, slice) and type(base) is list:
+        return _part(base, index)
     if not _is_position(index) or not isinstance(base, list | tuple | range):
         raise refuse_items(type(base).__name__, index)
     columns = rows.columns(base)
@@ -56,6 +58,17 @@ def item(base: Any, index: Any) -> Any:
             return earlier.item(table, index)
         raise refuse_items(type(base).__name__, index)
     return columns.item(index)
+
+
+def _part(base: list[Any], index: slice) -> list[Any]:
+    """``base[start:stop:step]`` of numbers."""
+    if len(base) > FEW and contains_traced(base):
+        tables.ask(base, index)
+    column = _column(base) if base and len(base) <= MOST else None
+    if column is None:
+        raise refuse_items("list", index)
+    array, weak = column
+    return lists_of_numbers.as_list(array[index], weak)
 
 
 def _inside(index: Array, n: int) -> Array:

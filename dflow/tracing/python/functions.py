@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 import math
 import operator
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -207,22 +209,46 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
         return [items[i] for i in order]
     leaves, structures = zip(*map(flatten, items))
     alike = all(s == structures[0] for s in structures) and all(is_number(x) for row in leaves for x in row)
-    if not alike or not all(is_number(k) and not np.ndim(k) for k in keys):
+    by = _sort_columns(keys)
+    if not alike or by is None:
         raise failure(
             TraceError,
             "sorted() by what is known only when the program runs, of items or keys that are not alike",
             seen=f"keys {describe(keys)}"[:200],
-            mend="sort numbers, or by one number (key=...) items of one type and shape; or use np.argsort",
+            mend="sort numbers, or by numbers (key=...) items of one type and shape; or use np.argsort",
         )
     ns = numpy_functions()
-    by = ns.stack([*map(lift, reversed(keys) if reverse else keys)])
-    order = ns.argsort(by, kind="stable")
+    by = [ns.stack([*map(lift, reversed(c) if reverse else c)]) for c in by]
+    order = ns.argsort(by[0], kind="stable") if len(by) == 1 else ns.lexsort(by[::-1])
     if reverse:
         order = ns.flip(len(items) - 1 - order)
     columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
     weak = [functools.reduce(either, (lift(x).weak for x in c)) for c in zip(*leaves)]
     rows = ([wrap(c[i].value, w) for c, w in zip(columns, weak)] for i in range(len(items)))
     return [unflatten(structures[0], row) for row in rows]
+
+
+def _sort_columns(keys: Sequence[Any]) -> list[Sequence[Any]] | None:
+    """The numbers by which to sort, the first ones first: the keys, or what stands in tuples of one length."""
+    if all(isinstance(k, tuple) and len(k) == len(keys[0]) > 0 for k in keys):
+        columns: list[Sequence[Any]] = [*zip(*keys)]
+    else:
+        columns = [keys]
+    return columns if all(is_number(k) and not np.ndim(k) for c in columns for k in c) else None
+
+
+def bisected(side: str, xs: Any, x: Any, lo: Any = 0, hi: Any = None, *, key: Any = None) -> Any:
+    """``bisect.bisect_left`` and ``bisect_right`` of numbers in order."""
+    items = xs if key is None else [key(v) for v in iterated(xs)]
+    if not contains_traced((items, x, lo, hi)) and earlier.earlier(items) is None:
+        return getattr(bisect, f"bisect_{side}")(items, x, lo, hi)
+    known, ns = earlier.numbers_of(items) if isinstance(items, list) else None, numpy_functions()
+    array = (lift(items) if known is None else known)[lo:hi]
+    if array.type.is_static:
+        found = ns.searchsorted(array, x, side)
+    else:
+        found = ns.count_nonzero(array < x if side == "left" else array <= x)
+    return wrap(convert(found.value, np.int64), weak=True) + lo
 
 
 def _number(plain: Any, kind: str, dtype: Any) -> Any:
@@ -381,6 +407,8 @@ BUILTINS: dict[Any, Any] = {
     operator.truth: test,
     operator.neg: functools.partial(unary, "neg"),
     sorted: sorted_,
+    bisect.bisect_left: functools.partial(bisected, "left"),
+    bisect.bisect_right: functools.partial(bisected, "right"),
     divmod: divmod_,
     getattr: getattr_,
     hasattr: hasattr_,
