@@ -36,6 +36,22 @@ def replaced(x):
     return seen + sum(last[::3])
 
 
+def grids(x):
+    """Lists of lists take each other's places; a row with a name of its own is followed, too."""
+    field, seen = [[x[(i * j) % N] for j in range(7)] for i in range(6)], 0.0
+    row = field[0]
+    for k in range(4):
+        row[1] += 1.0
+        seen += field[0][1] * field[k][2]
+        after = [values[:] for values in field]
+        for i in range(1, 5):
+            for j in range(1, 6):
+                after[i][j] = 0.5 * field[i][j] + 0.1 * (field[i - 1][j] + field[i + 1][j] + field[i][j - 1])
+        field = after
+        row = after[0]
+    return seen + sum(sum(values[::2]) for values in field) + row[1]
+
+
 def rebuilt(x):
     """A list made anew is not the one on entry."""
     items, seen = [v * 1.0 for v in x], 0.0
@@ -86,7 +102,7 @@ def known(x):
     return x[offsets[3][4]] + np.zeros(offsets[2][3]).size
 
 
-@pytest.mark.parametrize("f", [warped, replaced, rebuilt, ordered, named_twice, known])
+@pytest.mark.parametrize("f", [warped, replaced, grids, rebuilt, ordered, named_twice, known])
 def test_program(f):
     assert np.isclose(dflow.jit(f)(X), f(X), rtol=1e-13)
     slope, along = dflow.grad(f)(X), np.cos(np.arange(N))

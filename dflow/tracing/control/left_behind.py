@@ -12,7 +12,7 @@ from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import builder, entered
 from dflow.tracing.control import carried_choice, shrinking
 from dflow.tracing.control.carried_optional import blank, left
-from dflow.tracing.control.listed import Listed
+from dflow.tracing.control.listed import Listed, has_named_rows
 from dflow.tracing.control.slots import Again, Node, Path, Slot, Variable, slot_array
 from dflow.tracing.control.state import Undefined, describe, flatten, is_number, same, unflatten
 from dflow.tracing.python.objects import anatomy, is_mutable, kept, shown
@@ -34,10 +34,10 @@ def leave(traced: TracedLoop, v: Variable, after: Any) -> None:
         if not same(v.value, after):
             raise parts_ways(traced, v.name)
         return
-    traced.replaced = []
+    traced.replaced, traced.retyped = [], False
     leave_part(traced, (v.name,), v.tree, after)
-    if traced.replaced:
-        traced.learnt.opened.update((id(x), x) for x in traced.replaced)
+    traced.learnt.opened.update((id(x), x) for x in traced.replaced)
+    if traced.replaced or traced.retyped:
         raise Again
 
 
@@ -49,7 +49,7 @@ def leave_part(traced: TracedLoop, path: Path, old: Any, new: Any) -> None:
         raise Again
     with entered(traced.region):
         opened = old.anatomy(new) if isinstance(old, shrinking.Shrinking | Listed) else anatomy(new)
-    if isinstance(old, Listed) and opened is None:
+    if isinstance(old, Listed) and (opened is None or _has_named_rows(traced, path[0], new)):
         traced.learnt.itemwise.add(id(old.origin))
         raise Again
     before = old if isinstance(old, Node) else anatomy(old)
@@ -68,6 +68,12 @@ def leave_part(traced: TracedLoop, path: Path, old: Any, new: Any) -> None:
         if is_number(old) and is_number(new) and path in traced.learnt.static:
             traced.learnt.static.discard(path)
         raise traced.changes(path[0], describe(old), describe(new))
+
+
+def _has_named_rows(traced: TracedLoop, name: str, new: Any) -> bool:
+    """Whether lists in a list that the body leaves in a variable stand in other variables, too."""
+    others = [*(v for n, v in zip(traced.names, traced.get()) if n != name), *traced.uses]
+    return has_named_rows(new, [v for v in others if v is not new])
 
 
 def fill(traced: TracedLoop, v: Variable, after: Any) -> Exception:
@@ -102,7 +108,8 @@ def fill_slot(traced: TracedLoop, slot: Slot, path: Path, new: Any) -> None:
         if dtype_of(dtype).kind != "b" and slot.type.dtype.kind == "b":
             raise traced.changes(slot.name, str(slot.type), str(array.type))
         traced.learnt.types[path] = (dtype, weak)
-        raise Again
+        traced.retyped = True  # as others of the same variable may be
+        return
     unchanged = array.cell is slot.cell and not array.steps and slot.cell not in traced.region.changed()
     if unchanged and not isinstance(slot.initial, Array) and slot.cell in traced.region.local:
         traced.learnt.static.add(path)

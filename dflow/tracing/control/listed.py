@@ -1,8 +1,12 @@
-"""Lists of numbers in the place of which a loop puts others, as ``prev = cur``: the loop carries an array of each."""
+"""Lists of numbers, and lists of such lists, in the place of which a loop puts others, as ``prev = cur``.
+
+The loop carries an array of each.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +14,9 @@ from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.operators import numpy_functions
 from dflow.tracing.control.slots import Node
-from dflow.tracing.control.state import is_number
 from dflow.tracing.lists import rows
-from dflow.tracing.python.objects import Anatomy
+from dflow.tracing.lists.tables import MOST_ITEMS, leaves_of, shape_of
+from dflow.tracing.python.objects import Anatomy, Snapshot
 
 FEW = 32  # numbers of shorter lists are carried one by one
 NUMBERS = "numbers"
@@ -20,7 +24,7 @@ NUMBERS = "numbers"
 
 @dataclass
 class Listed(Node):
-    """A list of numbers; its part is an array of them."""
+    """A list of numbers, or of lists; its part is an array of them."""
 
     def anatomy(self, x: Any) -> Anatomy | None:
         """The array of what an iteration leaves; None when it does not fit."""
@@ -33,20 +37,32 @@ def entered(x: Any) -> Listed | None:
     return None if kind is None else Listed(kind, {NUMBERS: _array(x)}, _made, x)
 
 
+def has_named_rows(x: list[Any], others: Iterable[Any]) -> bool:
+    """Whether lists in the list have other names, too: an update by these would not reach the array."""
+    inner = [row for row in x if isinstance(row, list)]
+    reached = Snapshot(others) if inner else ()
+    return any(row in reached or has_named_rows(row, others) for row in inner)
+
+
 def _kind(x: Any) -> Any:
-    """Lists of one length are of one kind; None for what is no long list of numbers of one dtype."""
-    if type(x) is not list or len(x) <= FEW or not all(is_number(v) and not getattr(v, "ndim", 0) for v in x):
+    """Lists of one shape are of one kind; None for what is no list of many numbers of one dtype."""
+    shape = shape_of(x)
+    if shape is None or not FEW < math.prod(shape) <= MOST_ITEMS:
         return None
-    alike = len({_lift.lift(v).dtype for v in x}) == 1
-    return (list, NUMBERS, len(x)) if alike else None
+    alike = len({_lift.lift(v).dtype for v in leaves_of(x)}) == 1
+    return (list, NUMBERS, *shape) if alike else None
 
 
-def _array(x: Sequence[Any]) -> Array:
-    weak = {_lift.lift(v).weak for v in x}
+def _array(x: list[Any]) -> Array:
+    weak = {_lift.lift(v).weak for v in leaves_of(x)}
     array = _lift.lift(numpy_functions().array(x))
     return _lift.wrap(array.value, weak.pop() if len(weak) == 1 else None)
 
 
 def _made(parts: dict[Any, Any]) -> list[Any]:
-    array = parts[NUMBERS]
-    return rows.rows(_lift.wrap(array.value), array.type.static_shape[0], array.weak)
+    return _nested(parts[NUMBERS], parts[NUMBERS].weak)
+
+
+def _nested(array: Array, weak: bool | None) -> list[Any]:
+    items = rows.rows(_lift.wrap(array.value), array.type.static_shape[0], weak)
+    return [_nested(x, weak) for x in items] if array.ndim > 1 else items

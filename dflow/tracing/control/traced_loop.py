@@ -80,6 +80,7 @@ class TracedLoop:
         self.growing: list[Stacks] = []
         self.tables = tables.Tables()
         self.replaced: list[Any] = []  # objects that the body replaces by others
+        self.retyped = False  # whether it leaves numbers of other types
         self.outside = Snapshot(())
         self.look()
 

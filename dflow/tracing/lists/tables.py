@@ -118,11 +118,11 @@ def copied(kind: Any, xs: Any) -> Any:
 def nested(items: Any) -> list[Any] | None:
     """What stands, for reading, for a nested list or tuple of numbers, which must not change any more; None of others,
     and in a loop, which may be unrolled instead, of lists that may change."""
-    shape, fixed = _shape(items, (list, tuple)), _is_fixed(items)
+    shape, fixed = shape_of(items, (list, tuple)), _is_fixed(items)
     loops = any(r.loop is not None for r in region().around())
     if shape is None or len(shape) < 2 or math.prod(shape) > MOST_ITEMS or (loops and not fixed):
         return None
-    numbers = [_lift.lift(x) for x in _leaves(items)]
+    numbers = [_lift.lift(x) for x in leaves_of(items)]
     if common_dtype(numbers) is None:
         return None
     if not fixed:
@@ -142,7 +142,7 @@ def ask(items: Any, index: Any) -> None:
     """Asks the loop around, if the list comes from outside of one, to take it for a table."""
     if type(items) is not list or not _maker(items, region()) or items in region().root().outside:
         return
-    numbers = [] if _shape(items) is None else [_lift.lift(x) for x in _leaves(items)]
+    numbers = [] if shape_of(items) is None else [_lift.lift(x) for x in leaves_of(items)]
     dtype = common_dtype(numbers)
     if dtype is not None:
         weak = functools.reduce(_lift.either, (x.weak for x in numbers))
@@ -245,7 +245,7 @@ class Tables:
         self.held = []
 
 
-def _shape(items: Any, kinds: tuple[type, ...] = (list,)) -> tuple[int, ...] | None:
+def shape_of(items: Any, kinds: tuple[type, ...] = (list,)) -> tuple[int, ...] | None:
     """The shape of a list of numbers or of a list of lists, all of one length and none there twice; None of others."""
     if type(items) not in kinds or not items or earlier(items) is not None:
         return None
@@ -253,15 +253,16 @@ def _shape(items: Any, kinds: tuple[type, ...] = (list,)) -> tuple[int, ...] | N
         return (len(items),)
     if list in kinds and tuple not in kinds and len(set(map(id, items))) < len(items):
         return None
-    shapes = {_shape(x, kinds) for x in items}
+    shapes = {shape_of(x, kinds) for x in items}
     inner = shapes.pop()
     return None if shapes or inner is None else (len(items), *inner)
 
 
-def _leaves(items: Sequence[Any]) -> Iterator[Any]:
+def leaves_of(items: Sequence[Any]) -> Iterator[Any]:
+    """The numbers of a nested list."""
     for x in items:
         if isinstance(x, list | tuple):
-            yield from _leaves(x)
+            yield from leaves_of(x)
         else:
             yield x
 
