@@ -356,12 +356,35 @@ def updates_after_no_iteration(x):
     return q.x
 
 
+def updates_what_equals_another(x):
+    """Lists, or tuples of them, with the same in them are still two."""
+    p, q, pairs = [1.0], [1.0], ([1.0],)
+    for _ in range(steps(x)):
+        q, pairs = p, (p,)
+    p[0] = 7.0
+    return q[0] + pairs[0][0]
+
+
 def updates_and_replaces(x):
     a, b = Vector(x[0], x[1]), Vector(x[2], x[3])
     for _ in range(steps(x)):
         a, b = b, a
         a.x = a.x * 0.9
     return a.x + 2 * b.x
+
+
+def renamed(x):
+    """After a loop that runs, a name is what the loop has made it."""
+    p, q = [x[0], 2.0], [x[0], 2.0]
+    for i in range(6):
+        q = p
+        q[1] *= x[i % 2]
+    p[0] = 7.0
+    return q[0] * q[1]
+
+
+def test_another_name_after_a_loop(check):
+    check(renamed, X)
 
 
 def adds_a_key(x):
@@ -375,6 +398,7 @@ REFUSED = {
     updates_a_choice: "may be another name of an object",
     updates_what_was_chosen_from: "may be another name of an object",
     updates_after_no_iteration: "may be another name of an object",
+    updates_what_equals_another: "may be another name of an object",
     updates_and_replaces: "an object is updated in place and also replaced in the loop",
     adds_a_key: "a dict from outside grows or shrinks inside a loop",
 }

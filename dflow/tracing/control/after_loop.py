@@ -11,10 +11,10 @@ from dflow.tracing.arrays import sizes
 from dflow.tracing.context import Cell, builder, entered
 from dflow.tracing.control.carried_choice import is_choice
 from dflow.tracing.control.slots import Again, Slot, Variable, is_kept, value_after
-from dflow.tracing.control.state import Undefined, flatten, is_number, same, unflatten
+from dflow.tracing.control.state import Undefined, flatten, is_number, unflatten
 from dflow.tracing.lists.forgotten import forget
 from dflow.tracing.python.choice import Choice
-from dflow.tracing.python.objects import PartName, Snapshot, is_mutable, watch
+from dflow.tracing.python.objects import PartName, Snapshot, is_mutable, kept, watch
 from dflow.tracing.python.optional import Optional
 
 _UNKNOWN = object()  # a leaf that is one thing when the loop runs and another when it does not
@@ -38,7 +38,7 @@ class After:
             if n in self.traced.variables or n not in {*self.traced.live_out, *self.traced.loop.flags}:
                 continue
             before, value = self.traced.before[n], after[n]
-            if isinstance(value, Undefined) or same(before, value):
+            if isinstance(value, Undefined) or self.stays(before, value):
                 continue
             if not isinstance(before, Undefined) and (self.is_none_sometimes(before, value) or self.is_chosen(value)):
                 self.traced.learnt.carried[n] = None
@@ -61,6 +61,10 @@ class After:
                 continue
             outs[n] = (structure, new)
         return outs
+
+    def stays(self, before: Any, value: Any) -> bool:
+        """Whether a variable is, after the loop, what the body leaves in it, however often it runs."""
+        return kept(before, value) or (self.traced.positive and value in self.traced.outside)
 
     def is_none_sometimes(self, before: Any, value: Any) -> bool:
         """Whether a variable is None after some runs of the loop, and something else after others."""
@@ -107,7 +111,7 @@ class After:
                 structure, leaves = outs[n]
                 state.append(unflatten(structure, [value_after(x) for x in leaves]))
                 copies.append(state[-1])
-            elif same(self.traced.before[n], after[n]):
+            elif self.stays(self.traced.before[n], after[n]):
                 state.append(after[n])
             else:
                 state.append(self.undefined(n))

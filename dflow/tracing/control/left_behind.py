@@ -14,7 +14,7 @@ from dflow.tracing.control import carried_choice, shrinking
 from dflow.tracing.control.carried_optional import blank, left
 from dflow.tracing.control.listed import Listed, has_named_rows
 from dflow.tracing.control.slots import Again, Node, Path, Slot, Variable, slot_array
-from dflow.tracing.control.state import Undefined, describe, flatten, is_number, same, unflatten
+from dflow.tracing.control.state import Undefined, describe, flatten, is_number, unflatten
 from dflow.tracing.python.objects import anatomy, is_mutable, kept, shown
 from dflow.tracing.python.optional import Optional
 
@@ -31,7 +31,7 @@ def leave(traced: TracedLoop, v: Variable, after: Any) -> None:
     if isinstance(after, Undefined):
         raise after.error()
     if v.name in traced.learnt.shared:
-        if not same(v.value, after):
+        if not kept(v.value, after):
             raise parts_ways(traced, v.name)
         return
     traced.replaced, traced.retyped = [], False

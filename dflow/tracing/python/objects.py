@@ -226,6 +226,8 @@ def unchanged(a: Any, b: Any) -> bool:
 
 def kept(a: Any, b: Any) -> bool:
     """Whether two values are the same, so that nothing needs to be decided between them."""
+    if isinstance(a, tuple) and type(a) is type(b):
+        return len(a) == len(b) and all(map(kept, a, b))
     if a is b or isinstance(a, tuple) or is_mutable(a) or is_mutable(b) or is_record(a):
         return a is b
     return same(a, b)
