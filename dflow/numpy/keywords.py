@@ -94,7 +94,7 @@ def _taken_along(
 ) -> Any:
     from dflow.lax.at import nothing_of
 
-    x, indices = lift(arr), lift(indices)
+    x, indices = lift(arr), lift(indices).astype(np.int64)
     x, axis = (x.reshape(-1), 0) if axis is None else (x, axis)
     n = x.shape[axis]
     at = np.where(indices < 0, indices + n, indices)

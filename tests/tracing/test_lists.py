@@ -368,6 +368,26 @@ def test_a_position_outside():
             dflow.jit(read)(X, k)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint16])
+def test_positions_of_narrow_integers(dtype):
+    """The length of the list need not be a number of the position's type."""
+
+    def histogram(values):
+        counts = [0] * 300
+        for v in values:
+            counts[v] += 1
+        return np.array(counts)
+
+    def item(x, i):
+        kept = [v for v in x if v >= 0]
+        return kept[i] + [0.5 * k for k in range(300)][i]
+
+    values = np.array([3, 100, 3, 127] * 10, dtype)
+    assert np.array_equal(dflow.jit(histogram)(values), histogram(values))
+    for i in (dtype(100), np.int8(-1)):
+        assert dflow.jit(item)(np.arange(300.0), i) == item(np.arange(300.0), i)
+
+
 def test_two_names():
     def both(x):
         xs, ys = [], []

@@ -10,7 +10,7 @@ import numpy as np
 from dflow.errors import RangeError, ShapeError, TraceError, failure
 from dflow.ir.core import Value
 from dflow.ir.registry import OpTypeError
-from dflow.ir.types import BOOL, DType, dtype_of, kind_of
+from dflow.ir.types import BOOL, I64, DType, dtype_of, kind_of
 from dflow.records import has, in_gpu_memory
 from dflow.tracing.arrays import array as _array
 from dflow.tracing.arrays import dtypes, sizes
@@ -184,6 +184,11 @@ def convert(value: Value, dtype: Any) -> Value:
     if value.op and value.op.name == "constant" and value.type.is_scalar:
         return b.constant(np.asarray(value.op.attrs["value"]).astype(to.numpy).item(), to)
     return b.convert(value, dtype=to)
+
+
+def position(index: Array) -> Array:
+    """An integer as one of Python's: a length can be added to it, which the narrow types of integers may not hold."""
+    return wrap(convert(index.value, I64), weak=True)
 
 
 def promote(*arrays: Array) -> tuple[np.dtype[Any], list[Value]]:

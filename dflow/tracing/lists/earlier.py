@@ -151,7 +151,7 @@ def _at(growing: Stacks | Numbers, x: list[Any], index: Array) -> Any:
         growing = earlier(x) or growing
     if len(x) > 1 or index.ndim or index.dtype.kind not in "iu":
         raise growing.refused()
-    n = growing.length()
+    index, n = _lift.position(index), growing.length()
     position = numpy_functions().where(index < 0, index + n, index)
     b = builder()
     b.check((position < n).value, error="IndexError", message="list index out of range")

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from dflow.errors import NeedsStatic, UndefinedError, failure
-from dflow.ir.types import I64
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
@@ -73,9 +72,10 @@ def _part(base: list[Any], index: slice) -> list[Any]:
 
 def _inside(index: Array, n: int) -> Array:
     """A position in a list of ``n`` items, checked when the program runs, counted from the start."""
+    index = _lift.position(index)
     inside = _lift.elementwise("and", index >= -n, index < n)
     builder().check(inside.value, error="IndexError", message="list index out of range")
-    return _lift.wrap(_lift.convert(numpy_functions().where(index < 0, index + n, index).value, I64), weak=True)
+    return cast("Array", numpy_functions().where(index < 0, index + n, index))
 
 
 def put(base: list[Any], index: Array, value: Any) -> None:
