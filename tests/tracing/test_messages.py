@@ -404,7 +404,7 @@ update would not be seen
         case.py:5: sorted() by what is known only when the program runs, of items or keys that are not alike
             return sorted([(x[0], 1), (x[1],)])[0][0]
                    ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-        seen: keys [(f64, int 1), (f64,)]
+        seen: keys [(f64, int 1), (f64)]
         mend: sort numbers, or by numbers (key=...) items of one type and shape; or use np.argsort
         """,
     ),
