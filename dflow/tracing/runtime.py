@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from dflow.errors import DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
+from dflow.errors import CarriedError, DflowError, NoAttributeError, ShapeError, TraceError, TraceIndexError, failure
 from dflow.ir.core import Block, Op, walk
 from dflow.ir.failures import error_class
 from dflow.tracing.arrays import lift as _lift
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.index import refuse_items
-from dflow.tracing.context import builder, current, note_fresh, region, tracing
+from dflow.tracing.context import Cell, builder, current, note_fresh, region, tracing
 from dflow.tracing.control.branches import choose, given, raised, traced_condition, truth
 from dflow.tracing.control.logic import and_, compare, comparison, not_, or_, test
 from dflow.tracing.control.loops import LONG, MOST_UNROLLED, for_, while_
@@ -237,9 +237,44 @@ def _augment_option(op: str, index: Any, value: Any, option: Any) -> None:
     augment_item(op, option, index, value)
 
 
-def augment_attribute(op: str, base: Any, name: str, value: Any) -> None:
+def begun(base: Any, index: Any) -> tuple[Any, Any, Any]:
+    """What ``base[index] op= value`` begins with, where computing ``value`` may change the item: the item is read."""
+    base, index = held(base), held(index)
+    if isinstance(base, Array) and not isinstance(index, Choice):
+        return base, index, region().read(base.cell)
+    return base, index, None if isinstance(base, Choice) else getitem(base, index)
+
+
+def augment_begun(op: str, start: tuple[Any, Any, Any], value: Any) -> None:
+    """``base[index] op= value`` after ``begun``."""
+    base, index, old = start
+    if isinstance(base, Array) and not isinstance(index, Choice):
+        if region().read(base.cell) is not old:
+            cell = Cell(old, region())
+            part = Array(cell, base.type, base.steps)[index]
+            if not part.ndim:
+                return setitem(BINARY[op](part, value), base, index)
+            if part.cell is cell:  # a view, which sees what has changed
+                return augment_item(op, base, index, value)
+            raise failure(
+                CarriedError,
+                "elements of an array are updated by what a function gives that updates the array, too",
+                mend="call the function before, `v = f(); x[k] += v`",
+            )
+    elif not isinstance(base, Choice):
+        return setitem(augment(op, old, value), base, index)
+    return augment_item(op, base, index, value)
+
+
+def begun_attribute(base: Any, name: str) -> tuple[Any, str, Any]:
+    """What ``base.name op= value`` begins with: the attribute is read before ``value`` is computed."""
+    return base, name, attribute(base, name)
+
+
+def augment_attribute(op: str, start: tuple[Any, str, Any], value: Any) -> None:
     """``base.name op= value``."""
-    set_attribute(augment(op, attribute(base, name), value), base, name)
+    base, name, old = start
+    set_attribute(augment(op, old, value), base, name)
 
 
 def refuse_globals(names: tuple[str, ...]) -> None:
@@ -365,7 +400,10 @@ __all__ = [
     "attribute",
     "augment",
     "augment_attribute",
+    "augment_begun",
     "augment_item",
+    "begun",
+    "begun_attribute",
     "better",
     "binary",
     "call",

@@ -460,3 +460,36 @@ def test_what_numpy_has_as_a_view_is_refused_once_the_two_differ():
         with pytest.raises(TypeError, match="another name"):
             dflow.jit(f)(z)
     np.testing.assert_array_equal(dflow.jit(apart)(z), apart(z))
+
+
+class Total:
+    """A number, and arrays and lists of such, that a function changes while it computes what is added to them."""
+
+    def __init__(self, x):
+        self.sum, self.array, self.items = 0.0, x[0].copy(), [x[0, 0], 1.0]
+
+    def walk(self, depth):
+        if depth == 0:
+            return self.array[2]
+        self.sum += self.walk(depth - 1)
+        self.items[0] -= self.walk(depth - 1) * self.items[1]
+        self.array[0] += self.walk(depth - 1)
+        self.array[:2] *= self.walk(depth - 1)
+        return self.sum + self.items[0]
+
+
+def test_what_is_updated_is_read_before_what_it_is_updated_with(check):
+    def f(x):
+        total = Total(x)
+        total.walk(2)
+        return total.sum, total.array, total.items
+
+    check(f, X)
+
+    def rows(x):
+        total = Total(x)
+        total.array[np.array([0, 1])] += total.walk(1)
+        return total.array
+
+    with pytest.raises(dflow.errors.DflowError, match="call the function before"):
+        dflow.jit(rows)(X)

@@ -254,13 +254,17 @@ class Expressions(ast.NodeTransformer):
         op = ast.Constant(OPERATORS[type(node.op)])
         if isinstance(node.target, ast.Subscript):
             base, index = self.visit(node.target.value), self.index(node.target.slice)
+            if any(isinstance(n, ast.Call) for n in nodes_of(node.value)):
+                start = call("begun", node, base, index)
+                return located(ast.Expr(call("augment_begun", node, op, start, self.visit(node.value))), node)
             return located(ast.Expr(call("augment_item", node, op, base, index, self.visit(node.value))), node)
         if isinstance(node.target, ast.Name):
             old = self.visit(ast.copy_location(load(node.target.id), node.target))
             new = call("augment", node, op, old, self.visit(node.value))
             return located(ast.Assign([node.target], self._named(node.target.id, new, node)), node)
         name = ast.Constant(self._mangled(node.target.attr))
-        new = call("augment_attribute", node, op, self.visit(node.target.value), name, self.visit(node.value))
+        start = call("begun_attribute", node, self.visit(node.target.value), name)
+        new = call("augment_attribute", node, op, start, self.visit(node.value))
         return located(ast.Expr(new), node)
 
     def visit_Delete(self, node: ast.Delete) -> Any:
