@@ -15,6 +15,7 @@ import numpy as np
 from dflow import trees
 from dflow.errors import RangeError, TraceError, failure
 from dflow.ir.types import BOOL, C128, F64, I64, TensorType, dtype_of
+from dflow.programs.unfit import how_to_pass
 from dflow.records import has, in_gpu_memory
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.arrays.lift import is_plain
@@ -242,15 +243,12 @@ class Arguments:
             )
         seen = f"{type(x).__name__}" + (f" of dtype {x.dtype}" if has(x, "dtype") else f" {x!r}"[:80])
         function = getattr(self.function, "__name__", "the function")
-        random = isinstance(x, np.random.Generator | np.random.RandomState)
         raise failure(
             TraceError,
             f"argument {name} of {function} is not a number or an array of numbers",
             seen=seen,
             wanted="float, int, bool, complex, a NumPy array of such (not of strings), or a tree of them",
-            mend="draw outside and pass the numbers in an array, or draw in it by dflow.random, with a key"
-            if random
-            else "name it in static_argnums or static_argnames of dflow.jit, or close over it",
+            mend=how_to_pass(x, name),
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from dflow.errors import CarriedError, DflowError, TraceError, failure
+from dflow.errors import CarriedError, DflowError, TraceError, failure, user_location
 from dflow.ir.core import Location
 from dflow.records import LIBRARIES, NAMESPACE, Fixed, attributes, has, is_custom, is_record, with_attributes
 from dflow.tracing.arrays.array import Array
@@ -444,11 +444,11 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 
 def watch(region: Region, objects: Sequence[Any]) -> None:
     """Objects that may be one and the same, as far as can be told while tracing: none of them may change any more."""
-    region.root().watched.append(Snapshot(objects))
+    region.root().watched.append((Snapshot(objects), user_location()))
 
 
 def check_watched(region: Region, location: Location | None) -> None:
-    for snapshot in region.root().watched:
+    for snapshot, chosen in region.root().watched:
         for place, now in snapshot.changes().items():
             if unchanged(*(x.was if isinstance(x, Forgotten) else x for x in (snapshot.then(place), now))):
                 continue
@@ -456,7 +456,7 @@ def check_watched(region: Region, location: Location | None) -> None:
                 CarriedError,
                 f"{article(type(place.owner).__name__)} is updated that may be another name of an object chosen in a "
                 "branch or a loop",
-                seen=f"{place.name} is assigned",
-                mend="copy the object where it gets its second name (copy.copy), or make a new one",
-                location=location,
+                seen=f"{place.name} is assigned" + (", after the choice in this line" if chosen else ""),
+                mend="copy the object before it is updated, x = copy.copy(x), or where it gets its second name",
+                location=chosen or location,
             )
