@@ -44,10 +44,14 @@ def _is_straight(op: Op) -> bool:
 
 def vectorizes(f: Function, module: ir.Module) -> bool:
     """Whether LLVM shall look for neighbouring numbers in ``module``, made from ``f``: where there can be any, and
-    where it does not take too long, as its search grows with the square of a block. In a loop that is worth it."""
+    where it does not take too long, as its search grows with the square of a block. For loops that is worth it, unless
+    they are the smaller part of the program."""
     if is_straight(f):
         return False
-    return any(op.name in ("for", "while") for op in walk(f.body)) or not any(_long_blocks(module))
+    long = sum(len(b.instructions) for b in _long_blocks(module))
+    if not any(op.name in ("for", "while") for op in walk(f.body)):
+        return not long
+    return 2 * long <= sum(len(b.instructions) for g in module.functions for b in g.blocks)
 
 
 def call_repeated(f: Function, module: ir.Module) -> None:

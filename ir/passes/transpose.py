@@ -8,7 +8,8 @@ backwards; it carries the cotangents of what it carried and the running cotangen
 
 What a ``select`` did not choose gets the cotangent zero, and must not touch the derivative even where a coefficient is
 infinite: zero times infinity is NaN. So cotangents that a ``select`` made are followed with their *mask*, the predicate
-under which they may be other than zero, and a product of one is taken under its mask alone.
+under which they may be other than zero, and a product of one is taken under its mask alone. What is selected last in a
+run of products need not be selected before.
 
 What was not the least of many has the cotangent zero, too, as ``min`` selects it out. A long loop in which the
 derivative goes on from there is passed by where the mask does not hold.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import cmath
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -104,6 +105,7 @@ class Transpose:
         self.env = env
         self.bars: dict[Value, Value] = {}
         self.masks: dict[Value, Value] = {}  # of cotangents
+        self.bare: dict[Value, Value] = {}  # what cotangents are where their masks hold
 
     def block(self, b: Builder, block: Block, dots: Sequence[Value], bars: Sequence[Value | None]) -> list[Value]:
         """Appends the transpose of ``block``, as ``transpose_block`` does."""
@@ -166,11 +168,13 @@ class Transpose:
         xs = [Linear(substitute(v.type, self.env)) if v in self.linear else self.get(v) for v in op.operands]
         attrs = {k: substitute(v, self.env) for k, v in op.attrs.items()}
         cts = [self.bars.pop(r, None) for r in op.results]
-        mask = None if cts[0] is None else self.masks.get(cts[0])
-        for i, contribution in enumerate(rule(b, attrs, xs, cts)):
-            if isinstance(contribution, Value) and definition(op).elementwise:
-                contribution = self.masked(b, op, i, contribution, mask, xs)
-            self.add(b, op.operands[i], contribution)
+        ct = cts[0]
+        if ct is None or not definition(op).elementwise:
+            contributions = rule(b, attrs, xs, cts)
+        else:
+            contributions = self.elementwise(b, op, xs, ct, lambda y_bar: rule(b, attrs, xs, [y_bar]))
+        for v, contribution in zip(op.operands, contributions):
+            self.add(b, v, contribution)
 
     def ruled(self, b: Builder, op: Op) -> None:
         """A linear operation that brings its transpose along."""
@@ -196,17 +200,45 @@ class Transpose:
         for (_, v), contribution in zip(inside, transpose_block(b, region, [a for a, _ in inside], bars, env)):
             self.add(b, v, contribution)
 
-    def masked(
-        self, b: Builder, op: Op, i: int, contribution: Value, mask: Value | None, xs: Sequence[Value | Linear]
-    ) -> Value:
-        """The contribution of an elementwise operation to operand ``i``, zero where the mask does not hold."""
+    def elementwise(
+        self,
+        b: Builder,
+        op: Op,
+        xs: Sequence[Value | Linear],
+        ct: Value,
+        rule: Callable[[Value], Sequence[Value | None]],
+    ) -> Sequence[Value | None]:
+        """The contributions of an elementwise operation, zero where the mask of its cotangent does not hold.
+
+        Of a run of factors the last product alone is selected: each is taken of what its cotangent is before that.
+        """
+        mask, bare = self.masks.get(ct), self.bare.get(ct, ct)
         if op.name == "select":
-            chosen = self.get(op.operands[0]) if i == 1 else b.not_(self.get(op.operands[0]))
-            mask = chosen if mask is None else b.and_(mask, chosen)
-        elif mask is not None and op.name in ("mul", "div", "scale") and not _is_finite(xs[1 - i]):
-            contribution = b.select(mask, contribution, b.zeros(contribution.type))
-        if mask is not None:
-            self.masks[contribution] = mask
+            return [self.chosen(b, op, i, c, mask, bare) for i, c in enumerate(rule(ct))]
+        if mask is None:
+            return rule(ct)
+        factor = next((x for x in xs if isinstance(x, Value)), None)
+        unsafe = op.name in ("mul", "div", "scale") and not (factor and _is_finite(factor))
+        if unsafe or (op.name == "neg" and bare is not ct):
+            return [None if c is None else self.selected(b, c, mask) for c in rule(bare)]
+        contributions = rule(ct)
+        self.masks.update((c, mask) for c in contributions if c is not None)
+        return contributions
+
+    def selected(self, b: Builder, bare: Value, mask: Value) -> Value:
+        """A contribution under a mask."""
+        contribution = b.select(mask, bare, b.zeros(bare.type))
+        self.masks[contribution], self.bare[contribution] = mask, bare
+        return contribution
+
+    def chosen(
+        self, b: Builder, op: Op, i: int, contribution: Value | None, mask: Value | None, bare: Value
+    ) -> Value | None:
+        """The contribution of a ``select`` to operand ``i``, with its mask."""
+        if contribution is not None:
+            holds = self.get(op.operands[0]) if i == 1 else b.not_(self.get(op.operands[0]))
+            self.masks[contribution] = holds if mask is None else b.and_(mask, holds)
+            self.bare[contribution] = bare
         return contribution
 
     def around(self, *regions: Block) -> list[Value]:
@@ -282,10 +314,8 @@ def _is_long(count: Value, region: Block) -> bool:
     return trips is None or trips >= LONG or any(op.name == "for" for op in region.ops)
 
 
-def _is_finite(x: Value | Linear) -> bool:
+def _is_finite(x: Value) -> bool:
     """Whether zero times ``x``, or divided by it, is certainly zero."""
-    if not isinstance(x, Value):
-        return False
     if x.op is not None and x.op.name == "div":  # a reciprocal, as derivatives of quotients have it
         one, divisor = map(splat_of, x.op.operands)
         return one == 1 and divisor is not None and cmath.isfinite(divisor) and abs(divisor) > LEAST

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 import dflow.ir.ops  # noqa: F401
+from dflow.backends.emit.function import emit
 from dflow.backends.lowering.bufferize import bufferize
 from dflow.backends.lowering.fusion import fuse
+from dflow.backends.native import straight
 from dflow.backends.native.generation import compile_plan
 from dflow.backends.native.straight import is_straight
 from dflow.ir.builder import Builder
-from dflow.ir.types import F32, F64, TensorType
+from dflow.ir.types import F32, F64, I64, TensorType
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
@@ -71,3 +73,23 @@ def test_long_straight_code_has_no_loops():
     plan = bufferize(fuse(b.function("f", [y, b.reduce(y, kind="sum", axes=(0,))])))
     assert is_straight(plan.function)
     assert "phi" not in compile_plan(plan).llvm.split("@dflow.f(")[1].split("\n}")[0]
+
+
+def test_neighbours_are_searched_for_where_loops_are_most_of_a_program(monkeypatch):
+    monkeypatch.setattr(straight, "LONG", 50)
+
+    def searched(inside, after):
+        """Of a program with so many operations in its loop, and after it."""
+        b = Builder([TensorType(F64), TensorType(I64)])
+        x, n = b.args
+        (y,) = b.for_loop(n, [x], lambda b, k, y: [chain(b, y, x, inside)])
+        plan = bufferize(b.function("f", [chain(b, y, x, after)]))
+        return straight.vectorizes(plan.function, emit(plan, "f").module)
+
+    def chain(b, y, x, length):
+        for _ in range(length):
+            y = b.mul(y, x)
+        return y
+
+    assert searched(10, 10) and searched(200, 100)
+    assert not searched(10, 100)

@@ -13,7 +13,7 @@ from dflow.ir.passes.linearize import linearize
 from dflow.ir.passes.transpose import transpose
 from dflow.ir.passes.vjp import value_and_grad, vjp
 from dflow.ir.registry import OPS, NoDerivativeError, OpTypeError, Sample
-from dflow.ir.types import F64, FLOATS, I64, TensorType, scalar, type_of_array
+from dflow.ir.types import BOOL, F64, FLOATS, I64, TensorType, scalar, type_of_array
 
 AT = ("at",)
 REAL = scalar(F64)
@@ -317,3 +317,15 @@ def test_inactive_code_gets_no_tangents():
     text = str(jvp(f, [0]))
     assert text.count("exp") == 1
     assert "cos" not in text
+
+
+def test_a_run_of_products_under_a_mask_is_selected_once():
+    """What ``where`` did not choose stays zero beside infinite factors: the last product is selected, not each."""
+    b = Builder([scalar(BOOL), REAL, REAL, REAL], ["p", "x", "c", "d"])
+    p, x, c, d = b.args
+    y = b.select(p, b.mul(c, b.neg(b.mul(d, x))), b.mul(x, x))
+    f = Function("f", b.finish([y]))
+    g = dce(vjp(f, [1]))
+    assert [op.name for op in g.body.ops].count("select") == 3  # of y, and of each choice's cotangent
+    for holds, factor, slope in ((True, 2.0, -6.0), (False, 2.0, 10.0), (False, np.inf, 10.0)):
+        assert evaluate(g, [np.bool_(holds), 5.0, factor, 3.0, 1.0])[1] == slope
