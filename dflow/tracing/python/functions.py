@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import heapq
 import itertools
 import math
 import operator
@@ -123,6 +125,10 @@ def reversed_(x: Any) -> Any:
 
 def _as_written(function: Any) -> Any:
     return rewritten(function)
+
+
+def _written(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return _as_written(getattr(totals, name))(*args, **kwargs)
 
 
 def sum_(x: Any, /, start: Any = 0) -> Any:
@@ -371,6 +377,7 @@ ASKING = frozenset(
         *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth")),
     ]
 )
+_SEARCHES = (bisect.bisect_left, bisect.bisect_right, heapq.nsmallest, heapq.nlargest)
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
@@ -412,4 +419,5 @@ BUILTINS: dict[Any, Any] = {
     format: printing.format_,
     any: any_,
     all: all_,
+    **{f: functools.partial(_written, f.__name__) for f in _SEARCHES},
 }
