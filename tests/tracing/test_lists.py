@@ -502,3 +502,14 @@ def test_the_smallest_and_the_largest():
 
     assert dflow.jit(ends)(X, 0.1) == ends(X, 0.1)
     dflow.check_grads(lambda x, q: sum(ends(x, q)), (X, 0.1))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sorted_by_several_numbers(reverse):
+    def order(x):
+        pairs = sorted(((v, -i) for i, v in enumerate(x)), reverse=reverse)
+        return [i for _, i in pairs], sorted(x, key=lambda v: (v > 1, v * v), reverse=reverse)
+
+    x = np.array([1.0, 0.0, 2.0, 1.0, -1.0, 0.0])
+    assert dflow.jit(order)(x) == order(x)
+    dflow.check_grads(lambda x: sum(k * v for k, v in enumerate(order(x)[1])), (X,))

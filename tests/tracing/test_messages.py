@@ -397,15 +397,15 @@ update would not be seen
     "sorting what is not alike": (
         """
         def f(x):
-            return sorted([(x[0], 1), (x[1], 2)])[0][0]
+            return sorted([(x[0], 1), (x[1],)])[0][0]
         """,
         errors.TraceError,
         """
         case.py:5: sorted() by what is known only when the program runs, of items or keys that are not alike
-            return sorted([(x[0], 1), (x[1], 2)])[0][0]
-                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
-        seen: keys [(f64, int 1), (f64, int 2)]
-        mend: sort numbers, or by one number (key=...) items of one type and shape; or use np.argsort
+            return sorted([(x[0], 1), (x[1],)])[0][0]
+                   ^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        seen: keys [(f64, int 1), (f64)]
+        mend: sort numbers, or by numbers (key=...) items of one type and shape; or use np.argsort
         """,
     ),
     "method of numbers": (

@@ -213,16 +213,19 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
         return [items[i] for i in order]
     leaves, structures = zip(*map(flatten, items))
     alike = all(s == structures[0] for s in structures) and all(is_number(x) for row in leaves for x in row)
-    if not alike or not all(is_number(k) and not np.ndim(k) for k in keys):
+    tuples = all(isinstance(k, tuple) for k in keys)  # which are compared part by part
+    ranks = [tuple(k) if tuples else (k,) for k in keys]
+    comparable = all(is_number(x) and not np.ndim(x) for rank in ranks for x in rank)
+    if not alike or not comparable or not ranks[0] or len(set(map(len, ranks))) != 1:
         raise failure(
             TraceError,
             "sorted() by what is known only when the program runs, of items or keys that are not alike",
             seen=f"keys {describe(keys)}"[:200],
-            mend="sort numbers, or by one number (key=...) items of one type and shape; or use np.argsort",
+            mend="sort numbers, or by numbers (key=...) items of one type and shape; or use np.argsort",
         )
     ns = numpy_functions()
-    by = ns.stack([*map(lift, reversed(keys) if reverse else keys)])
-    order = ns.argsort(by, kind="stable")
+    by = [ns.stack([*map(lift, part)]) for part in zip(*(reversed(ranks) if reverse else ranks))]
+    order = ns.lexsort(by[::-1]) if len(by) > 1 else ns.argsort(by[0], kind="stable")
     if reverse:
         order = ns.flip(len(items) - 1 - order)
     columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
