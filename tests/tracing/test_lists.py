@@ -1,5 +1,7 @@
 """Lists that loops append to, and list comprehensions: loops of the program, not copies of their bodies."""
 
+import bisect
+import heapq
 from typing import NamedTuple
 
 import numpy as np
@@ -473,3 +475,41 @@ def test_an_update_would_not_reach_the_list():
 
     with pytest.raises(CarriedError):
         dflow.jit(later)(X)
+
+
+# -- searches of the standard library ----------------------------------------------------------------------------------
+
+
+def _interpolated(xs, ys, t):
+    k = min(max(bisect.bisect_right(xs, t) - 1, 0), len(xs) - 2)
+    return ys[k] + (ys[k + 1] - ys[k]) * (t - xs[k]) / (xs[k + 1] - xs[k])
+
+
+@pytest.mark.parametrize("search", [bisect.bisect_left, bisect.bisect_right])
+def test_bisect(search):
+    xs = np.array([0.0, 1.0, 1.0, 1.0, 4.0])
+    among = dflow.jit(lambda xs, v: (search(xs, v), search(list(xs), v, 2), search(xs, v, 0, 3, key=lambda x: x * v)))
+    for v in (-1.0, 0.0, 1.0, 2.0, 5.0, np.nan):
+        assert among(xs, v) == (search(xs, v), search(xs, v, 2), search(xs, v, 0, 3, key=lambda x: x * v))
+    assert dflow.jit(lambda xs: search(xs, 1.0))(xs[:0]) == 0
+    dflow.check_grads(_interpolated, (np.array([0.0, 0.5, 2.0]), X, 0.8), order=2)
+
+
+def test_the_smallest_and_the_largest():
+    def ends(x, q):
+        near = heapq.nsmallest(2, [(a - q) ** 2 for a in x])
+        return near[0] - 2 * near[1], heapq.nlargest(2, x, key=abs)[1], len(heapq.nsmallest(-1, x))
+
+    assert dflow.jit(ends)(X, 0.1) == ends(X, 0.1)
+    dflow.check_grads(lambda x, q: sum(ends(x, q)), (X, 0.1))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sorted_by_several_numbers(reverse):
+    def order(x):
+        pairs = sorted(((v, -i) for i, v in enumerate(x)), reverse=reverse)
+        return [i for _, i in pairs], sorted(x, key=lambda v: (v > 1, v * v), reverse=reverse)
+
+    x = np.array([1.0, 0.0, 2.0, 1.0, -1.0, 0.0])
+    assert dflow.jit(order)(x) == order(x)
+    dflow.check_grads(lambda x: sum(k * v for k, v in enumerate(order(x)[1])), (X,))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bisect
 import functools
+import heapq
 import itertools
 import math
 import operator
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,10 @@ def _as_written(function: Any) -> Any:
     return rewritten(function)
 
 
+def _written(name: str, /, *args: Any, **kwargs: Any) -> Any:
+    return _as_written(getattr(totals, name))(*args, **kwargs)
+
+
 def sum_(x: Any, /, start: Any = 0) -> Any:
     if isinstance(x, Array) and x.ndim:
         total = numpy_functions().sum(x, axis=0, dtype=x.dtype if x.dtype.kind in "iu" else None)
@@ -209,8 +213,10 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
         return [items[i] for i in order]
     leaves, structures = zip(*map(flatten, items))
     alike = all(s == structures[0] for s in structures) and all(is_number(x) for row in leaves for x in row)
-    by = _sort_columns(keys)
-    if not alike or by is None:
+    tuples = all(isinstance(k, tuple) for k in keys)  # which are compared part by part
+    ranks = [tuple(k) if tuples else (k,) for k in keys]
+    comparable = all(is_number(x) and not np.ndim(x) for rank in ranks for x in rank)
+    if not alike or not comparable or not ranks[0] or len(set(map(len, ranks))) != 1:
         raise failure(
             TraceError,
             "sorted() by what is known only when the program runs, of items or keys that are not alike",
@@ -218,37 +224,14 @@ def _in_order(items: list[Any], key: Any, reverse: bool) -> list[Any]:
             mend="sort numbers, or by numbers (key=...) items of one type and shape; or use np.argsort",
         )
     ns = numpy_functions()
-    by = [ns.stack([*map(lift, reversed(c) if reverse else c)]) for c in by]
-    order = ns.argsort(by[0], kind="stable") if len(by) == 1 else ns.lexsort(by[::-1])
+    by = [ns.stack([*map(lift, part)]) for part in zip(*(reversed(ranks) if reverse else ranks))]
+    order = ns.lexsort(by[::-1]) if len(by) > 1 else ns.argsort(by[0], kind="stable")
     if reverse:
         order = ns.flip(len(items) - 1 - order)
     columns = [ns.stack([*map(lift, c)])[order] for c in zip(*leaves)]
     weak = [functools.reduce(either, (lift(x).weak for x in c)) for c in zip(*leaves)]
     rows = ([wrap(c[i].value, w) for c, w in zip(columns, weak)] for i in range(len(items)))
     return [unflatten(structures[0], row) for row in rows]
-
-
-def _sort_columns(keys: Sequence[Any]) -> list[Sequence[Any]] | None:
-    """The numbers by which to sort, the first ones first: the keys, or what stands in tuples of one length."""
-    if all(isinstance(k, tuple) and len(k) == len(keys[0]) > 0 for k in keys):
-        columns: list[Sequence[Any]] = [*zip(*keys)]
-    else:
-        columns = [keys]
-    return columns if all(is_number(k) and not np.ndim(k) for c in columns for k in c) else None
-
-
-def bisected(side: str, xs: Any, x: Any, lo: Any = 0, hi: Any = None, *, key: Any = None) -> Any:
-    """``bisect.bisect_left`` and ``bisect_right`` of numbers in order."""
-    items = xs if key is None else [key(v) for v in iterated(xs)]
-    if not contains_traced((items, x, lo, hi)) and earlier.earlier(items) is None:
-        return getattr(bisect, f"bisect_{side}")(items, x, lo, hi)
-    known, ns = earlier.numbers_of(items) if isinstance(items, list) else None, numpy_functions()
-    array = (lift(items) if known is None else known)[lo:hi]
-    if array.type.is_static:
-        found = ns.searchsorted(array, x, side)
-    else:
-        found = ns.count_nonzero(array < x if side == "left" else array <= x)
-    return wrap(convert(found.value, np.int64), weak=True) + lo
 
 
 def _number(plain: Any, kind: str, dtype: Any) -> Any:
@@ -397,6 +380,7 @@ ASKING = frozenset(
         *(getattr(operator, n) for n in ("is_", "is_not", "eq", "ne", "not_", "truth")),
     ]
 )
+_SEARCHES = (bisect.bisect_left, bisect.bisect_right, heapq.nsmallest, heapq.nlargest)
 BUILTINS: dict[Any, Any] = {
     **{getattr(operator, name): functools.partial(binary, name) for name in BINARY},
     **{getattr(operator, name): functools.partial(comparison, name) for name in ("eq", "ne", "lt", "le", "gt", "ge")},
@@ -407,8 +391,6 @@ BUILTINS: dict[Any, Any] = {
     operator.truth: test,
     operator.neg: functools.partial(unary, "neg"),
     sorted: sorted_,
-    bisect.bisect_left: functools.partial(bisected, "left"),
-    bisect.bisect_right: functools.partial(bisected, "right"),
     divmod: divmod_,
     getattr: getattr_,
     hasattr: hasattr_,
@@ -440,4 +422,5 @@ BUILTINS: dict[Any, Any] = {
     format: printing.format_,
     any: any_,
     all: all_,
+    **{f: functools.partial(_written, f.__name__) for f in _SEARCHES},
 }
