@@ -133,6 +133,9 @@ def test_lists_whose_length_depends_on_the_run_are_compared():
     x = np.array([1.0, 2.95, -1.0])
     for y in (x, -x, x * 3.0):
         assert dflow.jit(f)(y) == f(y)
+    both = lambda x: [v for v in x if v > 2.0] == [v for v in x if v > 2.94]  # noqa: E731
+    for y in (x, -x, x * 0.8):
+        assert dflow.jit(both)(y) == both(y)
     assert dflow.jit(lambda x: [v for v in x if v > 0].index(x[1]))(x) == 1
     with pytest.raises(ValueError, match="not in list"):
         dflow.jit(lambda x: [v for v in x if v > 5].index(x[1]))(x)

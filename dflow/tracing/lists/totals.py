@@ -60,3 +60,11 @@ def count(items: Any, value: Any) -> Any:
         if x == value:
             found += 1
     return found
+
+
+def equal(xs: Any, ys: Any) -> Any:
+    same = len(xs) == len(ys)
+    if same:
+        for k in range(len(xs)):
+            same = same and xs[k] == ys[k]
+    return same
