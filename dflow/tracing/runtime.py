@@ -370,6 +370,11 @@ def unpacked(x: Any) -> Any:
     return iterated(x) if isinstance(x, Iterator) else x
 
 
+def shortened(x: Any) -> None:
+    """From ``x`` an item is deleted: not from a list for whose items something else stands."""
+    earlier.refuse(held(x))
+
+
 def listed(*parts: Any) -> list[Any]:
     """``[*xs, *ys]``; what is no part of its own stands in a list of one item."""
     if any(earlier.earlier(p) is not None for p in parts):
@@ -432,6 +437,7 @@ __all__ = [
     "refuse_globals",
     "set_attribute",
     "setitem",
+    "shortened",
     "slice",
     "test",
     "truth_value",

@@ -18,7 +18,7 @@ from dflow.tracing.arrays import sizes
 from dflow.tracing.arrays.array import Array
 from dflow.tracing.context import LOOP, Cell, Region, builder, region
 from dflow.tracing.control.slots import Again, Slot, slot_array, with_arrays
-from dflow.tracing.lists.earlier import Earlier, columns_of, item, length
+from dflow.tracing.lists.earlier import Earlier, columns_of, earlier, item, length
 from dflow.tracing.lists.growing import counted
 from dflow.tracing.lists.items import Growth, Held, Static, common, containers, flattened, growth_of, held_as, joined
 from dflow.tracing.lists.stacks import Stacks, held_outside, put
@@ -37,6 +37,9 @@ class Filling(Stacks):
     """A list that a loop fills, in one attempt at tracing it, and afterwards."""
 
     def __init__(self, growth: Growth, traced: TracedLoop):
+        known = earlier(growth.target)
+        if known is not None and isinstance(known.length(), int):  # a table keeps its length
+            raise known.refused()
         self.filled_before = columns_of(growth.target)
         super().__init__(growth, traced)
         if not self.goes_on():

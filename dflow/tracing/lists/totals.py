@@ -94,3 +94,11 @@ def nsmallest(n: int, iterable: Any, key: Any = None) -> Any:
 
 def nlargest(n: int, iterable: Any, key: Any = None) -> Any:
     return sorted(iterable, key=key, reverse=True)[: n if n > 0 else 0]
+
+
+def equal(xs: Any, ys: Any) -> Any:
+    same = len(xs) == len(ys)
+    if same:
+        for k in range(len(xs)):
+            same = same and xs[k] == ys[k]
+    return same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import inspect
@@ -10,7 +11,7 @@ import os
 import random
 import time
 import types
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -192,7 +193,7 @@ _TAKING = types.BuiltinFunctionType
 _BY_TYPE = functools.singledispatch(len).__code__  # type: ignore[attr-defined]
 
 # What goes through the items of a list by itself.
-LOOKING = frozenset([tuple, set, frozenset, dict, iter, map, filter, functools.reduce, *_ITERATORS])
+LOOKING = frozenset([tuple, set, frozenset, dict, deque, Counter, iter, map, filter, functools.reduce, *_ITERATORS])
 
 
 def _callback(x: Any) -> Any:
@@ -217,7 +218,10 @@ def _call_foreign(function: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _run_foreign(function: Any, args: Any, kwargs: Any) -> Any:
-    earlier.refuse(getattr(function, "__self__", None))
+    owner = getattr(function, "__self__", None)
+    earlier.refuse(owner)
+    if isinstance(owner, types.ModuleType) and owner is not builtins:  # such as heapq.heapify
+        earlier.refuse(*args, *kwargs.values())
     try:
         return function(*args, **kwargs)
     except (TypeError, ValueError, AttributeError) as e:

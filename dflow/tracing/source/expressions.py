@@ -274,7 +274,7 @@ class Expressions(ast.NodeTransformer):
                 out.append(assign(target.id, call("Undefined", node, ast.Constant(target.id)), node))
                 continue
             if isinstance(target, ast.Subscript):
-                out.append(located(ast.Expr(call("unpacked", target, self.visit(target.value))), node))
+                out.append(located(ast.Expr(call("shortened", target, self.visit(target.value))), node))
             out.append(located(ast.Delete([target]), node))
         return out
 
