@@ -51,8 +51,9 @@ def upper_fraction(b: Any, a: Value, x: Value) -> Value:
 
 
 def _front(b: Any, a: Value, x: Value, shift: float) -> Value:
-    """x^a exp(-x) / gamma(a + shift); its derivatives are right at x = 0 too."""
-    small = b.lt(a, 100.0)
+    """x^a exp(-x) / gamma(a + shift); its derivatives are right at x = 0 too. As a product where neither factor leaves
+    the numbers of f64."""
+    small = b.and_(b.lt(a, 100.0), b.lt(x, 200.0))
     power = b.pow(b.select(small, x, full(b, x, 1.0)), b.select(small, a, full(b, a, 1.0)))
     plain = b.mul(power, b.exp(b.neg(b.add(x, b.lgamma(b.add(b.select(small, a, full(b, a, 1.0)), shift))))))
     usable = b.and_(b.not_(small), b.gt(x, 0.0))

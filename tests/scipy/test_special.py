@@ -195,6 +195,15 @@ def test_refusals(f, message):
         dflow.jit(f)(np.array(1.5))
 
 
+def test_incomplete_gamma_far_beyond_its_parameter():
+    a, x = np.array([92.0, 92.0, 42.0, 72.0, 27.5]), np.array([3000.0, 1000.0, 667.0, 720.0, 769.0])
+    np.testing.assert_allclose(dflow.jit(sp.gammaincc)(a, x), sp.gammaincc(a, x), rtol=1e-12)
+    assert np.all(dflow.jit(sp.gammainc)(a, x) == 1.0)
+    slope = dflow.jit(dflow.grad(lambda x: np.sum(sp.gammaincc(a, x))))(x)
+    log_slope = (a - 1) * np.log(x) - x - sp.gammaln(a)
+    np.testing.assert_allclose(slope, -np.exp(log_slope), rtol=1e-11)
+
+
 @pytest.mark.parametrize("name", ["gammainc", "gammaincc"])
 def test_incomplete_gamma_functions_of_large_a(name):
     """There a sum of terms would have to be as long as the root of a."""
