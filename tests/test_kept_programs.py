@@ -25,6 +25,7 @@ def traced(tmp_path, monkeypatch):
     """The names of the functions that are traced, with a cache of their own."""
     monkeypatch.setenv("DFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("DFLOW_CHECK", raising=False)  # which wants to see all stages
+    monkeypatch.setattr(custom, "registered", [])  # by other tests of this process
     seen = []
     plain = transform.trace_program
 
